@@ -1,0 +1,55 @@
+"""Errors that a user can cause: each message is one line that says what was expected, what came and what to try."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DirpruneError(Exception):
+    """Base of every error that a caller can cause; its text is one clear line."""
+
+
+class ConfigurationError(DirpruneError):
+    """A setting, option or argument that cannot work."""
+
+
+class DataError(DirpruneError):
+    """A data set that is missing, empty or not of the expected form."""
+
+
+class WeightsError(DirpruneError):
+    """A weights file that cannot be read safely or belongs to another network."""
+
+
+class ArchitectureError(DirpruneError):
+    """Kept channels that do not fit the network's channel groups."""
+
+
+class ImportanceError(DirpruneError):
+    """An importance method or option that is unknown, or scores that break the contract."""
+
+
+class TrainingDiverged(DirpruneError):
+    """A loss or metric that is no longer finite."""
+
+
+class StudyError(DirpruneError):
+    """A study that exists already, differs from the one asked for, or is held by another driver."""
+
+
+class TrackingError(DirpruneError):
+    """A tracking server that cannot be reached or refuses the study."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the end of an "unknown name" message: the nearest known name, if any is near, and all of them.
+
+    Args:
+        name: What the caller wrote.
+        known: The names that would have been accepted.
+    """
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{hint} known: {', '.join(choices) or 'none'}"
