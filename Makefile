@@ -1,0 +1,47 @@
+# Every target sets up what it needs in .venv by itself; nothing asks for root.
+# Other Python: make PYTHON=python3.12 install       Arguments of a study: make study ARGS="--trials 20"
+
+PYTHON ?= python3
+ARGS ?=
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install study test test-slow check format clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
+
+install: $(INSTALLED)  ## set up .venv with dirprune and everything it needs
+
+study: $(INSTALLED)  ## the LeNet study on handwritten digits, to a Pareto front (ARGS="..." for its options)
+	@$(PY) studies/lenet.py $(ARGS)
+
+test: $(INSTALLED)  ## the tests, without the long ones
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)  ## the long tests: whole studies, crashes and resumes, the MLflow UI
+	$(PY) -m pytest -m slow
+
+check: $(INSTALLED)  ## ruff (lint and format) and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(INSTALLED)  ## let ruff fix and format the code
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:  ## remove .venv, caches and build products; studies in output/ stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './output/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "error: expected Python 3.11 to 3.13, got $$($(PYTHON) --version 2>&1 | head -n 1);" \
+	       "try make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv .venv || { \
+	  echo "error: expected Python's venv module, got the failure above; try the package python3-venv" >&2; exit 2; }
+	@echo "setting up .venv: several GB, a few minutes the first time"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
