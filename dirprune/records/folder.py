@@ -1,0 +1,101 @@
+"""The folder of a study: where each of its files lies."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Name the files of one study; nothing is created or read by naming it.
+
+    Args:
+        root: The study's own folder, `<output>/<study>`.
+    """
+
+    root: Path
+
+    @property
+    def output(self) -> Path:
+        """The folder that holds this study and its neighbours."""
+        return self.root.parent
+
+    @property
+    def study_json(self) -> Path:
+        """What the study is: its specification, as stored when it began."""
+        return self.root / "study.json"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's storage, the truth about trials, states, parameters and final objectives."""
+        return self.root / "optuna.journal"
+
+    @property
+    def events_dir(self) -> Path:
+        """One append-only file of events per trial, the truth about everything else."""
+        return self.root / "events"
+
+    def events(self, trial: int) -> Path:
+        """Return the events file of trial number `trial`."""
+        return self.events_dir / f"{trial}.jsonl"
+
+    @property
+    def front_csv(self) -> Path:
+        """The Pareto front as a table."""
+        return self.root / "front.csv"
+
+    @property
+    def trials_csv(self) -> Path:
+        """Every trial as a table."""
+        return self.root / "trials.csv"
+
+    @property
+    def front_html(self) -> Path:
+        """The Pareto front as an interactive picture that works offline."""
+        return self.root / "front.html"
+
+    @property
+    def front_png(self) -> Path:
+        """The Pareto front as a picture."""
+        return self.root / "front.png"
+
+    @property
+    def architectures_png(self) -> Path:
+        """The front's per-layer architectures as a picture."""
+        return self.root / "architectures.png"
+
+    @property
+    def models_dir(self) -> Path:
+        """The finished trials' networks, one folder each."""
+        return self.root / "models"
+
+    def model_dir(self, trial: int) -> Path:
+        """Return the folder of the network of trial number `trial`."""
+        return self.models_dir / str(trial)
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """The unfinished trials' training states, one folder each."""
+        return self.root / "checkpoints"
+
+    def checkpoint_dir(self, trial: int) -> Path:
+        """Return the folder of the training states of trial number `trial`."""
+        return self.checkpoints_dir / str(trial)
+
+    @property
+    def lock(self) -> Path:
+        """The file that the one driver of the study holds locked."""
+        return self.root / "study.lock"
+
+    def identify_(self) -> str:
+        """Return the study's own id, made and stored on the first call; namesakes elsewhere have others."""
+        path = self.root / "study.id"
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("x", encoding="ascii") as file:
+                file.write(uuid.uuid4().hex)
+        except FileExistsError:
+            pass
+        return path.read_text(encoding="ascii").strip()

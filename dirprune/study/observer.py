@@ -1,0 +1,74 @@
+"""How progress, tracking and pictures hang on to a study without the study knowing them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord
+from dirprune.study.objectives import Objective
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """What a study is, for those who watch it.
+
+    Attributes:
+        name: The study's name, as the user wrote it.
+        folder: Where its files lie.
+        objectives: What it optimises.
+        reference_point: The fixed reference of the hypervolume, value per objective metric.
+        dense_costs: Cost per metric name (macs, parameters) of the dense network.
+        description: Further facts as text: network, data, loss, evaluation, versions.
+        n_trials: Total of trials to start.
+        seed: The study's seed.
+        resumed: Whether it goes on from an earlier run.
+    """
+
+    name: str
+    folder: StudyFolder
+    objectives: tuple[Objective, ...]
+    reference_point: Mapping[str, float]
+    dense_costs: Mapping[str, float]
+    n_trials: int
+    seed: int
+    description: Mapping[str, str] = field(default_factory=dict)
+    resumed: bool = False
+
+
+class StudyObserver:
+    """Watch a study; every method does nothing here.
+
+    All methods are called from the driver's own thread, one at a time, and should return at once: the study
+    waits for them. An observer must not fail the study: it keeps its exceptions to itself and logs them.
+    """
+
+    def study_started(self, summary: StudySummary) -> None:
+        """Called once, before any trial starts."""
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Called whenever a trial started, reported or ended, with all that is known of it by then.
+
+        A resumed study calls it for each earlier trial as well, so the same record may come twice.
+        """
+
+    def front_changed(
+        self, front: Sequence[TrialRecord], hypervolume: float, counts: Mapping[str, int]
+    ) -> None:
+        """Called after each finished trial.
+
+        Args:
+            front: The Pareto front over finished trials, sorted by macs.
+            hypervolume: Volume between front and reference point; costs count as fractions of the dense
+                network's, other metrics as they are.
+            counts: Number of trials by state, by Optuna's names.
+        """
+
+    def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
+        """Called once, when the driver is about to leave in order.
+
+        Args:
+            records: Every trial of the study, with `is_front` set.
+            interrupted: Whether trials are left that a resumed study would go on with.
+        """
