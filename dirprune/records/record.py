@@ -80,7 +80,7 @@ def make_record(
 
     Args:
         events: The trial's replayed events.
-        metrics: Values known without the trial, such as the costs that follow from its architecture; the trial's
+        metrics: Values known without the trial, such as the costs of its architecture; the trial's
             own values take their place.
         reason: Why it failed; the events' own reason by default.
     """
