@@ -1,0 +1,59 @@
+"""Networks by name, and reading and writing their weights without ever running code from a file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from dirprune.errors import ConfigurationError, suggest
+from dirprune.networks.lenet import LeNet5
+from dirprune.networks.weights import load_weights_, read_state_dict, save_weights
+
+__all__ = ["NETWORKS", "LeNet5", "create_network", "load_weights_", "read_state_dict", "save_weights"]
+
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({"lenet5": LeNet5})
+
+
+def create_network(
+    network: str | Callable[..., nn.Module],
+    options: Mapping[str, Any] | None = None,
+    *,
+    seed: int | None = None,
+) -> nn.Module:
+    """Build a network from a known name or from the caller's own function.
+
+    Args:
+        network: A name of `NETWORKS`, or a callable that returns a `torch.nn.Module`.
+        options: Keyword arguments of the network.
+        seed: Seed of the initial weights on the CPU; None draws them from torch's global generator. With a
+            seed the state of the global generator is left as it was.
+    Raises:
+        ConfigurationError: If the name or an option is unknown, or the callable returns something else.
+    """
+    chosen = dict(options or {})
+    if isinstance(network, str):
+        if network not in NETWORKS:
+            raise ConfigurationError(f"unknown network {network!r}{suggest(network, NETWORKS)}")
+        build = NETWORKS[network]
+        known = list(inspect.signature(build).parameters)
+        for name in chosen:
+            if name not in known:
+                raise ConfigurationError(
+                    f"unknown option {name!r} of network {network!r}{suggest(name, known)}"
+                )
+    else:
+        build = network
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        built = build(**chosen)
+    if not isinstance(built, nn.Module):
+        raise ConfigurationError(
+            f"expected a network function that returns a torch.nn.Module, got a {type(built).__name__}"
+        )
+    return built

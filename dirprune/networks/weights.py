@@ -1,0 +1,152 @@
+"""State dicts from and to files: safetensors are written; pickles are only read, and never run code."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from dirprune.errors import WeightsError
+from dirprune.files import write_atomically
+
+PICKLE_SUFFIXES = (".pt", ".pth", ".th")
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict onto the CPU without running code that the file may hold.
+
+    A checkpoint with the state dict under "state_dict" or "model" is unwrapped, and the prefix "module." of
+    networks saved inside `DataParallel` is removed.
+
+    Args:
+        path: A `.safetensors` file, or a `.pt`, `.pth` or `.th` file that holds only tensors and plain data.
+    Raises:
+        WeightsError: If the file is missing, of another kind, broken, or would run code when unpickled.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"expected a weights file, found none at {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in PICKLE_SUFFIXES:
+        kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES))
+        raise WeightsError(f"expected a weights file that ends in one of {kinds}, got {path}")
+    return _unwrap(_read_pickle(path), path)
+
+
+def load_weights_(network: nn.Module, path: str | Path) -> None:
+    """Copy the weights of a file into a network, all of them or none.
+
+    Args:
+        network: Changed in place; every parameter and buffer must be in the file, with the same shape.
+            Only `num_batches_tracked`, which old files lack, may be missing.
+        path: File that `read_state_dict` reads.
+    Raises:
+        WeightsError: If the file cannot be read, or belongs to another network.
+    """
+    state = read_state_dict(path)
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
+    name = type(network).__name__
+    if missing or unexpected:
+        parts = []
+        if missing:
+            parts.append(f"missing {_list_few(missing)}")
+        if unexpected:
+            parts.append(f"unexpected {_list_few(unexpected)}")
+        if missing and (near := difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.6)):
+            parts.append(f"nearest to {missing[0]} is {near[0]}")
+        raise WeightsError(
+            f"expected weights of {name}, got those of another network in {path}: {'; '.join(parts)}"
+        )
+    wrong = [key for key in state if state[key].shape != expected[key].shape]
+    if wrong:
+        key = wrong[0]
+        more = f" and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        raise WeightsError(
+            f"expected shape {tuple(expected[key].shape)} for {key} of {name}, "
+            f"got {tuple(state[key].shape)} in {path}{more}; is it of other widths?"
+        )
+    network.load_state_dict(state)
+
+
+def save_weights(network_or_state: nn.Module | Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a state dict as safetensors, whole or not at all.
+
+    Args:
+        network_or_state: A network, or a state dict on any device.
+        path: File to write; its name ends in `.safetensors`.
+    Raises:
+        WeightsError: If the name ends in anything else.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"expected a file name that ends in .safetensors, got {path}")
+    given = network_or_state
+    state: Mapping[str, Tensor] = given.state_dict() if isinstance(given, nn.Module) else given
+    # safetensors refuses tensors that share memory or are not contiguous: give each its own
+    tensors = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in state.items()
+    }
+    with write_atomically(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise WeightsError(
+            f"expected a whole safetensors file, got a broken one: {path} ({_one_line(error)})"
+        ) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on old file formats, which are read all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"expected only tensors in {path}, got other objects or a broken pickle; it was not loaded, "
+            "because that could run code; try saving network.state_dict() as .safetensors"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+        raise WeightsError(
+            f"expected a whole PyTorch file, got a broken one: {path} ({_one_line(error)})"
+        ) from error
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    is_state = isinstance(content, Mapping) and len(content) > 0
+    if not is_state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        raise WeightsError(
+            f"expected a state dict (names and tensors) in {path}, or one under 'state_dict' or 'model', "
+            f"got a {type(content).__name__} of something else"
+        )
+    if all(key.startswith("module.") for key in content):
+        return {key.removeprefix("module."): tensor for key, tensor in content.items()}
+    return dict(content)
+
+
+def _list_few(names: Iterable[str], n_shown: int = 3) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - n_shown} more" if len(listed) > n_shown else ""
+    return ", ".join(listed[:n_shown]) + more
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
