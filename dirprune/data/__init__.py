@@ -1,0 +1,8 @@
+"""Data sets by name or by function, in the four roles of a pruning study."""
+
+from __future__ import annotations
+
+from dirprune.data.roles import DataRoles, Split, make_roles
+from dirprune.data.sources import DATA_NAMES, load_data
+
+__all__ = ["DATA_NAMES", "DataRoles", "Split", "load_data", "make_roles"]

@@ -1,0 +1,296 @@
+"""The four roles of data: train, calibration, validation and test; disjoint, and cut by seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dirprune.errors import DataError
+from dirprune.identity import digest
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples in memory, and where each one comes from.
+
+    Attributes:
+        inputs: Shape (n, ...), uint8 (images, 0..255) or float32.
+        targets: Shape (n, ...).
+        indices: Places of the examples in their source, shape (n,), int64.
+        source: The set that `indices` count in: "train" or "test".
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    indices: Tensor
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str) -> Split:
+        """Return the same split with its tensors on a device."""
+        return replace(
+            self,
+            inputs=self.inputs.to(device),
+            targets=self.targets.to(device),
+            indices=self.indices.to(device),
+        )
+
+    def subset(self, positions: Tensor) -> Split:
+        """Return the examples at the given places of this split, shape (m,), int64, in that order."""
+        positions = positions.to(self.inputs.device)
+        return replace(
+            self,
+            inputs=self.inputs[positions],
+            targets=self.targets[positions],
+            indices=self.indices[positions],
+        )
+
+    def fingerprint(self) -> str:
+        """Return a hash of the content and the indices, the same on every device."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        arrays = [tensor.cpu().numpy() for tensor in (self.inputs, self.targets, self.indices)]
+        return digest(self.source, *arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class DataRoles:
+    """A data set in its four roles.
+
+    Attributes:
+        name: Name of the data set.
+        train: What weights are fitted on.
+        calibration: A class-balanced part of `train`, for scores and batch-norm statistics. Any beginning of
+            it is class-balanced too.
+        validation: What every decision is based on.
+        test: Reported, decides nothing.
+        mean: Mean per channel of the inputs (of images as fractions of 255), or one for all.
+        std: Standard deviation, likewise; > 0.
+        n_classes: Number of classes; None if the targets are not class labels.
+    """
+
+    name: str
+    train: Split
+    calibration: Split
+    validation: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    n_classes: int | None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch."""
+        return tuple(self.train.inputs.shape[1:])
+
+    def normalise(self, inputs: Tensor) -> Tensor:
+        """Return inputs as the network wants them: float32, centred and scaled per channel.
+
+        Args:
+            inputs: Shape (n, channels, ...); uint8 is divided by 255 first, float32 is not.
+        """
+        values = inputs.to(torch.float32)
+        if inputs.dtype == torch.uint8:
+            values = values / 255
+        if len(self.mean) == 1:
+            return (values - self.mean[0]) / self.std[0]
+        shape = (1, -1) + (1,) * (inputs.ndim - 2)
+        mean = torch.tensor(self.mean, device=inputs.device).view(shape)
+        std = torch.tensor(self.std, device=inputs.device).view(shape)
+        return (values - mean) / std
+
+    def example_input(self, batch: int = 2) -> Tensor:
+        """Return the first training inputs, normalised, shape (batch, ...); repeated if there are too few."""
+        return self.normalise(self.train.inputs[torch.arange(batch) % len(self.train)])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the content, the roles and the normalisation, the same on every device."""
+        splits = (self.train, self.calibration, self.validation, self.test)
+        return digest(
+            list(self.mean), list(self.std), self.n_classes, *(split.fingerprint() for split in splits)
+        )
+
+    def to(self, device: torch.device | str) -> DataRoles:
+        """Return the same roles with their tensors on a device."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            calibration=self.calibration.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
+
+
+def make_roles(
+    name: str,
+    train_inputs: Tensor,
+    train_targets: Tensor,
+    test_inputs: Tensor,
+    test_targets: Tensor,
+    *,
+    validation_from: str = "train:0.1",
+    n_calibration: int = 5000,
+    train_limit: int | None = None,
+    seed: int = 0,
+    n_classes: int | None = None,
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+) -> DataRoles:
+    """Cut a training set and a held-out set into the four roles.
+
+    Validation and what it is cut from keep the same class proportions. Calibration and a limited training
+    role hold the same number of each class, as far as the classes go. Each cut has its own generator, so that
+    a training limit leaves validation and test as they are.
+
+    Args:
+        name: Name of the data set.
+        train_inputs: Shape (n, ...), uint8 or floating point.
+        train_targets: Shape (n,) of class labels, or (n, ...) of anything if `n_classes` is None.
+        test_inputs: The held-out set, likewise.
+        test_targets: The held-out set, likewise.
+        validation_from: "train:F": a part F in (0, 1) of the training set, and the whole held-out set is the
+            test; "test:F": a part F of the held-out set, and the rest of it is the test. Use the second for
+            weights that have seen the whole training set.
+        n_calibration: Examples for calibration; never more than half of the training role.
+        train_limit: At most so many training examples, class-balanced; None for all.
+        seed: Seed of every cut.
+        n_classes: Number of classes; None cuts at random.
+        mean: Of the inputs (images as fractions of 255), one number or one per channel.
+        std: Standard deviation, likewise.
+    Raises:
+        DataError: If the sets are empty or inconsistent, a role would be empty or lack a class, or
+            `validation_from` or a count is out of range.
+    """
+    train = _make_source("train", train_inputs, train_targets, n_classes)
+    held_out = _make_source("test", test_inputs, test_targets, n_classes)
+    if train.inputs.shape[1:] != held_out.inputs.shape[1:]:
+        raise DataError(
+            f"expected training and test inputs of the same shape, got {tuple(train.inputs.shape[1:])} "
+            f"and {tuple(held_out.inputs.shape[1:])}"
+        )
+    _check_normalisation(mean, std, tuple(train.inputs.shape[1:]))
+    for what, count in (("n_calibration", n_calibration), ("train_limit (--train-images)", train_limit)):
+        if count is not None and count < 1:
+            raise DataError(f"{what} must be at least 1, got {count}")
+
+    source, fraction = _parse_validation_from(validation_from)
+    whole = train if source == "train" else held_out
+    n_validation = round(fraction * len(whole))
+    if not 0 < n_validation < len(whole):
+        raise DataError(
+            f"validation_from {validation_from!r} leaves no example for one of the two parts of the "
+            f"{len(whole)} {source} examples; try {source}:0.5"
+        )
+    order = _order_by_class(
+        whole.targets, n_classes, _make_generator(seed, "validation"), is_proportional=True
+    )
+    validation = whole.subset(order[:n_validation])
+    rest = whole.subset(order[n_validation:].sort().values)
+    train, test = (rest, held_out) if source == "train" else (train, rest)
+
+    if train_limit is not None and train_limit < len(train):
+        order = _order_by_class(
+            train.targets, n_classes, _make_generator(seed, "train"), is_proportional=False
+        )
+        train = train.subset(order[:train_limit])
+    order = _order_by_class(
+        train.targets, n_classes, _make_generator(seed, "calibration"), is_proportional=False
+    )
+    calibration = train.subset(order[: max(1, min(n_calibration, len(train) // 2))])
+    if n_classes is not None:
+        for role, split in (("train", train), ("validation", validation), ("test", test)):
+            _check_has_every_class(role, split, n_classes)
+    return DataRoles(name, train, calibration, validation, test, tuple(mean), tuple(std), n_classes)
+
+
+def _make_source(source: str, inputs: Tensor, targets: Tensor, n_classes: int | None) -> Split:
+    inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
+    if len(inputs) == 0 or len(inputs) != len(targets):
+        raise DataError(f"expected as many {source} inputs as targets, got {len(inputs)} and {len(targets)}")
+    if inputs.is_floating_point():
+        inputs = inputs.to(torch.float32)
+    elif inputs.dtype != torch.uint8:
+        raise DataError(f"expected {source} inputs of type uint8 or float32, got {inputs.dtype}")
+    if n_classes is not None:
+        if targets.ndim != 1 or targets.is_floating_point():
+            raise DataError(
+                f"expected one whole-number label per {source} example, got targets of shape "
+                f"{tuple(targets.shape)} and type {targets.dtype}; for anything else give n_classes=None"
+            )
+        targets = targets.to(torch.int64)
+        lowest, highest = int(targets.min()), int(targets.max())
+        if lowest < 0 or highest >= n_classes:
+            raise DataError(f"expected {source} labels in 0..{n_classes - 1}, got {lowest}..{highest}")
+    return Split(inputs, targets, torch.arange(len(inputs)), source)
+
+
+def _check_normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], input_shape: tuple[int, ...]
+) -> None:
+    n_channels = input_shape[0] if input_shape else 1
+    if len(mean) != len(std) or len(mean) not in (1, n_channels):
+        raise DataError(
+            f"expected mean and std of one number or {n_channels}, got {len(mean)} and {len(std)} numbers"
+        )
+    if not all(math.isfinite(value) for value in mean) or not all(value > 0 for value in std):
+        raise DataError(f"expected a finite mean and std > 0, got {mean} and {std}")
+
+
+def _parse_validation_from(text: str) -> tuple[str, float]:
+    source, separator, number = str(text).partition(":")
+    try:
+        fraction = float(number)
+    except ValueError:
+        fraction = math.nan
+    if source not in ("train", "test") or not separator or not 0 < fraction < 1:
+        raise DataError(
+            f"expected validation_from train:F or test:F with F in (0, 1), got {text!r}; "
+            "try train:0.1 or test:0.5"
+        )
+    return source, fraction
+
+
+def _make_generator(seed: int, purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed(int(digest(purpose, seed)[:15], 16))
+
+
+def _order_by_class(
+    targets: Tensor, n_classes: int | None, generator: torch.Generator, *, is_proportional: bool
+) -> Tensor:
+    """Return a random order of the examples, shape (n,), of which every beginning is class-balanced.
+
+    Args:
+        targets: Class labels, shape (n,), or anything if `n_classes` is None: then the order is only random.
+        n_classes: Number of classes.
+        generator: The source of randomness.
+        is_proportional: Whether a beginning holds the classes in the proportions of all examples, rather than
+            the same number of each class as long as there are any.
+    """
+    order = torch.randperm(len(targets), generator=generator)
+    if n_classes is None:
+        return order
+    labels = targets[order]
+    by_label = torch.argsort(labels, stable=True)
+    counts = torch.bincount(labels, minlength=n_classes)
+    starts = counts.cumsum(0) - counts
+    place_in_class = torch.empty(len(targets), dtype=torch.float64)
+    place_in_class[by_label] = (torch.arange(len(targets)) - starts[labels[by_label]]).double()
+    key = (place_in_class + 0.5) / counts[labels] if is_proportional else place_in_class
+    return order[torch.argsort(key, stable=True)]
+
+
+def _check_has_every_class(role: str, split: Split, n_classes: int) -> None:
+    absent = (torch.bincount(split.targets, minlength=n_classes) == 0).nonzero().flatten().tolist()
+    if absent:
+        raise DataError(
+            f"expected every one of the {n_classes} classes in the {role} role, got none of class "
+            f"{', '.join(map(str, absent))} in {len(split)} examples; try a larger part or a higher limit"
+        )
