@@ -1,0 +1,154 @@
+"""What is minimised and what is measured: a loss and an evaluation, by name or the caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dirprune.errors import ConfigurationError, suggest
+from dirprune.identity import identify
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Evaluation = Callable[[Tensor, Tensor], Mapping[str, float]]
+Distillation = Callable[[Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loss, an evaluation over a whole split, and how a student learns from a teacher's outputs.
+
+    Attributes:
+        loss: Maps outputs (n, ...) and targets (n, ...) to one loss per example, shape (n,), or to their
+            mean, a scalar.
+        evaluate: Maps the outputs and targets of a whole split, on any device, to named metrics; an accuracy
+            is a fraction in [0, 1].
+        distil: Maps a student's outputs, a teacher's outputs and a temperature > 0 to a scalar mean loss.
+        loss_identity: What `loss` is, as plain data for records and cache keys.
+        evaluation_identity: The same of `evaluate`.
+    """
+
+    loss: Loss
+    evaluate: Evaluation
+    distil: Distillation
+    loss_identity: Mapping[str, Any]
+    evaluation_identity: Mapping[str, Any]
+
+    def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum of the loss over the examples, a scalar.
+
+        With the sum, the gradient with respect to one example's own tensors is that of its own loss,
+        whatever the batch size; a loss that returns the mean is multiplied by the number of examples.
+
+        Raises:
+            ConfigurationError: If the loss is neither one number per example nor a scalar.
+        """
+        losses = self.loss(outputs, targets)
+        if losses.ndim == 0:
+            return losses * len(targets)
+        if losses.shape != (len(targets),):
+            raise ConfigurationError(
+                f"expected a loss of shape ({len(targets)},), one per example, or a scalar mean, "
+                f"got {tuple(losses.shape)}; try .flatten(1).mean(1) on it"
+            )
+        return losses.sum()
+
+
+def make_task(loss: str | Loss = "cross_entropy", evaluation: str | Evaluation = "accuracy") -> Task:
+    """Make a task from names or callables.
+
+    Args:
+        loss: "cross_entropy", "mse", or a callable as in `Task.loss`.
+        evaluation: "accuracy", "mse", or a callable as in `Task.evaluate`.
+    Raises:
+        ConfigurationError: If a name is unknown.
+    """
+    return Task(
+        loss=_get_known("loss", loss, LOSSES),
+        evaluate=_CheckedEvaluation(_get_known("evaluation", evaluation, EVALUATIONS)),
+        distil=_distil_by_divergence if loss == "cross_entropy" else _distil_by_mse,
+        loss_identity=identify(loss),
+        evaluation_identity=identify(evaluation),
+    )
+
+
+@dataclass(frozen=True)
+class _CheckedEvaluation:
+    """An evaluation whose result is checked to be named numbers; a class, so that it can be pickled."""
+
+    function: Evaluation
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        metrics = self.function(outputs, targets)
+        if not isinstance(metrics, Mapping):
+            raise ConfigurationError(
+                f"expected an evaluation that returns a mapping of metric names to numbers, "
+                f"got a {type(metrics).__name__}; try {{'my_metric': value}}"
+            )
+        for name, value in metrics.items():
+            is_number = isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0
+            if not isinstance(name, str) or not is_number:
+                raise ConfigurationError(
+                    f"expected a number for each metric name, got {type(value).__name__} for {name!r}"
+                )
+        return {name: float(value) for name, value in metrics.items()}
+
+
+def _get_known(kind: str, chosen: str | Callable, known: Mapping[str, Callable]) -> Callable:
+    if not isinstance(chosen, str):
+        return chosen
+    if chosen not in known:
+        raise ConfigurationError(f"unknown {kind} {chosen!r}{suggest(chosen, known)}")
+    return known[chosen]
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses = F.cross_entropy(outputs, targets, reduction="none")
+    return (
+        losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+    )  # a mean over the pixels of a segmentation
+
+
+def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses = F.mse_loss(outputs, _shaped_like(targets, outputs), reduction="none")
+    return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+
+
+def _shaped_like(targets: Tensor, outputs: Tensor) -> Tensor:
+    """Return targets in the shape and type of outputs, so that (n,) and (n, 1) never broadcast to (n, n)."""
+    if len(targets) != len(outputs) or targets.numel() != outputs.numel():
+        raise ConfigurationError(
+            f"expected targets of the shape of the outputs, {tuple(outputs.shape)}, got "
+            f"{tuple(targets.shape)}; class labels want 'cross_entropy' and 'accuracy'"
+        )
+    return targets.to(outputs.dtype).reshape(outputs.shape)
+
+
+def _evaluate_accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    return {"accuracy": (outputs.argmax(1) == targets).double().mean().item()}
+
+
+def _evaluate_mse(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+    return {"mse": _mse(outputs, targets).double().mean().item()}
+
+
+def _distil_by_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return KL(teacher || student) of softened classes, times temperature squared [Hinton et al. 2015]."""
+    log_student = F.log_softmax(student / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=1)
+    divergences = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
+    return divergences.mean() * temperature**2
+
+
+def _distil_by_mse(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    return F.mse_loss(student, teacher)
+
+
+LOSSES: Mapping[str, Loss] = MappingProxyType({"cross_entropy": _cross_entropy, "mse": _mse})
+EVALUATIONS: Mapping[str, Evaluation] = MappingProxyType(
+    {"accuracy": _evaluate_accuracy, "mse": _evaluate_mse}
+)
