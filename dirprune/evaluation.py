@@ -1,0 +1,69 @@
+"""Evaluate a network on one role of the data: loss and metrics of the task, for any task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from dirprune.data.roles import DataRoles, Split
+from dirprune.errors import ConfigurationError, DataError
+from dirprune.tasks import Task
+
+BATCH_SIZE = 500
+
+
+@contextmanager
+def modes_restored(network: nn.Module) -> Iterator[None]:
+    """Give every module of `network` the training or evaluation mode that it came with, at the end."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def evaluate(
+    network: nn.Module,
+    split: Split,
+    roles: DataRoles,
+    task: Task,
+    device: str | torch.device = "cpu",
+    prefix: str = "val_",
+) -> dict[str, float]:
+    """Compute the task's loss and metrics over a whole split, in evaluation mode and float32.
+
+    Args:
+        network: Must be on `device`; its modes are as before afterwards.
+        split: The images and targets; moved to `device` if they are elsewhere.
+        roles: Says how inputs are normalised.
+        task: Gives the loss and the metrics.
+        device: Where to compute.
+        prefix: Put before every name.
+
+    Returns:
+        `{prefix}loss` (mean per example) and `{prefix}<name>` of every metric.
+
+    Raises:
+        DataError: If the split is empty.
+        ConfigurationError: If an accuracy is not a fraction.
+    """
+    if len(split) == 0:
+        raise DataError(f"expected at least one example to compute {prefix}loss, got an empty split")
+    split = split.to(device)
+    with modes_restored(network), torch.no_grad():
+        network.eval()
+        batches = [network(roles.normalise(batch)).float() for batch in split.inputs.split(BATCH_SIZE)]
+        outputs = torch.cat(batches)
+        metrics = {"loss": float(task.summed_loss(outputs, split.targets)) / len(split)}
+        metrics |= {name: float(value) for name, value in task.evaluate(outputs, split.targets).items()}
+    for name, value in metrics.items():
+        if name.endswith("accuracy") and (value < 0 or value > 1):
+            raise ConfigurationError(
+                f"{name} must be a fraction in [0, 1], got {value:g}; "
+                "a percentage is divided by 100, so that 93 becomes 0.93"
+            )
+    return {prefix + name: value for name, value in metrics.items()}

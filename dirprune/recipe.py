@@ -1,0 +1,97 @@
+"""Recipe: how a network is trained or fine-tuned, checked when it is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from dirprune.errors import ConfigurationError, suggest
+
+OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("auto", "bfloat16", "float32")
+DIRECTIONS = ("maximize", "minimize")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one training, with the resource counted in training images seen.
+
+    Args:
+        images: Training images to see in all; an epoch is the size of the train role. 0 trains nothing.
+        batch_size: Images per step at most; the batches between two reports differ by at most one image.
+        optimizer: "adamw", or "sgd" with Nesterov momentum.
+        lr: Peak learning rate; it falls to 0 along a cosine over `images`.
+        warm_up: Fraction of `images` over which the learning rate first rises linearly, in [0, 1).
+        weight_decay: Applied to weights with two or more axes, not to biases or batch norm; >= 0.
+        momentum: Of "sgd" only, in [0, 1).
+        distillation: Weight of the teacher's part of the loss, in [0, 1]; above 0 a teacher is needed.
+        temperature: Softens both outputs in distillation; > 0.
+        patience: Stop after so many evaluations in a row without improvement of `monitor`, and keep the
+            best weights; None trains to the end and keeps the last.
+        monitor: The validation metric that `patience` watches.
+        monitor_direction: "minimize" or "maximize".
+        precision: "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU that has it.
+
+    Raises:
+        ConfigurationError: If a value is outside its range.
+    """
+
+    images: int
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    warm_up: float = 0.0
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    distillation: float = 0.0
+    temperature: float = 2.0
+    patience: int | None = None
+    monitor: str = "val_loss"
+    monitor_direction: str = "minimize"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "float" and not (_is_number(value) and math.isfinite(value)):
+                raise ConfigurationError(f"{field.name} must be a finite number, got {value!r}")
+        self._check_whole(
+            "images", 0, "give training images seen, for example 5 epochs times the images in one"
+        )
+        self._check_whole("batch_size", 1, "128 is the default")
+        if self.patience is not None:
+            self._check_whole("patience", 1, "use None to train to the end")
+        self._check("lr", self.lr > 0, "> 0", "0.002 suits adamw, 0.05 sgd")
+        self._check("warm_up", 0 <= self.warm_up < 1, "in [0, 1)", "5% of the images is 0.05")
+        self._check("weight_decay", self.weight_decay >= 0, ">= 0", "0 turns it off")
+        self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)", "0.9 is the default")
+        self._check("distillation", 0 <= self.distillation <= 1, "in [0, 1]", "half the loss is 0.5")
+        self._check("temperature", self.temperature > 0, "> 0", "2 is the default")
+        self._check_name("optimizer", OPTIMIZERS)
+        self._check_name("precision", PRECISIONS)
+        self._check_name("monitor_direction", DIRECTIONS)
+
+    def lr_at(self, images: int) -> float:
+        """Compute the learning rate of the step that starts after `images` training images."""
+        progress = images / max(self.images, 1)
+        if progress < self.warm_up:
+            return self.lr * (progress + 0.05 * self.warm_up) / (1.05 * self.warm_up)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (progress - self.warm_up) / (1 - self.warm_up)))
+
+    def _check(self, name: str, is_valid: bool, expected: str, hint: str) -> None:
+        if not is_valid:
+            raise ConfigurationError(f"{name} must be {expected}, got {getattr(self, name)!r}; {hint}")
+
+    def _check_whole(self, name: str, least: int, hint: str) -> None:
+        value = getattr(self, name)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        self._check(name, is_whole and value >= least, f"a whole number >= {least}", hint)
+
+    def _check_name(self, name: str, known: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in known:
+            raise ConfigurationError(f"unknown {name} {value!r}{suggest(str(value), known)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

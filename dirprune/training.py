@@ -1,0 +1,328 @@
+"""Train and fine-tune, with reports at epochs and rungs and states from which a training goes on.
+
+Small data sets lie on the device as they are stored and are normalised batch by batch. The order of the
+batches depends on the seed and the epoch alone, so that a state needs no generators.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dirprune.data.roles import DataRoles
+from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, suggest
+from dirprune.evaluation import evaluate, modes_restored
+from dirprune.files import write_atomically
+from dirprune.identity import digest
+from dirprune.recipe import Recipe
+from dirprune.tasks import Task
+
+__all__ = ["Recipe", "TrainingReport", "TrainingState", "evaluate", "train_"]
+
+SCHEMA = 1
+STEPS_PER_CHECK = 20  # reading the loss waits for the device, so divergence is looked for in every 20th step
+
+
+@dataclass
+class TrainingState:
+    """Where a training stands at a report: plain data and tensors on the CPU.
+
+    Args:
+        images: Training images seen.
+        model: The network's state dict.
+        optimizer: The optimizer's state dict.
+        best: With patience: `value` of the monitor, the `model` and `metrics` that had it, and `n_worse`, the
+            evaluations since; otherwise empty.
+        metrics: Of the report.
+        is_last: Whether the training had ended.
+    """
+
+    images: int
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    best: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    is_last: bool = False
+
+    def save(self, path: Path) -> None:
+        """Write the state; the file has its name only when it is whole."""
+        with write_atomically(Path(path)) as temporary:
+            torch.save({"schema": SCHEMA, **vars(self)}, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingState:
+        """Read a state written by `save`; no code in the file can run.
+
+        Raises:
+            StudyError: If the file is missing, broken or of another schema.
+        """
+        try:
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+            schema = payload.pop("schema")
+        except Exception as error:  # torch.load raises half a dozen unrelated types for a broken file
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StudyError(
+                f"expected a training state at {path}, but it cannot be read: {reason}"
+            ) from error
+        if schema != SCHEMA:
+            raise StudyError(f"expected a training state of schema {SCHEMA} at {path}, got schema {schema}")
+        return cls(**payload)
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training says at an epoch's end, at a stop, and at its end.
+
+    Args:
+        images: Training images seen.
+        metrics: `val_loss` and `val_<metric>`; once anything was trained also `train_loss` (mean since the
+            last report, with distillation), `lr` and `images_per_s` (training only, without evaluation).
+        is_last: Whether this is the last report. With patience its metrics are those of the best weights,
+            which the network then has.
+        capture: Gives the state at this report; to be called before the next report is asked for.
+    """
+
+    images: int
+    metrics: dict[str, float]
+    is_last: bool
+    capture: Callable[[], TrainingState]
+
+
+def train_(
+    network: nn.Module,
+    roles: DataRoles,
+    task: Task,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    teacher: nn.Module | None = None,
+    state: TrainingState | None = None,
+    stops: Sequence[int] = (),
+) -> Iterator[TrainingReport]:
+    """Train `network` in place, reporting at every epoch's end, at every stop and at the end.
+
+    Args:
+        network: Moved to `device`; trains in training mode and gets its modes back at the end.
+        roles: Weights learn from the train role, metrics come from the validation role.
+        task: Gives the loss and the metrics.
+        recipe: How to train.
+        seed: Decides the order of images and whatever is random in the network (dropout). The global
+            generators are as before at every report.
+        device: Where to compute; the data is moved there whole.
+        teacher: For distillation; stays as it is.
+        state: Go on from here, with the same other arguments; bit for bit on a CPU.
+        stops: Further resources at which to report, in training images; 0 reports before any training. Those
+            beyond `recipe.images` are ignored.
+
+    Yields:
+        Reports by increasing images; at least one, also when nothing is left to train.
+
+    Raises:
+        TrainingDiverged: If the loss or a metric is no longer finite.
+        ConfigurationError: If the recipe asks for a teacher or a metric that is not there.
+    """
+    run = _Run(network.to(device), roles.to(device), task, recipe, seed, torch.device(device), teacher)
+    with modes_restored(network):
+        if state is not None:
+            run.restore_(state)
+            if state.is_last:
+                yield run.report(state.images, state.metrics, is_last=True)
+                return
+        elif recipe.images == 0 or 0 in stops:
+            yield run.evaluate_(0, {})
+        images = 0 if state is None else state.images
+        n_epoch = len(roles.train)
+        epoch_ends = range(n_epoch, recipe.images, n_epoch)
+        for stop in sorted({*epoch_ends, *stops, recipe.images}):
+            if images < stop <= recipe.images and not run.is_exhausted:
+                trained = run.train_(images, stop)
+                images = stop
+                yield run.evaluate_(images, trained)
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        roles: DataRoles,
+        task: Task,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        teacher: nn.Module | None,
+    ) -> None:
+        if recipe.distillation > 0 and teacher is None:
+            raise ConfigurationError(
+                f"distillation {recipe.distillation:g} needs a teacher; 0 trains without one"
+            )
+        if len(roles.train) == 0:
+            raise ConfigurationError("expected training images, got an empty train role")
+        self.network, self.roles, self.task, self.recipe = network, roles, task, recipe
+        self.seed, self.device = seed, device
+        self.teacher: nn.Module | None = None
+        if teacher is not None and recipe.distillation > 0:
+            self.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
+        self.optimizer = _make_optimizer(network, recipe)
+        self.is_bfloat16 = recipe.precision == "bfloat16" or (
+            recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.best: dict[str, Any] = {}
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether patience is at its end."""
+        return self.recipe.patience is not None and self.best.get("n_worse", 0) >= self.recipe.patience
+
+    def restore_(self, state: TrainingState) -> None:
+        """Take over a state."""
+        if state.images > self.recipe.images:
+            raise ConfigurationError(
+                f"expected a state of at most {self.recipe.images} training images, got one of {state.images}"
+            )
+        self.network.load_state_dict(state.model)
+        self.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        self.best = copy.deepcopy(state.best)
+
+    def train_(self, start: int, stop: int) -> dict[str, float]:
+        """Train from `start` to `stop` images seen, both in one epoch."""
+        began = time.perf_counter()
+        self.network.train()
+        order = _draw_order(self.seed, start // len(self.roles.train), len(self.roles.train)).to(self.device)
+        n_steps = math.ceil((stop - start) / self.recipe.batch_size)
+        edges = [start + (stop - start) * step // n_steps for step in range(n_steps + 1)]
+        summed = torch.zeros((), dtype=torch.float64, device=self.device)
+        first = start - start % len(self.roles.train)
+        with _seeded(_derive_seed("network", self.seed, start), self.device):
+            for step, (low, high) in enumerate(itertools.pairwise(edges), 1):
+                summed += self._step_(order[low - first : high - first], low) * (high - low)
+                if (step % STEPS_PER_CHECK == 0 or step == n_steps) and not math.isfinite(float(summed)):
+                    raise self._diverged("the training loss", high)
+        seconds = time.perf_counter() - began
+        lr = self.recipe.lr_at(edges[-2])
+        n_images = stop - start
+        return {"train_loss": float(summed) / n_images, "lr": lr, "images_per_s": n_images / seconds}
+
+    def _step_(self, chosen: torch.Tensor, images: int) -> torch.Tensor:
+        """Take one step on the chosen training images, shape (n,); return the mean loss, detached."""
+        inputs = self.roles.normalise(self.roles.train.inputs[chosen])
+        targets = self.roles.train.targets[chosen]
+        weight = self.recipe.distillation
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
+            outputs = self.network(inputs)
+            loss = (1 - weight) * self.task.summed_loss(outputs, targets) / len(targets)
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught = self.teacher(inputs)
+                loss = loss + weight * self.task.distil(outputs, taught, self.recipe.temperature)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(images)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def evaluate_(self, images: int, trained: dict[str, float]) -> TrainingReport:
+        """Evaluate, keep the best weights (at the end give them to the network), and make the report."""
+        evaluated = evaluate(self.network, self.roles.validation, self.roles, self.task, self.device)
+        for name, value in evaluated.items():
+            if not math.isfinite(value):
+                raise self._diverged(name, images)
+        if self.recipe.patience is not None:
+            self._keep_best(evaluated)
+        is_last = images >= self.recipe.images or self.is_exhausted
+        if is_last and self.best:
+            self.network.load_state_dict(self.best["model"])
+            evaluated = self.best["metrics"]
+        return self.report(images, {**trained, **evaluated}, is_last=is_last)
+
+    def report(self, images: int, metrics: dict[str, float], *, is_last: bool) -> TrainingReport:
+        """Make a report whose `capture` takes the state as it is when called."""
+
+        def capture() -> TrainingState:
+            optimizer = _to_cpu(self.optimizer.state_dict())
+            best = copy.deepcopy(self.best)
+            return TrainingState(
+                images, _to_cpu(self.network.state_dict()), optimizer, best, dict(metrics), is_last
+            )
+
+        return TrainingReport(images, dict(metrics), is_last, capture)
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        monitor = self.recipe.monitor
+        if monitor not in metrics:
+            raise ConfigurationError(f"unknown metric to monitor {monitor!r}{suggest(monitor, metrics)}")
+        sign = 1 if self.recipe.monitor_direction == "minimize" else -1
+        if not self.best or sign * metrics[monitor] < sign * self.best["value"]:
+            model = _to_cpu(self.network.state_dict())
+            self.best = {"value": metrics[monitor], "model": model, "metrics": dict(metrics), "n_worse": 0}
+        else:
+            self.best["n_worse"] += 1
+
+    def _diverged(self, what: str, images: int) -> TrainingDiverged:
+        lr = self.recipe.lr_at(images)
+        return TrainingDiverged(
+            f"{what} is not finite after {images} training images at learning rate {lr:.2g} "
+            f"(peak {self.recipe.lr:g}); try a lower lr, a warm_up, or precision float32"
+        )
+
+
+def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Make the recipe's optimizer over the parameters that learn."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not learning:
+        raise ConfigurationError("expected a network with parameters that learn, got none with requires_grad")
+    groups = [
+        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        is_nesterov = recipe.momentum > 0
+        return torch.optim.SGD(
+            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=is_nesterov, fused=True
+        )
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def _draw_order(seed: int, epoch: int, n_images: int) -> torch.Tensor:
+    """Draw the order of an epoch's images, shape (n_images,), int64; the same on every device."""
+    generator = torch.Generator().manual_seed(_derive_seed("order", seed, epoch))
+    return torch.randperm(n_images, generator=generator)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Give dropout and its like `seed` for a while; the global generators are as before afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def _derive_seed(purpose: str, *parts: int) -> int:
+    return int(digest(purpose, *parts)[:15], 16)
+
+
+def _to_cpu(state: Any) -> Any:
+    """Copy a state dict, nested as it may be, with every tensor on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _to_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_to_cpu(value) for value in state)
+    return state
