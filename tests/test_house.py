@@ -16,7 +16,9 @@ PACKAGE = ROOT / "dirprune"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "identity", "pareto", "halving"}),
-    frozenset({"networks", "data", "groups", "switches", "surgery", "cost", "architecture", "tasks"}),
+    frozenset(
+        {"networks", "data", "layers", "groups", "switches", "surgery", "cost", "architecture", "tasks"}
+    ),
     frozenset({"importance", "pruning", "training", "recipe", "evaluation"}),
     frozenset({"trial", "study", "records"}),
     frozenset({"tuning"}),

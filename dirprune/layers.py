@@ -1,0 +1,129 @@
+"""Look at a network's layers without touching the network: copies, the order of its layers, its outputs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from dirprune.errors import ConfigurationError
+
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One convolution or linear layer as the network calls it.
+
+    Attributes:
+        path: Module path of the layer.
+        n_positions: How often its weights are applied, all calls and the whole batch together: output
+            positions of a convolution, input positions of a transposed one, rows of a linear layer.
+    """
+
+    path: str
+    n_positions: int
+
+
+def copy_for_evaluation(network: nn.Module) -> nn.Module:
+    """Return a deep copy on the CPU in evaluation mode, so that looking at it cannot change `network`.
+
+    Raises:
+        ConfigurationError: If the network cannot be copied.
+    """
+    try:
+        return copy.deepcopy(network).cpu().eval()
+    except (RuntimeError, TypeError) as error:
+        raise ConfigurationError(
+            f"expected a network that copy.deepcopy can copy, got {first_line(error)}; "
+            "try to build it without tensors that carry gradients"
+        ) from error
+
+
+def record_layers(network: nn.Module, example_input: Tensor) -> list[LayerCall]:
+    """Run the network once and return its convolutions and linear layers in the order of their first calls.
+
+    Args:
+        network: Network to run as it is, a copy from `copy_for_evaluation`.
+        example_input: One batch on the network's device, shape (batch, ...).
+    Raises:
+        ConfigurationError: If the network fails on the example input.
+    """
+    n_positions: dict[str, int] = {}
+
+    def record(path: str, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        n_positions[path] = n_positions.get(path, 0) + _count_positions(
+            layer, inputs[0] if inputs else None, output
+        )
+
+    hooks = [
+        layer.register_forward_hook(lambda m, i, o, path=path: record(path, m, i, o))
+        for path, layer in network.named_modules()
+        if isinstance(layer, (*CONVOLUTIONS, nn.Linear))
+    ]
+    try:
+        with torch.no_grad():
+            network(example_input)
+    except Exception as error:
+        raise ConfigurationError(
+            f"expected a network that accepts inputs of shape {tuple(example_input.shape)}, "
+            f"got {first_line(error)}; try an example input of the network's own data"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [LayerCall(path, count) for path, count in n_positions.items()]
+
+
+def _count_positions(layer: nn.Module, layer_input: Tensor | None, output: Tensor) -> int:
+    if isinstance(layer, nn.Linear):
+        return output.numel() // layer.out_features
+    if not layer.transposed:
+        return output.numel() // cast(int, layer.out_channels)
+    if layer_input is None:
+        raise TypeError("a transposed convolution called with keywords only")
+    return layer_input.numel() // cast(int, layer.in_channels)
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Return whether each output channel of a convolution sees the input channel of the same index alone."""
+    return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+def parameter_axis(shape: torch.Size) -> int:
+    """Return the channel axis of a parameter outside any known layer: the last one longer than 1."""
+    return max((axis for axis, size in enumerate(shape) if size > 1), default=0)
+
+
+def output_tensors(output: Any) -> list[Tensor]:
+    """Return all tensors of a network's output in a fixed order, however they are nested."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, (list, tuple)):
+        return [tensor for part in output for tensor in output_tensors(part)]
+    return []
+
+
+def first_line(error: BaseException) -> str:
+    """Return an exception as one line of at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]
+
+
+def kernel_size(layer: nn.Module) -> int:
+    """Return the number of kernel positions of a convolution, 1 for a linear layer."""
+    return 1 if isinstance(layer, nn.Linear) else math.prod(layer.kernel_size)  # type: ignore[arg-type]
