@@ -1,0 +1,37 @@
+"""Which of a study's trials are on its Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dirprune.pareto import front_mask, to_losses
+from dirprune.records.record import TrialRecord
+from dirprune.study.objectives import Objective
+
+
+def mark_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
+    """Return the records with `is_front` set, in their order.
+
+    Only complete trials with a finite value for each objective can be on the front. Of trials with the same
+    values only the one with the lowest number is: the others add nothing to choose from.
+    """
+    metrics = [objective.metric for objective in objectives]
+    candidates: dict[tuple[float, ...], int] = {}  # objective values -> trial number
+    for record in sorted(records, key=lambda record: record.number):
+        values = record.objectives(metrics)
+        if record.state == "COMPLETE" and values is not None:
+            candidates.setdefault(values, record.number)
+    front: set[int] = set()
+    if candidates:
+        losses = to_losses(np.array(list(candidates)), [objective.direction for objective in objectives])
+        is_front = front_mask(losses)
+        front = {number for number, on in zip(candidates.values(), is_front, strict=True) if on}
+    return [record.on_front(record.number in front) for record in records]
+
+
+def sort_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the records that are on the front, sorted by macs and then by number."""
+    front = [record for record in records if record.is_front]
+    return sorted(front, key=lambda record: (record.metrics.get("macs", 0.0), record.number))

@@ -1,0 +1,164 @@
+"""The study as tables: `trials.csv` with every trial, `front.csv` with the Pareto front, sorted by macs.
+
+| column | meaning |
+|---|---|
+| trial | number of the trial |
+| source | where its configuration comes from: dense, uniform, reference, warm-start or sampler |
+| state | trials.csv only: COMPLETE, PRUNED (stopped at a rung), FAIL, RUNNING or WAITING |
+| is_front | trials.csv only: 1 on the Pareto front, else 0 |
+| each objective, and test_x for val_x | as reported last; accuracy is a fraction; test_* decides nothing |
+| macs, parameters | of the compact network: multiply-accumulates of one input, trainable parameters |
+| method | importance method |
+| architecture | kept channels per group in forward order, as in 8-9-36-17 |
+| options | JSON: the method's options and the hyperparameters of fine-tuning |
+| images | trials.csv only: training images seen in fine-tuning |
+| every other metric | by name; wall_time_s in s |
+| reason | trials.csv only: why the trial failed or was stopped |
+
+A value that is not known is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dirprune.errors import StudyError
+from dirprune.files import write_atomically
+from dirprune.records.folder import StudyFolder
+from dirprune.records.front import sort_front
+from dirprune.records.models import load_model
+from dirprune.records.record import TrialRecord
+from dirprune.study.objectives import Objective
+
+COSTS = ("macs", "parameters")
+_FACTS = ("trial", "source", "state", "is_front", "method", "architecture", "options", "images", "reason")
+
+
+def format_architecture(record: TrialRecord) -> str:
+    """Return kept channels per group in forward order, as in "8-9-36-17"."""
+    return "-".join(str(kept) for kept in record.architecture.values())
+
+
+def write_trials(path: Path, records: Sequence[TrialRecord], objectives: Sequence[Objective] = ()) -> None:
+    """Write every trial, by number; see the module for the columns."""
+    chosen, others = _metric_columns(records, objectives)
+    facts = ["trial", "source", "state", "is_front"]
+    columns = [*facts, *chosen, "method", "architecture", "options", "images", *others, "reason"]
+    _write(path, columns, sorted(records, key=lambda record: record.number))
+
+
+def write_front(path: Path, records: Sequence[TrialRecord], objectives: Sequence[Objective] = ()) -> None:
+    """Write the trials of which `is_front` is set, by macs; see the module for the columns."""
+    chosen, others = _metric_columns(records, objectives)
+    columns = ["trial", "source", *chosen, "method", "architecture", "options", *others]
+    _write(path, columns, sort_front(records))
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One network of a study's Pareto front.
+
+    Attributes:
+        trial: Number of its trial.
+        source: Where its configuration comes from.
+        method: Importance method.
+        architecture: Kept channels per group in forward order.
+        options: The method's options and the hyperparameters of fine-tuning.
+        metrics: Value per metric; accuracy as a fraction, macs and parameters as counts.
+        model_dir: Where its model is stored.
+    """
+
+    trial: int
+    source: str
+    method: str
+    architecture: tuple[int, ...]
+    options: dict[str, Any]
+    metrics: dict[str, float]
+    model_dir: Path
+
+    def load_model(self, network: Callable[[], nn.Module] | None = None) -> nn.Module:
+        """Rebuild its compact network, in evaluation mode; see `dirprune.records.models.load_model`."""
+        return load_model(self.model_dir, network)
+
+
+def load_front(study: StudyFolder | Path | str) -> list[FrontPoint]:
+    """Read a study's Pareto front, sorted by macs.
+
+    Args:
+        study: The study's folder, `<output>/<study>`.
+    Raises:
+        StudyError: If there is no front yet or the table cannot be read.
+    """
+    folder = study if isinstance(study, StudyFolder) else StudyFolder(Path(study))
+    if not folder.front_csv.is_file():
+        raise StudyError(
+            f"expected a study with {folder.front_csv.name} in {folder.root}, found none; check the path"
+        )
+    try:
+        with folder.front_csv.open(encoding="utf-8", newline="") as file:
+            return [_point(row, folder) for row in csv.DictReader(file)]
+    except (KeyError, ValueError) as error:
+        raise StudyError(
+            f"{folder.front_csv} is not a front as dirprune writes it: {error!r}; draw it again"
+        ) from error
+
+
+def _point(row: dict[str, str], folder: StudyFolder) -> FrontPoint:
+    trial = int(row["trial"])
+    return FrontPoint(
+        trial=trial,
+        source=row["source"],
+        method=row["method"],
+        architecture=tuple(int(kept) for kept in row["architecture"].split("-") if kept),
+        options=json.loads(row["options"]),
+        metrics={name: float(value) for name, value in row.items() if name not in _FACTS and value},
+        model_dir=folder.model_dir(trial),
+    )
+
+
+def _metric_columns(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> tuple[list[str], list[str]]:
+    """Return the metrics that come first (objectives, their test values, costs) and all others by name."""
+    reported = {name for record in records for name in record.metrics}
+    chosen = []
+    for name in [objective.metric for objective in objectives] or ["val_accuracy"]:
+        if name not in COSTS:
+            chosen += [name, f"test_{name[4:]}"] if name.startswith("val_") else [name]
+    chosen += COSTS
+    return chosen, sorted(reported - set(chosen))
+
+
+def _write(path: Path, columns: Sequence[str], records: Sequence[TrialRecord]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows([_cell(record, column) for column in columns] for record in records)
+
+
+def _cell(record: TrialRecord, column: str) -> str | int | float:
+    facts: dict[str, Callable[[], str | int]] = {
+        "trial": lambda: record.number,
+        "source": lambda: record.source,
+        "state": lambda: record.state,
+        "is_front": lambda: int(record.is_front),
+        "method": lambda: record.method,
+        "architecture": lambda: format_architecture(record),
+        "options": lambda: json.dumps(record.options, sort_keys=True, default=str),
+        "images": lambda: record.last_images,
+        "reason": lambda: record.reason or "",
+    }
+    if column in facts:
+        return facts[column]()
+    value = record.metrics.get(column)
+    if value is None:
+        return ""
+    return int(value) if column in COSTS else float(value)
