@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -79,12 +80,17 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(state)
 
 
-def save_weights(network_or_state: nn.Module | Mapping[str, Tensor], path: str | Path) -> None:
+def save_weights(
+    network_or_state: nn.Module | Mapping[str, Tensor],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a state dict as safetensors, whole or not at all.
 
     Args:
         network_or_state: A network, or a state dict on any device.
         path: File to write; its name ends in `.safetensors`.
+        metadata: Where the weights come from, kept in the file's header.
     Raises:
         WeightsError: If the name ends in anything else.
     """
@@ -99,7 +105,24 @@ def save_weights(network_or_state: nn.Module | Mapping[str, Tensor], path: str |
         for key, tensor in state.items()
     }
     with write_atomically(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+        safetensors.torch.save_file(tensors, temporary, dict(metadata or {}))
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Read what a weights file says of itself; {} for a file of another kind than safetensors.
+
+    Raises:
+        WeightsError: If the file is broken.
+    """
+    if Path(path).suffix != ".safetensors" or not Path(path).is_file():
+        return {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as stored:
+            return dict(stored.metadata() or {})
+    except SafetensorError as error:
+        raise WeightsError(
+            f"expected a whole safetensors file, got a broken one: {path} ({_one_line(error)})"
+        ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
