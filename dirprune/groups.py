@@ -193,6 +193,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
             )
         except Exception as error:
             return [], dict.fromkeys(order, f"the network cannot be traced: {first_line(error)}")
+        tracing = _Tracing(graph, copy, order)
         groups: list[ChannelGroup] = []
         refused: dict[str, str] = {}
         done: set[str] = set()
@@ -201,7 +202,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
                 continue
             done.add(path)
             try:
-                found = _Tracing(graph, copy, order).group_of(path)
+                found = tracing.group_of(path)
             except Exception as error:
                 refused[path] = f"its dependencies cannot be traced: {first_line(error)}"
                 continue
@@ -230,6 +231,8 @@ class _Tracing:
         self.paths = {module: path for path, module in network.named_modules()}
         self.modules = dict(network.named_modules())
         self.place = {path: place for place, path in enumerate(order)}
+        owners = Counter(p for module in network.modules() for p in module.parameters(recurse=False))
+        self.shared = {parameter for parameter, n_owners in owners.items() if n_owners > 1}
 
     def group_of(self, path: str) -> _Found:
         layer = self.modules[path]
@@ -254,6 +257,8 @@ class _Tracing:
             if slot is not None:
                 (consumers if is_input else producers).append(slot)
                 reasons += _reasons_against(slot, node.module, n_channels)
+                if isinstance(node.module, nn.Module) and self.shared.intersection(node.module.parameters()):
+                    reasons.append(f"{slot.module!r} shares its weights with another layer")
         layers = frozenset(slot.module for slot in producers)
         if not consumers and is_output:
             return _Found(layers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -122,8 +121,3 @@ def first_line(error: BaseException) -> str:
     """Return an exception as one line of at most 200 characters."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]
-
-
-def kernel_size(layer: nn.Module) -> int:
-    """Return the number of kernel positions of a convolution, 1 for a linear layer."""
-    return 1 if isinstance(layer, nn.Linear) else math.prod(layer.kernel_size)  # type: ignore[arg-type]

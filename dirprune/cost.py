@@ -1,0 +1,156 @@
+"""MACs and parameters: counted on a network, or computed for an architecture that nobody has built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor, nn
+
+from dirprune.errors import ArchitectureError, suggest
+from dirprune.layers import copy_for_evaluation, record_layers
+
+if TYPE_CHECKING:
+    from dirprune.groups import Grouping
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a network costs.
+
+    Attributes:
+        macs: Multiply-accumulates of convolutions and linear layers for one input; no bias, no batch norm.
+        parameters: All parameters that training can change, whether frozen at the moment or not; shared ones
+            count once.
+    """
+
+    macs: int
+    parameters: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the costs by name."""
+        return asdict(self)
+
+
+def count_costs(network: nn.Module, example_input: Tensor) -> Costs:
+    """Count MACs and parameters of a network as it is; it is not touched.
+
+    Args:
+        network: Any network; attention's products and functional calls are outside the MACs.
+        example_input: One batch, shape (batch, ...), of which the first example is used.
+    Raises:
+        ConfigurationError: If the network fails on the example input.
+    """
+    copy = copy_for_evaluation(network)
+    calls = record_layers(copy, example_input[:1].detach().cpu())
+    macs = sum(call.n_positions * _weight(copy.get_submodule(call.path)).numel() for call in calls)
+    return Costs(macs, sum(parameter.numel() for parameter in copy.parameters()))
+
+
+class CostModel:
+    """Costs of every architecture of a network, computed from the shapes of its layers.
+
+    Each layer costs a constant times the length of its output axis times the length of its input axis, and
+    each length is a sum of kept channels (several, after a flatten or a concatenation). Written out, both
+    costs are quadratic polynomials in the kept channels, which is all that this object keeps.
+    """
+
+    def __init__(self, network: nn.Module, grouping: Grouping, example_input: Tensor) -> None:
+        """Record the layers' shapes in one pass over a copy of the network.
+
+        Args:
+            network: The uncut network that `grouping` was found on.
+            grouping: Its channel groups.
+            example_input: One batch, shape (batch, ...), of which the first example is used.
+        Raises:
+            ConfigurationError: If the network fails on the example input.
+        """
+        self.n_channels = grouping.n_channels
+        copy = copy_for_evaluation(network)
+        lengths = _Lengths(grouping)
+        macs: _Polynomial = {}
+        parameters: _Polynomial = {}
+        for call in record_layers(copy, example_input[:1].detach().cpu()):
+            layer = copy.get_submodule(call.path)
+            _add(macs, lengths.size_of(call.path, "weight", _weight(layer)), call.n_positions)
+        seen: set[nn.Parameter] = set()
+        for path, module in copy.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter not in seen:
+                    _add(parameters, lengths.size_of(path, name, parameter), 1)
+                seen.add(parameter)
+        self._macs = [(factor, *pair) for pair, factor in macs.items()]
+        self._parameters = [(factor, *pair) for pair, factor in parameters.items()]
+
+    def costs(self, architecture: Mapping[str, int]) -> Costs:
+        """Compute the costs of an architecture; equals `count_costs` of the compact network exactly.
+
+        Args:
+            architecture: Kept channels of every group, from 1 to the group's channels.
+        Raises:
+            ArchitectureError: If a group is missing or unknown or its number of channels is out of range.
+        """
+        kept = []
+        for name, n_channels in self.n_channels.items():
+            n_kept = architecture.get(name, 0)
+            if not 1 <= n_kept <= n_channels:
+                raise ArchitectureError(
+                    f"expected 1 to {n_channels} kept channels of {name!r}, "
+                    f"got {architecture.get(name, 'none')}"
+                )
+            kept.append(n_kept)
+        if len(architecture) != len(kept):
+            unknown = next(name for name in architecture if name not in self.n_channels)
+            raise ArchitectureError(f"no channel group {unknown!r}{suggest(unknown, self.n_channels)}")
+        kept.append(1)
+        return Costs(
+            sum([factor * kept[i] * kept[j] for factor, i, j in self._macs]),
+            sum([factor * kept[i] * kept[j] for factor, i, j in self._parameters]),
+        )
+
+
+_Polynomial = dict[tuple[int, int], int]
+"""Factors of products of two kept channels, by the groups' places; the place after the last stands for 1."""
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    return cast(Tensor, layer.weight)
+
+
+def _add(total: _Polynomial, part: _Polynomial, times: int) -> None:
+    for pair, factor in part.items():
+        total[pair] = total.get(pair, 0) + times * factor
+
+
+class _Lengths:
+    """Lengths of parameters' axes as sums over groups: {place of the group: axis indices per channel}."""
+
+    def __init__(self, grouping: Grouping) -> None:
+        self.one = len(grouping.groups)
+        self.n_channels = [*grouping.n_channels.values(), 1]
+        self.outputs: dict[str, dict[int, int]] = {}
+        self.inputs: dict[str, dict[int, int]] = {}
+        for place, group in enumerate(grouping.groups):
+            for slots, axes in ((group.producers, self.outputs), (group.consumers, self.inputs)):
+                for slot in slots:
+                    length = axes.setdefault(slot.module, {self.one: len(slot.channel_of)})
+                    n_indices = sum(channel >= 0 for channel in slot.channel_of)
+                    length[place] = length.get(place, 0) + n_indices // group.n_channels
+                    length[self.one] -= n_indices
+
+    def _full(self, length: Mapping[int, int]) -> int:
+        return sum(indices * self.n_channels[place] for place, indices in length.items())
+
+    def size_of(self, path: str, name: str, parameter: Tensor) -> _Polynomial:
+        """Return the number of elements of a parameter of the module at `path`."""
+        own_path = f"{path}.{name}" if path else name
+        outputs = self.outputs.get(own_path, self.outputs.get(path, {self.one: 1}))
+        inputs = self.inputs.get(path, {self.one: 1}) if name == "weight" else {self.one: 1}
+        rest = parameter.numel() // (self._full(outputs) * self._full(inputs))
+        size: _Polynomial = {}
+        for i, per_output in outputs.items():
+            for j, per_input in inputs.items():
+                if per_output and per_input:
+                    _add(size, {(min(i, j), max(i, j)): per_output * per_input}, rest)
+        return size
