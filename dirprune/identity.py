@@ -31,10 +31,19 @@ def digest(*parts: Any) -> str:
                 raise TypeError("an array of objects has no content that could be hashed")
             kind, content = f"array {part.dtype.str} {part.shape}", np.ascontiguousarray(part).tobytes()
         else:
-            kind, content = "json", json.dumps(part, sort_keys=True, separators=(",", ":")).encode()
+            kind, content = (
+                "json",
+                json.dumps(part, sort_keys=True, separators=(",", ":"), default=_to_dict).encode(),
+            )
         total.update(f"{kind} {len(content)}\n".encode())
         total.update(content)
     return total.hexdigest()[:32]
+
+
+def _to_dict(part: Any) -> dict[str, Any]:
+    if isinstance(part, Mapping):
+        return dict(part)
+    raise TypeError(f"expected bytes, a numpy array or something JSON-able, got a {type(part).__name__}")
 
 
 def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
