@@ -1,0 +1,65 @@
+"""The command `dirprune`: each subcommand's module is imported when that subcommand is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from dirprune import __version__
+from dirprune.errors import suggest
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("dirprune.cli.train", "Train a network from scratch."),
+    "rank": ("dirprune.cli.rank", "Score the channels of a trained network."),
+    "prune": ("dirprune.cli.prune", "Prune a trained network to an architecture."),
+    "retrain": ("dirprune.cli.retrain", "Fine-tune a pruned model further."),
+    "front": ("dirprune.cli.front", "Print a study's Pareto front and redraw its pictures."),
+    "abandon": ("dirprune.cli.front", "Give up the unfinished trials of a study."),
+}
+"""Module and summary of each subcommand; the module has the command under the subcommand's name."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports its subcommands late, so that help costs no import of torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the subcommands in the order in which one works."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand that the arguments begin with.
+
+        Raises:
+            UsageError: If there is none of that name; the nearest known one is named.
+        """
+        if args[0] not in COMMANDS:
+            raise click.UsageError(f"unknown command {args[0]!r}{suggest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True)
+@click.version_option(__version__, prog_name="dirprune")
+@click.pass_context
+def program(context: click.Context) -> None:
+    """Find which smaller networks are the best trades between accuracy and cost, and have them.
+
+    A study is a script of its own, such as studies/lenet.py; these commands are the single steps.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

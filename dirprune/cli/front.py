@@ -1,0 +1,94 @@
+"""`dirprune front` and `dirprune abandon`: what is done with a study that has been run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from dirprune.cli.options import FOLDER, check_can_write
+from dirprune.cli.printing import format_table
+from dirprune.records.folder import StudyFolder
+from dirprune.records.front import mark_front, sort_front
+from dirprune.records.record import TrialRecord
+from dirprune.records.tables import format_architecture
+from dirprune.records.views import write_views
+from dirprune.study.objectives import Objective
+from dirprune.tuning import storage
+
+COSTS = ("macs", "parameters")
+
+storage_option = click.option(
+    "--storage",
+    "storage_url",
+    default="",
+    metavar="URL",
+    help="Database of the study's trials, where it has no journal file.",
+)
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@storage_option
+def front(study: Path, storage_url: str) -> None:
+    """Print the Pareto front of the study in folder STUDY, and redraw its tables and pictures."""
+    folder = StudyFolder(study)
+    description = storage.read_study_json(folder)["description"]
+    objectives = [Objective(metric, direction) for metric, direction in description["objectives"]]
+    records = mark_front(storage.read_records(folder, storage_url), objectives)
+    check_can_write(folder.root, is_folder=True, option="STUDY")
+    write_views(folder, records, objectives, description["groups"])
+    on_front = sort_front(records)
+    counts = Counter(record.state for record in records)
+    click.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "no trial has started")
+    click.echo(format_front(on_front, objectives) if on_front else "no trial is on the front yet")
+    click.echo(f"\nfiles: {folder.front_csv}, {folder.front_html}, {folder.front_png}")
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@storage_option
+def abandon(study: Path, storage_url: str) -> None:
+    """Give up the unfinished trials of the study in folder STUDY; they count as failed."""
+    numbers = storage.abandon(StudyFolder(study), storage_url)
+    if numbers:
+        click.echo(f"abandoned: {len(numbers)} trials ({', '.join(map(str, numbers))})")
+    else:
+        click.echo("abandoned: none, every trial of the study has ended")
+
+
+def format_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
+    """Return the front as a table in the order given.
+
+    Args:
+        records: The trials on the front.
+        objectives: Their metrics come first, each val_* one with its test value beside it.
+    """
+    metrics: list[str] = []
+    for objective in objectives:
+        if objective.metric in COSTS:
+            continue
+        metrics.append(objective.metric)
+        tested = objective.metric.replace("val_", "test_", 1)
+        if any(tested in record.metrics for record in records) and tested not in metrics:
+            metrics.append(tested)
+    metrics += COSTS
+    rows = [
+        [
+            str(record.number),
+            record.source,
+            *(_format(metric, record.metrics.get(metric)) for metric in metrics),
+            record.method,
+            format_architecture(record),
+        ]
+        for record in records
+    ]
+    return format_table(["trial", "source", *metrics, "method", "architecture"], rows)
+
+
+def _format(metric: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if metric in COSTS else f"{value:.4f}"

@@ -1,0 +1,241 @@
+"""What options have in common: types that say what they expected, and options of more than one command."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dirprune.errors import ConfigurationError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class WholeNumber(click.ParamType):
+    """A whole number that is not below `least`."""
+
+    name = "N"
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, or fail saying which ones are possible."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = self.least - 1
+        if number < self.least:
+            self.fail(f"expected a whole number of at least {self.least}, got {str(value)!r}", param, ctx)
+        return number
+
+
+class Number(click.ParamType):
+    """A finite number above `above`."""
+
+    name = "X"
+
+    def __init__(self, above: float = 0.0) -> None:
+        self.above = above
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail saying which ones are possible."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number > self.above):
+            self.fail(f"expected a number above {self.above:g}, got {str(value)!r}", param, ctx)
+        return number
+
+
+class KeyValue(click.ParamType):
+    """One option of an importance method, written as key=value."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return (key, value), or fail with an example."""
+        key, separator, text = str(value).partition("=")
+        if not separator or not key.strip():
+            self.fail(f"expected key=value, got {str(value)!r}; for example norm=l2", param, ctx)
+        return key.strip(), text.strip()
+
+
+class FilePath(click.ParamType):
+    """A path; whether something is there is for the command to say, in its own words."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, with ~ resolved."""
+        if not str(value):
+            self.fail("expected a path, got nothing", param, ctx)
+        return Path(value).expanduser()
+
+
+FILE = FilePath("FILE")
+FOLDER = FilePath("DIR")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where images come from and what they are used for, as given; None where nothing was given."""
+
+    data: Path | None
+    dataset: str | None
+    validation_from: str | None
+    train_images: int | None
+    seed: int
+    device: str | None
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How weights are trained, as given; None where nothing was given."""
+
+    epochs: float | None
+    early_stopping: int | None
+    lr: float | None
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How channels are scored, as given."""
+
+    method: str | None
+    method_options: tuple[tuple[str, str], ...]
+    cache: Path
+
+    def values(self) -> dict[str, str]:
+        """Return the method's options as a mapping.
+
+        Raises:
+            ConfigurationError: If an option is given twice.
+        """
+        values: dict[str, str] = {}
+        for key, value in self.method_options:
+            if key in values:
+                raise ConfigurationError(
+                    f"expected each method option once, got {key}={values[key]} and {key}={value}; "
+                    "leave one out"
+                )
+            values[key] = value
+        return values
+
+
+def _collected(name: str, kind: type, *decorators: Callable[[Function], Function]) -> Callable[..., Any]:
+    """Return a decorator that adds options and hands their values over together, as argument `name`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def collecting(**given: Any) -> Any:
+            own = {field.name: given.pop(field.name) for field in fields(kind)}
+            return function(**given, **{name: kind(**own)})
+
+        for decorator in reversed(decorators):
+            collecting = decorator(collecting)
+        return collecting
+
+    return decorate
+
+
+data_options = _collected(
+    "data",
+    DataOptions,
+    click.option(
+        "--data", type=FOLDER, help="Folder of the data set. Default: the handwritten digits of scikit-learn."
+    ),
+    click.option(
+        "--dataset", metavar="NAME", help="digits, mnist or fashion_mnist. Default: mnist with --data."
+    ),
+    click.option(
+        "--validation-from",
+        metavar="WHERE:F",
+        help="Take validation from the training set (train:0.1) or from the held-out set (test:0.5).",
+    ),
+    click.option("--train-images", type=WholeNumber(), help="Use only so many training images."),
+    click.option("--seed", type=WholeNumber(0), default=0, show_default=True, help="Decides all randomness."),
+    click.option("--device", metavar="NAME", help="cpu or cuda. Default: cuda where there is one."),
+)
+"""Where images come from and what they are used for: handed over as `data`."""
+
+training_options = _collected(
+    "training",
+    TrainingOptions,
+    click.option("--epochs", type=Number(), help="Passes over the training images."),
+    click.option(
+        "--early-stopping",
+        type=WholeNumber(),
+        metavar="N",
+        help="Stop after N epochs without better validation accuracy, and keep the best weights.",
+    ),
+    click.option("--lr", type=Number(), help="Peak learning rate of AdamW; it falls along a cosine."),
+    click.option("--batch-size", type=WholeNumber(), default=128, show_default=True, help="Images per step."),
+)
+"""How weights are trained: handed over as `training`."""
+
+method_options = _collected(
+    "scoring",
+    MethodOptions,
+    click.option("--method", metavar="NAME", help="Importance method; `dirprune rank --list` shows them."),
+    click.option(
+        "--method-options",
+        type=KeyValue(),
+        multiple=True,
+        help="Option of the method, such as norm=l2; may be given several times.",
+    ),
+    click.option(
+        "--cache",
+        type=FOLDER,
+        default=Path("output/scores"),
+        show_default=True,
+        help="Folder of known scores, so that the same ones are never computed twice.",
+    ),
+)
+"""How channels are scored: handed over as `scoring`."""
+
+
+def check_can_write(path: Path, *, is_folder: bool, option: str = "--output") -> None:
+    """Check that a path can be written, without creating anything.
+
+    Args:
+        path: Where something is going to be written.
+        is_folder: Whether it is going to be a folder, else a file.
+        option: The command line option that says where.
+    Raises:
+        ConfigurationError: If the path or a folder above it is of the other kind or must not be written.
+    """
+    what = "an output folder" if is_folder else "an output file"
+    place = path.absolute()
+    if place.exists() and place.is_dir() != is_folder:
+        reason = "a file has that name" if is_folder else "a folder has that name"
+    else:
+        existing = next(above for above in (place, *place.parents) if _exists(above))
+        if existing != place and not existing.is_dir():
+            reason = f"{existing} is not a folder"
+        elif not os.access(existing, os.W_OK):
+            reason = f"no right to write to {existing}"
+        else:
+            return
+    raise ConfigurationError(
+        f"expected {what} that can be written, got {path} ({reason}); try another {option}"
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Return whether something is there; below a regular file nothing is."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

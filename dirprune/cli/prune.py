@@ -1,0 +1,92 @@
+"""`dirprune prune`: a trained network cut to an architecture, and fine-tuned if asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dirprune.architecture import Architecture
+from dirprune.cli.options import (
+    FILE,
+    FOLDER,
+    DataOptions,
+    MethodOptions,
+    TrainingOptions,
+    check_can_write,
+    data_options,
+    method_options,
+    training_options,
+)
+from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, store, trained_subject
+from dirprune.errors import ConfigurationError
+from dirprune.groups import find_groups
+from dirprune.importance import ScoreCache, create
+from dirprune.pruning import prune as prune_network
+
+
+@click.command
+@click.option("--weights", type=FILE, required=True, help="Weights of the trained network.")
+@click.option(
+    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+)
+@click.option(
+    "--arch",
+    required=True,
+    metavar="N,N,...",
+    help="Channels to keep of each group, in forward order, such as 8,9,36,17.",
+)
+@method_options
+@click.option("--retrain", is_flag=True, help="Fine-tune after pruning.")
+@training_options
+@data_options
+@click.option(
+    "--output", type=FOLDER, help="Folder for the model. Default: output/pruned/<network>-<method>-<arch>."
+)
+def prune(
+    weights: Path,
+    network: str | None,
+    arch: str,
+    scoring: MethodOptions,
+    retrain: bool,
+    training: TrainingOptions,
+    data: DataOptions,
+    output: Path | None,
+) -> None:
+    """Keep the most important channels of a trained network and store the smaller one."""
+    if scoring.method is None:
+        raise ConfigurationError("expected --method NAME, got nothing; try 'dirprune rank --list'")
+    if not retrain and (training.epochs or training.early_stopping or training.lr):
+        raise ConfigurationError(
+            "--epochs, --early-stopping and --lr fine-tune after pruning; try adding --retrain"
+        )
+    method = create(scoring.method, scoring.values())
+    if output is not None:
+        check_can_write(output, is_folder=True)
+    check_can_write(scoring.cache, is_folder=True, option="--cache")
+    subject = trained_subject(weights, network, data)
+    dense = subject.network
+    grouping = find_groups(dense, subject.roles.example_input().to(subject.device))
+    architecture = Architecture.parse(arch, grouping)
+    if output is None:
+        output = Path("output/pruned") / f"{subject.header.network}-{scoring.method}-{architecture}"
+        check_can_write(output, is_folder=True)
+    measured = {"dense": subject.measure(dense)}
+    pruned = prune_network(
+        dense,
+        subject.roles,
+        subject.task,
+        architecture,
+        method,
+        seed=subject.seed,
+        cache=ScoreCache(scoring.cache),
+        device=subject.device,
+        grouping=grouping,
+    )
+    measured["pruned"] = subject.measure(pruned.network)
+    if retrain:
+        subject.train_(pruned.network, training, FINE_TUNING_EPOCHS)
+        measured["retrained"] = subject.measure(pruned.network)
+    store(output, subject, pruned.network, architecture, pruned.kept, list(measured.values())[-1])
+    click.echo("\n" + format_comparison(measured))
+    click.echo(f"\nmodel: {output}")

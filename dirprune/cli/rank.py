@@ -1,0 +1,127 @@
+"""`dirprune rank`: the importance of every channel of a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from dirprune.cli.options import (
+    FILE,
+    DataOptions,
+    MethodOptions,
+    check_can_write,
+    data_options,
+    method_options,
+)
+from dirprune.cli.printing import format_table
+from dirprune.cli.subjects import trained_subject
+from dirprune.errors import ConfigurationError, ImportanceError
+from dirprune.files import write_json
+from dirprune.groups import find_groups
+from dirprune.importance import (
+    ScoreCache,
+    Scorer,
+    ScoringContext,
+    create,
+    find_scores,
+    get_method,
+    list_methods,
+)
+
+SCHEMA = 1
+N_SHOWN = 5
+
+
+@click.command
+@click.option("--weights", type=FILE, help="Weights of the trained network.")
+@click.option(
+    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+)
+@method_options
+@click.option("--list", "is_list", is_flag=True, help="List the importance methods and leave.")
+@data_options
+@click.option("--output", type=FILE, help="JSON file to write the scores to.")
+def rank(
+    weights: Path | None,
+    network: str | None,
+    scoring: MethodOptions,
+    is_list: bool,
+    data: DataOptions,
+    output: Path | None,
+) -> None:
+    """Score the channels of a trained network; a higher score means keep."""
+    if is_list:
+        click.echo(format_methods())
+        return
+    if weights is None or scoring.method is None:
+        missing = "--weights FILE" if weights is None else "--method NAME"
+        raise ConfigurationError(
+            f"expected {missing}, got nothing; try 'dirprune rank --list' for the methods"
+        )
+    values = scoring.values()
+    scorer = create(scoring.method, values)
+    if not isinstance(scorer, Scorer):
+        raise ImportanceError(
+            f"{scoring.method} chooses channels for one architecture and has no scores; try 'dirprune prune'"
+        )
+    if output is not None:
+        check_can_write(output, is_folder=False)
+    check_can_write(scoring.cache, is_folder=True, option="--cache")
+    subject = trained_subject(weights, network, data)
+    grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
+    context = ScoringContext(
+        subject.network,
+        grouping,
+        subject.roles.calibration,
+        subject.roles.normalise,
+        subject.task,
+        subject.seed,
+        subject.device,
+    )
+    scores, was_cached = find_scores(scorer, context, cache=ScoreCache(scoring.cache))
+    click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
+    click.echo(format_scores({name: scores[name] for name in grouping.names}))
+    if output is not None:
+        groups = {
+            name: {"scores": scores[name].tolist(), "order": _order(scores[name])} for name in grouping.names
+        }
+        method = {"name": scoring.method, "options": vars(scorer.options)}
+        write_json(output, {"weights": str(weights), "method": method, "groups": groups}, SCHEMA)
+        click.echo(f"\nscores: {output}")
+
+
+def format_methods() -> str:
+    """Return a table of the known methods: what they need, their options with defaults, one line each."""
+    rows = []
+    for method in map(get_method, list_methods()):
+        needs = ["images"] * method.needs_data + ["gradients"] * method.needs_gradients
+        options = ", ".join(f"{name}={value}" for name, value in method.options.items())
+        rows.append(f"{method.name}: {method.summary}")
+        rows.append(f"    needs: {' and '.join(needs) or 'the weights only'}; options: {options or 'none'}")
+        if method.paper:
+            rows.append(f"    {method.paper}")
+    return "\n".join(rows)
+
+
+def format_scores(scores: dict[str, torch.Tensor]) -> str:
+    """Return a table with a line per group: its range of scores, and its best and worst channels.
+
+    Args:
+        scores: For each group a tensor of shape (n_channels,); higher means keep.
+    """
+    rows = []
+    for name, values in scores.items():
+        order = _order(values)
+        numbers = (float(values.max()), float(values.median()), float(values.min()))
+        best, worst = order[:N_SHOWN], order[N_SHOWN:][-N_SHOWN:][::-1]
+        shown = (" ".join(map(str, channels)) for channels in (best, worst))
+        rows.append([name, str(len(values)), *(f"{number:.4g}" for number in numbers), *shown])
+    header = ["group", "channels", "highest", "median", "lowest", "best first", "worst first"]
+    return format_table(header, rows)
+
+
+def _order(scores: torch.Tensor) -> list[int]:
+    """Return channels by falling score: `order[k]` is the channel in place k."""
+    return [int(channel) for channel in torch.argsort(scores, descending=True, stable=True)]

@@ -1,0 +1,38 @@
+"""`dirprune retrain`: a pruned model, fine-tuned further."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dirprune.cli.options import (
+    FOLDER,
+    DataOptions,
+    FilePath,
+    TrainingOptions,
+    check_can_write,
+    data_options,
+    training_options,
+)
+from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, pruned_subject, store
+
+
+@click.command
+@click.argument("model", type=FilePath("FILE"), metavar="FILE")
+@training_options
+@data_options
+@click.option("--output", type=FOLDER, help="Folder for the result. Default: <model>-retrained.")
+def retrain(model: Path, training: TrainingOptions, data: DataOptions, output: Path | None) -> None:
+    """Fine-tune a pruned model; FILE is its folder, or a file in it, as prune or a study wrote it."""
+    folder = model.absolute().parent if model.is_file() else model
+    if output is None:
+        output = folder.with_name(f"{folder.name}-retrained")
+    check_can_write(output, is_folder=True)
+    subject, architecture, kept = pruned_subject(folder, data)
+    before = subject.measure(subject.network)
+    subject.train_(subject.network, training, FINE_TUNING_EPOCHS)
+    after = subject.measure(subject.network)
+    store(output, subject, subject.network, architecture, kept, after)
+    click.echo("\n" + format_comparison({"before": before, "after": after}))
+    click.echo(f"\nmodel: {output}")

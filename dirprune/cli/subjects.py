@@ -1,0 +1,215 @@
+"""From options to what a command works on: data in their roles, a network, and what it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+from torch import nn
+
+from dirprune.cli.options import DataOptions, TrainingOptions
+from dirprune.cli.printing import TrainingProgress, format_table
+from dirprune.cli.weights import Header, read_header
+from dirprune.cost import count_costs
+from dirprune.data import DataRoles, load_data
+from dirprune.errors import ConfigurationError
+from dirprune.evaluation import evaluate
+from dirprune.files import read_json
+from dirprune.identity import identify
+from dirprune.networks import create_network, load_weights_
+from dirprune.recipe import Recipe
+from dirprune.records.models import ARCHITECTURE, load_model, save_model
+from dirprune.records.models import SCHEMA as MODEL_SCHEMA
+from dirprune.tasks import Task, make_task
+from dirprune.training import train_
+
+ORIGIN = "weights"
+OWN_SPLIT = "train:0.1"
+FOREIGN_SPLIT = "test:0.5"
+FINE_TUNING_EPOCHS = 10.0
+MAX_EPOCHS = 200.0  # where early stopping is asked for without --epochs
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network on its device, with the data and the task by which it is judged."""
+
+    network: nn.Module
+    header: Header
+    roles: DataRoles
+    task: Task
+    device: str
+    seed: int
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Return accuracy on validation and test, MACs and parameters of a network on this device."""
+        example = self.roles.example_input().to(self.device)
+        metrics = {
+            **evaluate(network, self.roles.validation, self.roles, self.task, self.device, prefix="val_"),
+            **evaluate(network, self.roles.test, self.roles, self.task, self.device, prefix="test_"),
+        }
+        costs = count_costs(network, example).as_dict()
+        accuracies = {name: metrics[name] for name in ("val_accuracy", "test_accuracy")}
+        return {**accuracies, **costs}
+
+    def train_(self, network: nn.Module, options: TrainingOptions, default_epochs: float) -> dict[str, float]:
+        """Train a network in place, printing progress; return the last report's metrics."""
+        recipe = make_recipe(options, len(self.roles.train), default_epochs)
+        progress = TrainingProgress(recipe.images, len(self.roles.train))
+        metrics: dict[str, float] = {}
+        for report in train_(network, self.roles, self.task, recipe, seed=self.seed, device=self.device):
+            progress.show(report)
+            metrics = report.metrics
+        return metrics
+
+
+def make_recipe(options: TrainingOptions, n_epoch: int, default_epochs: float) -> Recipe:
+    """Return how to train: with early stopping and no --epochs, up to `MAX_EPOCHS` epochs."""
+    epochs = options.epochs or (MAX_EPOCHS if options.early_stopping else default_epochs)
+    return Recipe(
+        images=max(1, round(epochs * n_epoch)),
+        batch_size=options.batch_size,
+        patience=options.early_stopping,
+        monitor="val_accuracy",
+        monitor_direction="maximize",
+        lr=options.lr or Recipe.lr,
+    )
+
+
+def new_subject(network: str, options: DataOptions) -> Subject:
+    """Return an untrained network of a known name with its data."""
+    device = choose_device(options.device)
+    untrained = create_network(network, seed=options.seed)
+    roles, header = _load_roles(options, Header(network=network), is_own=True)
+    return Subject(untrained.to(device), header, roles, make_task(), device, options.seed)
+
+
+def trained_subject(weights: Path, network: str | None, options: DataOptions) -> Subject:
+    """Return the network of a weights file with its data, in the roles that its training had.
+
+    Raises:
+        WeightsError: If the file cannot be read or is of another network.
+    """
+    header = read_header(weights)
+    device = choose_device(options.device)
+    if network is not None and header.network not in ("", network):
+        raise ConfigurationError(
+            f"expected weights of {network}, but {weights} says that it holds {header.network}; "
+            "try without --network"
+        )
+    name = header.network or network or "lenet5"
+    loaded = create_network(name, header.options)
+    load_weights_(loaded, weights)
+    roles, header = _load_roles(options, header.changed(network=name), is_own=bool(header.validation_from))
+    return Subject(loaded.to(device).eval(), header, roles, make_task(), device, options.seed)
+
+
+def pruned_subject(
+    folder: Path, options: DataOptions
+) -> tuple[Subject, dict[str, int], dict[str, list[int]]]:
+    """Return a stored pruned network with its data, its architecture, and the channels that it kept.
+
+    Raises:
+        StudyError: If the folder holds no whole model, or one of a user's own network.
+    """
+    network = load_model(folder)
+    stored = read_json(folder / ARCHITECTURE, MODEL_SCHEMA)
+    header = Header.from_metadata(stored["network"].get(ORIGIN, {}), folder).changed(
+        network=stored["network"]["name"], options=stored["network"].get("options") or {}
+    )
+    device = choose_device(options.device)
+    roles, header = _load_roles(options, header, is_own=bool(header.validation_from))
+    kept = {name: group["kept"] for name, group in stored["groups"].items()}
+    subject = Subject(network.to(device), header, roles, make_task(), device, options.seed)
+    return subject, {name: len(channels) for name, channels in kept.items()}, kept
+
+
+def store(
+    folder: Path,
+    subject: Subject,
+    network: nn.Module,
+    architecture: Mapping[str, int],
+    kept: Mapping[str, Sequence[int]],
+    metrics: Mapping[str, float],
+) -> None:
+    """Store a pruned network so that `retrain` and `dirprune.records.models.load_model` find it again."""
+    header = subject.header
+    base = {**identify(header.network), "options": header.options, ORIGIN: header.to_metadata()}
+    save_model(
+        folder,
+        network,
+        architecture=architecture,
+        kept=kept,
+        base=base,
+        input_shape=subject.roles.input_shape,
+        metrics=metrics,
+    )
+
+
+def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[DataRoles, Header]:
+    """Load the data that the options and the weights ask for, and say aloud what was chosen."""
+    dataset = options.dataset or header.dataset or ("mnist" if options.data else "digits")
+    if header.dataset and dataset != header.dataset:
+        click.echo(f"note: these weights were trained on {header.dataset}, they are used on {dataset}")
+    if options.data is not None and dataset == "digits":
+        raise ConfigurationError(
+            "the digits come with scikit-learn and need no --data; try --dataset mnist, or leave --data out"
+        )
+    validation_from = (
+        options.validation_from or header.validation_from or (OWN_SPLIT if is_own else FOREIGN_SPLIT)
+    )
+    # The cut must be the one of the training: an image that it learned from must not judge it.
+    seed = header.data_seed if header.data_seed is not None else options.seed
+    limit = options.train_images or header.train_images
+    roles = load_data(dataset, options.data, validation_from=validation_from, train_limit=limit, seed=seed)
+    if options.data is None and options.dataset is None and dataset == "digits":
+        click.echo("data: no --data, so the handwritten digits that come with scikit-learn")
+    else:
+        click.echo(f"data: {dataset}" + (f" in {options.data}" if options.data else ""))
+    if not is_own and options.validation_from is None:
+        click.echo(f"validation from {validation_from}: these weights may have seen the whole training set")
+    click.echo(
+        f"images: {len(roles.train):,} train, {len(roles.calibration):,} of them calibration, "
+        f"{len(roles.validation):,} validation, {len(roles.test):,} test"
+    )
+    return roles, header.changed(
+        dataset=dataset, validation_from=validation_from, data_seed=seed, train_images=limit
+    )
+
+
+def choose_device(name: str | None) -> str:
+    """Return the device to compute on.
+
+    Raises:
+        ConfigurationError: If torch does not know the name or the device is not there.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0].split(":")[0]
+        raise ConfigurationError(
+            f"expected a device that is here, got {name!r} ({reason}); try --device cpu"
+        ) from error
+    return name
+
+
+def format_comparison(measured: dict[str, dict[str, float]]) -> str:
+    """Return a table of measures, one column per state of the network, in order."""
+    metrics = list(next(iter(measured.values())))
+    labels = {
+        name: "MACs" if name == "macs" else name.replace("val_", "validation ").replace("_", " ")
+        for name in metrics
+    }
+    rows = []
+    for metric in metrics:
+        is_fraction = metric.endswith("accuracy")
+        values = [column[metric] for column in measured.values()]
+        rows.append(
+            [labels[metric], *(f"{value:.4f}" if is_fraction else f"{value:,.0f}" for value in values)]
+        )
+    return format_table(["", *measured], rows)

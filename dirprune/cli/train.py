@@ -1,0 +1,54 @@
+"""`dirprune train`: a dense network from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dirprune.cli.options import (
+    FILE,
+    DataOptions,
+    TrainingOptions,
+    check_can_write,
+    data_options,
+    training_options,
+)
+from dirprune.cli.subjects import format_comparison, new_subject
+from dirprune.cli.weights import write_weights
+from dirprune.errors import WeightsError
+
+DEFAULT_EPOCHS = 20.0
+
+
+@click.command
+@click.option("--network", default="lenet5", show_default=True, metavar="NAME", help="Network to train.")
+@data_options
+@training_options
+@click.option(
+    "--output",
+    type=FILE,
+    help="Weights file to write. Default: output/<network>-<dataset>-seed<S>.safetensors.",
+)
+def train(network: str, data: DataOptions, training: TrainingOptions, output: Path | None) -> None:
+    """Train a network from scratch and keep its weights."""
+    if output is not None:
+        _check_output(output)
+    subject = new_subject(network, data)
+    if output is None:
+        output = Path("output") / f"{network}-{subject.header.dataset}-seed{data.seed}.safetensors"
+        _check_output(output)
+    before = subject.measure(subject.network)
+    subject.train_(subject.network, training, DEFAULT_EPOCHS)
+    after = subject.measure(subject.network)
+    write_weights(subject.network, output, subject.header)
+    click.echo("\n" + format_comparison({"before": before, "after": after}))
+    click.echo(f"\nweights: {output}")
+
+
+def _check_output(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"expected an --output that ends in .safetensors, got {path}; try {path.stem}.safetensors"
+        )
+    check_can_write(path, is_folder=False)

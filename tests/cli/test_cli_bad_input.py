@@ -1,0 +1,239 @@
+"""A user's mistake: one line on stderr that names it, exit status 2, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirprune.networks import LeNet5, save_weights
+from tests.cli.conftest import Result, Run
+
+SRC = Path(__file__).parent.parent.parent
+
+
+def check_one_line(result: Result, *fragments: str) -> None:
+    assert result.status == 2, result
+    assert result.errors.endswith("\n")
+    assert result.errors.count("\n") == 1, result.errors
+    assert result.errors.startswith("error: ")
+    assert "Traceback" not in result.errors + result.output
+    for fragment in fragments:
+        assert fragment in result.errors
+
+
+def list_files() -> list[Path]:
+    """Return everything in the working folder of the test."""
+    return sorted(Path().rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["prun"], ["unknown command 'prun'", "did you mean 'prune'?"]),
+        (["quantise"], ["unknown command 'quantise'", "known: abandon, front, prune"]),
+        (["train", "--epoch", "3"], ["unknown option '--epoch'", "did you mean '--epochs'?"]),
+        (["train", "surplus"], ["surplus", "try 'dirprune train --help'"]),
+        (["train", "--epochs"], ["--epochs", "requires an argument"]),
+        (["train", "--epochs", "many"], ["--epochs", "expected a number above 0, got 'many'"]),
+        (["train", "--epochs", "0"], ["--epochs", "above 0, got '0'"]),
+        (["train", "--epochs", "nan"], ["--epochs", "got 'nan'"]),
+        (["train", "--early-stopping", "0"], ["--early-stopping", "at least 1, got '0'"]),
+        (["train", "--early-stopping", "2.5"], ["--early-stopping", "a whole number", "got '2.5'"]),
+        (["train", "--seed", "-1"], ["--seed", "at least 0, got '-1'"]),
+        (["train", "--train-images", "0"], ["--train-images", "at least 1, got '0'"]),
+        (["train", "--network", "lenet"], ["unknown network 'lenet'", "did you mean 'lenet5'?"]),
+        (["train", "--dataset", "digit"], ["unknown data set 'digit'", "did you mean 'digits'?"]),
+        (["train", "--dataset", "digits", "--data", "."], ["digits", "no --data"]),
+        (["train", "--validation-from", "tset:0.5"], ["tset", "test"]),
+        (["train", "--validation-from", "test:1.5"], ["1.5"]),
+        (["train", "--device", "abacus"], ["'abacus'", "--device cpu"]),
+        (["train", "--output", "weights.pt"], [".safetensors", "weights.pt"]),
+        (["train", "--data", "nowhere"], ["nowhere"]),
+        (["rank", "--method", "random"], ["--weights FILE"]),
+        (["rank", "--weights", "w.safetensors"], ["--method NAME"]),
+        (["rank", "--method", "random", "--weights", "w.safetensors"], ["weights file", "w.safetensors"]),
+        (["prune", "--method", "random", "--arch", "1,1,1,1"], ["--weights", "got nothing"]),
+        (["prune", "--weights", "w.safetensors", "--method", "random"], ["--arch", "got nothing"]),
+        (["retrain"], ["FILE", "got nothing"]),
+        (["retrain", "nowhere"], ["nowhere", "architecture.json"]),
+        (["front", "nowhere"], ["nowhere", "study.json"]),
+        (["abandon", "nowhere"], ["nowhere", "study.json"]),
+    ],
+)
+def test_bad_arguments_end_in_one_line(run: Run, arguments: list[str], fragments: list[str]) -> None:
+    check_one_line(run(*arguments), *fragments)
+    assert list_files() == []
+
+
+@pytest.mark.parametrize(
+    ("arch", "fragments"),
+    [
+        ("8,9,36", ["expected 4 numbers", "conv1 (10), conv2 (20), linear1 (100), linear2 (25)", "got 3"]),
+        ("8,9,36,17,10", ["expected 4 numbers", "got 5"]),
+        ("0,9,36,17", ["conv1", "1..10", "got 0"]),
+        ("8,-9,36,17", ["conv2", "1..20", "got -9"]),
+        ("8,9,101,17", ["linear1", "1..100", "got 101"]),
+        ("8,9,36,many", ["linear2", "'many'"]),
+        ("8,9,3.5,17", ["linear1", "'3.5'"]),
+        ("", ["expected 4 numbers"]),
+    ],
+)
+def test_bad_architectures_end_in_one_line(run: Run, weights: Path, arch: str, fragments: list[str]) -> None:
+    check_one_line(run("prune", "--weights", weights, "--method", "random", "--arch", arch), *fragments)
+    assert list_files() == []
+
+
+@pytest.mark.parametrize("command", [["rank"], ["prune", "--arch", "8,9,36,17"]])
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--method", "magnitud"], ["unknown importance method 'magnitud'", "did you mean 'magnitude'?"]),
+        (
+            ["--method", "magnitude", "--method-options", "nrom=l2"],
+            ["unknown option 'nrom'", "did you mean 'norm'?"],
+        ),
+        (["--method", "magnitude", "--method-options", "norm=l3"], ["norm", "'l3'"]),
+        (["--method", "magnitude", "--method-options", "norm"], ["key=value", "'norm'"]),
+        (["--method", "taylor", "--method-options", "batch_size=ten"], ["batch_size", "'ten'"]),
+        (["--method", "magnitude"] + ["--method-options", "norm=l2"] * 2, ["once", "norm=l2"]),
+    ],
+)
+def test_bad_methods_end_in_one_line(
+    run: Run, weights: Path, command: list[str], arguments: list[str], fragments: list[str]
+) -> None:
+    check_one_line(run(*command, "--weights", weights, *arguments), *fragments)
+    assert list_files() == []
+
+
+def test_fine_tuning_options_without_retrain_are_refused(run: Run, weights: Path) -> None:
+    arguments = ["--method", "random", "--arch", "8,9,36,17", "--epochs", 2]
+    check_one_line(run("prune", "--weights", weights, *arguments), "--retrain")
+
+
+def test_a_data_folder_that_is_empty_or_cut_short_is_refused(run: Run, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    check_one_line(run("train", "--data", empty), str(empty), "train-images-idx3-ubyte")
+    raw = tmp_path / "short" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\0\0\x08\x01\0\0")
+    check_one_line(run("train", "--data", tmp_path / "short"), str(raw))
+    assert list_files() == []
+    assert list(empty.iterdir()) == []
+
+
+def test_weights_of_another_network_are_refused(run: Run, tmp_path: Path) -> None:
+    wide, foreign = tmp_path / "wide.safetensors", tmp_path / "foreign.pt"
+    save_weights(LeNet5((10, 20, 100, 30)), wide)
+    torch.save({"layer.weight": torch.zeros(3, 3)}, foreign)
+    for path, fragment in ((wide, "linear2"), (foreign, "missing conv1.weight")):
+        check_one_line(run("rank", "--weights", path, "--method", "random"), str(path), fragment)
+    assert list_files() == []
+
+
+def test_broken_weights_are_refused(run: Run, tmp_path: Path, weights: Path) -> None:
+    short, text = tmp_path / "short.safetensors", tmp_path / "weights.txt"
+    short.write_bytes(weights.read_bytes()[:-100])
+    text.write_text("hello")
+    for path in (short, text):
+        check_one_line(run("rank", "--weights", path, "--method", "random"), str(path))
+
+
+class Harmful:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(run: Run, tmp_path: Path) -> None:
+    trace = tmp_path / "it-ran"
+    harmful = tmp_path / "harmful.pt"
+    torch.save({"conv1.weight": Harmful(trace)}, harmful)
+    bare = tmp_path / "bare.pth"
+    bare.write_bytes(pickle.dumps(Harmful(trace)))
+    for path in (harmful, bare):
+        check_one_line(run("rank", "--weights", path, "--method", "random"), str(path), "run code")
+        assert not trace.exists()
+
+
+@pytest.mark.parametrize("option", ["--output", "--cache"])
+def test_an_output_folder_that_cannot_be_written_is_refused(
+    run: Run, weights: Path, tmp_path: Path, option: str
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    arguments = ["--weights", weights, "--method", "random", "--arch", "8,9,36,17"]
+    for place in (blocked, blocked / "below"):
+        result = run("prune", *arguments, option, place)
+        check_one_line(result, str(place), f"try another {option}")
+        assert result.output == ""  # found before any work was done
+    assert blocked.read_text() == "in the way"
+    assert list_files() == []
+
+
+def test_an_output_file_that_cannot_be_written_is_refused(run: Run, weights: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "folder.safetensors"
+    blocked.mkdir()
+    check_one_line(run("train", "--output", blocked), str(blocked), "a folder has that name")
+    check_one_line(run("train", "--output", weights / "w.safetensors"), "is not a folder")
+    check_one_line(
+        run("rank", "--weights", weights, "--method", "random", "--output", tmp_path),
+        "a folder has that name",
+    )
+
+
+def test_a_default_output_that_cannot_be_written_is_refused(run: Run, weights: Path) -> None:
+    Path("output").write_text("in the way")
+    check_one_line(run("train", "--epochs", 1), "output", "is not a folder")
+    arguments = ["--weights", weights, "--method", "random", "--arch", "8,9,36,17", "--cache", "scores"]
+    check_one_line(run("prune", *arguments), "output", "is not a folder")
+    assert list_files() == [Path("output")]
+
+
+def run_process(*arguments: str, folder: Path) -> Result:
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from dirprune.cli import main; main()", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_the_real_command_ends_a_mistake_in_one_line(tmp_path: Path) -> None:
+    check_one_line(run_process("prun", folder=tmp_path), "did you mean 'prune'?")
+    check_one_line(run_process("train", "--data", "nowhere", folder=tmp_path), "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_does_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom dirprune.cli.app import program\nfrom dirprune.cli.errors import run_command\n"
+        "run_command(program, ['--help'], name='dirprune')\nassert 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Prune a trained network to an architecture." in done.stdout
