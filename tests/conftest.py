@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 REQUIRE_ALL = "DIRPRUNE_REQUIRE_ALL"
+UNPACK = Path(__file__).parents[2] / "shared" / "data" / "unpack"
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -31,3 +35,12 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """The folder of the real MNIST, unpacked from what lies beside the repository."""
+    if not UNPACK.is_file():
+        pytest.skip("needs MNIST: no ../shared/data/unpack beside the repository")
+    result = subprocess.run([sys.executable, UNPACK, "mnist"], capture_output=True, text=True, check=True)
+    return Path(result.stdout.strip())

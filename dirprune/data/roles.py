@@ -214,7 +214,9 @@ def make_roles(
 def _make_source(source: str, inputs: Tensor, targets: Tensor, n_classes: int | None) -> Split:
     inputs, targets = torch.as_tensor(inputs), torch.as_tensor(targets)
     if len(inputs) == 0 or len(inputs) != len(targets):
-        raise DataError(f"expected as many {source} inputs as targets, got {len(inputs)} and {len(targets)}")
+        raise DataError(
+            f"expected as many {source} inputs as targets, at least one, got {len(inputs)} and {len(targets)}"
+        )
     if inputs.is_floating_point():
         inputs = inputs.to(torch.float32)
     elif inputs.dtype != torch.uint8:

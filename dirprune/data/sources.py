@@ -23,6 +23,12 @@ MEAN_AND_STD = {  # of the training images, as fractions of 255
     "fashion_mnist": (0.2860, 0.3530),
     "mnist": (0.1307, 0.3081),
 }
+RAW_FILES = (  # as torchvision lays MNIST and FashionMNIST out
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 Arrays = tuple[Tensor, Tensor, Tensor, Tensor]  # train inputs, train targets, test inputs, test targets
 
 
@@ -102,16 +108,17 @@ def _load_torchvision(name: str, root: Path | None) -> Arrays:
 
     kind = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
     folder = root if root is not None else _download(kind, name)
+    for file in RAW_FILES:
+        if not (folder / kind.__name__ / "raw" / file).is_file():
+            raise DataError(
+                f"expected the data set {name!r} in {folder}, found no {kind.__name__}/raw/{file} there"
+            )
     try:
         parts = [kind(folder, train=is_train, download=False) for is_train in (True, False)]
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError, ValueError, KeyError, OSError) as error:
         raise DataError(
-            f"expected the data set {name!r} in {folder}: the four files {kind.__name__}/raw/*-ubyte as "
-            "torchvision names them (train-images-idx3-ubyte and so on); they are not all there"
-        ) from error
-    except (AssertionError, ValueError, KeyError, EOFError, OSError) as error:
-        raise DataError(
-            f"expected whole files in {folder / kind.__name__ / 'raw'}, got a broken one"
+            f"expected whole files in {folder / kind.__name__ / 'raw'}, got a broken one: "
+            f"{type(error).__name__} {_one_line(error)}"
         ) from error
     train, test = parts
     return train.data.unsqueeze(1), train.targets, test.data.unsqueeze(1), test.targets
@@ -133,9 +140,12 @@ def _download(kind: Any, name: str) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except (RuntimeError, OSError) as error:  # OSError: no network, or a folder that cannot be written
-        reason = " ".join(str(error).split())[:150]
         raise DataError(
-            f"could not download the data set {name!r} ({reason}); give --data DIR, a folder that holds "
-            f"{kind.__name__}/raw"
+            f"could not download the data set {name!r} ({_one_line(error)}); give --data DIR, "
+            f"a folder that holds {kind.__name__}/raw"
         ) from error
     return folder
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:150]
