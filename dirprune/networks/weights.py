@@ -69,7 +69,7 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
         raise WeightsError(
             f"expected weights of {name}, got those of another network in {path}: {'; '.join(parts)}"
         )
-    wrong = [key for key in state if state[key].shape != expected[key].shape]
+    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     if wrong:
         key = wrong[0]
         more = f" and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
