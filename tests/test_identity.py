@@ -1,0 +1,147 @@
+"""Digests depend on content, type and order; a callable's identity on its source and its own values."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dirprune.architecture import Architecture
+from dirprune.identity import digest, identify
+
+PARTS = st.lists(st.integers(0, 3) | st.text("ab", max_size=2) | st.binary(max_size=1), max_size=3)
+
+
+def halve(value: float) -> float:
+    return value / 2
+
+
+def make_scaler(factor: float):
+    def scale(value: float) -> float:
+        return value * factor
+
+    return scale
+
+
+class Scaler:
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.helper = object()
+
+    def __call__(self, value: float) -> float:
+        return value * self.factor
+
+    def scale(self, value: float) -> float:
+        return value * self.factor
+
+
+@given(PARTS, PARTS)
+def test_digests_are_equal_exactly_when_the_parts_are(first, second) -> None:
+    assert (digest(*first) == digest(*second)) == (first == second)
+
+
+def test_digest_is_the_same_in_another_process() -> None:
+    code = "import numpy, dirprune.identity as i; print(i.digest('a', b'b', numpy.arange(3.0), {'c': [1]}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == digest("a", b"b", np.arange(3.0), {"c": [1]})
+    assert len(result.stdout.strip()) == 32
+
+
+def test_parts_do_not_run_into_each_other() -> None:
+    assert digest("ab", "c") != digest("a", "bc") != digest("abc")
+    assert digest(b"ab", b"c") != digest(b"a", b"bc")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.arange(6),
+        np.arange(6.0).reshape(2, 3),
+        np.arange(6.0, dtype=np.float32),
+        np.arange(6.0)[::-1],
+    ],
+)
+def test_an_array_counts_with_content_type_and_shape(other: np.ndarray) -> None:
+    assert digest(other) != digest(np.arange(6.0))
+
+
+def test_memory_layout_of_an_array_does_not_count() -> None:
+    table = np.arange(6.0).reshape(2, 3)
+    assert digest(np.asfortranarray(table)) == digest(table)
+
+
+def test_order_of_keys_does_not_count_and_any_mapping_will_do() -> None:
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"architecture": Architecture({"b": 2, "a": 1})}) == digest(
+        {"architecture": {"a": 1, "b": 2}}
+    )
+
+
+def test_what_has_no_stable_content_is_refused() -> None:
+    with pytest.raises(TypeError, match="something JSON-able, got a object"):
+        digest(object())
+    with pytest.raises(TypeError, match="an array of objects has no content"):
+        digest(np.array([object()]))
+
+
+def test_a_name_is_its_own_identity() -> None:
+    assert identify("lenet5") == {"name": "lenet5"}
+
+
+def test_a_function_is_known_by_module_name_and_source() -> None:
+    identity = identify(halve)
+    assert (identity["module"], identity["name"]) == (__name__, "halve")
+    assert identity["source_sha256"] == digest("def halve(value: float) -> float:\n    return value / 2\n")
+    assert set(identity) == {"module", "name", "source_sha256"}
+
+
+def test_a_change_of_the_source_changes_the_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    identities = []
+    for number in (1, 2):
+        (tmp_path / f"mine{number}.py").write_text(f"def loss(x):\n    return x * {number}\n")
+        identities.append(identify(__import__(f"mine{number}").loss)["source_sha256"])
+    assert identities[0] != identities[1]
+
+
+def test_a_function_without_a_file_is_known_by_its_code() -> None:
+    spaces: list[dict] = [{}, {}, {}]
+    for space, text in zip(spaces, ("x * 2", "x * 3", "x * 2"), strict=True):
+        exec(f"def loss(x):\n    return {text}\n", space)
+    hashes = [identify(space["loss"])["source_sha256"] for space in spaces]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_scaler,
+        Scaler,
+        lambda factor: functools.partial(halve, value=factor),
+        lambda factor: Scaler(factor).scale,
+    ],
+)
+def test_values_that_a_callable_carries_count(make) -> None:
+    assert identify(make(2.0)) == identify(make(2.0))
+    assert identify(make(2.0)) != identify(make(3.0))
+
+
+def test_values_of_a_callable_inside_a_partial_count() -> None:
+    first, second = (functools.partial(make_scaler(factor), 1.0) for factor in (2.0, 3.0))
+    assert identify(first) != identify(second)
+
+
+def test_settings_of_a_loss_module_count() -> None:
+    assert identify(nn.CrossEntropyLoss(label_smoothing=0.1)) != identify(nn.CrossEntropyLoss())
+    assert identify(nn.CrossEntropyLoss()) == identify(nn.CrossEntropyLoss())
+
+
+def test_compiled_code_has_no_source() -> None:
+    assert identify(len) == {"module": "builtins", "name": "len", "source_sha256": None}
