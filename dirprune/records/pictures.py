@@ -1,0 +1,224 @@
+"""The study as pictures: the front, interactive and still, and the architectures on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FixedFormatter, FixedLocator, LogLocator, NullFormatter
+
+from dirprune.files import write_atomically
+from dirprune.records.front import sort_front
+from dirprune.records.front_page import format_metric, write_front_html
+from dirprune.records.record import TrialRecord
+from dirprune.records.scene import Axis, Point, Scene, label_of, make_scene
+from dirprune.study.objectives import Objective
+
+__all__ = ["write_architectures_png", "write_front_html", "write_front_png"]
+
+SYMBOLS = {"dense": "*", "uniform": "s", "reference": "D", "warm-start": "^"}
+SIZES = {"front": 64.0, "dominated": 26.0, "stopped": 22.0}
+OPACITIES = {"front": 1.0, "dominated": 0.3, "stopped": 0.45}
+DOTS_PER_INCH = 150
+
+
+def write_front_png(
+    path: Path, records: Sequence[TrialRecord], objectives: Sequence[Objective], title: str = "Pareto front"
+) -> None:
+    """Write the front as a picture: the same scene as the interactive page.
+
+    Args:
+        path: File to write.
+        records: Every trial, with `is_front` set.
+        objectives: The study's objectives, at least one.
+        title: Shown as text.
+    """
+    scene = make_scene(records, objectives)
+    figure, axes = _make_axes(9.0, 5.6)
+    if scene.line:
+        style = "steps-post" if scene.is_held else "steps-pre"
+        axes.plot(*zip(*scene.line, strict=True), drawstyle=style, color="#444444", linewidth=1.2, zorder=2)
+    for point in scene.points:
+        _draw_point_(axes, scene, point)
+    _dress_axis_(axes.xaxis, axes, "x", scene.across, scene)
+    _dress_axis_(axes.yaxis, axes, "y", scene.up, scene)
+    axes.set_title(_literal(title), loc="left", fontsize=11, fontweight="bold")
+    if scene.colour is not None:
+        _add_colour_scale_(figure, axes, scene)
+    axes.legend(
+        handles=_legend(scene), loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8.5
+    )
+    _save(figure, path)
+
+
+def write_architectures_png(
+    path: Path, records: Sequence[TrialRecord], n_channels: Mapping[str, int], title: str = "Architectures"
+) -> None:
+    """Write what each network of the front keeps: a row per network, a column per channel group.
+
+    Args:
+        path: File to write.
+        records: Every trial, with `is_front` set.
+        n_channels: Channels of each group before pruning, in forward order.
+        title: Shown as text.
+    """
+    front = sort_front(records)
+    many = len(n_channels) > 24  # thin columns without counts
+    width = min(4.0 + (0.28 if many else 0.85) * len(n_channels), 24.0)
+    figure, axes = _make_axes(width, 1.6 + 0.32 * max(len(front), 3))
+    axes.grid(False)
+    if front:
+        _draw_kept_(figure, axes, front, n_channels, has_counts=not many)
+    else:
+        axes.text(0.5, 0.5, "no finished trial yet", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+    axes.set_title(_literal(title), loc="left", fontsize=11, fontweight="bold")
+    _save(figure, path)
+
+
+def _draw_kept_(
+    figure: Figure,
+    axes: Axes,
+    front: Sequence[TrialRecord],
+    n_channels: Mapping[str, int],
+    has_counts: bool,
+) -> None:
+    kept = np.array([[record.architecture[group] for group in n_channels] for record in front])
+    ratios = kept / np.array(list(n_channels.values()))
+    image = axes.imshow(ratios, vmin=0.0, vmax=1.0, cmap="viridis", aspect="auto")
+    if has_counts:
+        for (row, column), ratio in np.ndenumerate(ratios):
+            colour = "black" if ratio > 0.6 else "white"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
+            axes.text(column, row, str(kept[row, column]), color=colour, **style)
+    labels = [f"{group}\n({n})" if has_counts else group for group, n in n_channels.items()]
+    axes.set_xticks(range(len(labels)), [_literal(label) for label in labels], fontsize=8.5)
+    if not has_counts:
+        axes.tick_params(axis="x", rotation=90)
+    axes.set_yticks(range(len(front)), [_literal(_row_label(record)) for record in front], fontsize=8.5)
+    axes.tick_params(length=0)
+    figure.colorbar(image, ax=axes, label="keep ratio", pad=0.02, fraction=0.05)
+
+
+def _row_label(record: TrialRecord) -> str:
+    parts = [f"trial {record.number}"]
+    if "val_accuracy" in record.metrics:
+        parts.append(format_metric("val_accuracy", record.metrics["val_accuracy"]))
+    if "macs" in record.metrics:
+        parts.append(f"{format_metric('macs', record.metrics['macs'])} MACs")
+    return "  ".join(parts)
+
+
+def _make_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of its own, outside the state that pyplot keeps per process."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(True, color="#E6E6E6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _draw_point_(axes: Axes, scene: Scene, point: Point) -> None:
+    is_stopped = point.role == "stopped"
+    colour: Any = scene.colours[scene.category_of(point.record)]
+    if scene.colour is not None:
+        colour = _colour_of(scene, point)
+    edge: dict[str, Any] = {} if is_stopped else {"edgecolors": "#222222"}  # a cross has no edge
+    axes.scatter(
+        [point.x],
+        [point.y],
+        s=SIZES[point.role] * (2.2 if point.record.source == "dense" and not is_stopped else 1.0),
+        marker="x" if is_stopped else SYMBOLS.get(point.record.source, "o"),
+        color=colour,
+        alpha=OPACITIES[point.role],
+        linewidths=1.0 if is_stopped or point.role == "front" else 0.0,
+        **edge,
+        zorder=4 if point.role == "front" else 3,
+    )
+
+
+def _colour_of(scene: Scene, point: Point) -> Any:
+    assert scene.colour is not None
+    low, high = scene.colour_limits()
+    value = point.record.metrics.get(scene.colour.metric, math.nan)
+    return colormaps["viridis"]((value - low) / (high - low) if high > low else 0.5)
+
+
+def _add_colour_scale_(figure: Figure, axes: Axes, scene: Scene) -> None:
+    assert scene.colour is not None
+    mappable = ScalarMappable(Normalize(*scene.colour_limits()), "viridis")
+    figure.colorbar(
+        mappable, ax=axes, location="bottom", label=_literal(label_of(scene.colour.metric)), shrink=0.6
+    )
+
+
+def _dress_axis_(target: Any, axes: Axes, side: str, axis: Axis, scene: Scene) -> None:
+    target.set_label_text(_literal(axis.label))
+    if axis.scale == "linear":
+        if axis.metric in ("macs", "parameters"):
+            target.set_major_formatter(EngFormatter(sep=""))
+        return
+    getattr(axes, f"set_{side}scale")("log")
+    if axis.scale == "log":
+        target.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        target.set_major_formatter(EngFormatter(sep=""))
+        target.set_minor_formatter(NullFormatter())
+        return
+    shown = [point.record.metrics[str(axis.metric)] for point in scene.points]
+    ticks = axis.ticks(shown)
+    target.set_major_locator(FixedLocator(list(ticks)))
+    target.set_major_formatter(FixedFormatter(list(ticks.values())))
+    target.set_minor_locator(FixedLocator([]))
+    target.set_inverted(True)
+
+
+def _legend(scene: Scene) -> list[Line2D]:
+    def entry(label: str, marker: str, colour: str, **style: Any) -> Line2D:
+        return Line2D([], [], linestyle="none", marker=marker, color=colour, label=_literal(label), **style)
+
+    def heading(label: str) -> Line2D:
+        return Line2D([], [], linestyle="none", label=f"\n{label}")
+
+    handles = []
+    if scene.colour is None:
+        handles.append(heading(scene.category))
+        handles += [
+            entry(name, "o", colour, markeredgecolor="#222222") for name, colour in scene.colours.items()
+        ]
+    if scene.category == "method" or scene.colour is not None:
+        handles.append(heading("source"))
+        for source in sorted({point.record.source for point in scene.points}):
+            size = 10 if source == "dense" else 6
+            handles.append(entry(source, SYMBOLS.get(source, "o"), "#888888", markersize=size))
+    handles.append(heading("trial"))
+    if scene.line:
+        name = "on the front" if scene.across.metric else "best so far"
+        handles.append(Line2D([], [], color="#444444", linewidth=1.2, label=name))
+    if any(point.role == "dominated" for point in scene.points):
+        handles.append(entry("dominated", "o", "#888888", alpha=0.35, markersize=5, markeredgewidth=0))
+    if any(point.role == "stopped" for point in scene.points):
+        handles.append(entry("stopped at a rung", "x", "#888888", markersize=5))
+    return handles
+
+
+def _literal(text: str) -> str:
+    """Return `text` so that matplotlib does not read dollar signs in it as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")

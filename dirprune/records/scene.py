@@ -1,0 +1,183 @@
+"""What a picture of a study shows, before any plotting library draws it: axes, points, colours and steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dirprune.records.record import TrialRecord
+from dirprune.study.objectives import Objective
+
+Scale = Literal["linear", "log", "log-error"]
+Role = Literal["front", "dominated", "stopped"]
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+DENSE_COLOUR = "#333333"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5B4B9A")
+LABELS = {
+    "macs": "MACs of one input",
+    "parameters": "parameters",
+    "val_accuracy": "validation accuracy",
+    "test_accuracy": "test accuracy",
+    "val_loss": "validation loss",
+    "wall_time_s": "wall time in s",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a picture.
+
+    Attributes:
+        metric: What it shows; None = the number of the trial.
+        label: Its title.
+        scale: "log-error" places an accuracy by its distance to 1 on a logarithmic scale, best end up, so
+            that 0.98 and 0.99 lie as far apart as 0.8 and 0.9.
+        floor: The smallest error that "log-error" places; an accuracy of 1 lies there.
+    """
+
+    metric: str | None
+    label: str
+    scale: Scale = "linear"
+    floor: float = 0.0
+
+    def value(self, record: TrialRecord) -> float:
+        """Return what the record has on this axis; nan if it has nothing."""
+        return float(record.number if self.metric is None else record.metrics.get(self.metric, math.nan))
+
+    def place(self, value: float) -> float:
+        """Return the coordinate of a value: the error for "log-error", otherwise the value itself."""
+        return max(1.0 - value, self.floor) if self.scale == "log-error" else value
+
+    def ticks(self, values: Sequence[float]) -> dict[float, str]:
+        """Return the text at each coordinate to mark on a "log-error" axis, for values that it shows."""
+        errors = [self.place(value) for value in values]
+        marks = [digit / 10**power for power in range(7) for digit in (5, 2, 1)]
+        low, high = min(errors, default=1e-3), max(errors, default=1.0)
+        texts = {error: f"{1 - error:.6g}" for error in marks if low / 2.5 <= error <= min(high * 2.5, 0.9)}
+        at_floor = any(error == self.floor for error in errors)
+        return (
+            {**{error: text for error, text in texts.items() if error > 1.3 * self.floor}, self.floor: "1"}
+            if (at_floor)
+            else texts
+        )
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial in a picture, at (x, y) in the coordinates of the axes."""
+
+    record: TrialRecord
+    role: Role
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that a picture of a study's trials shows.
+
+    Attributes:
+        across, up: The axes.
+        colour: Metric shown as colour where there are three objectives or more; None = colour by category.
+        points: Trials to draw, those of the front last.
+        line: Coordinates of the step line, in order; empty = none.
+        is_held: Whether a step holds its height to the next point (True) or takes the next point's at once.
+        category: "method" or "source", whichever tells the trials apart.
+        colours: Colour per category, the dense network's last.
+    """
+
+    across: Axis
+    up: Axis
+    colour: Objective | None
+    points: tuple[Point, ...]
+    line: tuple[tuple[float, float], ...]
+    is_held: bool
+    category: Literal["method", "source"]
+    colours: Mapping[str, str]
+
+    def category_of(self, record: TrialRecord) -> str:
+        """Return the category by which the record is coloured; the dense network is one of its own."""
+        return _categorise(record, self.category)
+
+    def colour_limits(self) -> tuple[float, float]:
+        """Return the range of the colour scale: that of finished trials, not of stopped ones."""
+        assert self.colour is not None
+        finished = [point.record for point in self.points if point.role != "stopped"]
+        values = [record.metrics.get(self.colour.metric, math.nan) for record in finished]
+        finite = [value for value in values if math.isfinite(value)]
+        return (min(finite), max(finite)) if finite else (0.0, 1.0)
+
+
+def make_scene(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Scene:
+    """Decide what a picture of the trials shows.
+
+    One objective gives a strip over the number of the trial with the best so far as a line; two give the
+    front as a line; of more, the first two are on the axes and the third is the colour.
+    """
+    shown = [record for record in records if record.state in ("COMPLETE", "PRUNED")]
+    up = _make_axis(objectives[0], shown)
+    across = _make_axis(objectives[1], shown) if len(objectives) > 1 else Axis(None, "trial")
+    points = []
+    for record in sorted(shown, key=lambda record: (record.is_front, record.number)):
+        x, y = across.place(across.value(record)), up.place(up.value(record))
+        if math.isfinite(x) and math.isfinite(y):
+            role: Role = "front" if record.is_front else "dominated"
+            points.append(Point(record, "stopped" if record.state == "PRUNED" else role, x, y))
+    methods = sorted({point.record.method for point in points if point.record.source != "dense"})
+    category: Literal["method", "source"] = "method" if len(methods) > 1 else "source"
+    names = sorted({_categorise(point.record, category) for point in points} - {"dense"})
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    return Scene(
+        across=across,
+        up=up,
+        colour=objectives[2] if len(objectives) > 2 else None,
+        points=tuple(points),
+        line=_make_line(points, objectives, up),
+        is_held=len(objectives) < 2 or not objectives[1].is_maximized,
+        category=category,
+        colours={**colours, "dense": DENSE_COLOUR},
+    )
+
+
+def _categorise(record: TrialRecord, category: Literal["method", "source"]) -> str:
+    return record.method if category == "method" and record.source != "dense" else record.source
+
+
+def label_of(metric: str) -> str:
+    """Return a metric's name for people."""
+    return LABELS.get(metric, metric.replace("val_", "validation ", 1).replace("_", " "))
+
+
+def _make_axis(objective: Objective, records: Sequence[TrialRecord]) -> Axis:
+    metric = objective.metric
+    values = [record.metrics.get(metric, math.nan) for record in records]
+    finite = sorted(value for value in values if math.isfinite(value))
+    label = label_of(metric)
+    if not finite:
+        return Axis(metric, label)
+    if metric.endswith("accuracy") and objective.is_maximized and 0.9 < finite[-1] <= 1 and finite[0] >= 0:
+        errors = [1 - value for value in finite if value < 1]
+        return Axis(
+            metric, f"{label} (log scale of the error)", "log-error", floor=min(errors, default=0.01) / 2
+        )
+    if finite[0] > 0 and finite[-1] / finite[0] >= 10:
+        return Axis(metric, label, "log")
+    return Axis(metric, label)
+
+
+def _make_line(
+    points: Sequence[Point], objectives: Sequence[Objective], up: Axis
+) -> tuple[tuple[float, float], ...]:
+    if len(objectives) == 2:
+        return tuple(sorted((point.x, point.y) for point in points if point.role == "front"))
+    if len(objectives) > 2:
+        return ()
+    best: list[tuple[float, float]] = []
+    better = max if objectives[0].is_maximized != (up.scale == "log-error") else min
+    for point in sorted(points, key=lambda point: point.x):
+        if point.role != "stopped":
+            best.append((point.x, better(point.y, best[-1][1]) if best else point.y))
+    return tuple(best)

@@ -1,0 +1,46 @@
+"""The front: who is on it."""
+
+from __future__ import annotations
+
+import math
+
+from dirprune.records.front import mark_front, sort_front
+from dirprune.study.objectives import Objective
+from tests.records.example_study import OBJECTIVES, make_study, make_trial
+
+
+def numbers_on_front(*trials: object) -> list[int]:
+    return [record.number for record in sort_front(mark_front(trials, OBJECTIVES))]  # type: ignore[arg-type]
+
+
+def test_only_complete_trials_that_nobody_dominates_are_on_the_front() -> None:
+    dense = make_trial(0, "dense", 1.0, 0.99)
+    beaten = make_trial(1, "sampler", 0.6, 0.90)
+    small = make_trial(2, "sampler", 0.5, 0.95)
+    stopped = make_trial(3, "sampler", 0.1, 0.97, state="PRUNED")
+    failed = make_trial(4, "sampler", 0.1, 0.97, state="FAIL")
+    running = make_trial(5, "sampler", 0.1, 0.97, state="RUNNING")
+    assert numbers_on_front(dense, beaten, small, stopped, failed, running) == [2, 0]
+
+
+def test_of_trials_with_the_same_values_the_lowest_number_is_on_the_front() -> None:
+    assert numbers_on_front(make_trial(7, "sampler", 0.5, 0.9), make_trial(2, "uniform", 0.5, 0.9)) == [2]
+
+
+def test_trial_without_a_finite_objective_is_not_on_the_front() -> None:
+    nan = make_trial(0, "sampler", 0.5, math.nan)
+    missing = make_trial(1, "sampler", 0.5, 0.9, metrics={"macs": 5.0})
+    assert numbers_on_front(nan, missing) == []
+
+
+def test_order_of_the_records_stays_and_an_old_mark_goes() -> None:
+    records = [record.on_front(True) for record in make_study()]
+    marked = mark_front(records, OBJECTIVES)
+    assert [record.number for record in marked] == [record.number for record in records]
+    assert 3 <= sum(record.is_front for record in marked) < len(marked) / 2
+
+
+def test_one_objective_has_one_trial_on_the_front() -> None:
+    marked = mark_front(make_study(), [Objective("val_accuracy", "maximize")])
+    best = max((r for r in marked if r.state == "COMPLETE"), key=lambda r: r.metrics["val_accuracy"])
+    assert [record.number for record in marked if record.is_front] == [best.number]

@@ -1,0 +1,132 @@
+"""Pictures: what the scene holds, and that each file is whole, offline and free of markup from names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dirprune.records.front import mark_front
+from dirprune.records.front_page import make_figure
+from dirprune.records.pictures import write_architectures_png, write_front_html, write_front_png
+from dirprune.records.scene import Axis, make_scene
+from dirprune.study.objectives import Objective
+from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_study, make_trial
+
+LOSS = Objective("val_loss", "minimize")
+RECORDS = mark_front(make_study(), OBJECTIVES)
+
+
+def test_scene_shows_each_finished_and_stopped_trial_once() -> None:
+    failed = make_trial(60, "sampler", 0.5, 0.9, state="FAIL")
+    running = make_trial(61, "sampler", 0.5, 0.9, state="RUNNING")
+    scene = make_scene([*RECORDS, failed, running], OBJECTIVES)
+    assert sorted(point.record.number for point in scene.points) == list(range(60))
+    roles = {point.record.number: point.role for point in scene.points}
+    assert roles[0] == "front"
+    assert roles[3] == "stopped"
+    assert scene.points[-1].role == "front"
+
+
+def test_step_line_joins_the_front_and_holds_its_height_until_the_next_point() -> None:
+    scene = make_scene(RECORDS, OBJECTIVES)
+    costs = sorted(record.metrics["macs"] for record in RECORDS if record.is_front)
+    assert [x for x, _ in scene.line] == costs
+    assert scene.is_held
+    assert not make_scene(RECORDS, [OBJECTIVES[1], OBJECTIVES[0]]).is_held
+
+
+def test_accuracy_near_one_is_placed_by_its_error_and_costs_by_magnitude() -> None:
+    scene = make_scene(RECORDS, OBJECTIVES)
+    assert scene.up.scale == "log-error"
+    assert scene.across.scale == "log"
+    assert scene.up.place(0.99) == pytest.approx(0.01)
+    low = [make_trial(0, "sampler", 0.5, 0.6), make_trial(1, "sampler", 0.6, 0.7)]
+    assert make_scene(low, OBJECTIVES).up.scale == "linear"
+    assert make_scene(low, OBJECTIVES).across.scale == "linear"
+
+
+def test_accuracy_of_one_has_a_place_and_a_tick() -> None:
+    records = [make_trial(0, "dense", 1.0, 1.0), make_trial(1, "sampler", 0.5, 0.98)]
+    axis = make_scene(records, OBJECTIVES).up
+    assert axis.place(1.0) == pytest.approx(0.01)
+    assert axis.ticks([1.0, 0.98])[axis.place(1.0)] == "1"
+    assert "0.98" in axis.ticks([1.0, 0.98]).values()
+
+
+def test_ticks_lie_where_their_text_says() -> None:
+    axis = Axis("val_accuracy", "", "log-error", floor=1e-4)
+    for place, text in axis.ticks([0.5, 0.99]).items():
+        assert axis.place(float(text)) == pytest.approx(place)
+
+
+def test_one_objective_shows_the_best_so_far_and_three_colour_the_points() -> None:
+    best = [y for _, y in make_scene(RECORDS, OBJECTIVES[:1]).line]
+    assert best == sorted(best, reverse=True)  # errors
+    three = make_scene(RECORDS, (*OBJECTIVES, LOSS))
+    assert three.line == ()
+    assert three.colour == LOSS
+    low, high = three.colour_limits()
+    finished = [r.metrics["val_loss"] for r in RECORDS if r.state == "COMPLETE"]
+    assert (low, high) == (min(finished), max(finished))
+
+
+def test_hover_names_the_trial_and_its_architecture() -> None:
+    figure = make_figure(make_scene(RECORDS, OBJECTIVES))
+    texts = [text for trace in figure.data if trace.customdata is not None for text in trace.customdata]
+    assert len(texts) == 60
+    dense = next(text for text in texts if text.startswith("<b>trial 0</b>"))
+    for part in ("dense", "none", "0.9925", "0.9905", "498,750", "40,225", "conv1: 10", "linear1: 100"):
+        assert part in dense
+
+
+def test_hover_of_hundreds_of_groups_has_few_lines() -> None:
+    architecture = {f"layer{n}": n for n in range(1, 301)}
+    trial = make_trial(0, "sampler", 0.5, 0.9)
+    object.__setattr__(trial, "architecture", architecture)
+    figure = make_figure(make_scene([trial], OBJECTIVES))
+    text = next(trace.customdata[0] for trace in figure.data if trace.customdata is not None)
+    assert text.count("<br>") < 30
+    assert "layer300: 300" in text
+
+
+@pytest.mark.parametrize(
+    ("objectives", "records"),
+    [((*OBJECTIVES, LOSS), RECORDS), (OBJECTIVES[:1], RECORDS[:1]), (OBJECTIVES, [])],
+    ids=["three objectives", "one objective, one trial", "no trial"],
+)
+def test_pictures_of_any_number_of_objectives_and_trials_are_written(
+    tmp_path: Path, records: list, objectives: tuple[Objective, ...]
+) -> None:
+    write_front_png(tmp_path / "front.png", records, objectives)
+    write_front_html(tmp_path / "front.html", records, objectives)
+    write_architectures_png(tmp_path / "architectures.png", records, N_CHANNELS)
+    for name in ("front.png", "architectures.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "architectures.png",
+        "front.html",
+        "front.png",
+    ]
+
+
+def test_page_loads_nothing_from_elsewhere_and_markup_in_names_stays_text(tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script>$x^2$<b>"
+    trial = make_trial(0, nasty, 0.5, 0.9, method=nasty)
+    object.__setattr__(trial, "architecture", {nasty: 3})
+    write_front_html(tmp_path / "front.html", [trial.on_front(True)], OBJECTIVES, title=nasty)
+    page = (tmp_path / "front.html").read_text()
+    assert nasty not in page
+    assert "<script>alert" not in page
+    assert not re.search(r'<(script|link|img|iframe)[^>]+(src|href)="?https?:', page)
+    write_front_png(tmp_path / "front.png", [trial.on_front(True)], OBJECTIVES, title=nasty)
+    write_architectures_png(tmp_path / "architectures.png", [trial.on_front(True)], {nasty: 5}, title=nasty)
+
+
+def test_architectures_of_a_network_with_many_groups_are_drawn(tmp_path: Path) -> None:
+    groups = {f"layer{n}": 64 for n in range(60)}
+    trial = make_trial(0, "sampler", 0.5, 0.9)
+    object.__setattr__(trial, "architecture", dict.fromkeys(groups, 32))
+    write_architectures_png(tmp_path / "architectures.png", [trial.on_front(True)], groups)
+    assert (tmp_path / "architectures.png").stat().st_size > 1000
