@@ -163,7 +163,8 @@ def check_masked_equals_compact(
             reason = _compare(masked, compacted)
             if reason is not None:
                 return reason
-            without_influence -= _find_influential(masked, values, generator)
+            with torch.enable_grad():
+                without_influence -= _find_influential(masked, values, generator)
     if without_influence:
         names = ", ".join(sorted(without_influence))
         return f"the output does not depend on {names}, so cutting cannot be checked"

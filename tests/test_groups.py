@@ -1,0 +1,363 @@
+"""Channel groups are found whole, in forward order, refused rather than cut wrongly, and leave no trace."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dirprune.errors import ArchitectureError, ConfigurationError
+from dirprune.groups import Grouping, find_groups
+from dirprune.networks.lenet import LeNet5
+from tests.networks_for_tests import CASES, LayerNormed, Segmenting, build_case, build_mlp
+
+
+def take_snapshot(network: nn.Module) -> dict[str, object]:
+    """Return everything about a network that looking at it must not change."""
+    return {
+        "state": {name: tensor.clone() for name, tensor in network.state_dict().items()},
+        "modes": [module.training for module in network.modules()],
+        "trainable": [parameter.requires_grad for parameter in network.parameters()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in network.parameters()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()],
+        "attributes": [sorted(vars(module)) for module in network.modules()],
+    }
+
+
+def assert_same(before: dict[str, object], after: dict[str, object]) -> None:
+    assert before.keys() == after.keys()
+    for key in ("modes", "trainable", "hooks", "attributes"):
+        assert before[key] == after[key], key
+    torch.testing.assert_close(after["state"], before["state"], rtol=0, atol=0)
+    for left, right in zip(before["gradients"], after["gradients"], strict=True):  # type: ignore[call-overload]
+        assert (left is None) == (right is None)
+        assert left is None or torch.equal(left, right)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_group_of_a_network_that_can_be_cut_is_found_in_forward_order(name: str) -> None:
+    network, inputs = build_case(name)
+    grouping = find_groups(network, inputs)
+    assert grouping.names == CASES[name][2]
+    assert grouping.refused == {}
+
+
+def test_lenet5_has_four_groups_and_its_output_layer_is_neither_group_nor_refused() -> None:
+    grouping = find_groups(LeNet5(), torch.zeros(2, 1, 28, 28))
+    assert grouping.n_channels == {"conv1": 10, "conv2": 20, "linear1": 100, "linear2": 25}
+    assert grouping.refused == {}
+    conv2 = grouping["conv2"]
+    assert [slot.module for slot in conv2.producers] == ["conv2", "bn2"]
+    assert [slot.module for slot in conv2.consumers] == ["linear1"]
+
+
+def test_flatten_gives_each_channel_its_neighbouring_inputs() -> None:
+    grouping = find_groups(LeNet5(), torch.zeros(2, 1, 28, 28))
+    (slot,) = grouping["conv2"].consumers
+    assert slot.channel_of == tuple(index // 16 for index in range(320))
+
+
+def test_residual_additions_couple_their_channels() -> None:
+    network, inputs = build_case("residual")
+    stem = find_groups(network, inputs)["stem"]
+    assert {slot.module for slot in stem.producers} == {"stem", "bn", "conv_a2", "bn_a2"}
+    assert [slot.module for slot in stem.consumers] == ["conv_a1", "conv_b1", "shortcut_b"]
+
+
+def test_concatenation_gives_each_group_its_own_part_of_the_consumer() -> None:
+    network, inputs = build_case("concatenating")
+    grouping = find_groups(network, inputs)
+    left = {slot.module: slot.channel_of for slot in grouping["left"].consumers}
+    (right,) = grouping["right"].consumers
+    assert left["both"] == (0, 1, 2, 3) + (-1,) * 6
+    assert right.channel_of == (-1,) * 4 + (0, 1, 2, 3, 4, 5)
+    assert left["head"] == (-1,) * 5 + (0, 1, 2, 3)
+
+
+def test_depthwise_convolution_belongs_to_its_input_group_as_a_producer() -> None:
+    network, inputs = build_case("depthwise")
+    expand = find_groups(network, inputs)["expand"]
+    assert "depthwise" in {slot.module for slot in expand.producers}
+    assert {slot.module for slot in expand.consumers} == {"squeeze", "project"}
+
+
+def test_group_under_layer_norm_is_refused_and_its_neighbour_is_not() -> None:
+    grouping = find_groups(LayerNormed(), torch.zeros(2, 4))
+    assert grouping.names == ("second",)
+    assert list(grouping.refused) == ["first"]
+    assert grouping.refused["first"].startswith("masked and compact outputs differ by")
+
+
+class _Shuffling(nn.Module):
+    """Reorders channels by a view whose sizes are written into the code, as ShuffleNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3)
+        self.second = nn.Conv2d(6, 4, 1)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.first(images)
+        n, _, height, width = hidden.shape
+        hidden = hidden.view(n, 2, 3, height, width).transpose(1, 2).reshape(n, 6, height, width)
+        return self.head(F.relu(self.second(hidden)))
+
+
+class _AddedToInput(nn.Module):
+    """Its first channels are added to the input, which cannot shrink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.relu(self.second(self.first(inputs) + inputs)))
+
+
+class _SideOutput(nn.Module):
+    """Hands out its hidden features beside the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.second = nn.Linear(5, 3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        features = torch.relu(self.first(inputs))
+        return {"features": features, "result": self.head(torch.relu(self.second(features)))}
+
+
+class _Multiplied(nn.Module):
+    """The channels of `first` enter a matrix product that is no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.matrix = nn.Parameter(torch.ones(5, 3))
+        self.last = nn.Linear(3, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.relu(self.last(torch.relu(self.first(inputs)) @ self.matrix)))
+
+
+class _InParts(nn.Module):
+    """A convolution in two parts between ordinary ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 1)
+        self.parts = nn.Conv2d(4, 6, 3, groups=2)
+        self.last = nn.Conv2d(6, 5, 1)
+        self.head = nn.Conv2d(5, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(F.relu(self.last(F.relu(self.parts(F.relu(self.first(images)))))))
+
+
+class _Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.third = nn.Linear(4, 3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.relu(self.third(torch.relu(self.second(torch.relu(self.first(inputs)))))))
+
+
+class _ConcatenatedThenFlattened(nn.Module):
+    """The tracer loses the concatenation's offsets behind the flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(1, 3, 1)
+        self.right = nn.Conv2d(1, 4, 1)
+        self.middle = nn.Linear(7 * 4, 5)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        joined = torch.cat([F.relu(self.left(images)), F.relu(self.right(images))], dim=1)
+        return self.head(torch.relu(self.middle(joined.flatten(1))))
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "names", "refused"),
+    [
+        (_Shuffling(), (1, 5, 5), ("second",), {"first": "cannot run|differ"}),
+        (_AddedToInput(), (4,), ("second",), {"first": "the compact network cannot run"}),
+        (_SideOutput(), (4,), ("second",), {"first": "an output of the network|output's shape"}),
+        (_Multiplied(), (4,), ("last",), {"first": "cannot be traced|cannot run|differ"}),
+        (
+            _InParts(),
+            (1, 5, 5),
+            ("last",),
+            {"first": "'parts' is a convolution in 2 parts", "parts": "'parts' is a convolution in 2 parts"},
+        ),
+        (_Tied(), (4,), ("third",), {"first": "shares its weights", "second": "shares its weights"}),
+        (_ConcatenatedThenFlattened(), (1, 2, 2), ("middle",), {"left": "cannot run|differ"}),
+        (nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 3), nn.Linear(3, 2)), (4,), ("1",), {"0": "single"}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_what_cannot_be_cut_rightly_is_refused_with_a_reason_of_one_line(
+    network: nn.Module, shape: tuple[int, ...], names: tuple[str, ...], refused: dict[str, str]
+) -> None:
+    grouping = find_groups(network, torch.zeros(2, *shape))
+    assert grouping.names == names
+    assert list(grouping.refused) == list(refused)
+    for name, reason in refused.items():
+        assert any(part in grouping.refused[name] for part in reason.split("|")), grouping.refused[name]
+        assert "\n" not in grouping.refused[name]
+
+
+def test_groups_that_can_be_cut_alone_but_not_together_are_not_both_accepted() -> None:
+    class _Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 6)
+            self.second = nn.Linear(6, 5)
+            self.head = nn.Linear(5, 2)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            first = torch.relu(self.first(inputs))
+            second = torch.relu(self.second(first))
+            return self.head(second) * (2.0 if first.shape[1] < 6 and second.shape[1] < 5 else 1.0)
+
+    grouping = find_groups(_Counting(), torch.zeros(2, 4))
+    assert grouping.names == ("first",)
+    assert grouping.refused["second"].startswith("together with other groups, masked and compact outputs")
+
+
+def test_network_that_the_tracer_cannot_follow_has_all_groups_refused() -> None:
+    class _Deciding(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(inputs).argmax(dim=1)
+
+    grouping = find_groups(_Deciding(nn.Linear(4, 3), nn.Linear(3, 2)), torch.zeros(2, 4))
+    assert grouping.names == ()
+    assert set(grouping.refused) == {"0", "1"}
+    assert all("does not depend on it" in reason for reason in grouping.refused.values())
+
+
+def test_groups_do_not_depend_on_the_weights() -> None:
+    network, inputs = build_case("residual")
+    silent = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in silent.parameters():
+            parameter.zero_()
+    assert find_groups(silent, torch.zeros_like(inputs)) == find_groups(network, inputs)
+
+
+def test_finding_groups_leaves_the_network_as_it_was() -> None:
+    network, inputs = build_case("depthwise")
+    network(inputs).sum().backward()
+    network.train()
+    network.bn_expand.eval()
+    network.head.requires_grad_(False)
+    before = take_snapshot(network)
+    find_groups(network, inputs)
+    assert_same(before, take_snapshot(network))
+
+
+def test_groups_are_found_without_gradients_and_on_a_frozen_network() -> None:
+    network, inputs = build_case("residual")
+    expected = find_groups(network, inputs)
+    with torch.no_grad():
+        assert find_groups(network.requires_grad_(False), inputs) == expected
+
+
+def test_nothing_leaks_from_one_network_to_the_next_in_one_process() -> None:
+    alone = {name: find_groups(*build_case(name)) for name in CASES}
+    for order in (list(CASES), list(reversed(CASES)), ["scaled", "mlp", "scaled", "lenet", "scaled"]):
+        for name in order:
+            assert find_groups(*build_case(name)) == alone[name]
+
+
+def test_finding_groups_draws_nothing_from_the_global_generator() -> None:
+    network, inputs = build_case("lenet")
+    before = torch.random.get_rng_state()
+    find_groups(network, inputs)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_warnings_of_the_tracer_do_not_reach_the_caller() -> None:
+    class _Scaling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = build_mlp()
+            self.temperature = nn.Parameter(torch.ones(()))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.layers(inputs) * self.temperature
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        grouping = find_groups(_Scaling(), torch.zeros(2, 4))
+    assert seen == []
+    assert grouping.names == ("layers.0", "layers.2")
+
+
+def test_excluded_layers_keep_their_groups_whole() -> None:
+    network, inputs = build_case("residual")
+    grouping = find_groups(network, inputs, exclude=["conv_a2"])
+    assert grouping.names == ("conv_a1", "conv_b1")
+    assert grouping.refused == {"stem": "excluded by request"}
+    with pytest.raises(ConfigurationError, match=r"no layer 'conv_a3' to exclude; did you mean 'conv_a2'\?"):
+        find_groups(network, inputs, exclude=["conv_a3"])
+
+
+def test_example_input_that_does_not_fit_is_one_clear_line() -> None:
+    with pytest.raises(ConfigurationError, match=r"inputs of shape \(2, 3, 28, 28\), got RuntimeError"):
+        find_groups(LeNet5(), torch.zeros(4, 3, 28, 28))
+
+
+def test_grouping_is_plain_data_that_pickles_and_keeps_its_fingerprint() -> None:
+    grouping = find_groups(*build_case("concatenating"))
+    restored: Grouping = pickle.loads(pickle.dumps(grouping))
+    assert restored == grouping
+    assert restored.fingerprint() == grouping.fingerprint()
+    assert len(json.dumps([[g.name, g.consumers[0].channel_of] for g in restored.groups])) > 0
+    fingerprints = {find_groups(*build_case(name)).fingerprint() for name in CASES}
+    assert len(fingerprints) == len(CASES)
+
+
+def test_unknown_group_is_answered_with_the_nearest_name() -> None:
+    grouping = find_groups(*build_case("lenet"))
+    with pytest.raises(KeyError, match="did you mean 'conv2'"):
+        grouping["conv9"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"conv9": [0]}, "no channel group 'conv9'; did you mean"),
+        ({"conv1": []}, "at least one, got \\[\\]"),
+        ({"conv1": [0, 4]}, "between 0 and 3"),
+        ({"conv1": [-1]}, "between 0 and 3"),
+        ({"conv1": [1, 1]}, "expected distinct channels"),
+    ],
+)
+def test_kept_channels_that_do_not_fit_are_one_clear_line(kept: dict[str, list[int]], message: str) -> None:
+    with pytest.raises(ArchitectureError, match=message):
+        find_groups(*build_case("lenet")).checked_kept(kept)
+
+
+def test_segmentation_network_is_cut_through_its_skip_connection() -> None:
+    grouping = find_groups(Segmenting(), torch.zeros(2, 1, 8, 8))
+    consumers = {slot.module: slot.channel_of for slot in grouping["encode1"].consumers}
+    assert consumers["classify"] == (-1,) * 5 + (0, 1, 2, 3)
