@@ -21,6 +21,7 @@ class StudySummary:
         reference_point: The fixed reference of the hypervolume, value per objective metric.
         dense_costs: Cost per metric name (macs, parameters) of the dense network.
         description: Further facts as text: network, data, loss, evaluation, versions.
+        n_channels: Channels of each group of the dense network, in forward order.
         n_trials: Total of trials to start.
         seed: The study's seed.
         resumed: Whether it goes on from an earlier run.
@@ -31,6 +32,7 @@ class StudySummary:
     objectives: tuple[Objective, ...]
     reference_point: Mapping[str, float]
     dense_costs: Mapping[str, float]
+    n_channels: Mapping[str, int]
     n_trials: int
     seed: int
     description: Mapping[str, str] = field(default_factory=dict)

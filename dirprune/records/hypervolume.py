@@ -1,0 +1,38 @@
+"""The hypervolume of a study's finished trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dirprune.pareto import hypervolume, to_losses
+from dirprune.records.record import TrialRecord
+from dirprune.study.objectives import Objective
+
+
+def compute_hypervolume(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    reference_point: Mapping[str, float],
+    dense_costs: Mapping[str, float],
+) -> float:
+    """Compute the volume between the finished trials and the study's reference point.
+
+    Args:
+        records: Trials of any state; only complete ones with all objectives count.
+        objectives: What the study trades.
+        reference_point: Worst acceptable value per objective metric.
+        dense_costs: The dense network's costs; an objective named here is measured in fractions of it, so that the
+            volume compares between networks. Other metrics count as they are.
+
+    Returns:
+        The volume, >= 0; 0 while no trial is strictly better than the reference point in every objective.
+    """
+    metrics = [objective.metric for objective in objectives]
+    scale = np.array([float(dense_costs.get(metric, 1.0)) for metric in metrics])
+    points = [record.objectives(metrics) for record in records if record.state == "COMPLETE"]
+    values = np.array([point for point in points if point is not None], dtype=float).reshape(-1, len(metrics))
+    directions = [objective.direction for objective in objectives]
+    reference = np.array([[reference_point[metric] for metric in metrics]], dtype=float)
+    return hypervolume(to_losses(values / scale, directions), to_losses(reference / scale, directions)[0])

@@ -1,0 +1,201 @@
+"""The dense network that every trial starts from: given weights, or trained once and kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dirprune.data import DataRoles
+from dirprune.errors import ConfigurationError, WeightsError
+from dirprune.identity import digest, identify
+from dirprune.networks.weights import load_weights_, read_metadata, save_weights
+from dirprune.study.spec import StudySpec
+from dirprune.training import TrainingReport, TrainingState, evaluate, train_
+
+TRAINED_FROM = "validation_from"
+DATA_SEED = "data_seed"
+DATA = "data"
+NETWORK = "network"
+OPTIONS = "options"
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """How the data are cut, and why.
+
+    Attributes:
+        validation_from: "train:F" or "test:F".
+        seed: Seed of the cut.
+        reason: One line for the user.
+    """
+
+    validation_from: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The dense network with what is known of it.
+
+    Attributes:
+        state: Its state dict, on the CPU.
+        metrics: Its val_* and test_* metrics.
+        digest: Hash of the weights.
+        origin: The file that holds them.
+    """
+
+    state: dict[str, Tensor]
+    metrics: dict[str, float]
+    digest: str
+    origin: Path
+
+
+def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
+    """Choose where validation comes from: never from examples that the weights have learnt.
+
+    Weights that dirprune trained carry the cut of their training and get the same one. Others are taken to have seen the
+    whole training set, so that validation comes from the held-out set.
+
+    Args:
+        spec: The study; its `validation_from`, where given, is followed.
+        weights: The file of the dense network's weights; None when it is trained here.
+    """
+    if weights is None:
+        return DataChoice(
+            spec.validation_from or "train:0.1", spec.seed, "carved from the training set, unseen by training"
+        )
+    metadata = read_metadata(weights)
+    if TRAINED_FROM in metadata and not spec.validation_from:
+        where = metadata[TRAINED_FROM]
+        return DataChoice(
+            where, int(metadata.get(DATA_SEED, 0)), f"{weights.name} was trained by dirprune on this cut"
+        )
+    if spec.validation_from.startswith("train") and metadata.get(TRAINED_FROM) != spec.validation_from:
+        reason = f"WARNING: {weights.name} has probably learnt these images, so validation measures memory; try test:0.5"
+        return DataChoice(spec.validation_from, spec.seed, reason)
+    if spec.validation_from:
+        return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), "as asked for")
+    reason = f"{weights.name} has probably learnt the whole training set; validation and test are halves of the held-out set"
+    return DataChoice("test:0.5", spec.seed, reason)
+
+
+def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: DataChoice) -> dict[str, str]:
+    """Return what a weights file says of its training: network, data and the cut of the data.
+
+    Args:
+        network: The network's identity with its options, as plain data.
+        roles: The data trained on.
+        choice: How they were cut.
+    """
+    return {
+        NETWORK: str(network.get("name", "")),
+        OPTIONS: json.dumps(network.get("options", {}), sort_keys=True),
+        DATA: roles.name,
+        TRAINED_FROM: choice.validation_from,
+        DATA_SEED: str(choice.seed),
+    }
+
+
+def obtain_dense(
+    spec: StudySpec,
+    roles: DataRoles,
+    choice: DataChoice,
+    output: Path,
+    weights: Path | None = None,
+    listen: Callable[[TrainingReport, int], None] | None = None,
+) -> Dense:
+    """Load the dense network's weights, or train it, once for all studies in the output folder.
+
+    Args:
+        spec: The study.
+        roles: The data.
+        choice: How the data were cut.
+        output: Trained weights are kept in `<output>/dense`; an interrupted training goes on there.
+        weights: Given weights; None trains.
+        listen: Called with each report of the training and its total of training images.
+
+    Raises:
+        WeightsError: If the weights cannot be read safely or are those of another network.
+        ConfigurationError: If an objective's metric is not among those of the evaluation.
+    """
+    network = spec.create_network()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if weights is None:
+        weights = _train(network, spec, roles, choice, output, device, listen)
+    load_weights_(network, weights)
+    network.to(device)
+    metrics = evaluate(network, roles.validation, roles, spec.task(), device, prefix="val_")
+    metrics |= evaluate(network, roles.test, roles, spec.task(), device, prefix="test_")
+    for objective in spec.objectives:
+        if objective.metric.startswith("val_") and not math.isfinite(metrics.get(objective.metric, math.nan)):
+            known = ", ".join(sorted(name for name in metrics if name.startswith("val_")))
+            got = metrics.get(objective.metric, "nothing")
+            raise ConfigurationError(
+                f"objective {objective.metric} needs a finite value of the dense network, got {got}; evaluation gives {known}"
+            )
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
+        raise WeightsError(
+            f"expected finite weights, got NaN or infinity in {weights}; train the network again"
+        )
+    parts = [part for name, tensor in state.items() for part in (name, tensor.contiguous().numpy())]
+    return Dense(state, metrics, digest(*parts), weights)
+
+
+def _train(
+    network: nn.Module,
+    spec: StudySpec,
+    roles: DataRoles,
+    choice: DataChoice,
+    output: Path,
+    device: str,
+    listen: Callable[[TrainingReport, int], None] | None,
+) -> Path:
+    """Train the network unless the same training is kept already; return the file of its weights."""
+    recipe = replace(spec.dense, images=spec.images(spec.dense_epochs, roles))
+    identity = {**identify(spec.network), "options": dict(spec.network_options)}
+    task = spec.task()
+    key = digest(identity, task.loss_identity, asdict(recipe), roles.fingerprint(), spec.seed)[:12]
+    path = output / "dense" / f"{identity['name'].rpartition('.')[2]}-{roles.name}-{key}.safetensors"
+    if path.exists():
+        return path
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(spec.seed)
+        network.load_state_dict(spec.create_network().state_dict())
+    checkpoint = path.with_suffix(".state.pt")
+    state = TrainingState.load(checkpoint) if checkpoint.exists() else None
+    for report in train_(network, roles, task, recipe, seed=spec.seed, device=device, state=state):
+        report.capture().save(checkpoint)
+        if listen is not None:
+            listen(report, recipe.images)
+    save_weights(network, path, describe_origin(identity, roles, choice))
+    checkpoint.unlink(missing_ok=True)
+    return path
+
+
+def compare_roles(metrics: Mapping[str, float], n_validation: int, n_test: int) -> str | None:
+    """Return a warning when validation and test accuracy differ by more than three standard errors.
+
+    Args:
+        metrics: Of the dense network, with val_accuracy and test_accuracy; others are not compared.
+        n_validation: Examples in the validation role.
+        n_test: Examples in the test role.
+    """
+    if "val_accuracy" not in metrics or "test_accuracy" not in metrics:
+        return None
+    validation, test = metrics["val_accuracy"], metrics["test_accuracy"]
+    pooled = (validation * n_validation + test * n_test) / (n_validation + n_test)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / n_validation + 1 / n_test))
+    if abs(validation - test) <= 3 * error:
+        return None
+    return (
+        f"WARNING: the dense network has {validation:.4f} on validation and {test:.4f} on test, more than three standard "
+        f"errors ({3 * error:.4f}) apart; validation may measure memory: see --validation-from"
+    )

@@ -1,0 +1,186 @@
+"""The choices of a trial: kept channels per group, importance method with its options, fine-tuning hyperparameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from dirprune.architecture import Architecture
+from dirprune.errors import ConfigurationError, suggest
+from dirprune.groups import Grouping
+from dirprune.importance import create
+from dirprune.training import Recipe
+
+DEFAULT_METHODS: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "magnitude": {"norm": ("l1", "l2")},
+    "taylor": {},
+    "fisher": {},
+    "dirichlet": {"estimator": ("point", "integral")},
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """A real hyperparameter between `low` and `high`, drawn on a logarithmic scale when `log` is set."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A hyperparameter that takes one of `values` (strings, numbers or booleans)."""
+
+    values: tuple[Any, ...]
+
+
+class Suggests(Protocol):
+    """What the space asks of a sampler's trial; Optuna's `Trial` is one."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The choices of one trial, and where they came from.
+
+    Attributes:
+        number: The trial's number in its study, from 0.
+        source: "dense", "uniform" or "sampler".
+        architecture: Kept channels per group.
+        method: Name of the importance method; it ranks the channels of each group.
+        method_options: Options of the method.
+        fine_tuning: Fields of `Recipe` that this trial sets; "epochs" is not one of them.
+    """
+
+    number: int
+    source: str
+    architecture: Architecture
+    method: str
+    method_options: Mapping[str, Any]
+    fine_tuning: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as plain data."""
+        return {
+            "number": self.number,
+            "source": self.source,
+            "architecture": dict(self.architecture),
+            "method": self.method,
+            "method_options": dict(self.method_options),
+            "fine_tuning": dict(self.fine_tuning),
+        }
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> Configuration:
+        """Rebuild a configuration from `to_json`."""
+        return cls(**{**payload, "architecture": Architecture(payload["architecture"])})
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a study may choose.
+
+    Attributes:
+        min_keep_ratio: Smallest kept / original channels of a group, in (0, 1]; at least one channel stays.
+        methods: Importance methods by name, each with the values that its options may take.
+        fine_tuning: Hyperparameters by the name of a `Recipe` field.
+        uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
+    """
+
+    min_keep_ratio: float = 0.1
+    methods: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=lambda: DEFAULT_METHODS)
+    fine_tuning: Mapping[str, Range | Choice] = field(default_factory=dict)
+    uniform_keep_ratios: tuple[float, ...] = (0.75, 0.5, 0.3)
+
+    def __post_init__(self) -> None:
+        for ratio in (self.min_keep_ratio, *self.uniform_keep_ratios):
+            if not 0 < ratio <= 1:
+                raise ConfigurationError(f"keep ratio must be in (0, 1], got {ratio}; 50% is 0.5")
+        if not self.methods:
+            raise ConfigurationError(
+                "a search space needs at least one importance method, got none; try magnitude"
+            )
+        for method, options in self.methods.items():
+            for option, values in options.items():
+                for value in values:
+                    create(method, {option: value})
+            create(method, {})
+        known = {entry.name for entry in fields(Recipe)} - {"images"}
+        for name in self.fine_tuning:
+            if name not in known:
+                raise ConfigurationError(f"unknown fine-tuning hyperparameter {name!r}{suggest(name, known)}")
+
+    def restricted(self, methods: Sequence[str]) -> SearchSpace:
+        """Return the space with only these methods (with the options that it has for them)."""
+        options = {name: self.methods.get(name, DEFAULT_METHODS.get(name, {})) for name in methods}
+        return SearchSpace(self.min_keep_ratio, options, self.fine_tuning, self.uniform_keep_ratios)
+
+    def lowest(self, n_channels: int) -> int:
+        """Return the smallest number of channels that a group of `n_channels` may keep."""
+        return max(1, math.ceil(self.min_keep_ratio * n_channels - 1e-9))
+
+    def first_trials(self, grouping: Grouping) -> list[tuple[str, dict[str, Any]]]:
+        """Return the trials that every study starts with: the dense network, then uniform keep ratios.
+
+        Returns:
+            (source, fixed parameters) pairs; the sampler draws the parameters that are not fixed.
+        """
+        sizes = {group.name: group.n_channels for group in grouping.groups}
+        trials = [("dense", {_kept(name): size for name, size in sizes.items()})]
+        for ratio in self.uniform_keep_ratios:
+            kept = Architecture.uniform(grouping, ratio)
+            trials.append(
+                ("uniform", {_kept(n): max(kept[n], self.lowest(size)) for n, size in sizes.items()})
+            )
+        return trials
+
+    def suggest(self, trial: Suggests, grouping: Grouping, number: int, source: str) -> Configuration:
+        """Draw one configuration.
+
+        Args:
+            trial: The sampler's trial.
+            grouping: The network's channel groups.
+            number: The trial's number.
+            source: Where a trial with fixed parameters came from; "sampler" otherwise.
+        """
+        kept = {
+            group.name: trial.suggest_int(_kept(group.name), self.lowest(group.n_channels), group.n_channels)
+            for group in grouping.groups
+        }
+        method = trial.suggest_categorical("method", sorted(self.methods))
+        options = {
+            name: trial.suggest_categorical(f"{method}.{name}", list(values))
+            for name, values in self.methods[method].items()
+        }
+        fine_tuning = {name: _draw(trial, f"fine_tuning.{name}", c) for name, c in self.fine_tuning.items()}
+        return Configuration(number, source, Architecture(kept), method, options, fine_tuning)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the space as plain data; two spaces are the same when their descriptions are."""
+        return {
+            "min_keep_ratio": self.min_keep_ratio,
+            "methods": {
+                m: {o: list(v) for o, v in sorted(opts.items())} for m, opts in sorted(self.methods.items())
+            },
+            "fine_tuning": {
+                name: [c.low, c.high, c.log] if isinstance(c, Range) else list(c.values)
+                for name, c in sorted(self.fine_tuning.items())
+            },
+            "uniform_keep_ratios": list(self.uniform_keep_ratios),
+        }
+
+
+def _kept(group: str) -> str:
+    return f"kept/{group}"
+
+
+def _draw(trial: Suggests, name: str, choice: Range | Choice) -> Any:
+    if isinstance(choice, Range):
+        return trial.suggest_float(name, choice.low, choice.high, log=choice.log)
+    return trial.suggest_categorical(name, list(choice.values))

@@ -1,0 +1,193 @@
+"""A study in one declaration: what is pruned, on which data, judged how, and where the search may go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dirprune.data import DataRoles, load_data
+from dirprune.errors import ConfigurationError, suggest
+from dirprune.identity import identify
+from dirprune.networks import create_network
+from dirprune.study.objectives import Direction, Objective
+from dirprune.study.space import SearchSpace
+from dirprune.tasks import Task, make_task
+from dirprune.training import Recipe
+
+COST_METRICS = ("macs", "parameters")
+DEFAULT_OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("macs", "minimize"))
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """Declare a study.
+
+    Attributes:
+        name: The study's name and its folder below the output folder.
+        network: A network of `dirprune.networks` by name, or a function that returns an `nn.Module`.
+        data: A data set of `dirprune.data` by name, or a function `(root, ...) -> DataRoles`.
+        network_options: Arguments of a network given by name, such as `widths`.
+        embedded_data: The data set to use where no folder is given; empty: `data` itself.
+        loss: "cross_entropy", "mse" or `(outputs, targets) -> Tensor`, per example or their mean.
+        evaluation: "accuracy", "mse" or `(outputs, targets) -> {metric: value}` over a whole split.
+        objectives: What is traded: metrics of the evaluation as `val_<metric>`, or "macs", "parameters".
+        reference_point: Worst acceptable value of each objective, the corner of the hypervolume. By default
+            the dense network's cost and chance accuracy; other metrics need a value here.
+        limits: Largest "macs" or "parameters" of a trial that may start.
+        space: What a trial may choose.
+        trials: Trials to start in all.
+        epochs: Fine-tuning of a trial, in passes over the training role (fractions are fine).
+        rungs: Epochs after which a trial may be stopped; 0 is right after pruning.
+        reduction_factor: At a rung one trial in this many goes on.
+        dense: How the dense network is trained where no weights are given; its `images` are set by `dense_epochs`.
+        dense_epochs: Passes over the training role for the dense network.
+        fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
+        validation_from: "train:F" or "test:F"; empty: by where the weights come from.
+        train_images: Training images to use; None: all.
+        seed: The study's seed; a trial's randomness follows from it and the trial's number.
+    """
+
+    name: str
+    network: str | Callable[[], nn.Module]
+    data: str | Callable[..., DataRoles]
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    embedded_data: str = ""
+    loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
+    evaluation: str | Callable[[Tensor, Tensor], Mapping[str, float]] = "accuracy"
+    objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
+    reference_point: Mapping[str, float] | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    space: SearchSpace = field(default_factory=SearchSpace)
+    trials: int = 40
+    epochs: float = 5.0
+    rungs: tuple[float, ...] = (0.0, 1.0)
+    reduction_factor: float = 2.0
+    dense: Recipe = field(default_factory=lambda: Recipe(images=0))
+    dense_epochs: float = 20.0
+    fine_tuning: Recipe = field(default_factory=lambda: Recipe(images=0))
+    validation_from: str = ""
+    train_images: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
+            raise ConfigurationError(
+                f"study name must be one plain folder name, got {self.name!r}; try 'lenet'"
+            )
+        if self.trials < 1:
+            raise ConfigurationError(f"trials must be at least 1, got {self.trials}; try --trials 40")
+        if not (self.epochs > 0 and math.isfinite(self.epochs)):
+            raise ConfigurationError(
+                f"epochs must be above 0, got {self.epochs}; fractions such as 0.5 are fine"
+            )
+        if list(self.rungs) != sorted(set(self.rungs)) or (self.rungs and self.rungs[0] < 0):
+            raise ConfigurationError(
+                f"rungs must be increasing epochs from 0, got {self.rungs}; try (0, 1, 3)"
+            )
+        self._check_objectives()
+
+    def _check_objectives(self) -> None:
+        if not self.objectives:
+            raise ConfigurationError(
+                "a study needs at least one objective, got none; try val_accuracy:maximize"
+            )
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) < len(metrics):
+            raise ConfigurationError(f"each objective may be given once, got {', '.join(metrics)}")
+        for metric in metrics:
+            if not metric.startswith("val_") and metric not in COST_METRICS:
+                raise ConfigurationError(
+                    f"unknown objective {metric!r}{suggest(metric, [*COST_METRICS, 'val_accuracy'])}"
+                )
+        for metric, value in (self.reference_point or {}).items():
+            if metric not in metrics:
+                raise ConfigurationError(
+                    f"reference point names {metric!r}, no objective{suggest(metric, metrics)}"
+                )
+            if metric.endswith("accuracy") and not 0 <= value <= 1:
+                raise ConfigurationError(
+                    f"accuracy is a fraction in [0, 1], got {metric}={value:g}; {value:g}% is {value / 100:g}"
+                )
+        for metric in self.limits:
+            if metric not in COST_METRICS:
+                raise ConfigurationError(
+                    f"limits know costs only, got {metric!r}{suggest(metric, COST_METRICS)}"
+                )
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The direction of each objective, in order."""
+        return tuple(objective.direction for objective in self.objectives)
+
+    def task(self) -> Task:
+        """Return loss and evaluation as one task."""
+        return make_task(self.loss, self.evaluation)
+
+    def create_network(self) -> nn.Module:
+        """Build the dense network, with fresh weights."""
+        return create_network(self.network, self.network_options)
+
+    def load_data(self, root: Path | None, validation_from: str, seed: int) -> DataRoles:
+        """Load the four roles; without a folder the embedded data set stands in where the spec names one.
+
+        Args:
+            root: Folder of the data set.
+            validation_from: "train:F" or "test:F".
+            seed: Seed of the cut; that of the study unless the weights were trained on another cut.
+        """
+        data = self.embedded_data if root is None and self.embedded_data else self.data
+        return load_data(
+            data, root, validation_from=validation_from, train_limit=self.train_images, seed=seed
+        )
+
+    def images(self, epochs: float, roles: DataRoles) -> int:
+        """Return the resource of so many epochs, in training images."""
+        return round(epochs * len(roles.train))
+
+    def resolve_reference(self, roles: DataRoles, dense_costs: Mapping[str, float]) -> dict[str, float]:
+        """Return the hypervolume's reference value of every objective.
+
+        Raises:
+            ConfigurationError: If an objective has neither a given nor a default value.
+        """
+        given = self.reference_point or {}
+        resolved: dict[str, float] = {}
+        for objective in self.objectives:
+            metric = objective.metric
+            if metric in given:
+                resolved[metric] = float(given[metric])
+            elif metric in dense_costs:
+                resolved[metric] = float(dense_costs[metric])
+            elif metric == "val_accuracy" and roles.n_classes:
+                resolved[metric] = 1.0 / roles.n_classes
+            else:
+                raise ConfigurationError(
+                    f"objective {metric} has no default reference value; give its worst acceptable value, "
+                    f"for example reference_point={{'{metric}': 1.0}}"
+                )
+        return resolved
+
+    def changed(self, **changes: Any) -> StudySpec:
+        """Return a copy with some fields replaced; None leaves a field as it is."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def describe(self) -> dict[str, Any]:
+        """Return what must be the same for a study to be continued, as plain data."""
+        return {
+            "network": {**identify(self.network), "options": dict(self.network_options)},
+            "data": identify(self.data),
+            "loss": identify(self.loss),
+            "evaluation": identify(self.evaluation),
+            "objectives": [[o.metric, o.direction] for o in self.objectives],
+            "limits": dict(self.limits),
+            "space": self.space.describe(),
+            "epochs": self.epochs,
+            "rungs": list(self.rungs),
+            "reduction_factor": self.reduction_factor,
+            "seed": self.seed,
+        }

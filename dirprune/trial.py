@@ -1,0 +1,244 @@
+"""One trial from its configuration to a finished model, as a generator of reports; knows nothing of Ray."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel
+from dirprune.data import DataRoles
+from dirprune.errors import ConfigurationError, TrainingDiverged
+from dirprune.files import read_json, write_json
+from dirprune.groups import find_groups
+from dirprune.identity import identify
+from dirprune.importance import ScoreCache
+from dirprune.pruning import prune
+from dirprune.records.events import EventLog, read_events, replay
+from dirprune.records.folder import StudyFolder
+from dirprune.records.models import save_model
+from dirprune.study.space import Configuration
+from dirprune.study.spec import StudySpec
+from dirprune.surgery import compact
+from dirprune.training import TrainingState, evaluate, train_
+
+KEPT_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """What all trials of a study share; it travels once to each worker.
+
+    Attributes:
+        spec: The study.
+        roles: The data in its four roles.
+        dense_state: State dict of the dense network.
+        folder: The study's folder.
+        scores: Folder of the score cache, shared by studies.
+        threads: CPU threads of one trial.
+    """
+
+    spec: StudySpec
+    roles: DataRoles
+    dense_state: Mapping[str, Tensor]
+    folder: Path
+    scores: Path
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """What a trial says at a resource.
+
+    Attributes:
+        images: Training images seen since pruning.
+        metrics: Validation metrics and costs; a final report has the test metrics as well.
+        is_final: Whether the trial has run to its full resource and its model is stored.
+    """
+
+    images: int
+    metrics: dict[str, float]
+    is_final: bool = False
+
+
+class Workbench:
+    """The study's dense network, groups, data and cache, made once per worker and used by every trial on it."""
+
+    def __init__(self, context: TrialContext) -> None:
+        self.spec = context.spec
+        self.folder = StudyFolder(context.folder)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.roles = context.roles.to(self.device)
+        self.task = self.spec.task()
+        self.example_input = context.roles.example_input()
+        network = self.spec.create_network()
+        network.load_state_dict(dict(context.dense_state))
+        self.grouping = find_groups(network.eval(), self.example_input)
+        self.costs = CostModel(network, self.grouping, self.example_input)
+        self.network: nn.Module = network.to(self.device)
+        self.cache = ScoreCache(context.scores)
+        self.rungs = [self.spec.images(epochs, context.roles) for epochs in self.spec.rungs]
+
+
+def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialReport]:
+    """Prune, fine-tune and judge one configuration, continuing from its checkpoint where there is one.
+
+    The trial's events go to its file; a checkpoint is written at every report and removed by whoever settles the
+    trial. A continued trial first repeats the report of its checkpoint, because nobody may have heard it.
+
+    Args:
+        bench: The worker's shared parts.
+        configuration: The trial's choices.
+
+    Yields:
+        A report right after pruning, at each epoch's end, at each rung, and a final one.
+
+    Raises:
+        TrainingDiverged: If an objective is not finite.
+        ConfigurationError: If an objective is not among the metrics.
+    """
+    attempt = _Attempt(bench, configuration)
+    try:
+        yield from attempt.run()
+    except Exception as error:
+        attempt.log.append("failed", reason=_one_line(error))
+        raise
+
+
+class _Attempt:
+    """One attempt at a trial: a trial whose worker is lost gets another."""
+
+    def __init__(self, bench: Workbench, configuration: Configuration) -> None:
+        self.bench = bench
+        self.configuration = configuration
+        number = configuration.number
+        self.log = EventLog(bench.folder.events(number), uuid.uuid4().hex)
+        checkpoints = bench.folder.checkpoint_dir(number)
+        self.kept_path = checkpoints / "kept.json"
+        self.state_path = checkpoints / "state.pt"
+        self.costs = bench.costs.costs(configuration.architecture)
+        seeds = np.random.SeedSequence([bench.spec.seed, number])
+        self.seed = int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def run(self) -> Iterator[TrialReport]:
+        bench, spec = self.bench, self.bench.spec
+        state = TrainingState.load(self.state_path) if self.state_path.exists() else None
+        self.log.append("started", resumed_from=None if state is None else state.images)
+        network, kept = self._prune() if state is None else self._recut()
+        epochs = 0.0 if self.configuration.source == "dense" else spec.epochs
+        recipe = replace(
+            spec.fine_tuning, images=spec.images(epochs, bench.roles), **self.configuration.fine_tuning
+        )
+        teacher = bench.network if recipe.distillation > 0 else None
+        if state is not None:
+            yield TrialReport(state.images, self._judge(state.metrics))
+            if state.is_last:
+                network.load_state_dict(state.model)
+        last = state
+        if state is None or not state.is_last:
+            stops = sorted({0, *bench.rungs})
+            reports = train_(
+                network,
+                bench.roles,
+                bench.task,
+                recipe,
+                seed=self.seed,
+                device=bench.device,
+                teacher=teacher,
+                state=state,
+                stops=stops,
+            )
+            for report in reports:
+                metrics = self._judge(report.metrics)
+                self.log.append("report", images=report.images, metrics=metrics)
+                last = report.capture()
+                if self._is_newest():
+                    last.save(self.state_path)
+                if not report.is_last:
+                    yield TrialReport(report.images, metrics)
+        assert last is not None
+        yield self._finish(network, kept, last)
+
+    def _prune(self) -> tuple[nn.Module, dict[str, list[int]]]:
+        bench, configuration = self.bench, self.configuration
+        if _is_whole(configuration.architecture, bench.grouping.n_channels):
+            network = compact(bench.network, bench.grouping, {}, bench.example_input)
+            kept = {name: list(range(size)) for name, size in bench.grouping.n_channels.items()}
+        else:
+            pruned = prune(
+                bench.network,
+                bench.roles,
+                bench.task,
+                architecture=configuration.architecture,
+                method=configuration.method,
+                options=dict(configuration.method_options),
+                seed=bench.spec.seed,
+                cache=bench.cache,
+                device=bench.device,
+                grouping=bench.grouping,
+            )
+            network, kept = pruned.network, pruned.kept
+            self.log.append(
+                "scored", method=configuration.method, cached=pruned.was_cached, seconds=pruned.scoring_time_s
+            )
+        self.kept_path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.kept_path, {"kept": kept}, schema=KEPT_SCHEMA)
+        self.log.append("pruned", **self.costs.as_dict(), kept=kept)
+        return network, kept
+
+    def _recut(self) -> tuple[nn.Module, dict[str, list[int]]]:
+        kept = read_json(self.kept_path, schema=KEPT_SCHEMA)["kept"]
+        bench = self.bench
+        return compact(bench.network, bench.grouping, kept, bench.example_input).to(bench.device), kept
+
+    def _judge(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Add the costs and check that every objective is there and finite."""
+        judged = {**metrics, **self.costs.as_dict()}
+        for objective in self.bench.spec.objectives:
+            if objective.metric not in judged:
+                raise ConfigurationError(
+                    f"objective {objective.metric} is not among the reported metrics: {', '.join(sorted(judged))}"
+                )
+            if not math.isfinite(judged[objective.metric]):
+                raise TrainingDiverged(
+                    f"objective {objective.metric} is {judged[objective.metric]}, not a finite number"
+                )
+        return judged
+
+    def _finish(
+        self, network: nn.Module, kept: Mapping[str, Sequence[int]], last: TrainingState
+    ) -> TrialReport:
+        bench, number = self.bench, self.configuration.number
+        tested = evaluate(network, bench.roles.test, bench.roles, bench.task, bench.device, prefix="test_")
+        metrics = {**self._judge(last.metrics), **tested}
+        save_model(
+            bench.folder.model_dir(number),
+            network,
+            architecture=self.configuration.architecture,
+            kept=kept,
+            base={**identify(bench.spec.network), "options": dict(bench.spec.network_options)},
+            input_shape=bench.roles.input_shape,
+            metrics=metrics,
+        )
+        self.log.append("finished", metrics=metrics)
+        return TrialReport(last.images, metrics, is_final=True)
+
+    def _is_newest(self) -> bool:
+        """Whether no later attempt has started: a lost worker that still runs must not overwrite its successor."""
+        return replay(read_events(self.log.path)).attempt == self.log.attempt
+
+
+def _is_whole(architecture: Architecture, n_channels: Mapping[str, int]) -> bool:
+    return all(architecture[name] == size for name, size in n_channels.items())
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,140 @@
+"""Connecting to Ray: a local one that only this user on this machine can reach, or a running cluster."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dirprune.errors import ConfigurationError
+
+LOCAL = "local"
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a study may use.
+
+    Attributes:
+        address: "local", "auto" or a Ray address.
+        cpus_per_trial: CPU cores of one trial; fractions let trials share a core.
+        gpus_per_trial: GPUs of one trial; None: one where the cluster has any, else none.
+        max_concurrent: Trials at once; None: as many as fit.
+    """
+
+    address: str = LOCAL
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.cpus_per_trial > 0:
+            raise ConfigurationError(f"CPUs per trial must be above 0, got {self.cpus_per_trial:g}; try 1")
+        if self.gpus_per_trial is not None and not self.gpus_per_trial >= 0:
+            raise ConfigurationError(f"GPUs per trial must be 0 or more, got {self.gpus_per_trial:g}; try 1")
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise ConfigurationError(
+                f"trials at once must be at least 1, got {self.max_concurrent}; leave it out"
+            )
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials fit.
+
+    Attributes:
+        n_trials: Trials at once.
+        cpus: CPU cores of each.
+        gpus: GPUs of each.
+    """
+
+    n_trials: int
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connect(resources: Resources) -> Iterator[Slots]:
+    """Connect to Ray, and disconnect (ending a local one) at the end.
+
+    A local Ray listens on localhost only and asks for a token that only this process and its workers know.
+
+    Raises:
+        ConfigurationError: If the cluster cannot be reached, or has too little for one trial.
+    """
+    is_local = resources.address == LOCAL
+    for name, value in {**_QUIET, **(_make_private() if is_local else {})}.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        if is_local:
+            ray.init(
+                address=LOCAL,
+                num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                _node_ip_address="127.0.0.1",
+            )
+        else:
+            ray.init(address=resources.address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigurationError(
+            f"expected a Ray cluster at {resources.address!r}, could not connect ({reason}); "
+            "try --ray-address local"
+        ) from error
+    try:
+        yield _fit(resources, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _make_private() -> dict[str, str]:
+    """Return the environment of a Ray that listens on localhost only and asks for a token.
+
+    Ray binds every port to all interfaces unless told that it is no cluster, and looks for that while it is imported:
+    where that has happened already, the constant is set as well.
+    """
+    constants = sys.modules.get("ray._private.ray_constants")
+    if constants is not None:
+        constants.ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+def _fit(resources: Resources, available: dict[str, float]) -> Slots:
+    """Return how many trials fit into what the cluster has."""
+    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+    per_trial = resources.gpus_per_trial
+    if per_trial is None:
+        per_trial = 1.0 if gpus >= 1 else 0.0
+    if resources.cpus_per_trial > cpus or per_trial > gpus:
+        raise ConfigurationError(
+            f"one trial needs {resources.cpus_per_trial:g} CPUs and {per_trial:g} GPUs, the cluster has {cpus:g} and "
+            f"{gpus:g}; ask for less with --cpus-per-trial or --gpus-per-trial"
+        )
+    n_trials = math.floor(cpus / resources.cpus_per_trial + 1e-9)
+    if per_trial > 0:
+        n_trials = min(n_trials, math.floor(gpus / per_trial + 1e-9))
+    return Slots(min(n_trials, resources.max_concurrent or n_trials), resources.cpus_per_trial, per_trial)

@@ -1,0 +1,245 @@
+"""The accounts of a study: every trial is asked for, reported and told exactly once. Knows Optuna, but not Ray."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dirprune.cost import CostModel
+from dirprune.groups import Grouping
+from dirprune.halving import StoppingHalving
+from dirprune.pareto import to_losses
+from dirprune.records.folder import StudyFolder
+from dirprune.records.front import mark_front
+from dirprune.records.hypervolume import compute_hypervolume
+from dirprune.records.record import TrialRecord
+from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.study.space import Configuration
+from dirprune.study.spec import StudySpec
+from dirprune.tuning import storage
+
+MAX_INFEASIBLE_IN_A_ROW = 1000
+MAX_FAILURES_IN_A_ROW = 10
+
+
+class Ledger:
+    """Keep the accounts of one study for its one driver.
+
+    Contract: the driver's thread alone calls it. A configuration that `next_configuration` returned is owned by the
+    caller until it is given back through exactly one of `completed`, `stopped` or `failed`; what is never given back
+    stays RUNNING in the storage and is handed out again, under the same number, by the next driver.
+
+    Args:
+        spec: The study.
+        grouping: The network's channel groups.
+        costs: Costs of any architecture.
+        folder: Where the study's files lie.
+        study: The study in Optuna's storage.
+        summary: What observers are told of the study.
+        rungs: Resources at which trials may be stopped, in training images.
+        observers: Who is told of every change.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        grouping: Grouping,
+        costs: CostModel,
+        folder: StudyFolder,
+        study: optuna.Study,
+        summary: StudySummary,
+        rungs: Sequence[int],
+        observers: Sequence[StudyObserver] = (),
+    ) -> None:
+        self.spec, self.grouping, self.costs, self.folder, self.study = spec, grouping, costs, folder, study
+        self.summary, self.observers = summary, observers
+        self.rungs = tuple(rungs)
+        self.halving = StoppingHalving(self.rungs, spec.reduction_factor)
+        self.metrics = [objective.metric for objective in spec.objectives]
+        self.end_reason = ""
+        self._failures_in_a_row = 0
+        self._open: dict[int, optuna.trial.Trial] = {}
+        self._records: dict[int, TrialRecord] = {}
+        for source, params in spec.space.first_trials(grouping):
+            study.enqueue_trial(params, user_attrs={storage.SOURCE: source}, skip_if_exists=True)
+        known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+        started = [trial for trial in known if not storage.is_infeasible(trial)]
+        self._n_started = len(started)
+        self._again = [trial for trial in started if trial.state == TrialState.RUNNING]
+        for trial in started:
+            self._records[trial.number] = storage.make_trial_record(folder, trial)
+            self._replay_rungs(trial)
+
+    def _replay_rungs(self, trial: FrozenTrial) -> None:
+        """Let the rungs know what an earlier driver heard."""
+        for rung in self.rungs:
+            losses = trial.user_attrs.get(f"{storage.RUNG}{rung}")
+            if losses is not None:
+                self.halving.report(trial.number, rung, losses)
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Every started trial by number, with the front marked."""
+        records = [self._records[number] for number in sorted(self._records)]
+        return mark_front(records, self.spec.objectives)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is a trial to continue or to start."""
+        return bool(self._again) or self._n_started < self.spec.trials
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of started trials by state, by Optuna's names."""
+        return dict(Counter(record.state for record in self._records.values()))
+
+    @property
+    def hypervolume(self) -> float:
+        """The hypervolume of the finished trials; costs count as fractions of the dense network's."""
+        summary = self.summary
+        return compute_hypervolume(
+            list(self._records.values()), self.spec.objectives, summary.reference_point, summary.dense_costs
+        )
+
+    def start(self) -> None:
+        """Tell the observers what the study is and which trials it has."""
+        for observer in self.observers:
+            observer.study_started(self.summary)
+        for number in sorted(self._records):
+            self._tell_observers(number)
+        if self._records:
+            self._tell_front()
+
+    def next_configuration(self) -> Configuration | None:
+        """Hand out the next trial: first those that an earlier driver left RUNNING, then new ones.
+
+        Returns:
+            None when the study has started all its trials or was ended.
+        """
+        if self._again:
+            return self._hand_out(storage.continue_trial(self.study, self._again.pop(0)))
+        if self.end_reason or self._n_started >= self.spec.trials:
+            return None
+        for _ in range(MAX_INFEASIBLE_IN_A_ROW):
+            configuration = self._hand_out(self.study.ask())
+            if configuration is not None:
+                self._n_started += 1
+                return configuration
+        self.end_reason = (
+            f"{MAX_INFEASIBLE_IN_A_ROW} architectures in a row were above the limits {dict(self.spec.limits)}"
+        )
+        return None
+
+    def _hand_out(self, trial: optuna.trial.Trial) -> Configuration | None:
+        """Fix a trial's configuration in the storage; None if a limit forbids it."""
+        attributes = trial.user_attrs
+        if storage.CONFIGURATION in attributes:
+            configuration = Configuration.from_json(attributes[storage.CONFIGURATION])
+        else:
+            source = attributes.get(storage.SOURCE, "sampler")
+            configuration = self.spec.space.suggest(trial, self.grouping, trial.number, source)
+            costs = self.costs.costs(configuration.architecture).as_dict()
+            excess = {metric: costs[metric] - limit for metric, limit in self.spec.limits.items()}
+            for metric, value in excess.items():
+                trial.set_constraint(metric, value)
+            trial.set_user_attr(storage.COSTS, costs)
+            trial.set_user_attr(storage.CONFIGURATION, configuration.to_json())
+            if any(value > 0 for value in excess.values()) and source != "dense":
+                trial.set_user_attr(storage.INFEASIBLE, True)
+                self.study.tell(trial, state=TrialState.PRUNED)
+                return None
+            trial.set_user_attr(storage.ADOPTABLE, True)
+        self._open[configuration.number] = trial
+        self._refresh(configuration.number)
+        self._tell_observers(configuration.number)
+        return configuration
+
+    def reported(self, number: int, images: int, metrics: Mapping[str, float]) -> bool:
+        """Take a report of a running trial.
+
+        Returns:
+            Whether the trial goes on; only at a rung may it be told to stop.
+        """
+        goes_on = True
+        if images in self.rungs:
+            values = [[float(metrics[metric]) for metric in self.metrics]]
+            losses = to_losses(values, self.spec.directions)[0].tolist()
+            self._open[number].set_user_attr(f"{storage.RUNG}{images}", losses)
+            goes_on = self.halving.report(number, images, losses)
+        self._refresh(number)
+        self._tell_observers(number)
+        return goes_on
+
+    def completed(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Tell a trial that ran to its full resource."""
+        values = [float(metrics[metric]) for metric in self.metrics]
+        if not all(map(math.isfinite, values)):
+            self.failed(
+                number, f"objectives {dict(zip(self.metrics, values, strict=True))} are not all finite"
+            )
+            return
+        self._failures_in_a_row = 0
+        self._settle(number, TrialState.COMPLETE, {}, values)
+        for record in self.records:
+            if record.state == "COMPLETE" and not record.is_front:
+                shutil.rmtree(self.folder.model_dir(record.number), ignore_errors=True)
+        self._tell_front()
+
+    def stopped(self, number: int, images: int) -> None:
+        """Tell a trial that was stopped at a rung; its last values are no final objectives."""
+        self._failures_in_a_row = 0
+        self._settle(number, TrialState.PRUNED, {storage.STOPPED_AT: images})
+
+    def failed(self, number: int, reason: str = "") -> None:
+        """Tell a trial that raised, gave no finite objective, or lost its worker too often.
+
+        Args:
+            reason: What happened; empty: what its events say.
+        """
+        self._refresh(number)
+        reason = reason or self._records[number].reason or self._last_failure(number)
+        self._settle(number, TrialState.FAIL, {storage.REASON: reason})
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            self.end_reason = f"{self._failures_in_a_row} trials in a row failed, the last one with: {reason}"
+
+    def end(self, interrupted: bool) -> None:
+        """Tell the observers that the driver leaves in order."""
+        records = self.records
+        for observer in self.observers:
+            observer.study_ended(records, interrupted)
+
+    def _last_failure(self, number: int) -> str:
+        failed = storage.replay(storage.read_events(self.folder.events(number))).failed
+        return str(failed["reason"]) if failed else "its worker was lost too often (killed, or out of memory)"
+
+    def _settle(
+        self,
+        number: int,
+        state: TrialState,
+        attributes: dict[str, str | int],
+        values: Sequence[float] | None = None,
+    ) -> None:
+        del self._open[number]
+        storage.settle(self.study, number, state, attributes, values)
+        shutil.rmtree(self.folder.checkpoint_dir(number), ignore_errors=True)
+        self._refresh(number)
+        self._tell_observers(number)
+
+    def _refresh(self, number: int) -> None:
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        self._records[number] = storage.make_trial_record(self.folder, frozen)
+
+    def _tell_observers(self, number: int) -> None:
+        for observer in self.observers:
+            observer.trial_changed(self._records[number])
+
+    def _tell_front(self) -> None:
+        front = [record for record in self.records if record.is_front]
+        for observer in self.observers:
+            observer.front_changed(front, self.hypervolume, self.counts)

@@ -1,0 +1,293 @@
+"""Run a study: from a declaration to a Pareto front on disk, and on from where an earlier run was cut off."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dirprune.cost import CostModel, Costs
+from dirprune.errors import ConfigurationError, StudyError
+from dirprune.files import write_json
+from dirprune.groups import Grouping, find_groups
+from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord
+from dirprune.records.views import write_views
+from dirprune.study.dense import Dense, choose_data, compare_roles, obtain_dense
+from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.study.spec import StudySpec
+from dirprune.training import TrainingReport
+from dirprune.trial import TrialContext
+from dirprune.tuning import storage
+from dirprune.tuning.cluster import Resources, Slots, connect
+from dirprune.tuning.ledger import Ledger
+
+MAX_LOST_WORKERS = 2  # the third loss of a trial's worker is the trial's own failure
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a study runs; nothing here changes what it finds.
+
+    Attributes:
+        output: Folder of all studies, dense networks and scores.
+        data: Folder of the data set; None: embedded or downloaded.
+        weights: File of the dense network's weights; None trains it once.
+        resume: Whether a study of that name may be continued.
+        resources: What to use of which cluster.
+        storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
+    """
+
+    output: Path = Path("output")
+    data: Path | None = None
+    weights: Path | None = None
+    resume: bool = False
+    resources: Resources = field(default_factory=Resources)
+    storage_url: str = ""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a run leaves.
+
+    Attributes:
+        folder: The study's files.
+        records: Every started trial, the front marked.
+        hypervolume: Of the finished trials; costs as fractions of the dense network's.
+        is_interrupted: Whether trials are left that a resumed run would go on with.
+        end_reason: Why the study ended before all its trials; empty if it did not.
+    """
+
+    folder: StudyFolder
+    records: list[TrialRecord]
+    hypervolume: float
+    is_interrupted: bool
+    end_reason: str
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """The trials on the Pareto front, by macs."""
+        return sorted((r for r in self.records if r.is_front), key=lambda r: r.metrics.get("macs", 0.0))
+
+
+def run_study(
+    spec: StudySpec,
+    options: RunOptions | None = None,
+    observers: Sequence[StudyObserver] = (),
+    say: Callable[[str], None] = print,
+    listen: Callable[[TrainingReport, int], None] | None = None,
+) -> StudyResult:
+    """Run a study to its end, or continue it.
+
+    Args:
+        spec: The study.
+        options: Where and how.
+        observers: Who is told of every change, such as the tracking.
+        say: Takes the lines that a user should read.
+        listen: Takes the reports of the dense network's training and its total of training images.
+
+    Raises:
+        StudyError: If the study exists and was not to be continued, differs from the stored one, or is being driven by
+            another process.
+        DirpruneError: Of other kinds for data, weights and settings that cannot work.
+    """
+    options = options or RunOptions()
+    folder = StudyFolder(options.output / spec.name)
+    is_new = not folder.study_json.exists()
+    if not is_new and not options.resume:
+        raise StudyError(
+            f"study {spec.name} exists in {folder.root}; continue it with --resume, or choose another --name"
+        )
+    _make_folder(folder.root)
+    with storage.hold_study(folder):
+        prepared = _prepare(spec, options, folder, say, listen)
+        ledger = _open_ledger(spec, options, folder, prepared, observers)
+        is_interrupted = False
+        ledger.start()
+        try:
+            if ledger.has_work:
+                with connect(options.resources) as slots:
+                    _execute(ledger, prepared, slots)
+        except (KeyboardInterrupt, SystemExit):
+            is_interrupted = True
+        write_views(folder, ledger.records, spec.objectives, prepared.grouping.n_channels)
+        ledger.end(is_interrupted)
+    return StudyResult(folder, ledger.records, ledger.hypervolume, is_interrupted, ledger.end_reason)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Everything that is known before the first trial."""
+
+    context: TrialContext
+    dense: Dense
+    grouping: Grouping
+    costs: CostModel
+    dense_costs: Costs
+    reference_point: dict[str, float]
+    description: dict[str, Any]
+
+
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"expected an output folder that can be written, got {root} ({error.strerror}); try --output DIR"
+        ) from error
+
+
+def _prepare(
+    spec: StudySpec,
+    options: RunOptions,
+    folder: StudyFolder,
+    say: Callable[[str], None],
+    listen: Callable[[TrainingReport, int], None] | None,
+) -> _Prepared:
+    choice = choose_data(spec, options.weights)
+    roles = spec.load_data(options.data, choice.validation_from, choice.seed)
+    say(f"data: {roles.name}; validation from {choice.validation_from} ({choice.reason})")
+    dense = obtain_dense(spec, roles, choice, options.output, options.weights, listen)
+    if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
+        say(warning)
+    network = spec.create_network().eval()
+    network.load_state_dict(dense.state)
+    grouping = find_groups(network, roles.example_input())
+    if not grouping.groups:
+        reasons = (
+            "; ".join(f"{name}: {reason}" for name, reason in grouping.refused.items())
+            or "no layers were found"
+        )
+        raise ConfigurationError(
+            f"expected a network with channel groups that can be cut, got none ({reasons})"
+        )
+    for name, reason in grouping.refused.items():
+        say(f"channel group {name} is left whole: {reason}")
+    costs = CostModel(network, grouping, roles.example_input())
+    dense_costs = costs.costs(grouping.n_channels)
+    reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
+    say(
+        f"dense network: {metrics}, {dense_costs.macs:,} MACs, {dense_costs.parameters:,} parameters ({dense.origin})"
+    )
+    description = {
+        **spec.describe(),
+        "data": {
+            "name": roles.name,
+            "fingerprint": roles.fingerprint(),
+            "validation_from": choice.validation_from,
+        },
+        "weights": dense.digest,
+        "groups": grouping.n_channels,
+        "reference_point": reference_point,
+    }
+    threads = max(1, int(options.resources.cpus_per_trial))
+    context = TrialContext(
+        spec, roles, dense.state, folder.root.absolute(), (options.output / "scores").absolute(), threads
+    )
+    return _Prepared(
+        context, dense, grouping, costs, dense_costs, reference_point, storage.plain(description)
+    )
+
+
+def _open_ledger(
+    spec: StudySpec,
+    options: RunOptions,
+    folder: StudyFolder,
+    prepared: _Prepared,
+    observers: Sequence[StudyObserver],
+) -> Ledger:
+    """Store what the study is, or check that it is what was stored, and open its accounts."""
+    is_resumed = folder.study_json.exists()
+    if is_resumed:
+        stored = storage.read_study_json(folder)
+        _check_same(spec.name, stored["description"], prepared.description)
+        optuna_name = stored["optuna_study"]
+    else:
+        optuna_name = f"{spec.name}-{uuid.uuid4().hex[:8]}"
+    optuna_storage = storage.open_storage(folder, options.storage_url)
+    study = storage.open_study(optuna_storage, optuna_name, spec.directions)
+    study.sampler = storage.make_sampler(spec.seed, len(study.get_trials(deepcopy=False)))
+    if not is_resumed:
+        payload = {
+            "name": spec.name,
+            "optuna_study": optuna_name,
+            "storage": storage.describe_url(options.storage_url),
+            "dense": {"origin": str(prepared.dense.origin), "metrics": prepared.dense.metrics},
+            "dense_costs": prepared.dense_costs.as_dict(),
+            "description": prepared.description,
+        }
+        write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
+    summary = StudySummary(
+        name=spec.name,
+        folder=folder,
+        objectives=spec.objectives,
+        reference_point=prepared.reference_point,
+        dense_costs={name: float(value) for name, value in prepared.dense_costs.as_dict().items()},
+        n_channels=prepared.grouping.n_channels,
+        n_trials=spec.trials,
+        seed=spec.seed,
+        description=_flatten(prepared.description),
+        resumed=is_resumed,
+    )
+    rungs = [spec.images(epochs, prepared.context.roles) for epochs in spec.rungs]
+    return Ledger(spec, prepared.grouping, prepared.costs, folder, study, summary, rungs, observers)
+
+
+def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to continue a study as another one.
+
+    Raises:
+        StudyError: Naming what differs.
+    """
+    differing = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
+    if differing:
+        key = differing[0]
+        others = f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""
+        raise StudyError(
+            f"study {name} has {key} {_short(stored.get(key))}, got {_short(wanted.get(key))}{others}; "
+            "choose another --name, or start it as it was"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _flatten(description: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in description.items()}
+
+
+def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> None:
+    """Let Ray Tune run the ledger's trials; Ray's own files are thrown away, as it owns nothing that outlives it."""
+    from ray import tune
+
+    from dirprune.tuning.searcher import LedgerScheduler, LedgerSearcher
+    from dirprune.tuning.trainable import PruningTrainable
+
+    searcher = LedgerSearcher(ledger)
+    with tempfile.TemporaryDirectory(prefix="dirprune-ray-", ignore_cleanup_errors=True) as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(PruningTrainable, context=prepared.context),
+                {"cpu": slots.cpus, "gpu": slots.gpus},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=LedgerScheduler(searcher),
+                num_samples=-1,
+                max_concurrent_trials=slots.n_trials,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=uuid.uuid4().hex,
+                storage_path=scratch,
+                failure_config=tune.FailureConfig(max_failures=MAX_LOST_WORKERS),
+                verbose=0,
+            ),
+        )
+        tuner.fit()

@@ -1,0 +1,80 @@
+"""Ray Tune's view of the ledger: a searcher that hands out trials and a scheduler that stops them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from dirprune.tuning.ledger import Ledger
+
+CONFIGURATION = "configuration"
+FAILED = "failed"  # a result with this key announces that the next step raises
+IMAGES = "images"
+METRICS = "metrics"
+IS_FINAL = "is_final"
+
+
+class LedgerSearcher(Searcher):
+    """Hand the ledger's configurations to Ray Tune, and Ray Tune's endings to the ledger.
+
+    Ray's own state of the search is never saved: Optuna's storage is the truth.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(metric=IMAGES, mode="max")
+        self.ledger = ledger
+        self.numbers: dict[str, int] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        """Accept Ray's call; the ledger knows the objectives and the space."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
+        """Return the next configuration, or that there is none."""
+        configuration = self.ledger.next_configuration()
+        if configuration is None:
+            return Searcher.FINISHED
+        self.numbers[trial_id] = configuration.number
+        return {CONFIGURATION: configuration.to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Tell the ledger how a trial ended."""
+        number = self.numbers.pop(trial_id, None)
+        if number is None:
+            return
+        if error or result is None:
+            self.ledger.failed(number)
+        elif result.get(IS_FINAL):
+            self.ledger.completed(number, dict(result[METRICS]))
+        else:
+            self.ledger.stopped(number, result[IMAGES])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+class LedgerScheduler(FIFOScheduler):
+    """Stop a trial when the ledger says so, and end a failing one without a second try.
+
+    Ray restarts a trial whose worker was lost and one that raised alike. A trial that raised would only raise again, so
+    it announces its failure in one last result, upon which its restarts are taken away.
+    """
+
+    def __init__(self, searcher: LedgerSearcher) -> None:
+        super().__init__()
+        self.searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
+        """Decide after a report that is not the trial's last."""
+        if FAILED in result:
+            trial.max_failures = 0
+            return TrialScheduler.CONTINUE
+        number = self.searcher.numbers[trial.trial_id]
+        goes_on = self.searcher.ledger.reported(number, result[IMAGES], dict(result[METRICS]))
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP

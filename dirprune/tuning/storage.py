@@ -1,0 +1,218 @@
+"""Optuna's storage: the truth about a study's trials, their states, parameters and final objectives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import filelock
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from dirprune.errors import StudyError
+from dirprune.files import read_json
+from dirprune.records.events import read_events, replay
+from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord, make_record
+from dirprune.study.objectives import Direction
+from dirprune.study.space import Configuration
+
+STUDY_SCHEMA = 1
+
+SOURCE = "source"
+CONFIGURATION = "configuration"
+COSTS = "costs"
+ADOPTABLE = "adoptable"
+INFEASIBLE = "infeasible"
+STOPPED_AT = "stopped_at"
+REASON = "reason"
+RUNG = "rung:"
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@contextmanager
+def hold_study(folder: StudyFolder) -> Iterator[None]:
+    """Hold the study's lock: one driver at a time, and the lock ends with its process.
+
+    Raises:
+        StudyError: If another driver holds it; names its host and process.
+    """
+    lock = filelock.FileLock(folder.lock)
+    owner = folder.lock.with_suffix(".owner")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        holder = owner.read_text(encoding="utf-8").strip() if owner.exists() else "another process"
+        raise StudyError(
+            f"study {folder.root.name} is being driven by {holder}; wait for it, or give another --name"
+        ) from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStorage:
+    """Open the study's journal file, or a relational database where a URL is given.
+
+    Raises:
+        StudyError: If the database cannot be opened; a password in the URL is not repeated.
+    """
+    if not url:
+        return optuna.storages.JournalStorage(JournalFileBackend(str(folder.journal)))
+    try:
+        return optuna.storages.RDBStorage(url)
+    except Exception as error:  # drivers raise their own types, SQLAlchemy's among them
+        scheme = url.partition(":")[0]
+        raise StudyError(
+            f"expected an Optuna storage behind the {scheme} URL, got {type(error).__name__}; check host, name and password"
+        ) from None
+
+
+def describe_url(url: str) -> str:
+    """Return where a study's trials are kept, without a password: "journal" or the kind and host of a database."""
+    if not url:
+        return "journal"
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def open_study(
+    storage: optuna.storages.BaseStorage,
+    name: str,
+    directions: Sequence[Direction],
+    sampler: optuna.samplers.BaseSampler | None = None,
+) -> optuna.Study:
+    """Create the study in its storage or open the one that is there."""
+    return optuna.create_study(
+        storage=storage, study_name=name, directions=list(directions), sampler=sampler, load_if_exists=True
+    )
+
+
+def make_sampler(seed: int, n_trials: int) -> optuna.samplers.BaseSampler:
+    """Make the default sampler; a resumed study draws on instead of drawing the same again.
+
+    Args:
+        seed: The study's seed.
+        n_trials: Trials that the study has already.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed * 100_003 + n_trials)
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Whether the trial was refused by a limit before it started."""
+    return bool(trial.user_attrs.get(INFEASIBLE, False))
+
+
+def make_trial_record(folder: StudyFolder, trial: FrozenTrial) -> TrialRecord:
+    """Join a trial of the storage with its events."""
+    attributes = trial.user_attrs
+    payload = attributes.get(CONFIGURATION)
+    configuration = Configuration.from_json(payload) if payload else None
+    stopped_at = attributes.get(STOPPED_AT)
+    reason = attributes.get(REASON)
+    if stopped_at is not None:
+        reason = f"stopped at {stopped_at} images"
+    return make_record(
+        replay(read_events(folder.events(trial.number))),
+        number=trial.number,
+        state=trial.state.name,  # type: ignore[arg-type]  # Optuna's names are ours
+        source=attributes.get(SOURCE, "sampler"),
+        architecture=configuration.architecture if configuration else {},
+        method=configuration.method if configuration else "",
+        options={**configuration.method_options, **configuration.fine_tuning} if configuration else {},
+        metrics=attributes.get(COSTS, {}),
+        reason=reason,
+    )
+
+
+def read_study_json(folder: StudyFolder) -> dict[str, Any]:
+    """Read what the study is.
+
+    Raises:
+        StudyError: If there is no study in the folder.
+    """
+    if not folder.study_json.exists():
+        raise StudyError(
+            f"expected a study in {folder.root}, found no {folder.study_json.name}; give <output>/<study>"
+        )
+    return read_json(folder.study_json, schema=STUDY_SCHEMA)
+
+
+def read_records(folder: StudyFolder, storage_url: str = "") -> list[TrialRecord]:
+    """Read every trial that was started, from Optuna's storage and the events.
+
+    Raises:
+        StudyError: If there is no study in the folder.
+    """
+    study = _open_existing(folder, storage_url)
+    trials = study.get_trials(deepcopy=False)
+    return [
+        make_trial_record(folder, trial)
+        for trial in trials
+        if trial.state != TrialState.WAITING and not is_infeasible(trial)
+    ]
+
+
+def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
+    """End the trials that nobody will continue: FAIL with the reason `abandoned`.
+
+    Returns:
+        Their numbers.
+
+    Raises:
+        StudyError: If there is no study in the folder, or a driver is at work on it.
+    """
+    study = _open_existing(folder, storage_url)
+    with hold_study(folder):
+        trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for frozen in trials:
+            settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
+            shutil.rmtree(folder.checkpoint_dir(frozen.number), ignore_errors=True)
+    return [trial.number for trial in trials]
+
+
+def continue_trial(study: optuna.Study, frozen: FrozenTrial) -> optuna.trial.Trial:
+    """Return a trial of the storage as one that can be asked and told; Optuna has no public way for this."""
+    return optuna.trial.Trial(study, frozen._trial_id)
+
+
+def settle(
+    study: optuna.Study,
+    number: int,
+    state: TrialState,
+    attributes: dict[str, Any],
+    values: Sequence[float] | None = None,
+) -> None:
+    """Give a trial its attributes and then its final state: a driver that ends in between leaves it RUNNING."""
+    trial = continue_trial(study, study.get_trials(deepcopy=False)[number])
+    for name, value in {**attributes, ADOPTABLE: False}.items():
+        trial.set_user_attr(name, value)
+    study.tell(number, values=list(values) if values is not None else None, state=state)
+
+
+def _open_existing(folder: StudyFolder, storage_url: str) -> optuna.Study:
+    payload = read_study_json(folder)
+    directions = [direction for _, direction in payload["description"]["objectives"]]
+    if payload["storage"] != "journal" and not storage_url:
+        raise StudyError(
+            f"study {folder.root.name} lives in {payload['storage']}; give its URL with --storage"
+        )
+    return open_study(open_storage(folder, storage_url), payload["optuna_study"], directions)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it is after a round through JSON, for comparing with what was stored."""
+    return json.loads(json.dumps(value))
