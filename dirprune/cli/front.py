@@ -54,7 +54,8 @@ def abandon(study: Path, storage_url: str) -> None:
     """Give up the unfinished trials of the study in folder STUDY; they count as failed."""
     numbers = storage.abandon(StudyFolder(study), storage_url)
     if numbers:
-        click.echo(f"abandoned: {len(numbers)} trials ({', '.join(map(str, numbers))})")
+        noun = "trial" if len(numbers) == 1 else "trials"
+        click.echo(f"abandoned: {len(numbers)} {noun} ({', '.join(map(str, numbers))})")
     else:
         click.echo("abandoned: none, every trial of the study has ended")
 

@@ -1,0 +1,122 @@
+"""`dirprune front` shows what a study's storage says; `dirprune abandon` ends what nobody continues."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import optuna
+import pytest
+
+from dirprune.architecture import Architecture
+from dirprune.files import write_json
+from dirprune.records.events import EventLog
+from dirprune.records.folder import StudyFolder
+from dirprune.study.space import Configuration
+from dirprune.tuning import storage
+from tests.cli.conftest import Run
+
+OBJECTIVES = [["val_accuracy", "maximize"], ["macs", "minimize"]]
+GROUPS = {"conv1": 10, "conv2": 20, "linear1": 100, "linear2": 25}
+TRIALS = [  # accuracy, macs, kept: the third is dominated by the second, the fourth still runs
+    (0.99, 498_750, (10, 20, 100, 25)),
+    (0.98, 236_366, (8, 9, 36, 17)),
+    (0.90, 300_000, (8, 12, 36, 17)),
+    (None, 112_475, (5, 5, 5, 5)),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    """A study with two trials on its front, a dominated one and a running one."""
+    folder = StudyFolder(tmp_path / "lenet")
+    folder.root.mkdir()
+    payload = {
+        "name": "lenet",
+        "optuna_study": "lenet-1",
+        "storage": "journal",
+        "dense_costs": {"macs": 498_750, "parameters": 40_225},
+        "description": {"objectives": OBJECTIVES, "groups": GROUPS},
+    }
+    write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
+    study = storage.open_study(storage.open_storage(folder), "lenet-1", ["maximize", "minimize"])
+    for number, (accuracy, macs, kept) in enumerate(TRIALS):
+        add_trial(folder, study, number, accuracy, macs, kept)
+    return folder
+
+
+def add_trial(
+    folder: StudyFolder,
+    study: optuna.Study,
+    number: int,
+    accuracy: float | None,
+    macs: int,
+    kept: tuple[int, ...],
+) -> None:
+    trial = study.ask()
+    architecture = Architecture(dict(zip(GROUPS, kept, strict=True)))
+    source = "dense" if number == 0 else "sampler"
+    configuration = Configuration(number, source, architecture, "magnitude", {"norm": "l1"}, {})
+    trial.set_user_attr(storage.SOURCE, source)
+    trial.set_user_attr(storage.CONFIGURATION, configuration.to_json())
+    trial.set_user_attr(storage.COSTS, {"macs": macs, "parameters": macs // 10})
+    log = EventLog(folder.events(number), "attempt")
+    log.append("started", resumed_from=None)
+    if accuracy is not None:
+        metrics = {"val_accuracy": accuracy, "test_accuracy": accuracy - 0.01}
+        log.append("finished", metrics=metrics)
+        storage.settle(study, number, optuna.trial.TrialState.COMPLETE, {}, [accuracy, macs])
+
+
+def test_front_prints_and_redraws_what_is_not_dominated(run: Run, folder: StudyFolder) -> None:
+    result = run("front", folder.root)
+    assert (result.status, result.errors) == (0, "")
+    lines = result.output.splitlines()
+    assert lines[0] == "3 COMPLETE, 1 RUNNING"
+    assert lines[1].split() == [
+        *["trial", "source", "val_accuracy", "test_accuracy"],
+        *["macs", "parameters", "method", "architecture"],
+    ]
+    assert lines[2].split() == [
+        "1",
+        "sampler",
+        "0.9800",
+        "0.9700",
+        "236,366",
+        "23,636",
+        "magnitude",
+        "8-9-36-17",
+    ]
+    assert lines[3].split()[:3] == ["0", "dense", "0.9900"]
+    assert lines[4] == ""
+    with folder.front_csv.open() as file:
+        assert [row["trial"] for row in csv.DictReader(file)] == ["1", "0"]
+    for path in (folder.trials_csv, folder.front_html, folder.front_png, folder.architectures_png):
+        assert path.stat().st_size > 0
+
+
+def test_abandon_ends_the_running_trials_and_only_those(run: Run, folder: StudyFolder) -> None:
+    assert run("abandon", folder.root).output == "abandoned: 1 trial (3)\n"
+    states = [record.state for record in storage.read_records(folder)]
+    assert states == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    assert storage.read_records(folder)[3].reason == "abandoned"
+    assert run("abandon", folder.root).output.startswith("abandoned: none")
+    assert run("front", folder.root).output.splitlines()[0] == "3 COMPLETE, 1 FAIL"
+
+
+def test_abandon_is_refused_while_a_driver_holds_the_study(run: Run, folder: StudyFolder) -> None:
+    with storage.hold_study(folder):
+        result = run("abandon", folder.root)
+    assert result.status == 2
+    assert result.errors.count("\n") == 1
+    assert "is being driven" in result.errors
+    assert storage.read_records(folder)[3].state == "RUNNING"
+
+
+def test_a_study_folder_of_another_schema_ends_in_one_line(run: Run, folder: StudyFolder) -> None:
+    folder.study_json.write_text('{"schema": 99}')
+    for command in ("front", "abandon"):
+        result = run(command, folder.root)
+        assert result.status == 2
+        assert result.errors.count("\n") == 1
+        assert "schema" in result.errors

@@ -1,0 +1,199 @@
+"""The single steps on the digits: what they write can be used, and what they print is measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirprune.architecture import Architecture
+from dirprune.cli import subjects
+from dirprune.cli.weights import read_header
+from dirprune.cost import count_costs
+from dirprune.data import load_data
+from dirprune.evaluation import evaluate
+from dirprune.networks import LeNet5, load_weights_
+from dirprune.records.models import load_model
+from dirprune.tasks import make_task
+from tests.cli.conftest import Run
+
+
+def read_table(output: str) -> dict[str, list[str]]:
+    """Return the rows of the printed comparison by their label, and the columns' names under ""."""
+    lines = [line for line in output.splitlines() if "  " in line]
+    start = next(i for i, line in enumerate(lines) if line.startswith("validation accuracy")) - 1
+    rows = {"": lines[start].split()}
+    for line in lines[start + 1 : start + 5]:
+        label, *cells = re.split(r"\s{2,}", line)
+        rows[label] = cells
+    return rows
+
+
+def test_trained_weights_reach_the_accuracy_that_was_printed(run: Run) -> None:
+    result = run("train", "--epochs", 2, "--train-images", 600, "--seed", 5)
+    assert (result.status, result.errors) == (0, "")
+    path = Path("output/lenet5-digits-seed5.safetensors")
+    header = read_header(path)
+    assert (header.network, header.dataset, header.validation_from) == ("lenet5", "digits", "train:0.1")
+    assert (header.data_seed, header.train_images) == (5, 600)
+    roles = load_data("digits", validation_from="train:0.1", train_limit=600, seed=5)
+    network = LeNet5()
+    load_weights_(network, path)
+    metrics = evaluate(network, roles.validation, roles, make_task())
+    table = read_table(result.output)
+    assert table[""] == ["before", "after"]
+    assert table["validation accuracy"][1] == f"{metrics['val_accuracy']:.4f}"
+    assert table["MACs"] == ["498,750", "498,750"]
+    assert table["parameters"] == ["40,225", "40,225"]
+    assert float(table["test accuracy"][1]) > float(table["test accuracy"][0])
+    assert "handwritten digits that come with scikit-learn" in result.output
+    assert re.search(r"epoch 2/2  train loss \d.*val accuracy \d.*images/s  done in \d:\d\d", result.output)
+
+
+def test_the_seed_of_training_matters_and_reproduces(run: Run) -> None:
+    digests = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        arguments = ["--epochs", 1, "--train-images", 200, "--seed", seed]
+        run("train", *arguments, "--output", f"{name}.safetensors")
+        digests.append(Path(f"{name}.safetensors").read_bytes()[-4000:])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_early_stopping_ends_before_the_last_epoch(run: Run) -> None:
+    result = run(
+        "train", "--early-stopping", 1, "--train-images", 100, "--lr", 1e-9, "--output", "w.safetensors"
+    )
+    assert result.status == 0
+    assert re.search(r"epoch 2/200  .*done in", result.output)
+
+
+def test_scores_are_printed_and_written_and_found_again(run: Run, weights: Path) -> None:
+    arguments = ["rank", "--weights", weights, "--method", "magnitude", "--method-options", "norm=l2"]
+    first = run(*arguments, "--output", "scores.json")
+    assert first.status == 0
+    assert "computed" in first.output
+    stored = json.loads(Path("scores.json").read_text())
+    assert stored["method"] == {"name": "magnitude", "options": {"norm": "l2"}}
+    assert {name: len(group["scores"]) for name, group in stored["groups"].items()} == {
+        "conv1": 10,
+        "conv2": 20,
+        "linear1": 100,
+        "linear2": 25,
+    }
+    network = LeNet5()
+    load_weights_(network, weights)
+    norms = network.linear2.weight.double().square().sum(dim=1).sqrt()
+    torch.testing.assert_close(torch.tensor(stored["groups"]["linear2"]["scores"]).double(), norms.detach())
+    order = stored["groups"]["linear2"]["order"]
+    assert order == norms.argsort(descending=True).tolist()
+    assert re.search(rf"linear2 +25 .* {' '.join(map(str, order[:5]))} ", first.output)
+    again = run(*arguments)
+    assert "from the cache" in again.output
+
+
+def test_methods_are_listed_without_weights(run: Run) -> None:
+    result = run("rank", "--list")
+    assert result.status == 0
+    for name in ("dirichlet", "fisher", "magnitude", "random", "taylor"):
+        assert f"\n{name}: " in f"\n{result.output}"
+    assert "norm=l1" in result.output
+
+
+def test_a_pruned_model_is_smaller_and_loads_as_measured(run: Run, weights: Path) -> None:
+    result = run("prune", "--weights", weights, "--method", "taylor", "--arch", "8,9,36,17")
+    assert (result.status, result.errors) == (0, "")
+    table = read_table(result.output)
+    assert table[""] == ["dense", "pruned"]
+    assert table["MACs"] == ["498,750", "236,366"]
+    folder = Path("output/pruned/lenet5-taylor-8-9-36-17")
+    model = load_model(folder)
+    roles = load_data("digits", validation_from="train:0.1", seed=3)
+    assert count_costs(model, roles.example_input()).macs == 236_366
+    metrics = evaluate(model, roles.test, roles, make_task(), prefix="test_")
+    assert table["test accuracy"][1] == f"{metrics['test_accuracy']:.4f}"
+    stored = json.loads((folder / "architecture.json").read_text())
+    assert stored["metrics"]["test_accuracy"] == pytest.approx(metrics["test_accuracy"])
+    assert [group["n_kept"] for group in stored["groups"].values()] == [8, 9, 36, 17]
+
+
+def test_retraining_improves_the_pruned_model_and_leaves_it_alone(run: Run, weights: Path) -> None:
+    pruned = run(
+        "prune", "--weights", weights, "--method", "random", "--arch", "6,9,20,12", "--output", "model"
+    )
+    before = Path("model/model.safetensors").read_bytes()
+    for given in ("model", "model/model.safetensors", "model/architecture.json"):
+        result = run("retrain", given, "--epochs", 2)
+        assert (result.status, result.errors) == (0, "")
+    table = read_table(result.output)
+    assert table["validation accuracy"][0] == read_table(pruned.output)["validation accuracy"][1]
+    assert float(table["validation accuracy"][1]) > float(table["validation accuracy"][0])
+    assert table["MACs"][0] == table["MACs"][1] == read_table(pruned.output)["MACs"][1]
+    assert Path("model/model.safetensors").read_bytes() == before
+    assert Path("model-retrained/architecture.json").is_file()
+
+
+def test_prune_with_retrain_does_both(run: Run, weights: Path) -> None:
+    arguments = ["--method", "magnitude", "--arch", "5,9,20,12", "--retrain", "--epochs", 2]
+    result = run("prune", "--weights", weights, *arguments, "--output", "model")
+    table = read_table(result.output)
+    assert table[""] == ["dense", "pruned", "retrained"]
+    stored = json.loads(Path("model/architecture.json").read_text())["metrics"]
+    assert table["validation accuracy"][2] == f"{stored['val_accuracy']:.4f}"
+    assert float(table["validation accuracy"][2]) > float(table["validation accuracy"][1])
+
+
+def test_validation_of_own_weights_is_what_their_training_left_out(run: Run, weights: Path) -> None:
+    subject = subjects.trained_subject(weights, None, data_options())
+    trained_on = load_data("digits", validation_from="train:0.1", seed=3).train
+    assert subject.roles.validation.source == "train"
+    assert not set(subject.roles.validation.indices.tolist()) & set(trained_on.indices.tolist())
+
+
+def test_validation_of_foreign_weights_comes_from_the_held_out_set(
+    run: Run, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = LeNet5()
+    load_weights_(network, weights)
+    torch.save(network.state_dict(), "foreign.pt")
+    subject = subjects.trained_subject(Path("foreign.pt"), None, data_options())
+    assert subject.roles.validation.source == subject.roles.test.source == "test"
+    assert "may have seen the whole training set" in capsys.readouterr().out
+
+
+def data_options() -> subjects.DataOptions:
+    return subjects.DataOptions(None, None, None, None, 0, "cpu")
+
+
+def test_scores_do_not_depend_on_validation_or_test(run: Run, weights: Path) -> None:
+    arguments = ["rank", "--weights", weights, "--method", "fisher", "--train-images", 1000]
+    for name, where in (("a", "test:0.5"), ("b", "test:0.3")):
+        run(*arguments, "--validation-from", where, "--output", f"{name}.json")
+    first, second = (json.loads(Path(f"{name}.json").read_text())["groups"] for name in "ab")
+    assert first == second
+
+
+def test_interrupting_leaves_one_line_and_no_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subjects, "train_", interrupted)
+    result = run("train", "--epochs", 1)
+    assert (result.status, result.errors) == (130, "interrupted\n")
+    assert list(Path().rglob("*")) == []
+
+
+def test_an_architecture_as_printed_is_accepted(run: Run, weights: Path) -> None:
+    arch = str(Architecture({"conv1": 8, "conv2": 9, "linear1": 36, "linear2": 17}))
+    result = run("prune", "--weights", weights, "--method", "random", "--arch", arch, "--output", "model")
+    assert result.status == 0
+
+
+def test_version_and_help_leave_with_status_zero(run: Run) -> None:
+    assert run("--version").output.startswith("dirprune, version ")
+    for arguments in ([], ["--help"], ["prune", "--help"]):
+        result = run(*arguments)
+        assert (result.status, result.errors) == (0, "")
+        assert "Usage: dirprune" in result.output
