@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dirprune.data.roles import DataRoles, Split, make_roles
+from dirprune.errors import ConfigurationError, DataError
+from dirprune.evaluation import BATCH_SIZE, evaluate
+from dirprune.tasks import make_task
+
+
+def _roles(inputs: Tensor, targets: Tensor) -> DataRoles:
+    return make_roles("toy", inputs, targets, inputs[:20], targets[:20], mean=(0.5,), std=(0.25,))
+
+
+def _vectors(n_examples: int = 40) -> DataRoles:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(n_examples, 3, generator=generator)
+    return _roles(inputs, inputs.sum(1, keepdim=True))
+
+
+def test_split_in_batches_gives_the_metrics_of_the_whole() -> None:
+    roles = _vectors(5 * BATCH_SIZE)
+    network = nn.Linear(3, 1)
+    split = roles.train
+    assert len(split) > 2 * BATCH_SIZE
+    assert len(split) % BATCH_SIZE > 0
+    with torch.no_grad():
+        by_hand = (network((split.inputs - 0.5) / 0.25) - split.targets).square().mean().item()
+    metrics = evaluate(network, split, roles, make_task("mse", "mse"), prefix="any_")
+    assert metrics == pytest.approx({"any_loss": by_hand, "any_mse": by_hand})
+
+
+def test_segmentation_has_a_loss_and_an_accuracy_over_its_pixels() -> None:
+    images = torch.arange(40 * 8 * 8).reshape(40, 1, 8, 8).remainder(256).to(torch.uint8)
+    maps = (images[:, 0] > 127).long()
+
+    class Threshold(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.cat([-images, images], dim=1)
+
+    roles = _roles(images, maps)
+    metrics = evaluate(Threshold(), roles.validation, roles, make_task())
+    assert metrics["val_accuracy"] == 1.0
+    assert 0 < metrics["val_loss"] < 1
+
+
+def test_modes_of_all_modules_and_gradients_are_as_before() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+    network.train()
+    network[1].eval()
+    statistics = network[1].running_mean.clone()
+    roles = _vectors()
+    task = make_task("mse", "mse")
+    first = evaluate(network, roles.validation, roles, task)
+    assert first == evaluate(network, roles.validation, roles, task), "dropout was active"
+    assert [module.training for module in network] == [True, False, True, True]
+    assert torch.equal(statistics, network[1].running_mean)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_modes_are_restored_when_the_network_raises() -> None:
+    network = nn.Linear(2, 1)
+    roles = _vectors()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        evaluate(network, roles.validation, roles, make_task("mse", "mse"))
+    assert network.training
+
+
+@pytest.mark.parametrize("name", ["accuracy", "top5_accuracy"])
+@pytest.mark.parametrize("value", [93.0, -0.1])
+def test_accuracy_that_is_not_a_fraction_is_refused(name: str, value: float) -> None:
+    roles = _vectors()
+    task = make_task("mse", lambda outputs, targets: {name: value})
+    with pytest.raises(
+        ConfigurationError, match=rf"^{name} must be a fraction in \[0, 1\], got .*93 becomes"
+    ):
+        evaluate(nn.Linear(3, 1), roles.validation, roles, task)
+
+
+def test_empty_split_is_refused() -> None:
+    roles = _vectors()
+    empty = Split(torch.empty(0, 3), torch.empty(0, 1), torch.empty(0, dtype=torch.int64), "test")
+    with pytest.raises(DataError, match=r"^expected at least one example to compute test_loss, got an empty"):
+        evaluate(nn.Linear(3, 1), empty, roles, make_task("mse", "mse"), prefix="test_")
