@@ -69,7 +69,7 @@ class TrialReport:
 
 
 class Workbench:
-    """The study's dense network, groups, data and cache, made once per worker and used by every trial on it."""
+    """The study's dense network, groups, data and cache, made once per worker for all trials on it."""
 
     def __init__(self, context: TrialContext) -> None:
         self.spec = context.spec
@@ -90,8 +90,8 @@ class Workbench:
 def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialReport]:
     """Prune, fine-tune and judge one configuration, continuing from its checkpoint where there is one.
 
-    The trial's events go to its file; a checkpoint is written at every report and removed by whoever settles the
-    trial. A continued trial first repeats the report of its checkpoint, because nobody may have heard it.
+    The trial's events go to its file; a checkpoint is written at every report and removed by whoever settles
+    the trial. A continued trial first repeats the report of its checkpoint, because nobody may have heard it.
 
     Args:
         bench: The worker's shared parts.
@@ -204,7 +204,8 @@ class _Attempt:
         for objective in self.bench.spec.objectives:
             if objective.metric not in judged:
                 raise ConfigurationError(
-                    f"objective {objective.metric} is not among the reported metrics: {', '.join(sorted(judged))}"
+                    f"expected objective {objective.metric} among the reported metrics, "
+                    f"got {', '.join(sorted(judged))}"
                 )
             if not math.isfinite(judged[objective.metric]):
                 raise TrainingDiverged(
@@ -231,7 +232,7 @@ class _Attempt:
         return TrialReport(last.images, metrics, is_final=True)
 
     def _is_newest(self) -> bool:
-        """Whether no later attempt has started: a lost worker that still runs must not overwrite its successor."""
+        """Whether no later attempt has started: a lost worker that still runs must not overwrite it."""
         return replay(read_events(self.log.path)).attempt == self.log.attempt
 
 

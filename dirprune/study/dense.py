@@ -60,8 +60,8 @@ class Dense:
 def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
     """Choose where validation comes from: never from examples that the weights have learnt.
 
-    Weights that dirprune trained carry the cut of their training and get the same one. Others are taken to have seen the
-    whole training set, so that validation comes from the held-out set.
+    Weights that dirprune trained carry the cut of their training and get the same one. Others are taken to
+    have seen the whole training set, so that validation comes from the held-out set.
 
     Args:
         spec: The study; its `validation_from`, where given, is followed.
@@ -78,11 +78,17 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
             where, int(metadata.get(DATA_SEED, 0)), f"{weights.name} was trained by dirprune on this cut"
         )
     if spec.validation_from.startswith("train") and metadata.get(TRAINED_FROM) != spec.validation_from:
-        reason = f"WARNING: {weights.name} has probably learnt these images, so validation measures memory; try test:0.5"
+        reason = (
+            f"WARNING: {weights.name} has probably learnt these images, so that validation measures memory; "
+            "try test:0.5"
+        )
         return DataChoice(spec.validation_from, spec.seed, reason)
     if spec.validation_from:
         return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), "as asked for")
-    reason = f"{weights.name} has probably learnt the whole training set; validation and test are halves of the held-out set"
+    reason = (
+        f"{weights.name} has probably learnt the whole training set; "
+        "validation and test are parts of the held-out set"
+    )
     return DataChoice("test:0.5", spec.seed, reason)
 
 
@@ -138,7 +144,8 @@ def obtain_dense(
             known = ", ".join(sorted(name for name in metrics if name.startswith("val_")))
             got = metrics.get(objective.metric, "nothing")
             raise ConfigurationError(
-                f"objective {objective.metric} needs a finite value of the dense network, got {got}; evaluation gives {known}"
+                f"objective {objective.metric} needs a finite value of the dense network, got {got}; "
+                f"the evaluation gives {known}"
             )
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
@@ -196,6 +203,6 @@ def compare_roles(metrics: Mapping[str, float], n_validation: int, n_test: int) 
     if abs(validation - test) <= 3 * error:
         return None
     return (
-        f"WARNING: the dense network has {validation:.4f} on validation and {test:.4f} on test, more than three standard "
-        f"errors ({3 * error:.4f}) apart; validation may measure memory: see --validation-from"
+        f"WARNING: the dense network has {validation:.4f} on validation and {test:.4f} on test, more than "
+        f"three standard errors ({3 * error:.4f}) apart; validation may measure memory: see --validation-from"
     )

@@ -1,4 +1,4 @@
-"""The choices of a trial: kept channels per group, importance method with its options, fine-tuning hyperparameters."""
+"""The choices of a trial: kept channels per group, importance method and options, fine-tuning."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class StudySpec:
         epochs: Fine-tuning of a trial, in passes over the training role (fractions are fine).
         rungs: Epochs after which a trial may be stopped; 0 is right after pruning.
         reduction_factor: At a rung one trial in this many goes on.
-        dense: How the dense network is trained where no weights are given; its `images` are set by `dense_epochs`.
+        dense: How the dense network is trained where no weights are given; `dense_epochs` sets its `images`.
         dense_epochs: Passes over the training role for the dense network.
         fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
         validation_from: "train:F" or "test:F"; empty: by where the weights come from.

@@ -110,8 +110,8 @@ def connect(resources: Resources) -> Iterator[Slots]:
 def _make_private() -> dict[str, str]:
     """Return the environment of a Ray that listens on localhost only and asks for a token.
 
-    Ray binds every port to all interfaces unless told that it is no cluster, and looks for that while it is imported:
-    where that has happened already, the constant is set as well.
+    Ray binds every port to all interfaces unless told that it is no cluster, and looks for that while it is
+    imported: where that has happened already, the constant is set as well.
     """
     constants = sys.modules.get("ray._private.ray_constants")
     if constants is not None:
@@ -131,8 +131,8 @@ def _fit(resources: Resources, available: dict[str, float]) -> Slots:
         per_trial = 1.0 if gpus >= 1 else 0.0
     if resources.cpus_per_trial > cpus or per_trial > gpus:
         raise ConfigurationError(
-            f"one trial needs {resources.cpus_per_trial:g} CPUs and {per_trial:g} GPUs, the cluster has {cpus:g} and "
-            f"{gpus:g}; ask for less with --cpus-per-trial or --gpus-per-trial"
+            f"one trial needs {resources.cpus_per_trial:g} CPUs and {per_trial:g} GPUs, the cluster "
+            f"has {cpus:g} and {gpus:g}; ask for less with --cpus-per-trial or --gpus-per-trial"
         )
     n_trials = math.floor(cpus / resources.cpus_per_trial + 1e-9)
     if per_trial > 0:

@@ -1,4 +1,4 @@
-"""The accounts of a study: every trial is asked for, reported and told exactly once. Knows Optuna, but not Ray."""
+"""The accounts of a study: every trial is asked for and told exactly once. Knows Optuna, but not Ray."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ MAX_FAILURES_IN_A_ROW = 10
 class Ledger:
     """Keep the accounts of one study for its one driver.
 
-    Contract: the driver's thread alone calls it. A configuration that `next_configuration` returned is owned by the
-    caller until it is given back through exactly one of `completed`, `stopped` or `failed`; what is never given back
-    stays RUNNING in the storage and is handed out again, under the same number, by the next driver.
+    Contract: the driver's thread alone calls it. A configuration that `next_configuration` returned is owned
+    by the caller until it is given back through exactly one of `completed`, `stopped` or `failed`; what is
+    never given back stays RUNNING in the storage, and the next driver hands it out again, as the same trial.
 
     Args:
         spec: The study.

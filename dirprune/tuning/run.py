@@ -90,8 +90,8 @@ def run_study(
         listen: Takes the reports of the dense network's training and its total of training images.
 
     Raises:
-        StudyError: If the study exists and was not to be continued, differs from the stored one, or is being driven by
-            another process.
+        StudyError: If the study exists and was not to be continued, differs from the stored one, or is being
+            driven by another process.
         DirpruneError: Of other kinds for data, weights and settings that cannot work.
     """
     options = options or RunOptions()
@@ -171,7 +171,8 @@ def _prepare(
     reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
     say(
-        f"dense network: {metrics}, {dense_costs.macs:,} MACs, {dense_costs.parameters:,} parameters ({dense.origin})"
+        f"dense network: {metrics}, {dense_costs.macs:,} MACs, {dense_costs.parameters:,} parameters "
+        f"({dense.origin})"
     )
     description = {
         **spec.describe(),
@@ -263,7 +264,7 @@ def _flatten(description: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> None:
-    """Let Ray Tune run the ledger's trials; Ray's own files are thrown away, as it owns nothing that outlives it."""
+    """Let Ray Tune run the ledger's trials; Ray's own files go, as it owns nothing that outlives it."""
     from ray import tune
 
     from dirprune.tuning.searcher import LedgerScheduler, LedgerSearcher

@@ -62,8 +62,8 @@ class LedgerSearcher(Searcher):
 class LedgerScheduler(FIFOScheduler):
     """Stop a trial when the ledger says so, and end a failing one without a second try.
 
-    Ray restarts a trial whose worker was lost and one that raised alike. A trial that raised would only raise again, so
-    it announces its failure in one last result, upon which its restarts are taken away.
+    Ray restarts a trial whose worker was lost and one that raised alike. A trial that raised would only raise
+    again, so it announces its failure in one last result, upon which its restarts are taken away.
     """
 
     def __init__(self, searcher: LedgerSearcher) -> None:

@@ -75,12 +75,13 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
     except Exception as error:  # drivers raise their own types, SQLAlchemy's among them
         scheme = url.partition(":")[0]
         raise StudyError(
-            f"expected an Optuna storage behind the {scheme} URL, got {type(error).__name__}; check host, name and password"
+            f"expected an Optuna storage behind the {scheme} URL, got {type(error).__name__}; "
+            "check its host, name and password"
         ) from None
 
 
 def describe_url(url: str) -> str:
-    """Return where a study's trials are kept, without a password: "journal" or the kind and host of a database."""
+    """Return where a study's trials are kept: "journal", or a database's URL without user and password."""
     if not url:
         return "journal"
     scheme, _, rest = url.partition("://")
@@ -196,7 +197,7 @@ def settle(
     attributes: dict[str, Any],
     values: Sequence[float] | None = None,
 ) -> None:
-    """Give a trial its attributes and then its final state: a driver that ends in between leaves it RUNNING."""
+    """Give a trial its attributes, then its final state: a driver that ends in between leaves it RUNNING."""
     trial = continue_trial(study, study.get_trials(deepcopy=False)[number])
     for name, value in {**attributes, ADOPTABLE: False}.items():
         trial.set_user_attr(name, value)

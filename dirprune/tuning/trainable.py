@@ -13,12 +13,12 @@ from dirprune.trial import TrialContext, TrialReport, Workbench, run_trial
 from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
-class TrialFailed(Exception):
+class TrialFailedError(Exception):
     """A trial that raised; the reason is in its events already."""
 
 
 class PruningTrainable(tune.Trainable):
-    """Run trials from their configurations; data, dense network and groups stay from one trial to the next."""
+    """Run trials from their configurations; data, dense network and groups stay from trial to trial."""
 
     def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
         """Make the worker's shared parts."""
@@ -38,7 +38,7 @@ class PruningTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Run the trial up to its next report."""
         if self.failure is not None:
-            raise TrialFailed(str(self.failure)) from self.failure
+            raise TrialFailedError(str(self.failure)) from self.failure
         try:
             report = next(self.reports)
         except Exception as error:  # whatever a trial raises ends that trial alone

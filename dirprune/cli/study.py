@@ -1,0 +1,264 @@
+"""The command line that every study script has: from its declaration to a printed front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dirprune.cli.errors import INTERRUPTED, run_command
+from dirprune.cli.front import format_front
+from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber
+from dirprune.cli.printing import TrainingProgress
+from dirprune.cli.watch import StudyProgress
+from dirprune.data import DATA_NAMES
+from dirprune.errors import ConfigurationError, StudyError, suggest
+from dirprune.importance import get_method
+from dirprune.study.observer import StudyObserver
+from dirprune.study.spec import StudySpec
+from dirprune.training import TrainingReport
+from dirprune.tuning.cluster import LOCAL, Resources
+from dirprune.tuning.run import RunOptions, StudyResult, run_study
+
+N_ROWS = 30
+
+
+class Metrics(click.ParamType):
+    """Values by metric, written as metric=value,metric=value."""
+
+    name = "METRIC=X,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, float]:
+        """Return the values, or fail with an example."""
+        if isinstance(value, Mapping):
+            return dict(value)
+        values = {}
+        for part in str(value).split(","):
+            metric, _, number = part.partition("=")
+            try:
+                values[metric.strip()] = float(number)
+            except ValueError:
+                self.fail(f"expected metric=number, got {part!r}; for example val_accuracy=0.9", param, ctx)
+        return values
+
+
+def study_main(spec: StudySpec) -> None:
+    """Run a study script: read its command line, run the study, print the front, leave with the exit status.
+
+    0 when the study came to its end, 2 for a user's mistake (one line says what), 130 after Ctrl-C.
+
+    Args:
+        spec: The study; the command line changes it where it is asked to.
+    """
+    raise SystemExit(run_command(make_command(spec)))
+
+
+def make_command(spec: StudySpec) -> click.Command:
+    """Return the command of a study script."""
+    embedded = f"the embedded {spec.embedded_data}" if spec.embedded_data else "downloaded into the cache"
+
+    @click.command(help=_help(spec))
+    @click.option("--data", type=FOLDER, help=f"Folder of the data set. Default: {embedded}.")
+    @click.option("--dataset", metavar="NAME", help="Another data set by name, such as fashion_mnist.")
+    @click.option(
+        "--weights",
+        type=FILE,
+        help="Trained weights of the dense network. Default: train it once and keep it.",
+    )
+    @click.option(
+        "--validation-from",
+        metavar="WHERE:F",
+        default="",
+        help="train:0.1 carves validation from the training set, test:0.5 from the held-out set. "
+        "Default: by what the weights have seen.",
+    )
+    @click.option("--trials", type=int, help=f"Trials to start in all. Default: {spec.trials}.")
+    @click.option(
+        "--epochs", type=float, help=f"Fine-tuning of a trial; fractions work. Default: {spec.epochs:g}."
+    )
+    @click.option(
+        "--train-images", type=WholeNumber(), help="Use only so many training images. Default: all."
+    )
+    @click.option("--name", help=f"Name of the study and of its folder. Default: {spec.name}.")
+    @click.option("--resume", is_flag=True, help="Continue the study of that name, if there is one.")
+    @click.option("--seed", type=WholeNumber(0), help=f"Decides all randomness. Default: {spec.seed}.")
+    @click.option(
+        "--methods", metavar="A,B", help=f"Importance methods. Default: {','.join(spec.space.methods)}."
+    )
+    @click.option(
+        "--reference-point",
+        type=Metrics(),
+        help="Worst acceptable values, the hypervolume's corner. Default: chance accuracy at dense cost.",
+    )
+    @click.option(
+        "--output", type=FOLDER, default=Path("output"), show_default=True, help="Folder of all studies."
+    )
+    @click.option(
+        "--storage", default="", metavar="URL", help="Database for the trials. Default: a journal file."
+    )
+    @click.option(
+        "--tracking-uri", metavar="URI", help="MLflow server. Default: sqlite:///<output>/mlflow.db."
+    )
+    @click.option(
+        "--no-tracking", is_flag=True, help="Run without MLflow; files and front are written all the same."
+    )
+    @click.option(
+        "--ray-address",
+        default=LOCAL,
+        show_default=True,
+        envvar="RAY_ADDRESS",
+        show_envvar=True,
+        help="local, auto (the cluster of this machine), or an address.",
+    )
+    @click.option(
+        "--cpus-per-trial", type=Number(), default=1.0, show_default=True, help="CPU cores of a trial."
+    )
+    @click.option(
+        "--gpus-per-trial",
+        type=float,
+        help="GPUs of a trial; 0.5 puts two on one. Default: 1 where there are any.",
+    )
+    @click.option("--max-concurrent", type=WholeNumber(), help="Trials at once. Default: as many as fit.")
+    def command(**given: Any) -> None:
+        arguments = Arguments(**given)
+        result = run(spec, arguments)
+        if result.is_interrupted:
+            raise click.exceptions.Exit(INTERRUPTED)
+
+    return command
+
+
+def _help(spec: StudySpec) -> str:
+    objectives = ", ".join(f"{o.metric} ({o.direction})" for o in spec.objectives)
+    return (
+        f"Study {spec.name}: prune and fine-tune in many ways, keep the best trades of {objectives}.\n\n"
+        "Each point of the front is a network under <output>/<name>/models. A study that was cut off goes on "
+        "with --resume: no finished trial runs again."
+    )
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line said."""
+
+    data: Path | None
+    dataset: str | None
+    weights: Path | None
+    validation_from: str
+    trials: int | None
+    epochs: float | None
+    train_images: int | None
+    name: str | None
+    resume: bool
+    seed: int | None
+    methods: str | None
+    reference_point: dict[str, float] | None
+    output: Path
+    storage: str
+    tracking_uri: str | None
+    no_tracking: bool
+    ray_address: str
+    cpus_per_trial: float
+    gpus_per_trial: float | None
+    max_concurrent: int | None
+
+    def apply(self, spec: StudySpec) -> StudySpec:
+        """Return the study with what the command line changes.
+
+        Raises:
+            ConfigurationError: If a value cannot work.
+        """
+        space = spec.space
+        if self.methods is not None:
+            names = [name.strip() for name in self.methods.split(",") if name.strip()]
+            for name in names:
+                get_method(name)
+            space = space.restricted(names)
+        if self.dataset is not None:
+            if self.dataset not in DATA_NAMES:
+                raise ConfigurationError(
+                    f"unknown data set {self.dataset!r}{suggest(self.dataset, DATA_NAMES)}"
+                )
+            spec = replace(spec, data=self.dataset, embedded_data="")
+        return spec.changed(
+            space=space,
+            name=self.name,
+            trials=self.trials,
+            epochs=self.epochs,
+            train_images=self.train_images,
+            seed=self.seed,
+            validation_from=self.validation_from or None,
+            reference_point=self.reference_point,
+        )
+
+
+def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
+    """Run a study as its command line says and print what came out."""
+    spec = arguments.apply(spec)
+    resources = Resources(
+        arguments.ray_address, arguments.cpus_per_trial, arguments.gpus_per_trial, arguments.max_concurrent
+    )
+    options = RunOptions(
+        output=arguments.output,
+        data=arguments.data,
+        weights=arguments.weights,
+        resume=arguments.resume,
+        resources=resources,
+        storage_url=arguments.storage,
+    )
+    observers: list[StudyObserver] = [StudyProgress()]
+    tracking_uri = ""
+    if not arguments.no_tracking:
+        from dirprune.tracking import MlflowTracker, check_server, default_uri
+
+        tracking_uri = arguments.tracking_uri or default_uri(arguments.output)
+        check_server(tracking_uri)
+        observers.append(MlflowTracker(tracking_uri, arguments.output))
+    listener = _DenseListener(spec)
+    result = run_study(spec, options, observers, say=click.echo, listen=listener)
+    _print_result(spec, result, tracking_uri)
+    if result.end_reason:
+        raise StudyError(f"the study ended by itself: {result.end_reason}")
+    return result
+
+
+class _DenseListener:
+    """Print the training of the dense network."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self.epochs = spec.dense_epochs
+        self.progress: TrainingProgress | None = None
+
+    def __call__(self, report: TrainingReport, n_images: int) -> None:
+        if self.progress is None:
+            click.echo("training the dense network, once:")
+            self.progress = TrainingProgress(n_images, round(n_images / self.epochs))
+        self.progress.show(report)
+
+
+def _print_result(spec: StudySpec, result: StudyResult, tracking_uri: str) -> None:
+    """Print the front, where the files are, and how to look at them."""
+    front = result.front
+    if front:
+        click.echo(f"\nPareto front: {len(front)} networks, hypervolume {result.hypervolume:.4f}")
+        click.echo(format_front(front[:N_ROWS], spec.objectives))
+        if len(front) > N_ROWS:
+            click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
+    folder = result.folder
+    click.echo(f"\nfiles:  {folder.front_csv}, {folder.trials_csv}, {folder.front_html}, {folder.front_png}")
+    click.echo(f"models: {folder.models_dir}/<trial>")
+    if tracking_uri:
+        if tracking_uri.startswith(("http:", "https:")):
+            click.echo(f"MLflow: {tracking_uri}")
+        else:
+            click.echo(f"MLflow: mlflow ui --backend-store-uri {tracking_uri}")
+    if result.is_interrupted:
+        n_left = sum(record.state == "RUNNING" for record in result.records)
+        click.echo(
+            f"interrupted: {n_left} unfinished trials are kept; the same command with --resume continues them"
+        )

@@ -1,0 +1,87 @@
+"""What a study shows while it works: one line of progress, rewritten on a terminal, repeated elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
+
+from dirprune.cli.printing import format_duration
+from dirprune.records.record import TrialRecord
+from dirprune.study.observer import StudyObserver, StudySummary
+
+SECONDS_BETWEEN_LINES = 5.0  # where lines cannot be rewritten
+
+
+class StudyProgress(StudyObserver):
+    """Print trials by state, size and hypervolume of the front, and the time left.
+
+    Args:
+        stream: Where to print.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream = stream or sys.stderr
+        self.clock = clock
+        self.is_terminal = self.stream.isatty()
+        self.states: dict[int, str] = {}
+        self.n_before = 0
+        self.n_trials = 0
+        self.n_front, self.hypervolume = 0, 0.0
+        self.began = self.printed = clock()
+
+    def study_started(self, summary: StudySummary) -> None:
+        """Begin to count."""
+        self.n_trials = summary.n_trials
+        self.began = self.clock()
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Count a trial by its state."""
+        is_known = record.number in self.states
+        self.states[record.number] = record.state
+        if not is_known and record.state != "RUNNING":
+            self.n_before += 1  # of an earlier run
+            return
+        self._show(is_due=False)
+
+    def front_changed(
+        self, front: Sequence[TrialRecord], hypervolume: float, counts: Mapping[str, int]
+    ) -> None:
+        """Take the front's size and hypervolume."""
+        self.n_front, self.hypervolume = len(front), hypervolume
+        self._show(is_due=False)
+
+    def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
+        """Leave the last line standing."""
+        self._show(is_due=True)
+        if self.is_terminal:
+            self.stream.write("\n")
+            self.stream.flush()
+
+    def line(self) -> str:
+        """Return the line of progress."""
+        count = list(self.states.values()).count
+        n_ended = len(self.states) - count("RUNNING")
+        parts = [f"{count('COMPLETE')} done", f"{count('RUNNING')} running", f"{count('PRUNED')} stopped"]
+        if count("FAIL"):
+            parts.append(f"{count('FAIL')} failed")
+        elapsed = self.clock() - self.began
+        line = (
+            f"trials {n_ended}/{self.n_trials}: {', '.join(parts)} | front {self.n_front}, "
+            f"hypervolume {self.hypervolume:.4f} | {format_duration(elapsed)}"
+        )
+        n_here = n_ended - self.n_before
+        if n_here > 0 and n_ended < self.n_trials:
+            line += f", about {format_duration(elapsed / n_here * (self.n_trials - n_ended))} left"
+        return line
+
+    def _show(self, *, is_due: bool) -> None:
+        now = self.clock()
+        if self.is_terminal:
+            self.stream.write(f"\r\x1b[2K{self.line()}")
+        elif is_due or now - self.printed >= SECONDS_BETWEEN_LINES:
+            self.stream.write(self.line() + "\n")
+            self.printed = now
+        self.stream.flush()

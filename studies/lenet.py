@@ -1,0 +1,40 @@
+"""How small can LeNet-5 get on handwritten digits before its accuracy goes?
+
+    python studies/lenet.py                                        the digits that come with scikit-learn
+    python studies/lenet.py --data DIR --trials 60                 MNIST from DIR
+    python studies/lenet.py --data DIR --methods random            a baseline, for comparison
+
+Leaves output/lenet: front.csv, front.html, front.png and a model for each point of the front.
+"""
+
+from dirprune.cli.study import study_main
+from dirprune.study.objectives import Objective
+from dirprune.study.space import Choice, Range, SearchSpace
+from dirprune.study.spec import StudySpec
+
+spec = StudySpec(
+    name="lenet",
+    network="lenet5",
+    data="mnist",
+    embedded_data="digits",
+    loss="cross_entropy",
+    evaluation="accuracy",
+    objectives=(Objective("val_accuracy", "maximize"), Objective("macs", "minimize")),
+    space=SearchSpace(
+        min_keep_ratio=0.15,
+        methods={
+            "magnitude": {"norm": ("l1", "l2")},
+            "taylor": {},
+            "fisher": {},
+            "dirichlet": {"estimator": ("point", "integral")},
+        },
+        fine_tuning={"lr": Range(1e-3, 8e-3, log=True), "distillation": Choice((0.0, 0.5))},
+    ),
+    trials=40,
+    epochs=6,
+    rungs=(0, 1, 2),
+    dense_epochs=15,
+)
+
+if __name__ == "__main__":
+    study_main(spec)
