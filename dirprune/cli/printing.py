@@ -47,17 +47,16 @@ class TrainingProgress:
         self.printed = -1.0
 
     def show(self, report: TrainingReport) -> None:
-        """Print one report: epoch, validation accuracy, images per second, time left."""
+        """Print one report: epoch, training loss, validation metrics, images per second, time left."""
         now = self.clock() - self.started
         if not report.is_last and self.printed >= 0 and now - self.printed < 1:
             return
         self.printed = now
         parts = [f"epoch {report.images / self.n_epoch:g}/{self.n_images / self.n_epoch:g}"]
-        parts += [
-            f"{name.replace('_', ' ')} {report.metrics[name]:.4f}"
-            for name in ("train_loss", "val_accuracy")
-            if name in report.metrics
-        ]
+        judged = [name for name in report.metrics if name.startswith("val_") and name != "val_loss"]
+        for name in ("train_loss", *(judged or ["val_loss"])):
+            if name in report.metrics:
+                parts.append(f"{name.replace('_', ' ')} {report.metrics[name]:.4f}")
         if report.metrics.get("images_per_s"):
             parts.append(f"{report.metrics['images_per_s']:,.0f} images/s")
         if report.is_last:
