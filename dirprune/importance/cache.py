@@ -1,0 +1,116 @@
+"""Keeps scores on disk by what they were computed from, so that no trial of any run computes them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dirprune.errors import ImportanceError
+from dirprune.files import write_atomically
+from dirprune.identity import digest, identify
+from dirprune.importance.base import Scores, ScoringContext, Selector
+from dirprune.importance.registry import describe
+
+SCORES_VERSION = 1  # raised when compute_scores itself gives other numbers
+
+
+class ScoreCache:
+    """A folder of scores, one safetensors file for each key.
+
+    Safe for many processes and machines that share the folder: files get their name only when whole, and
+    while one process computes, others that ask for the same key wait. The lease is a lock of the operating
+    system, so that it ends when its owner does, however it ends.
+
+    Args:
+        folder: Made when it does not exist.
+    Raises:
+        ImportanceError: If the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImportanceError(
+                f"score cache must be a folder that can be written, got {self.folder} ({error.strerror}); "
+                "choose another folder"
+            ) from error
+
+    def path(self, key: str) -> Path:
+        """Return where the scores of a key lie, computed or not."""
+        return self.folder / f"{key}.safetensors"
+
+    def get_or_compute(self, key: str, compute: Callable[[], Scores]) -> tuple[Scores, bool]:
+        """Return the scores of a key, from the folder or else computed here and stored.
+
+        Args:
+            key: What the scores depend on; see `score_key`.
+            compute: Called at most once, and only while no other process computes the same key.
+        Returns:
+            The scores, and whether they came from the folder.
+        """
+        scores = self._read(key)
+        if scores is not None:
+            return scores, True
+        with FileLock(self.folder / f"{key}.lock"):
+            scores = self._read(key)
+            if scores is not None:
+                return scores, True
+            scores = compute()
+            with write_atomically(self.path(key)) as temporary:
+                save_file(
+                    {name: values.contiguous() for name, values in scores.items()}, temporary, {"key": key}
+                )
+            return scores, False
+
+    def _read(self, key: str) -> Scores | None:
+        """Return stored scores; None when there are none, or the file is cut short or of another key."""
+        try:
+            with safe_open(self.path(key), framework="pt") as stored:
+                if (stored.metadata() or {}).get("key") != key:
+                    return None
+                return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        except (FileNotFoundError, SafetensorError):
+            return None
+
+
+def score_key(method: Selector, context: ScoringContext, architecture: dict[str, int] | None = None) -> str:
+    """Return the digest of everything that scores depend on.
+
+    That is: the weights and the structure of the network, the method with its version and options, the
+    calibration examples and their indices, the normalisation, the groups, the loss and the seed; for a
+    selector also the architecture.
+    """
+    network, calibration = context.network, context.calibration
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    weights: list[Any] = []
+    for name, value in sorted(tensors.items()):
+        weights += [name, str(value.dtype), _array(value)]
+    probe = context.normalise(calibration.inputs[:8].cpu())
+    return digest(
+        {
+            "scores_version": SCORES_VERSION,
+            "network": [identify(type(network)), repr(network)],
+            "method": describe(method),
+            "grouping": context.grouping.fingerprint(),
+            "task": context.task.loss_identity,
+            "seed": context.seed,
+            "architecture": architecture,
+            "calibration": calibration.fingerprint(),
+        },
+        *weights,
+        _array(probe),
+    )
+
+
+def _array(values: Tensor) -> Any:
+    """Return a tensor as a numpy array, widened to float32 where numpy has no such type."""
+    values = values.detach().cpu().contiguous()
+    return (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()
