@@ -1,0 +1,179 @@
+"""The story of the project in one function: score, select, compact, recalibrate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dirprune.architecture import Architecture
+from dirprune.data.roles import DataRoles, Split
+from dirprune.errors import ArchitectureError, suggest
+from dirprune.groups import Grouping, find_groups
+from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
+from dirprune.surgery import compact
+from dirprune.tasks import Task, make_task
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A smaller network and how it came about.
+
+    Attributes:
+        network: The compact network, in evaluation mode, on the device asked for.
+        architecture: Kept channels per group.
+        kept: Sorted kept channel indices of every group.
+        scores: For each group a tensor of shape (n_channels,), higher = kept; empty when `kept` was given.
+        was_cached: Whether the scores came from the cache.
+        scoring_time_s: Seconds that scoring took, reading the cache included.
+    """
+
+    network: nn.Module
+    architecture: Architecture
+    kept: dict[str, list[int]]
+    scores: dict[str, Tensor]
+    was_cached: bool = False
+    scoring_time_s: float = 0.0
+
+
+def prune(
+    network: nn.Module,
+    roles: DataRoles,
+    task: Task | None = None,
+    architecture: Architecture | Mapping[str, int] | str | float | None = None,
+    method: str | Selector = "dirichlet",
+    options: Mapping[str, Any] | None = None,
+    *,
+    kept: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    cache: ScoreCache | None = None,
+    device: str | torch.device = "cpu",
+    grouping: Grouping | None = None,
+) -> Pruned:
+    """Make a smaller network that keeps the most important channels; the given network stays as it is.
+
+    Scores and batch-norm statistics come from the calibration split alone. No weight is trained.
+
+    Args:
+        network: The trained dense network.
+        roles: The data; only its calibration split is read.
+        task: The loss behind the scores; cross-entropy by default.
+        architecture: Kept channels per group (groups not named keep all), text such as "8,9,36,17" in forward
+            order, or one keep ratio in (0, 1] for every group.
+        method: A name from `dirprune.importance.list_methods()`, or an instance of your own.
+        options: Options of a method given by name.
+        kept: Kept channel indices per group, instead of an architecture and a method.
+        seed: Seed of the method.
+        cache: Where scores are looked up and kept; None computes them.
+        device: Where to compute, and where the result is.
+        grouping: The network's channel groups, when known already.
+    Raises:
+        ArchitectureError: If not exactly one of `architecture` and `kept` is given, or it does not fit.
+        ImportanceError: If the method or an option is unknown, or scores break the contract.
+    """
+    dense = copy.deepcopy(network).to(device).eval()
+    example = roles.example_input().to(device)
+    grouping = find_groups(dense, example) if grouping is None else grouping
+    if (architecture is None) == (kept is None):
+        raise ArchitectureError(
+            "prune needs either an architecture or kept indices, got neither or both; give one"
+        )
+    if kept is not None:
+        indices, scores, was_cached, seconds = _read_kept(kept, grouping), {}, False, 0.0
+        chosen = Architecture({name: len(channels) for name, channels in indices.items()})
+    else:
+        chosen = _read_architecture(architecture, grouping)
+        chooser = create(method, options) if isinstance(method, str) else method
+        context = ScoringContext(
+            dense, grouping, roles.calibration, roles.normalise, task or make_task(), seed, device
+        )
+        selection = select_channels(chooser, context, chosen, cache)
+        indices, scores = selection.kept, selection.scores
+        was_cached, seconds = selection.was_cached, selection.wall_time_s
+    smaller = compact(dense, grouping, indices, example).eval()
+    recalibrate_(smaller, roles.calibration, roles.normalise, device)
+    return Pruned(smaller, chosen, indices, scores, was_cached, seconds)
+
+
+@torch.no_grad()
+def recalibrate_(
+    network: nn.Module,
+    calibration: Split,
+    normalise: Callable[[Tensor], Tensor],
+    device: str | torch.device = "cpu",
+    batch_size: int = 500,
+) -> None:
+    """Estimate batch-norm statistics anew, as their average over calibration batches; in place.
+
+    All other modules stay in the mode in which they are, so dropout that is off stays off. Modes and momenta
+    are left as found. Does nothing to a network without batch norm.
+
+    Args:
+        network: On `device`.
+        normalise: From the split's raw inputs to what the network takes.
+        batch_size: At most; batches are of equal size, give or take one, and so count alike.
+    """
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+    if not layers or len(calibration) == 0:
+        return
+    momenta = [module.momentum for module in layers]
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the cumulative average
+            layer.train()
+        n_batches = -(-len(calibration) // batch_size)
+        for positions in torch.arange(len(calibration)).tensor_split(n_batches):
+            network(normalise(calibration.inputs[positions].to(device)))
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, is_training in modes.items():
+            module.training = is_training
+
+
+def _read_architecture(
+    architecture: Architecture | Mapping[str, int] | str | float | None, grouping: Grouping
+) -> Architecture:
+    """Return a whole, valid architecture from any of the forms that `prune` takes."""
+    if isinstance(architecture, str):
+        return Architecture.parse(architecture, grouping)
+    if isinstance(architecture, int | float):
+        return Architecture.uniform(grouping, architecture)
+    assert architecture is not None
+    _check_names(architecture, grouping)
+    whole = Architecture({**Architecture.full(grouping), **architecture})
+    whole.validate(grouping)
+    return whole
+
+
+def _read_kept(kept: Mapping[str, Sequence[int]], grouping: Grouping) -> dict[str, list[int]]:
+    """Return sorted indices for every group; groups not named keep all."""
+    _check_names(kept, grouping)
+    indices: dict[str, list[int]] = {}
+    for group in grouping.groups:
+        chosen = sorted({int(channel) for channel in kept.get(group.name, range(group.n_channels))})
+        if not chosen or chosen[0] < 0 or chosen[-1] >= group.n_channels:
+            raise ArchitectureError(
+                f"kept channels of {group.name!r} must be at least one index in 0..{group.n_channels - 1}, "
+                f"got {list(kept[group.name])}"
+            )
+        indices[group.name] = chosen
+    return indices
+
+
+def _check_names(by_group: Mapping[str, Any], grouping: Grouping) -> None:
+    for name in by_group:
+        if name not in grouping.names:
+            raise ArchitectureError(f"unknown channel group {name!r}{suggest(name, grouping.names)}")
