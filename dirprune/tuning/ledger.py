@@ -72,7 +72,7 @@ class Ledger:
         self._n_started = len(started)
         self._again = [trial for trial in started if trial.state == TrialState.RUNNING]
         for trial in started:
-            self._records[trial.number] = storage.make_trial_record(folder, trial)
+            self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
             self._replay_rungs(trial)
 
     def _replay_rungs(self, trial: FrozenTrial) -> None:
@@ -233,7 +233,7 @@ class Ledger:
 
     def _refresh(self, number: int) -> None:
         frozen = self.study.get_trials(deepcopy=False)[number]
-        self._records[number] = storage.make_trial_record(self.folder, frozen)
+        self._records[number] = storage.make_trial_record(self.folder, frozen, self.metrics)
 
     def _tell_observers(self, number: int) -> None:
         for observer in self.observers:

@@ -9,6 +9,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import filelock
@@ -117,8 +118,14 @@ def is_infeasible(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get(INFEASIBLE, False))
 
 
-def make_trial_record(folder: StudyFolder, trial: FrozenTrial) -> TrialRecord:
-    """Join a trial of the storage with its events."""
+def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence[str]) -> TrialRecord:
+    """Join a trial of the storage with its events.
+
+    Args:
+        folder: The study's folder.
+        trial: As the storage has it; its final objectives are the ones that count.
+        metrics: The objectives' metrics, in order.
+    """
     attributes = trial.user_attrs
     payload = attributes.get(CONFIGURATION)
     configuration = Configuration.from_json(payload) if payload else None
@@ -126,7 +133,7 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial) -> TrialRecord:
     reason = attributes.get(REASON)
     if stopped_at is not None:
         reason = f"stopped at {stopped_at} images"
-    return make_record(
+    record = make_record(
         replay(read_events(folder.events(trial.number))),
         number=trial.number,
         state=trial.state.name,  # type: ignore[arg-type]  # Optuna's names are ours
@@ -137,6 +144,9 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial) -> TrialRecord:
         metrics=attributes.get(COSTS, {}),
         reason=reason,
     )
+    if trial.values is None:
+        return record
+    return replace(record, metrics={**record.metrics, **dict(zip(metrics, trial.values, strict=True))})
 
 
 def read_study_json(folder: StudyFolder) -> dict[str, Any]:
@@ -159,9 +169,10 @@ def read_records(folder: StudyFolder, storage_url: str = "") -> list[TrialRecord
         StudyError: If there is no study in the folder.
     """
     study = _open_existing(folder, storage_url)
+    metrics = [metric for metric, _ in read_study_json(folder)["description"]["objectives"]]
     trials = study.get_trials(deepcopy=False)
     return [
-        make_trial_record(folder, trial)
+        make_trial_record(folder, trial, metrics)
         for trial in trials
         if trial.state != TrialState.WAITING and not is_infeasible(trial)
     ]

@@ -1,0 +1,281 @@
+"""The accounts against the design's state table, on a real journal file and without Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from dirprune.cost import CostModel
+from dirprune.groups import find_groups
+from dirprune.networks import create_network
+from dirprune.records.events import EventLog
+from dirprune.records.folder import StudyFolder
+from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.study.spec import StudySpec
+from dirprune.tuning import storage
+from dirprune.tuning.ledger import MAX_FAILURES_IN_A_ROW, Ledger
+
+EXAMPLE = torch.zeros(2, 1, 28, 28)
+RUNGS = (0, 100)
+
+
+class Recorder(StudyObserver):
+    """Keeps what an observer hears."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, list[str]] = {}
+        self.volumes: list[float] = []
+
+    def trial_changed(self, record):
+        self.states.setdefault(record.number, []).append(record.state)
+
+    def front_changed(self, front, hypervolume, counts):
+        self.volumes.append(hypervolume)
+
+
+def make_spec(**changes) -> StudySpec:
+    given = {"name": "accounts", "network": "lenet5", "data": "digits", "trials": 8, **changes}
+    return StudySpec(**given)
+
+
+def open_ledger(root: Path, observers=(), **changes) -> Ledger:
+    """Open the accounts as a new driver does."""
+    spec = make_spec(**changes)
+    folder = StudyFolder(root / spec.name)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    network = create_network("lenet5").eval()
+    grouping = find_groups(network, EXAMPLE)
+    costs = CostModel(network, grouping, EXAMPLE)
+    dense = {name: float(value) for name, value in costs.costs(grouping.n_channels).as_dict().items()}
+    summary = StudySummary(
+        name=spec.name,
+        folder=folder,
+        objectives=spec.objectives,
+        reference_point={"val_accuracy": 0.1, "macs": dense["macs"]},
+        dense_costs=dense,
+        n_channels=grouping.n_channels,
+        n_trials=spec.trials,
+        seed=0,
+    )
+    study = storage.open_study(storage.open_storage(folder), "accounts", spec.directions)
+    study.sampler = storage.make_sampler(0, len(study.get_trials(deepcopy=False)))
+    return Ledger(spec, grouping, costs, folder, study, summary, RUNGS, observers)
+
+
+def metrics_of(ledger: Ledger, configuration, accuracy: float) -> dict[str, float]:
+    return {"val_accuracy": accuracy, **ledger.costs.costs(configuration.architecture).as_dict()}
+
+
+def told(ledger: Ledger, number: int) -> optuna.trial.FrozenTrial:
+    """Return a trial as another process reads it from the journal."""
+    study = storage.open_study(storage.open_storage(ledger.folder), "accounts", ledger.spec.directions)
+    return study.get_trials(deepcopy=False)[number]
+
+
+def test_first_trials_are_the_dense_network_and_uniform_keep_ratios(tmp_path):
+    ledger = open_ledger(tmp_path)
+    first = [ledger.next_configuration() for _ in range(4)]
+    assert [configuration.source for configuration in first] == ["dense", "uniform", "uniform", "uniform"]
+    assert str(first[0].architecture) == "10-20-100-25"
+    assert str(first[2].architecture) == "5-10-50-12"
+    assert [configuration.number for configuration in first] == [0, 1, 2, 3]
+
+
+def test_trial_at_full_resource_is_told_complete_with_its_objectives(tmp_path):
+    recorder = Recorder()
+    ledger = open_ledger(tmp_path, [recorder])
+    configuration = ledger.next_configuration()
+    ledger.completed(0, metrics_of(ledger, configuration, 0.99))
+    trial = told(ledger, 0)
+    assert trial.state == TrialState.COMPLETE
+    assert trial.values == [0.99, 498_750.0]
+    assert recorder.states[0] == ["RUNNING", "COMPLETE"]
+    assert ledger.records[0].is_front
+
+
+def test_stopped_trial_is_not_told_as_complete(tmp_path):
+    ledger = open_ledger(tmp_path)
+    configuration = ledger.next_configuration()
+    ledger.reported(0, 100, metrics_of(ledger, configuration, 0.5))
+    ledger.stopped(0, 100)
+    trial = told(ledger, 0)
+    assert trial.state == TrialState.PRUNED
+    assert trial.values is None
+    assert trial.user_attrs["stopped_at"] == 100
+    assert trial.user_attrs["rung:100"] == [-0.5, 498_750.0]
+    assert ledger.records[0].reason == "stopped at 100 images"
+
+
+def test_failed_trial_keeps_the_reason_of_its_events(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.next_configuration()
+    log = EventLog(ledger.folder.events(0), "attempt")
+    log.append("started", resumed_from=None)
+    log.append("failed", reason="ValueError: no")
+    ledger.failed(0)
+    assert told(ledger, 0).state == TrialState.FAIL
+    assert told(ledger, 0).user_attrs["reason"] == "ValueError: no"
+
+
+def test_trial_that_lost_its_worker_too_often_fails_with_that_reason(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.next_configuration()
+    ledger.failed(0)
+    assert "worker was lost" in told(ledger, 0).user_attrs["reason"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_objective_that_is_not_finite_is_a_failure_and_no_value(tmp_path, value):
+    ledger = open_ledger(tmp_path)
+    configuration = ledger.next_configuration()
+    ledger.completed(0, metrics_of(ledger, configuration, value))
+    assert told(ledger, 0).state == TrialState.FAIL
+    assert "not all finite" in told(ledger, 0).user_attrs["reason"]
+
+
+def test_driver_that_vanished_leaves_adoptable_trials_that_the_next_one_gets_first(tmp_path):
+    first = open_ledger(tmp_path)
+    handed_out = [first.next_configuration() for _ in range(3)]
+    first.completed(0, metrics_of(first, handed_out[0], 0.99))
+    assert told(first, 1).user_attrs["adoptable"] is True
+    recorder = Recorder()
+    second = open_ledger(tmp_path, [recorder])
+    second.start()
+    again = [second.next_configuration() for _ in range(3)]
+    assert [configuration.number for configuration in again] == [1, 2, 3]
+    assert again[0] == handed_out[1]
+    assert again[1] == handed_out[2]
+    assert recorder.states[0] == ["COMPLETE"]
+
+
+def test_resumed_study_starts_as_many_trials_in_all_as_asked(tmp_path):
+    first = open_ledger(tmp_path, trials=5)
+    for _ in range(2):
+        configuration = first.next_configuration()
+        first.completed(configuration.number, metrics_of(first, configuration, 0.9))
+    first.next_configuration()
+    second = open_ledger(tmp_path, trials=5)
+    numbers = []
+    while (configuration := second.next_configuration()) is not None:
+        numbers.append(configuration.number)
+        second.completed(configuration.number, metrics_of(second, configuration, 0.9))
+    assert numbers == [2, 3, 4]
+    assert not second.has_work
+    assert [record.state for record in second.records] == ["COMPLETE"] * 5
+
+
+def test_rungs_know_after_a_restart_what_an_earlier_driver_heard(tmp_path):
+    first = open_ledger(tmp_path, trials=20)
+    for accuracy in (0.9, 0.91, 0.92, 0.93):
+        configuration = first.next_configuration()
+        metrics = {**metrics_of(first, configuration, accuracy), "macs": 1000.0}
+        assert first.reported(configuration.number, 100, metrics)
+        first.completed(configuration.number, metrics)
+    second = open_ledger(tmp_path, trials=20)
+    configuration = second.next_configuration()
+    worse = {**metrics_of(second, configuration, 0.5), "macs": 2000.0}
+    assert not second.reported(configuration.number, 100, worse)
+
+
+def test_resource_between_rungs_never_stops_a_trial(tmp_path):
+    ledger = open_ledger(tmp_path, trials=20)
+    for _ in range(6):
+        configuration = ledger.next_configuration()
+        assert ledger.reported(configuration.number, 50, metrics_of(ledger, configuration, 0.1))
+
+
+def test_infeasible_architecture_never_starts_and_does_not_count(tmp_path):
+    recorder = Recorder()
+    ledger = open_ledger(tmp_path, [recorder], limits={"macs": 150_000.0}, trials=6)
+    configurations = []
+    while (configuration := ledger.next_configuration()) is not None:
+        configurations.append(configuration)
+    assert len(configurations) == 6
+    dense, *others = configurations
+    assert dense.source == "dense"
+    for configuration in others:
+        assert ledger.costs.costs(configuration.architecture).macs <= 150_000
+    study = storage.open_study(storage.open_storage(ledger.folder), "accounts", ledger.spec.directions)
+    refused = [trial for trial in study.get_trials() if storage.is_infeasible(trial)]
+    assert refused
+    assert all(trial.state == TrialState.PRUNED and trial.constraints["macs"] > 0 for trial in refused)
+    assert not {trial.number for trial in refused} & set(recorder.states)
+    assert not {trial.number for trial in refused} & {record.number for record in ledger.records}
+
+
+def test_study_ends_by_itself_after_failures_in_a_row_and_says_why(tmp_path):
+    ledger = open_ledger(tmp_path, trials=50)
+    for _ in range(MAX_FAILURES_IN_A_ROW):
+        configuration = ledger.next_configuration()
+        EventLog(ledger.folder.events(configuration.number), "a").append("started", resumed_from=None)
+        ledger.failed(configuration.number, "RuntimeError: broken")
+    assert ledger.next_configuration() is None
+    assert "10 trials in a row failed, the last one with: RuntimeError: broken" in ledger.end_reason
+
+
+def test_abandoned_trials_fail_with_that_reason(tmp_path):
+    ledger = open_ledger(tmp_path)
+    configuration = ledger.next_configuration()
+    ledger.completed(0, metrics_of(ledger, configuration, 0.99))
+    ledger.next_configuration()
+    payload = {
+        "schema": storage.STUDY_SCHEMA,
+        "optuna_study": "accounts",
+        "storage": "journal",
+        "description": {"objectives": [["val_accuracy", "maximize"], ["macs", "minimize"]]},
+    }
+    ledger.folder.study_json.write_text(json.dumps(payload))
+    assert storage.abandon(ledger.folder) == [1]
+    states = [record.state for record in storage.read_records(ledger.folder)]
+    assert states == ["COMPLETE", "FAIL"]
+    assert storage.read_records(ledger.folder)[1].reason == "abandoned"
+
+
+def test_models_of_beaten_trials_are_removed_and_those_of_the_front_stay(tmp_path):
+    ledger = open_ledger(tmp_path)
+    configurations = [ledger.next_configuration() for _ in range(3)]
+    for configuration in configurations:
+        ledger.folder.model_dir(configuration.number).mkdir(parents=True)
+    ledger.completed(0, metrics_of(ledger, configurations[0], 0.99))
+    ledger.completed(2, metrics_of(ledger, configurations[2], 0.98))
+    ledger.completed(1, metrics_of(ledger, configurations[1], 0.97))
+    assert [record.is_front for record in ledger.records] == [True, False, True]
+    assert ledger.folder.model_dir(0).exists()
+    assert not ledger.folder.model_dir(1).exists()
+    assert ledger.folder.model_dir(2).exists()
+
+
+def test_hypervolume_never_falls_and_costs_count_as_fractions_of_the_dense_network(tmp_path):
+    recorder = Recorder()
+    ledger = open_ledger(tmp_path, [recorder])
+    for accuracy in (0.99, 0.95, 0.9):
+        configuration = ledger.next_configuration()
+        ledger.completed(configuration.number, metrics_of(ledger, configuration, accuracy))
+    assert recorder.volumes[0] == 0.0  # dense cost does not strictly dominate the reference
+    assert recorder.volumes == sorted(recorder.volumes)
+    # 8-15-75-19 has 14,400*8 + 1,600*8*15 + 16*15*75 + 75*19 + 19*10 = 326,815 MACs
+    assert recorder.volumes[1] == pytest.approx((0.95 - 0.1) * (1 - 326_815 / 498_750))
+    assert recorder.volumes[2] > recorder.volumes[1]
+
+
+def test_second_driver_is_refused_with_the_first_ones_process(tmp_path):
+    folder = StudyFolder(tmp_path)
+    with storage.hold_study(folder):
+        code = (
+            "import sys; from pathlib import Path; from dirprune.records.folder import StudyFolder;"
+            "from dirprune.tuning import storage\n"
+            "try:\n  with storage.hold_study(StudyFolder(Path(sys.argv[1]))): pass\n"
+            "except Exception as e: print(e)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert f"process {os.getpid()} on " in done.stdout
+    with storage.hold_study(folder):
+        pass
