@@ -264,8 +264,6 @@ class _Tracing:
             return _Found(layers)
         if is_output:
             reasons.append("its channels are also an output of the network")
-        if not consumers:
-            reasons.append("no convolution or linear layer takes its channels as they are")
         if n_channels < 2:
             reasons.append("it has a single channel")
         if reasons:

@@ -143,6 +143,7 @@ CASES = {
     "segmenting": (Segmenting, (1, 8, 8), ("encode1", "encode2", "decode")),
     "scaled": (Scaled, (2, 6, 6), ("conv",)),
     "mlp": (build_mlp, (4,), ("0", "2")),
+    "rows": (build_mlp, (3, 4), ("0", "2")),
 }
 """Name -> (constructor, shape of one input, groups in forward order); every group of these can be cut."""
 

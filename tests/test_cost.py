@@ -98,6 +98,15 @@ def test_layer_used_twice_costs_its_macs_twice_and_its_parameters_once() -> None
     assert count_costs(network, torch.zeros(1, 4)) == Costs(macs=32, parameters=20)
 
 
+def test_weights_shared_by_two_layers_count_once_in_the_model_too() -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(3, 2))
+    network[1].weight = network[0].weight
+    inputs = torch.zeros(1, 4)
+    grouping = find_groups(network, inputs)
+    assert grouping.names == ("2",)
+    assert CostModel(network, grouping, inputs).costs({"2": 3}) == count_costs(network, inputs)
+
+
 def test_frozen_parameters_count_and_counting_changes_nothing() -> None:
     network = LeNet5().requires_grad_(False).train()
     assert count_costs(network, IMAGE).parameters == 40_225

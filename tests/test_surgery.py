@@ -46,6 +46,7 @@ def test_masked_equals_compact_with_all_groups_cut_at_once(name: str, seed: int)
     inputs = inputs.double()
     randomise_batch_norm(network)
     grouping = find_groups(network, inputs)
+    assert grouping.names == CASES[name][2]
     kept = draw_kept(grouping, seed)
     small = compact(network, grouping, kept, inputs)
     with switched(network, grouping, mask(grouping, kept)):

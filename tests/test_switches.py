@@ -58,6 +58,7 @@ def test_values_per_example_equal_each_example_alone(name: str) -> None:
     network.double().eval()
     inputs = inputs.double()
     grouping = find_groups(network, inputs)
+    assert grouping.names == CASES[name][2]
     generator = torch.Generator().manual_seed(3)
     values = {
         group: torch.rand(len(inputs), n, generator=generator, dtype=torch.float64)
