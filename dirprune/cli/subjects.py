@@ -191,7 +191,7 @@ def choose_device(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0].split(":")[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigurationError(
             f"expected a device that is here, got {name!r} ({reason}); try --device cpu"
         ) from error
