@@ -82,6 +82,7 @@ def _train(network: nn.Module, roles: DataRoles, recipe: Recipe, **others: Any) 
 
 def _watch(roles: DataRoles, recipe: Recipe, **others: Any) -> list[list[int]]:
     network = _Watched(_network())
+    network.eval()
     _train(network, roles, recipe, **others)
     return network.batches
 
@@ -352,6 +353,18 @@ def test_frozen_parameters_stay(roles: DataRoles) -> None:
     _train(network, roles, Recipe(images=90, lr=0.1, weight_decay=0.5))
     assert torch.equal(network[0].weight, _network()[0].weight)
     assert not torch.equal(network[5].weight, _network()[5].weight)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_weight_decay_shrinks_weights_but_not_biases_or_batch_norm(roles: DataRoles, optimizer: str) -> None:
+    task = make_task(lambda outputs, targets: 0 * outputs.sum(1), "accuracy")
+    recipe = Recipe(images=30, batch_size=30, optimizer=optimizer, lr=0.1, momentum=0.0, weight_decay=0.5)
+    network = _network()
+    list(train_(network, roles, task, recipe, seed=0))
+    before = _network()
+    for name, parameter in network.named_parameters():
+        factor = 1 - 0.1 * 0.5 if parameter.ndim >= 2 else 1.0
+        torch.testing.assert_close(parameter, factor * before.get_parameter(name))
 
 
 def test_network_without_parameters_that_learn_is_refused(roles: DataRoles) -> None:
