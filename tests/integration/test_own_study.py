@@ -1,0 +1,95 @@
+"""A user's own regression as a study on a real Ray, with trials that raise, diverge and lose their worker."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirprune.records.events import read_events, replay
+from dirprune.records.folder import StudyFolder
+from dirprune.records.tables import load_front
+from dirprune.tuning import storage
+from tests.integration.toy_study import Toy
+
+SCRIPT = Path(__file__).with_name("toy_study.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> StudyFolder:
+    """Run the study once, with trouble."""
+    root = tmp_path_factory.mktemp("own")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--output", root / "out", "--no-tracking"],
+        env={**os.environ, "TOY_TROUBLE": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Pareto front" in done.stdout
+    return StudyFolder(root / "out" / "toy")
+
+
+@pytest.fixture(scope="module")
+def records(folder):
+    return storage.read_records(folder)
+
+
+def test_every_trial_is_accounted_for_once_and_none_is_left_running(records):
+    assert [record.number for record in records] == list(range(8))
+    assert {record.state for record in records} <= {"COMPLETE", "PRUNED", "FAIL"}
+
+
+def test_trial_that_raises_fails_with_its_reason_and_is_not_tried_again(folder, records):
+    failed = records[1]
+    assert failed.state == "FAIL"
+    assert failed.reason == "ValueError: no room for twelve channels"
+    assert replay(read_events(folder.events(1))).n_attempts == 1
+
+
+def test_trial_that_diverges_fails_and_is_no_value(records):
+    assert records[2].state == "FAIL"
+    assert "not finite" in records[2].reason
+
+
+def test_trial_whose_worker_is_killed_goes_on_as_the_same_trial(folder, records):
+    assert records[3].state in ("COMPLETE", "PRUNED")
+    events = replay(read_events(folder.events(3)))
+    assert events.n_attempts == 2
+    assert events.curve[0][0] == 0
+
+
+def test_objectives_of_a_regression_are_minimised(records):
+    complete = [record for record in records if record.state == "COMPLETE"]
+    assert complete[0].source == "dense"
+    assert all({"val_mae", "val_r2", "test_mae", "parameters"} <= set(record.metrics) for record in complete)
+    front = [(r.metrics["val_mae"], r.metrics["parameters"]) for r in complete]
+    best = min(front)
+    assert all(best <= other for other in front)
+
+
+def test_tables_name_the_objectives_and_agree_with_the_storage(folder, records):
+    with folder.trials_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["trial"]), row["state"]) for row in rows] == [(r.number, r.state) for r in records]
+    with folder.front_csv.open(newline="") as file:
+        front = list(csv.DictReader(file))
+    assert {"trial", "source", "val_mae", "test_mae", "macs", "parameters", "method"} <= set(front[0])
+
+
+def test_model_of_the_front_is_loaded_with_the_users_own_network(folder):
+    point = load_front(folder)[0]
+    network = point.load_model(Toy)
+    assert sum(p.numel() for p in network.parameters()) == point.metrics["parameters"]
+    assert network(torch.zeros(3, 6)).shape == (3, 2)
+
+
+def test_settled_trials_leave_no_checkpoint(folder):
+    assert not list(folder.checkpoints_dir.glob("*"))
