@@ -1,0 +1,303 @@
+"""A study in MLflow while it runs: the driver leaves word and goes on, a thread of its own does the rest."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from dirprune.errors import DirpruneError
+from dirprune.records.record import TrialRecord
+from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.tracking import names
+from dirprune.tracking.front_models import log_model
+from dirprune.tracking.server import default_tracking_uri
+from dirprune.tracking.store import RemoteRun, RunStore
+from dirprune.tracking.views import Point, view_progress, view_study, view_trial
+
+logger = logging.getLogger("dirprune.tracking")
+
+FILES_EVERY_S = 60.0
+LONGEST_WAIT_S = 30.0
+FAILURES_AT_CLOSE = 3
+
+
+class MlflowTracker(StudyObserver):
+    """Keep a study's run and its trials' runs in MLflow as the study goes.
+
+    What the driver says is only noted; a thread brings MLflow to the newest state of each trial, so that many
+    reports cost few requests. When that fails, it warns once, tries again later, and never fails the study:
+    MLflow is a view of the study's own records, and the next `--resume` completes it.
+
+    Args:
+        tracking_uri: Where; None = a SQLite file beside the studies.
+        network: Function that makes the network before pruning, if it is a user's own; front models need it.
+        interval_s: Least time between two rounds of requests.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        network: Callable[[], nn.Module] | None = None,
+        interval_s: float = 1.0,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.network = network
+        self.interval_s = interval_s
+        self._lock = threading.Condition()
+        self._is_closing = False
+        self._summary: StudySummary | None = None
+        self._newest: dict[int, TrialRecord] = {}
+        self._waiting: dict[int, None] = {}  # trials to bring up to date, in the order of their turn
+        self._front: frozenset[int] = frozenset()
+        self._points: list[Point] = []
+        self._ended: bool | None = None  # whether interrupted, once it has ended
+        self._is_study_waiting = False
+        self._has_warned = False
+        self._thread: threading.Thread | None = None
+        self._uploader: _Uploader | None = None
+
+    def study_started(self, summary: StudySummary) -> None:
+        """Begin to talk to MLflow about a study."""
+        with self._lock:
+            self._summary = summary
+            self._is_study_waiting = True
+        self._uploader = _Uploader(summary, self.tracking_uri, self.network)
+        self._thread = threading.Thread(target=self._work, name="dirprune-tracking", daemon=True)
+        self._thread.start()
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Note the newest state of a trial."""
+        if record.state != "WAITING":
+            self._note([record])
+
+    def front_changed(
+        self, front: Sequence[TrialRecord], hypervolume: float, counts: Mapping[str, int]
+    ) -> None:
+        """Note the front: its size and hypervolume for the study, a tag for each trial that came or went."""
+        with self._lock:
+            self._points += view_progress(hypervolume, len(front), counts, round(time.time() * 1000))
+            now = frozenset(record.number for record in front)
+            self._waiting.update(dict.fromkeys((now ^ self._front) & self._newest.keys()))
+            self._front = now
+            self._is_study_waiting = True
+            self._lock.notify()
+
+    def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
+        """Note the end; `close` waits until it has been told."""
+        with self._lock:
+            self._front = frozenset(record.number for record in records if record.is_front)
+            self._ended = interrupted
+            self._is_study_waiting = True
+        self._note([record for record in records if record.state != "WAITING"])
+
+    def close(self, timeout: float = 120.0) -> list[str]:
+        """Wait until everything is in MLflow, at most `timeout` s, and end the thread.
+
+        Returns:
+            What could not be uploaded, in words; empty if all is there.
+        """
+        if self._thread is None:
+            return []
+        with self._lock:
+            self._is_closing = True
+            self._lock.notify()
+        self._thread.join(timeout)
+        left = self._list_left()
+        if left:
+            logger.warning(
+                "not in MLflow: %s; the study's own files have it all, and --resume completes MLflow",
+                ", ".join(left),
+            )
+        return left
+
+    def _note(self, records: Sequence[TrialRecord]) -> None:
+        with self._lock:
+            for record in records:
+                if self._newest.get(record.number) != record:
+                    self._newest[record.number] = record
+                    self._waiting[record.number] = None
+            self._lock.notify()
+
+    def _list_left(self) -> list[str]:
+        assert self._uploader is not None
+        with self._lock:
+            left = [f"{len(self._waiting)} trials"] if self._waiting else []
+            if self._is_study_waiting:
+                left.append("the study's run with its files and models")
+        return left + self._uploader.refused
+
+    def _work(self) -> None:
+        n_failures, was_closing = 0, False
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._is_closing or self._has_work(), timeout=FILES_EVERY_S)
+                is_closing = self._is_closing
+                if is_closing and not was_closing:
+                    n_failures, was_closing = 0, True
+                if is_closing and (not self._has_work() or n_failures >= FAILURES_AT_CLOSE):
+                    return
+            try:
+                self._do_round()
+                n_failures = 0
+                if self._has_warned:
+                    logger.warning("tracking works again")
+                    self._has_warned = False
+            except Exception as error:  # tracking never fails a study
+                n_failures += 1
+                if not self._has_warned:
+                    logger.warning("tracking failed and will be tried again: %s", _one_line(error))
+                    self._has_warned = True
+            wait_s = min(self.interval_s * 2**n_failures, LONGEST_WAIT_S)
+            with self._lock:
+                if not is_closing:
+                    self._lock.wait_for(lambda: self._is_closing, timeout=wait_s)
+                elif n_failures:
+                    self._lock.wait(min(wait_s, 1.0))
+
+    def _has_work(self) -> bool:
+        return self._is_study_waiting or bool(self._waiting)
+
+    def _do_round(self) -> None:
+        """Bring MLflow up to date; what fails keeps waiting.
+
+        One trial that fails does not hold up the others; after two, the others wait as well.
+        """
+        uploader = self._uploader
+        assert uploader is not None
+        uploader.connect()
+        with self._lock:
+            turn = list(self._waiting)
+        failure: Exception | None = None
+        for number in turn:
+            with self._lock:
+                del self._waiting[number]
+                record = self._newest[number].on_front(number in self._front)
+            try:
+                uploader.upload_trial(record)
+            except Exception as error:
+                with self._lock:
+                    self._waiting[number] = None
+                if failure is not None:
+                    break
+                failure = error
+        with self._lock:
+            points, ended, front = list(self._points), self._ended, sorted(self._front)
+            self._is_study_waiting = False
+        try:
+            uploader.upload_study(points, front, ended)
+        except Exception:
+            with self._lock:
+                self._is_study_waiting = True
+            raise
+        if failure is not None:
+            raise failure
+
+
+class _Uploader:
+    """The thread's side: what it knows of MLflow, and the requests."""
+
+    def __init__(
+        self, summary: StudySummary, tracking_uri: str | None, network: Callable[[], nn.Module] | None
+    ) -> None:
+        self.summary = summary
+        self.tracking_uri = tracking_uri or default_tracking_uri(summary.folder.output)
+        self.network = network
+        self.refused: list[str] = []
+        self._store: RunStore | None = None
+        self._study: RemoteRun | None = None
+        self._trials: dict[int, RemoteRun] = {}
+        self._is_creating = False  # whether a request that creates a run may have been carried out unheard
+        self._files: dict[str, float] = {}  # time of change of each uploaded file
+        self._files_at = 0.0
+
+    @property
+    def store(self) -> RunStore:
+        """The runs of this study; made by `connect`."""
+        assert self._store is not None
+        return self._store
+
+    def connect(self) -> None:
+        """Open the store and find what is there of this study."""
+        if self._store is None:
+            study_id = self.summary.folder.identify_()
+            self._store = RunStore(self.tracking_uri, self.summary.folder.output, study_id)
+            self._is_creating = True
+        if self._is_creating:
+            study, trials = self.store.find_runs()
+            self._study = study or self._study
+            self._trials = {**trials, **self._trials}
+            self._is_creating = False
+        if self._study is None:
+            view = view_study(self.summary, self.store.study_id, "RUNNING", ())
+            self._is_creating = True
+            self._study = self.store.create_run(view, parent=None)
+            self._is_creating = False
+
+    def upload_trial(self, record: TrialRecord) -> None:
+        """Bring a trial's run up to date; create it if there is none."""
+        view = view_trial(record, self.summary.name, self.store.study_id)
+        run = self._trials.get(record.number)
+        if run is None:
+            self._is_creating = True
+            run = self._trials[record.number] = self.store.create_run(view, self._study)
+            self._is_creating = False
+        self.store.update_(run, view)
+
+    def upload_study(self, points: Sequence[Point], front: Sequence[int], ended: bool | None) -> None:
+        """Bring the study's run up to date, now and then its files; in the end models and status.
+
+        Args:
+            points: Hypervolume, size of the front and counts so far.
+            front: Numbers of the trials on the front.
+            ended: Whether it was interrupted; None = it still runs.
+        """
+        assert self._study is not None
+        running = view_study(self.summary, self.store.study_id, "RUNNING", points)
+        self.store.update_(self._study, running)
+        if ended is not None or time.monotonic() > self._files_at + FILES_EVERY_S:
+            self._upload_files()
+            self._files_at = time.monotonic()
+        if ended is False:
+            self._upload_models(front)
+            self.store.delete_doubles(self._study, self._trials)
+            self.store.update_(self._study, replace(running, status="FINISHED"))
+
+    def _upload_files(self) -> None:
+        assert self._study is not None
+        folder = self.summary.folder
+        paths = (
+            folder.front_html,
+            folder.front_png,
+            folder.architectures_png,
+            folder.front_csv,
+            folder.trials_csv,
+        )
+        for path in paths:
+            if path.is_file() and self._files.get(path.name) != (changed := path.stat().st_mtime):
+                self.store.log_file(self._study, path)
+                self._files[path.name] = changed
+
+    def _upload_models(self, front: Sequence[int]) -> None:
+        """Log the models of the front; one that cannot be made into an MLflow model is named and left."""
+        for number in front:
+            run = self._trials.get(number)
+            if run is None or names.MODEL_ID in run.tags or f"the model of trial {number}" in self.refused:
+                continue
+            folder = self.summary.folder.model_dir(number)
+            try:
+                log_model(self.store.client, self.store.experiment_id, run, folder, self.network)
+            except DirpruneError as error:  # no later attempt can do better
+                logger.warning("the model of trial %d was not logged: %s", number, error)
+                self.refused.append(f"the model of trial {number}")
+                if folder.is_dir():
+                    self.store.client.log_artifacts(run.run_id, str(folder), names.MODEL)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

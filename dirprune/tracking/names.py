@@ -1,0 +1,99 @@
+"""Every name that dirprune writes to MLflow, and MLflow's limits.
+
+Study's run (one per study), and trial's runs (its children):
+
+| tag | on | value |
+|---|---|---|
+| mlflow.parentRunId | trial | the study's run |
+| dirprune.kind | both | study or trial |
+| dirprune.study | both | name of the study |
+| dirprune.study_id | both | id of the study's folder; with dirprune.trial it finds a run again |
+| dirprune.n_trials | study | total of trials to start |
+| dirprune.trial | trial | number of the trial |
+| dirprune.source | trial | dense, uniform, reference, warm-start or sampler |
+| dirprune.method | trial | importance method |
+| dirprune.front | trial | true or false |
+| dirprune.stopped_at | trial | training images after which it was stopped at a rung |
+| dirprune.error | trial | why it failed, or "abandoned" |
+| dirprune.model_id | trial | its logged model |
+
+| parameter | on | value |
+|---|---|---|
+| seed, objectives | study | as given |
+| reference.METRIC, dense.METRIC | study | reference point of the hypervolume, costs of the dense network |
+| each entry of the study's description | study | network, data, loss, ... |
+| source, method, architecture | trial | architecture as in 8-9-36-17 |
+| channels.GROUP | trial | kept channels of the group |
+| each option | trial | options of the method, hyperparameters of fine-tuning |
+
+| metric | on | step |
+|---|---|---|
+| hypervolume, front_size | study | number of finished trials |
+| n_complete, n_stopped, n_failed, n_running, n_infeasible | study | number of finished trials |
+| every reported metric | trial | training images seen |
+| macs, parameters | trial | 0 |
+| wall_time_s and what is measured at the end, test_* among it | trial | training images seen |
+
+| status | when |
+|---|---|
+| RUNNING | the trial runs, or waits for a driver that continues the study |
+| FINISHED | it ran to its full resource; the study: all is done |
+| KILLED | it was stopped at a rung, or abandoned |
+| FAILED | it raised, or gave no finite objective |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+EXPERIMENT = "dirprune"
+
+PARENT = "mlflow.parentRunId"
+KIND = "dirprune.kind"
+STUDY = "dirprune.study"
+STUDY_ID = "dirprune.study_id"
+N_TRIALS = "dirprune.n_trials"
+TRIAL = "dirprune.trial"
+SOURCE = "dirprune.source"
+METHOD = "dirprune.method"
+FRONT = "dirprune.front"
+STOPPED_AT = "dirprune.stopped_at"
+ERROR = "dirprune.error"
+MODEL_ID = "dirprune.model_id"
+
+COUNTS = {
+    "COMPLETE": "n_complete",
+    "PRUNED": "n_stopped",
+    "FAIL": "n_failed",
+    "RUNNING": "n_running",
+    "INFEASIBLE": "n_infeasible",
+}
+ABANDONED = "abandoned"
+MODEL = "model"
+
+MAX_NAME = 250
+MAX_PARAMETER = 6000
+MAX_TAG = 5000  # what servers before 3.0 take; newer ones take 8000
+MAX_METRICS_PER_BATCH = 1000
+MAX_PARAMETERS_PER_BATCH = 100
+MAX_TAGS_PER_BATCH = 100
+
+Item = TypeVar("Item")
+
+
+def clean_name(name: str) -> str:
+    """Return `name` as MLflow takes it: characters other than it allows become underscores."""
+    return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII).strip("/. ")[:MAX_NAME] or "_"
+
+
+def cut(text: str, limit: int) -> str:
+    """Return at most `limit` characters of `text`; what was cut ends in an ellipsis."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield `items` in batches of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

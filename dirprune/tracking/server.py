@@ -1,0 +1,122 @@
+"""Whether there is an MLflow to write to, found out within seconds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from dirprune.errors import TrackingError
+
+PATIENCE_S = 5.0
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 blocks for four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def default_tracking_uri(output: Path) -> str:
+    """Return the address of the store in a file beside the studies, `<output>/mlflow.db`."""
+    return f"sqlite:///{output.resolve() / 'mlflow.db'}"
+
+
+def is_remote(tracking_uri: str) -> bool:
+    """Whether a server stands between us and the store, which then also decides where artifacts lie."""
+    return urllib.parse.urlsplit(tracking_uri).scheme in ("http", "https", "databricks")
+
+
+def ui_command(tracking_uri: str) -> str:
+    """Return the command or address that shows the studies of a tracking URI."""
+    if is_remote(tracking_uri):
+        return tracking_uri
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+
+
+def check_server(tracking_uri: str) -> None:
+    """Return when the tracking URI can be used.
+
+    For this process, MLflow's patience with a server that is away is set to seconds and its telemetry is off,
+    unless the environment says otherwise.
+
+    Raises:
+        TrackingError: If nothing answers there, it refuses us, or the store cannot be opened.
+    """
+    prepare_environment_()
+    scheme = urllib.parse.urlsplit(tracking_uri).scheme
+    if scheme in ("http", "https"):
+        _probe(tracking_uri)
+    elif scheme == "sqlite":
+        _prepare_file(tracking_uri)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(tracking_uri).search_experiments(max_results=1)
+    except Exception as error:  # the stores raise what their databases and sockets raise
+        hint = ""
+        if isinstance(error, MlflowException) and "schema" in str(error):
+            hint = f"; try mlflow db upgrade {shlex.quote(tracking_uri)}"
+        raise TrackingError(
+            f"the tracking store {_without_secret(tracking_uri)} cannot be used: {_one_line(error)}"
+            f"{hint or '; check --tracking-uri, or go on with --no-tracking'}"
+        ) from error
+
+
+def prepare_environment_() -> None:
+    """Set what MLflow reads from the environment, where the user has not."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def _probe(tracking_uri: str) -> None:
+    """Raise unless an MLflow server answers within `PATIENCE_S`."""
+    address = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
+    shown = _without_secret(tracking_uri)
+    advice = "start it, check --tracking-uri, or go on with --no-tracking"
+    try:
+        if urllib.parse.urlsplit(tracking_uri).port == 0:  # a port that is no number raises ValueError
+            raise ValueError("port 0")
+        with urllib.request.urlopen(address, timeout=PATIENCE_S):
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (401, 403):  # the client, which has the user's login, decides
+            return
+        raise TrackingError(
+            f"expected an MLflow server at {shown}, got status {error.code} from its API; {advice}"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(f"no MLflow server answers at {shown} ({_one_line(reason)}); {advice}") from error
+
+
+def _prepare_file(tracking_uri: str) -> None:
+    """Create the folder of a SQLite store."""
+    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
+    if not tracking_uri.startswith("sqlite:///") or not path:
+        raise TrackingError(
+            f"expected sqlite:///FILE, got {tracking_uri!r}; an absolute path has four slashes"
+        )
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrackingError(
+            f"the folder of {tracking_uri} cannot be created: {error.strerror}; check --tracking-uri"
+        ) from error
+
+
+def _without_secret(tracking_uri: str) -> str:
+    parts = urllib.parse.urlsplit(tracking_uri)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host).geturl() if parts.password else tracking_uri
+
+
+def _one_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

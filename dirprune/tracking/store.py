@@ -1,0 +1,161 @@
+"""Runs in MLflow brought to what they should hold, with as few requests as that takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dirprune.tracking import names
+from dirprune.tracking.server import is_remote, prepare_environment_
+from dirprune.tracking.views import RunView
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+@dataclass
+class RemoteRun:
+    """What is known to be in MLflow of one run; updated with each request that succeeded."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str] = field(default_factory=dict)
+    parameters: set[str] = field(default_factory=set)
+    sent: set[tuple[str, int, float | str]] = field(default_factory=set)  # metric, step, value
+
+
+class RunStore:
+    """The runs of one study in one tracking store.
+
+    Args:
+        tracking_uri: Where.
+        output: Folder under which artifacts lie if no server decides that.
+        study_id: Id of the study, by which its runs are found again.
+    Raises:
+        Exception: Here and in every method, whatever MLflow raises; a failed call can be repeated.
+    """
+
+    def __init__(self, tracking_uri: str, output: Path, study_id: str) -> None:
+        prepare_environment_()
+        from mlflow import MlflowClient
+
+        self.client: MlflowClient = MlflowClient(tracking_uri)
+        self.study_id = study_id
+        self.experiment_id = self._obtain_experiment(tracking_uri, output)
+
+    def _obtain_experiment(self, tracking_uri: str, output: Path) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(names.EXPERIMENT)
+        if found is None:
+            location = None if is_remote(tracking_uri) else (output.resolve() / "mlartifacts").as_uri()
+            try:
+                return self.client.create_experiment(names.EXPERIMENT, artifact_location=location)
+            except MlflowException:  # another study's driver was faster
+                found = self.client.get_experiment_by_name(names.EXPERIMENT)
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            self.client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def find_runs(self) -> tuple[RemoteRun | None, dict[int, RemoteRun]]:
+        """Return the study's run and its trials' runs by number, one each."""
+        study: RemoteRun | None = None
+        trials: dict[int, RemoteRun] = {}
+        for run in self._search():
+            number = run.data.tags.get(names.TRIAL)
+            if number is None:
+                study = study or self._remember(run)
+            elif int(number) not in trials:
+                trials[int(number)] = self._remember(run)
+        return study, trials
+
+    def delete_doubles(self, study: RemoteRun, trials: Mapping[int, RemoteRun]) -> None:
+        """Delete runs beside the given ones: left by requests that were carried out but not answered."""
+        known = {run.run_id for run in (study, *trials.values())}
+        for run in list(self._search()):
+            number = run.data.tags.get(names.TRIAL)
+            if run.info.run_id not in known and (number is None or int(number) in trials):
+                self.client.delete_run(run.info.run_id)
+
+    def _search(self) -> Iterator[Run]:
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id],
+                f"tags.`{names.STUDY_ID}` = '{self.study_id}'",
+                max_results=1000,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _remember(self, run: Run) -> RemoteRun:
+        known = RemoteRun(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params))
+        is_trial = names.TRIAL in known.tags
+        if known.status == "RUNNING" or not is_trial:
+            for name in run.data.metrics:
+                for metric in self.client.get_metric_history(known.run_id, name):
+                    known.sent.add(_key(name, metric.step, metric.value))
+        return known
+
+    def create_run(self, view: RunView, parent: RemoteRun | None) -> RemoteRun:
+        """Create the run of a view, without its metrics."""
+        tags = dict(view.tags)
+        if parent is not None:
+            tags[names.PARENT] = parent.run_id
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=view.start_ms,
+            tags=tags,
+            run_name=names.cut(view.name, names.MAX_NAME),
+        )
+        return RemoteRun(run.info.run_id, run.info.status, tags)
+
+    def update_(self, run: RemoteRun, view: RunView) -> None:
+        """Bring a run to what it should hold; its status last, so that an ended run is a complete one."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        is_settled = run.status == view.status != "RUNNING" and names.TRIAL in view.tags
+        points = (
+            [] if is_settled else [p for p in view.points if _key(p.name, p.step, p.value) not in run.sent]
+        )
+        parameters = [(name, text) for name, text in view.parameters.items() if name not in run.parameters]
+        tags = [(name, text) for name, text in view.tags.items() if run.tags.get(name) != text]
+        for batch in names.chunks(parameters, names.MAX_PARAMETERS_PER_BATCH):
+            self.client.log_batch(run.run_id, params=[Param(name, text) for name, text in batch])
+            run.parameters.update(name for name, _ in batch)
+        for some in names.chunks(points, names.MAX_METRICS_PER_BATCH):
+            now = round(time.time() * 1000)
+            metrics = [Metric(p.name, p.value, p.time_ms or now, p.step) for p in some]
+            self.client.log_batch(run.run_id, metrics=metrics)
+            run.sent.update(_key(p.name, p.step, p.value) for p in some)
+        for batch in names.chunks(tags, names.MAX_TAGS_PER_BATCH):
+            self.client.log_batch(run.run_id, tags=[RunTag(name, text) for name, text in batch])
+            run.tags.update(batch)
+        if run.status != view.status:
+            if view.status == "RUNNING":
+                self.client.update_run(run.run_id, status="RUNNING")
+            else:
+                self.client.set_terminated(run.run_id, status=view.status, end_time=view.end_ms)
+            run.status = view.status
+
+    def log_file(self, run: RemoteRun, path: Path) -> None:
+        """Store a file as an artifact of a run, in place of an older one of its name."""
+        self.client.log_artifact(run.run_id, str(path))
+
+
+def _key(name: str, step: int, value: float) -> tuple[str, int, float | str]:
+    """Return what equal points share: nan does not equal itself, and stores keep inf as a large number."""
+    if math.isnan(value):
+        return name, step, "nan"
+    return name, step, value if abs(value) < 1e308 else math.copysign(math.inf, value)

@@ -1,0 +1,143 @@
+"""What MLflow should hold of a trial or a study; pure, so that it can be compared with what it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dirprune.records.record import TrialRecord
+from dirprune.records.tables import format_architecture
+from dirprune.study.observer import StudySummary
+from dirprune.tracking import names
+
+Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+_STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+_COSTS = ("macs", "parameters")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric at a step, with the time in ms at which it was reported."""
+
+    name: str
+    value: float
+    step: int
+    time_ms: int
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a run should hold.
+
+    Attributes:
+        name: The run's name for people.
+        status: By MLflow's names.
+        tags, parameters: Text per name, within MLflow's limits.
+        points: Values of metrics.
+        start_ms, end_ms: Unix times in ms; None = now.
+    """
+
+    name: str
+    status: Status
+    tags: dict[str, str]
+    parameters: dict[str, str]
+    points: tuple[Point, ...]
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
+    """Return what the run of a trial should hold; the same record always gives the same."""
+    is_abandoned = record.state == "FAIL" and record.reason == names.ABANDONED
+    tags = {
+        names.KIND: "trial",
+        names.STUDY: study_name,
+        names.STUDY_ID: study_id,
+        names.TRIAL: str(record.number),
+        names.SOURCE: record.source,
+        names.METHOD: record.method,
+        names.FRONT: "true" if record.is_front else "false",
+    }
+    if record.state == "PRUNED":
+        tags[names.STOPPED_AT] = str(record.last_images)
+    if record.state == "FAIL":
+        tags[names.ERROR] = record.reason or "unknown"
+    parameters = {
+        "source": record.source,
+        "method": record.method,
+        "architecture": format_architecture(record),
+        **{f"channels.{group}": str(kept) for group, kept in record.architecture.items()},
+    }
+    parameters = {**{name: _text(value) for name, value in record.options.items()}, **parameters}
+    times = [round(time * 1000) for time in record.times]
+    start = None if record.started_at is None else round(record.started_at * 1000)
+    return RunView(
+        name=f"{study_name} {record.number}",
+        status="KILLED" if is_abandoned else _STATUS.get(record.state, "RUNNING"),
+        tags=_limit(tags, names.MAX_TAG),
+        parameters=_limit(parameters, names.MAX_PARAMETER),
+        points=_trial_points(record, times, start or 0),
+        start_ms=start,
+        end_ms=times[-1] if times and record.state in _STATUS else None,
+    )
+
+
+def view_study(summary: StudySummary, study_id: str, status: Status, points: Sequence[Point]) -> RunView:
+    """Return what the run of a study should hold."""
+    tags = {
+        names.KIND: "study",
+        names.STUDY: summary.name,
+        names.STUDY_ID: study_id,
+        names.N_TRIALS: str(summary.n_trials),
+    }
+    parameters = {
+        **{name: _text(value) for name, value in summary.description.items()},
+        "seed": str(summary.seed),
+        "objectives": ", ".join(map(str, summary.objectives)),
+        **{f"reference.{name}": _text(value) for name, value in summary.reference_point.items()},
+        **{f"dense.{name}": _text(value) for name, value in summary.dense_costs.items()},
+    }
+    limited = _limit(parameters, names.MAX_PARAMETER)
+    return RunView(summary.name, status, _limit(tags, names.MAX_TAG), limited, tuple(points))
+
+
+def view_progress(
+    hypervolume: float, front_size: int, counts: Mapping[str, int], time_ms: int
+) -> list[Point]:
+    """Return the points of a study's run after another finished trial."""
+    step = counts.get("COMPLETE", 0)
+    values = {"hypervolume": hypervolume, "front_size": float(front_size)}
+    values |= {names.COUNTS[state]: float(count) for state, count in counts.items() if state in names.COUNTS}
+    return [Point(name, value, step, time_ms) for name, value in values.items()]
+
+
+def _trial_points(record: TrialRecord, times: Sequence[int], start: int) -> tuple[Point, ...]:
+    """Return costs at step 0, the curve, and in the end what is known last, just after the last report."""
+    points = [Point(name, record.metrics[name], 0, start) for name in _COSTS if name in record.metrics]
+    latest = {name: record.metrics[name] for name in _COSTS if name in record.metrics}
+    for place, (images, metrics) in enumerate(record.curve):
+        time_ms = times[place] if place < len(times) else start
+        for name, value in metrics.items():
+            if name not in _COSTS:
+                points.append(Point(name, value, images, time_ms))
+                latest[name] = value
+    if record.state in _STATUS:
+        after = (times[-1] if times else start) + 1
+        points += [
+            Point(name, value, record.last_images, after)
+            for name, value in record.metrics.items()
+            if latest.get(name) != value
+        ]
+    return tuple(Point(names.clean_name(p.name), float(p.value), p.step, p.time_ms) for p in points)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _limit(texts: Mapping[str, str], limit: int) -> dict[str, str]:
+    return {names.clean_name(name): names.cut(text, limit) for name, text in texts.items()}

@@ -1,0 +1,97 @@
+"""A tracking server that is not there is told within seconds, in one line."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dirprune.errors import TrackingError
+from dirprune.tracking import check_server, default_tracking_uri, ui_command
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """Yield the address of a server that knows no page at all."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def complain(uri: str) -> str:
+    began = time.monotonic()
+    with pytest.raises(TrackingError) as raised:
+        check_server(uri)
+    assert time.monotonic() - began < 20
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_server_that_is_not_there_is_told_with_the_way_out() -> None:
+    message = complain(f"http://127.0.0.1:{free_port()}")
+    assert "no MLflow server answers at http://127.0.0.1:" in message
+    assert "Connection refused" in message
+    assert "--no-tracking" in message
+
+
+def test_server_that_hangs_is_given_up_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dirprune.tracking.server.PATIENCE_S", 0.5)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        assert "timed out" in complain(f"http://127.0.0.1:{sock.getsockname()[1]}")
+
+
+def test_other_web_server_is_not_taken_for_mlflow(web_server: str) -> None:
+    assert f"expected an MLflow server at {web_server}, got status 501" in complain(web_server)
+
+
+@pytest.mark.parametrize(
+    ("uri", "part"),
+    [
+        ("http://no-such-host.invalid:5000", "no MLflow server answers"),
+        ("http://127.0.0.1:x", "no MLflow server answers"),
+        ("sqlite:////proc/none/mlflow.db", "cannot be created"),
+        ("sqlite:/relative", "an absolute path has four slashes"),
+        ("htp://host", "cannot be used"),
+        ("./mlruns", "cannot be used"),
+    ],
+)
+def test_address_that_cannot_work_is_one_clear_line(
+    uri: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert part in complain(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database")
+    assert "cannot be used" in complain(default_tracking_uri(tmp_path))
+    assert (tmp_path / "mlflow.db").read_text() == "not a database"
+
+
+def test_secret_in_an_address_is_not_shown() -> None:
+    assert "hunter2" not in complain(f"http://me:hunter2@127.0.0.1:{free_port()}")
+
+
+def test_ui_command_names_the_store() -> None:
+    assert (
+        ui_command("sqlite:////a b/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'"
+    )
+    assert ui_command("https://server") == "https://server"
