@@ -1,3 +1,3 @@
-"""Structured pruning as a study: from a trained PyTorch network to the Pareto front of accuracy against cost."""
+"""Structured pruning as a study: from a trained network to the Pareto front of accuracy against cost."""
 
 __version__ = "0.1.0"

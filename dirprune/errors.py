@@ -1,4 +1,4 @@
-"""Errors that a user can cause: each message is one line that says what was expected, what came and what to try."""
+"""Errors that a user can cause: each message is one line: what was expected, what came, what to try."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImportanceError(DirpruneError):
     """An importance method or option that is unknown, or scores that break the contract."""
 
 
-class TrainingDiverged(DirpruneError):
+class TrainingDiverged(DirpruneError):  # noqa: N818  (named for what happened)
     """A loss or metric that is no longer finite."""
 
 

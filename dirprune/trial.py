@@ -42,6 +42,7 @@ class TrialContext:
         dense_state: State dict of the dense network.
         folder: The study's folder.
         scores: Folder of the score cache, shared by studies.
+        origin: What a stored model says of the weights that it comes from.
         threads: CPU threads of one trial.
     """
 
@@ -50,6 +51,7 @@ class TrialContext:
     dense_state: Mapping[str, Tensor]
     folder: Path
     scores: Path
+    origin: Mapping[str, str]
     threads: int = 1
 
 
@@ -84,6 +86,8 @@ class Workbench:
         self.costs = CostModel(network, self.grouping, self.example_input)
         self.network: nn.Module = network.to(self.device)
         self.cache = ScoreCache(context.scores)
+        options = dict(self.spec.network_options)
+        self.base = {**identify(self.spec.network), "options": options, "weights": dict(context.origin)}
         self.rungs = [self.spec.images(epochs, context.roles) for epochs in self.spec.rungs]
 
 
@@ -224,7 +228,7 @@ class _Attempt:
             network,
             architecture=self.configuration.architecture,
             kept=kept,
-            base={**identify(bench.spec.network), "options": dict(bench.spec.network_options)},
+            base=bench.base,
             input_shape=bench.roles.input_shape,
             metrics=metrics,
         )

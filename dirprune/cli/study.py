@@ -11,7 +11,7 @@ import click
 
 from dirprune.cli.errors import INTERRUPTED, run_command
 from dirprune.cli.front import format_front
-from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber
+from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber, check_can_write
 from dirprune.cli.printing import TrainingProgress
 from dirprune.cli.watch import StudyProgress
 from dirprune.data import DATA_NAMES
@@ -19,11 +19,13 @@ from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.importance import get_method
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
+from dirprune.tracking import MlflowTracker, check_server, default_tracking_uri, ui_command
 from dirprune.training import TrainingReport
 from dirprune.tuning.cluster import LOCAL, Resources
 from dirprune.tuning.run import RunOptions, StudyResult, run_study
 
 N_ROWS = 30
+CLOSING_S = 300.0
 
 
 class Metrics(click.ParamType):
@@ -199,6 +201,7 @@ class Arguments:
 
 def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     """Run a study as its command line says and print what came out."""
+    check_can_write(arguments.output, is_folder=True)
     spec = arguments.apply(spec)
     resources = Resources(
         arguments.ray_address, arguments.cpus_per_trial, arguments.gpus_per_trial, arguments.max_concurrent
@@ -212,16 +215,28 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         storage_url=arguments.storage,
     )
     observers: list[StudyObserver] = [StudyProgress()]
-    tracking_uri = ""
+    tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
+    tracker = None
     if not arguments.no_tracking:
-        from dirprune.tracking import MlflowTracker, check_server, default_uri
-
-        tracking_uri = arguments.tracking_uri or default_uri(arguments.output)
-        check_server(tracking_uri)
-        observers.append(MlflowTracker(tracking_uri, arguments.output))
+        if arguments.tracking_uri:
+            check_server(tracking_uri)
+        tracker = MlflowTracker(tracking_uri, network=spec.network if callable(spec.network) else None)
+        observers.append(tracker)
     listener = _DenseListener(spec)
-    result = run_study(spec, options, observers, say=click.echo, listen=listener)
-    _print_result(spec, result, tracking_uri)
+    try:
+        result = run_study(spec, options, observers, say=click.echo, listen=listener)
+    finally:
+        left = _close(tracker) if tracker is not None else []
+    _print_result(spec, result)
+    if tracker is not None:
+        click.echo(f"MLflow: {ui_command(tracking_uri)}")
+    if left:
+        click.echo(f"not in MLflow yet: {', '.join(left)}; the same command with --resume completes it")
+    if result.is_interrupted:
+        n_left = sum(record.state == "RUNNING" for record in result.records)
+        click.echo(
+            f"interrupted: {n_left} unfinished trials are kept; the same command with --resume continues them"
+        )
     if result.end_reason:
         raise StudyError(f"the study ended by itself: {result.end_reason}")
     return result
@@ -241,8 +256,17 @@ class _DenseListener:
         self.progress.show(report)
 
 
-def _print_result(spec: StudySpec, result: StudyResult, tracking_uri: str) -> None:
-    """Print the front, where the files are, and how to look at them."""
+def _close(tracker: MlflowTracker) -> list[str]:
+    """Wait for the last uploads; a second Ctrl-C leaves them to a later --resume."""
+    click.echo("completing MLflow (front models among it) ...", err=True)
+    try:
+        return tracker.close(CLOSING_S)
+    except KeyboardInterrupt:
+        return ["what was left when Ctrl-C came"]
+
+
+def _print_result(spec: StudySpec, result: StudyResult) -> None:
+    """Print the front and where the files are."""
     front = result.front
     if front:
         click.echo(f"\nPareto front: {len(front)} networks, hypervolume {result.hypervolume:.4f}")
@@ -252,13 +276,3 @@ def _print_result(spec: StudySpec, result: StudyResult, tracking_uri: str) -> No
     folder = result.folder
     click.echo(f"\nfiles:  {folder.front_csv}, {folder.trials_csv}, {folder.front_html}, {folder.front_png}")
     click.echo(f"models: {folder.models_dir}/<trial>")
-    if tracking_uri:
-        if tracking_uri.startswith(("http:", "https:")):
-            click.echo(f"MLflow: {tracking_uri}")
-        else:
-            click.echo(f"MLflow: mlflow ui --backend-store-uri {tracking_uri}")
-    if result.is_interrupted:
-        n_left = sum(record.state == "RUNNING" for record in result.records)
-        click.echo(
-            f"interrupted: {n_left} unfinished trials are kept; the same command with --resume continues them"
-        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.data import DataRoles
-from dirprune.errors import ConfigurationError, WeightsError
+from dirprune.errors import ConfigurationError, WeightsError, suggest
 from dirprune.identity import digest, identify
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
 from dirprune.study.spec import StudySpec
@@ -139,14 +139,7 @@ def obtain_dense(
     network.to(device)
     metrics = evaluate(network, roles.validation, roles, spec.task(), device, prefix="val_")
     metrics |= evaluate(network, roles.test, roles, spec.task(), device, prefix="test_")
-    for objective in spec.objectives:
-        if objective.metric.startswith("val_") and not math.isfinite(metrics.get(objective.metric, math.nan)):
-            known = ", ".join(sorted(name for name in metrics if name.startswith("val_")))
-            got = metrics.get(objective.metric, "nothing")
-            raise ConfigurationError(
-                f"objective {objective.metric} needs a finite value of the dense network, got {got}; "
-                f"the evaluation gives {known}"
-            )
+    check_metrics(spec, metrics)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
         raise WeightsError(
@@ -154,6 +147,25 @@ def obtain_dense(
         )
     parts = [part for name, tensor in state.items() for part in (name, tensor.contiguous().numpy())]
     return Dense(state, metrics, digest(*parts), weights)
+
+
+def check_metrics(spec: StudySpec, metrics: Mapping[str, float]) -> None:
+    """Check that the evaluation gives what the study optimises.
+
+    Args:
+        spec: The study.
+        metrics: What the evaluation gave for some network.
+
+    Raises:
+        ConfigurationError: If an objective is missing; the nearest metric is named.
+    """
+    known = [name for name in metrics if name.startswith("val_")]
+    for objective in spec.objectives:
+        if objective.metric.startswith("val_") and objective.metric not in known:
+            raise ConfigurationError(
+                f"objective {objective.metric} is not among the evaluation's metrics"
+                + suggest(objective.metric, known)
+            )
 
 
 def _train(

@@ -10,16 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from dirprune.cost import CostModel, Costs
+from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
 from dirprune.groups import Grouping, find_groups
+from dirprune.networks import load_weights_
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
-from dirprune.records.views import write_views
-from dirprune.study.dense import Dense, choose_data, compare_roles, obtain_dense
+from dirprune.records.views import ViewWriter
+from dirprune.study.dense import (
+    DataChoice,
+    Dense,
+    check_metrics,
+    choose_data,
+    compare_roles,
+    describe_origin,
+    obtain_dense,
+)
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.spec import StudySpec
-from dirprune.training import TrainingReport
+from dirprune.training import TrainingReport, evaluate
 from dirprune.trial import TrialContext
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, Slots, connect
@@ -101,10 +111,11 @@ def run_study(
         raise StudyError(
             f"study {spec.name} exists in {folder.root}; continue it with --resume, or choose another --name"
         )
+    subject = _find_subject(spec, options, say)  # whatever can be wrong is found before anything is written
     _make_folder(folder.root)
     with storage.hold_study(folder):
-        prepared = _prepare(spec, options, folder, say, listen)
-        ledger = _open_ledger(spec, options, folder, prepared, observers)
+        prepared = _prepare(spec, options, folder, subject, say, listen)
+        ledger = _open_ledger(spec, options, folder, prepared, [ViewWriter(), *observers])
         is_interrupted = False
         ledger.start()
         try:
@@ -113,21 +124,29 @@ def run_study(
                     _execute(ledger, prepared, slots)
         except (KeyboardInterrupt, SystemExit):
             is_interrupted = True
-        write_views(folder, ledger.records, spec.objectives, prepared.grouping.n_channels)
         ledger.end(is_interrupted)
     return StudyResult(folder, ledger.records, ledger.hypervolume, is_interrupted, ledger.end_reason)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is studied, as far as it is known without its weights."""
+
+    choice: DataChoice
+    roles: DataRoles
+    grouping: Grouping
+    costs: CostModel
+    dense_costs: Costs
+    reference_point: dict[str, float]
 
 
 @dataclass(frozen=True)
 class _Prepared:
     """Everything that is known before the first trial."""
 
+    subject: _Subject
     context: TrialContext
     dense: Dense
-    grouping: Grouping
-    costs: CostModel
-    dense_costs: Costs
-    reference_point: dict[str, float]
     description: dict[str, Any]
 
 
@@ -140,58 +159,61 @@ def _make_folder(root: Path) -> None:
         ) from error
 
 
-def _prepare(
-    spec: StudySpec,
-    options: RunOptions,
-    folder: StudyFolder,
-    say: Callable[[str], None],
-    listen: Callable[[TrainingReport, int], None] | None,
-) -> _Prepared:
+def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], None]) -> _Subject:
+    """Load the data and look at the network; neither depends on weights."""
     choice = choose_data(spec, options.weights)
     roles = spec.load_data(options.data, choice.validation_from, choice.seed)
     say(f"data: {roles.name}; validation from {choice.validation_from} ({choice.reason})")
-    dense = obtain_dense(spec, roles, choice, options.output, options.weights, listen)
-    if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
-        say(warning)
     network = spec.create_network().eval()
-    network.load_state_dict(dense.state)
+    if options.weights is not None:
+        load_weights_(network, options.weights)
     grouping = find_groups(network, roles.example_input())
     if not grouping.groups:
-        reasons = (
-            "; ".join(f"{name}: {reason}" for name, reason in grouping.refused.items())
-            or "no layers were found"
-        )
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in grouping.refused.items())
         raise ConfigurationError(
-            f"expected a network with channel groups that can be cut, got none ({reasons})"
+            f"expected a network with channel groups that can be cut, got none ({reasons or 'no layers'})"
         )
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")
     costs = CostModel(network, grouping, roles.example_input())
     dense_costs = costs.costs(grouping.n_channels)
     reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
+    check_metrics(spec, evaluate(network, roles.validation, roles, spec.task()))
+    return _Subject(choice, roles, grouping, costs, dense_costs, reference_point)
+
+
+def _prepare(
+    spec: StudySpec,
+    options: RunOptions,
+    folder: StudyFolder,
+    subject: _Subject,
+    say: Callable[[str], None],
+    listen: Callable[[TrainingReport, int], None] | None,
+) -> _Prepared:
+    """Obtain the dense network and put together what describes the study."""
+    roles = subject.roles
+    dense = obtain_dense(spec, roles, subject.choice, options.output, options.weights, listen)
+    if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
+        say(warning)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
-    say(
-        f"dense network: {metrics}, {dense_costs.macs:,} MACs, {dense_costs.parameters:,} parameters "
-        f"({dense.origin})"
-    )
+    costs = subject.dense_costs
+    say(f"dense network: {metrics}, {costs.macs:,} MACs, {costs.parameters:,} parameters ({dense.origin})")
     description = {
         **spec.describe(),
         "data": {
             "name": roles.name,
             "fingerprint": roles.fingerprint(),
-            "validation_from": choice.validation_from,
+            "validation_from": subject.choice.validation_from,
         },
         "weights": dense.digest,
-        "groups": grouping.n_channels,
-        "reference_point": reference_point,
+        "groups": subject.grouping.n_channels,
+        "reference_point": subject.reference_point,
     }
     threads = max(1, int(options.resources.cpus_per_trial))
-    context = TrialContext(
-        spec, roles, dense.state, folder.root.absolute(), (options.output / "scores").absolute(), threads
-    )
-    return _Prepared(
-        context, dense, grouping, costs, dense_costs, reference_point, storage.plain(description)
-    )
+    scores = (options.output / "scores").absolute()
+    origin = describe_origin(spec.describe()["network"], roles, subject.choice)
+    context = TrialContext(spec, roles, dense.state, folder.root.absolute(), scores, origin, threads)
+    return _Prepared(subject, context, dense, storage.plain(description))
 
 
 def _open_ledger(
@@ -218,7 +240,7 @@ def _open_ledger(
             "optuna_study": optuna_name,
             "storage": storage.describe_url(options.storage_url),
             "dense": {"origin": str(prepared.dense.origin), "metrics": prepared.dense.metrics},
-            "dense_costs": prepared.dense_costs.as_dict(),
+            "dense_costs": prepared.subject.dense_costs.as_dict(),
             "description": prepared.description,
         }
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
@@ -226,16 +248,18 @@ def _open_ledger(
         name=spec.name,
         folder=folder,
         objectives=spec.objectives,
-        reference_point=prepared.reference_point,
-        dense_costs={name: float(value) for name, value in prepared.dense_costs.as_dict().items()},
-        n_channels=prepared.grouping.n_channels,
+        reference_point=prepared.subject.reference_point,
+        dense_costs={name: float(value) for name, value in prepared.subject.dense_costs.as_dict().items()},
+        n_channels=prepared.subject.grouping.n_channels,
         n_trials=spec.trials,
         seed=spec.seed,
         description=_flatten(prepared.description),
         resumed=is_resumed,
     )
     rungs = [spec.images(epochs, prepared.context.roles) for epochs in spec.rungs]
-    return Ledger(spec, prepared.grouping, prepared.costs, folder, study, summary, rungs, observers)
+    return Ledger(
+        spec, prepared.subject.grouping, prepared.subject.costs, folder, study, summary, rungs, observers
+    )
 
 
 def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -1,0 +1,118 @@
+"""A study that is killed or interrupted goes on with --resume: nothing is lost, doubled or left RUNNING."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dirprune.records.events import read_events, replay
+from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord
+from dirprune.tuning import storage
+
+SCRIPT = Path(__file__).with_name("toy_study.py")
+N_TRIALS = 10
+WAIT_S = 180
+
+pytestmark = pytest.mark.slow
+
+
+def start(output: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the study with slow evaluations, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, "--no-tracking", "--output", output, "--trials", str(N_TRIALS), *arguments],
+        env={**os.environ, "TOY_SECONDS": "0.4", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until_in_the_middle(driver: subprocess.Popen[str], folder: StudyFolder) -> None:
+    """Return when three trials have ended and another one has reported."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if driver.poll() is not None:
+            pytest.fail(f"the study ended before it could be stopped: {driver.stdout.read()}")
+        if folder.study_json.exists():
+            states = [record.state for record in storage.read_records(folder)]
+            ended = sum(state != "RUNNING" for state in states)
+            running = [n for n, state in enumerate(states) if state == "RUNNING"]
+            if ended >= 3 and any(replay(read_events(folder.events(n))).curve for n in running):
+                return
+        time.sleep(0.1)
+    pytest.fail("the study did not come far enough in time")
+
+
+def by_number(folder: StudyFolder) -> dict[int, TrialRecord]:
+    return {record.number: record for record in storage.read_records(folder)}
+
+
+def n_attempts(folder: StudyFolder, number: int) -> int:
+    return replay(read_events(folder.events(number))).n_attempts
+
+
+@pytest.mark.parametrize("way", ["kill -9", "Ctrl-C"])
+def test_interrupted_study_goes_on_where_it_was(tmp_path, way):
+    folder = StudyFolder(tmp_path / "toy")
+    driver = start(tmp_path)
+    wait_until_in_the_middle(driver, folder)
+    if way == "kill -9":
+        driver.kill()
+    else:
+        os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    said, _ = driver.communicate(timeout=WAIT_S)
+    before = by_number(folder)
+    ended = [number for number, record in before.items() if record.state != "RUNNING"]
+    running = [number for number, record in before.items() if record.state == "RUNNING"]
+    if way == "Ctrl-C":
+        assert driver.returncode == 130
+        assert "Traceback" not in said
+        assert "--resume continues them" in said
+        assert folder.front_csv.exists()
+    attempts_before = {number: n_attempts(folder, number) for number in running}
+    assert any(attempts_before.values()), "no trial was under way, so nothing is shown"
+    events_of_ended = {number: folder.events(number).read_bytes() for number in ended}
+
+    resumed = start(tmp_path, "--resume")
+    said, _ = resumed.communicate(timeout=WAIT_S)
+    assert resumed.returncode == 0, said
+    after = by_number(folder)
+    assert sorted(after) == list(range(N_TRIALS))
+    assert {record.state for record in after.values()} <= {"COMPLETE", "PRUNED"}
+    for number in ended:  # no finished trial runs again
+        assert folder.events(number).read_bytes() == events_of_ended[number]
+        assert after[number].state == before[number].state
+        assert after[number].metrics == before[number].metrics
+    for number in running:  # the same trial goes on, from its checkpoint if it had one
+        assert after[number].architecture == before[number].architecture
+        assert n_attempts(folder, number) == attempts_before[number] + 1
+        assert [images for images, _ in after[number].curve][: len(before[number].curve)] == [
+            images for images, _ in before[number].curve
+        ]
+    with folder.trials_csv.open(newline="") as file:
+        rows = {int(row["trial"]): row["state"] for row in csv.DictReader(file)}
+    assert rows == {number: record.state for number, record in after.items()}
+    assert not list(folder.checkpoints_dir.glob("*"))
+
+
+def test_two_drivers_cannot_have_the_same_study(tmp_path):
+    folder = StudyFolder(tmp_path / "toy")
+    first = start(tmp_path, "--no-tracking")
+    try:
+        wait_until_in_the_middle(first, folder)
+        second = start(tmp_path, "--no-tracking", "--resume")
+        said, _ = second.communicate(timeout=WAIT_S)
+        assert second.returncode == 2
+        assert f"is being driven by process {first.pid} on" in said.splitlines()[-1]
+    finally:
+        os.killpg(first.pid, signal.SIGINT)
+        first.communicate(timeout=WAIT_S)
