@@ -110,8 +110,8 @@ def recalibrate_(
 ) -> None:
     """Estimate batch-norm statistics anew, as their average over calibration batches; in place.
 
-    All other modules stay in the mode in which they are, so dropout that is off stays off. Modes and momenta
-    are left as found. Does nothing to a network without batch norm.
+    All other modules, dropout among them, run in evaluation mode. Modes and momenta are left as found. Does
+    nothing to a network without batch norm.
 
     Args:
         network: On `device`.

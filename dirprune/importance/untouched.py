@@ -24,12 +24,12 @@ class Fingerprint:
     def difference(self, network: nn.Module) -> str | None:
         """Return the first difference in words, such as "other values in 'conv1.weight'", or None."""
         tensors, flags = _tensors(network), _flags(network)
-        for name in self.tensors.keys() | tensors.keys():
+        for name in {**self.tensors, **tensors}:
             if name not in tensors or name not in self.tensors:
                 return f"a tensor {name!r} {'gone' if name not in tensors else 'added'}"
             if not _equal(self.tensors[name], tensors[name]):
                 return f"other values in {name!r}"
-        for name in self.flags.keys() | flags.keys():
+        for name in {**self.flags, **flags}:
             if self.flags.get(name) != flags.get(name):
                 return f"another {name} ({self.flags.get(name)} before, {flags.get(name)} after)"
         return None

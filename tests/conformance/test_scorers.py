@@ -1,0 +1,197 @@
+"""What every importance method must do; it runs over the registry, so that to register is to be tested."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dirprune.groups import ChannelGroup, Grouping, Slot
+from dirprune.importance import Scorer, ScoringContext, create, get_method, list_methods, select_channels
+from dirprune.importance.untouched import Fingerprint
+from tests.importance.cases import ignore_, make_context, make_split, permute_, score, silence_
+from tests.networks_for_tests import Residual, SmallLeNet
+
+ROOT = Path(__file__).parents[2]
+METHODS = list_methods()
+SCORERS = [name for name in METHODS if issubclass(get_method(name).factory, Scorer)]
+KINDS = [SmallLeNet, Residual]
+
+every_method = pytest.mark.parametrize("name", METHODS)
+every_scorer = pytest.mark.parametrize("name", SCORERS)
+every_network = pytest.mark.parametrize("kind", KINDS)
+
+
+@functools.cache
+def cached_scores(name: str, kind: type[nn.Module], seed: int = 0) -> dict[str, Tensor]:
+    return score(name, make_context(kind, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def scores_of_another_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    path = tmp_path_factory.mktemp("scores") / "scores.safetensors"
+    program = f"""
+import torch
+torch.set_num_threads({torch.get_num_threads()})
+from safetensors.torch import save_file
+from tests.importance.cases import make_context, score
+found = {{}}
+for name in {SCORERS!r}:
+    found |= {{f"{{name}}/{{group}}": scores for group, scores in score(name, make_context()).items()}}
+save_file(found, {str(path)!r})
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=240)
+    return load_file(path)
+
+
+def is_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def compute_rank_correlation(left: Tensor, right: Tensor) -> float:
+    ranks = torch.stack([values.argsort().argsort().double() for values in (left, right)])
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
+@every_network
+@every_scorer
+def test_scores_are_finite_and_one_per_channel(name: str, kind: type[nn.Module]) -> None:
+    grouping = make_context(kind).grouping
+    scores = cached_scores(name, kind)
+    assert list(scores) == list(grouping.names)
+    for group in grouping.groups:
+        assert scores[group.name].shape == (group.n_channels,)
+        assert scores[group.name].dtype == torch.float64
+        assert scores[group.name].isfinite().all()
+
+
+@every_method
+def test_selection_keeps_what_the_architecture_says(name: str) -> None:
+    context = make_context()
+    architecture = {group.name: max(1, group.n_channels // 2) for group in context.grouping.groups}
+    selection = select_channels(create(name), context, architecture)
+    for group in context.grouping.groups:
+        kept = selection.kept[group.name]
+        assert kept == sorted(set(kept))
+        assert len(kept) == architecture[group.name]
+        assert set(kept) <= set(range(group.n_channels))
+
+
+@every_scorer
+def test_same_seed_gives_the_same_scores(name: str) -> None:
+    assert is_equal(score(name, make_context()), cached_scores(name, SmallLeNet))
+
+
+@every_scorer
+def test_same_seed_gives_the_same_scores_in_another_process(
+    name: str, scores_of_another_process: dict[str, Tensor]
+) -> None:
+    for group, values in cached_scores(name, SmallLeNet).items():
+        assert torch.equal(values, scores_of_another_process[f"{name}/{group}"])
+
+
+@every_scorer
+def test_another_seed_matters_for_stochastic_methods_only(name: str) -> None:
+    is_same = is_equal(cached_scores(name, SmallLeNet), cached_scores(name, SmallLeNet, seed=1))
+    assert is_same is not get_method(name).stochastic
+
+
+@every_scorer
+def test_global_random_state_neither_matters_nor_changes(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1234)
+        before = torch.get_rng_state()
+        scores = score(name, make_context())
+        assert torch.equal(torch.get_rng_state(), before)
+    assert is_equal(scores, cached_scores(name, SmallLeNet))
+
+
+@every_network
+@every_method
+def test_network_is_left_untouched(name: str, kind: type[nn.Module]) -> None:
+    context = make_context(kind)
+    network = context.network.train()  # a mode, gradients and flags that scoring would not choose itself
+    next(network.parameters()).requires_grad_(False)
+    list(network.parameters())[-1].grad = torch.ones_like(list(network.parameters())[-1])
+    before = Fingerprint.of(network)
+    select_channels(create(name), context, {group.name: 1 for group in context.grouping.groups})
+    assert before.difference(network) is None
+
+
+@every_network
+@every_scorer
+def test_mode_and_frozen_weights_of_the_network_do_not_matter(name: str, kind: type[nn.Module]) -> None:
+    context = make_context(kind)
+    context.network.train().requires_grad_(False)
+    assert is_equal(score(name, context), cached_scores(name, kind))
+
+
+@every_network
+@every_scorer
+def test_permuting_channels_permutes_their_scores(name: str, kind: type[nn.Module]) -> None:
+    is_stochastic = get_method(name).stochastic
+    context = make_context(kind, ratio=0.5 if is_stochastic else 1.0)
+    scores = score(name, context)
+    network = copy.deepcopy(context.network)
+    orders = {}
+    for number, group in enumerate(context.grouping.groups):
+        orders[group.name] = torch.randperm(group.n_channels, generator=torch.Generator().manual_seed(number))
+        permute_(network, group, orders[group.name].tolist())
+    with torch.no_grad():
+        inputs = context.calibration.inputs
+        torch.testing.assert_close(network(inputs), context.network(inputs), rtol=1e-3, atol=1e-4)
+    permuted = score(name, dataclasses.replace(context, network=network))
+    for group_name, order in orders.items():
+        expected = scores[group_name][order]
+        if is_stochastic:
+            assert compute_rank_correlation(permuted[group_name], expected) > 0.7
+        else:
+            torch.testing.assert_close(permuted[group_name], expected, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("how", ["never reached", "never used"])
+@every_network
+@every_scorer
+def test_dead_channel_never_outranks_a_live_one(name: str, kind: type[nn.Module], how: str) -> None:
+    context = make_context(kind)
+    group = context.grouping.groups[0]
+    dead = [0, group.n_channels // 2]
+    (silence_ if how == "never reached" else ignore_)(context.network, group, dead)
+    scores = score(name, context)[group.name]
+    live = [channel for channel in range(group.n_channels) if channel not in dead]
+    assert scores[dead].max() < scores[live].min()
+
+
+@every_scorer
+def test_group_with_one_channel_is_scored(name: str) -> None:
+    network = nn.Sequential(nn.Linear(3, 1), nn.ReLU(), nn.Linear(1, 2)).eval()
+    grouping = Grouping((ChannelGroup("0", 1, (Slot("0", (0,)),), (Slot("2", (0,)),)),))
+    inputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    context = dataclasses.replace(
+        make_context(),
+        network=network,
+        grouping=grouping,
+        calibration=make_split(inputs, torch.arange(20) % 2),
+    )
+    scores = score(name, context)
+    assert scores["0"].shape == (1,)
+    assert scores["0"].isfinite().all()
+
+
+@every_scorer
+def test_network_without_groups_has_no_scores(name: str) -> None:
+    context = dataclasses.replace(make_context(), grouping=Grouping(()))
+    assert score(name, context) == {}
+
+
+def test_context_holds_no_validation_and_no_test_data() -> None:
+    names = {field.name for field in dataclasses.fields(ScoringContext)}
+    assert names == {"network", "grouping", "calibration", "normalise", "task", "seed", "device"}

@@ -1,0 +1,123 @@
+"""The registry: names, options, and clear words for wrong ones."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from dirprune.errors import ImportanceError
+from dirprune.importance import create, get_method, list_methods, register
+from dirprune.importance.base import Scorer, Scores, ScoringContext
+from dirprune.importance.magnitude import Magnitude
+from dirprune.importance.registry import describe
+
+NEEDS = {"needs_data": False, "needs_gradients": False, "stochastic": False}
+
+
+class Unregistered(Scorer):
+    """A user's own method."""
+
+    def score(self, context: ScoringContext) -> Scores:
+        return {}
+
+
+def test_methods_are_listed_by_name_and_wildcard() -> None:
+    assert {"dirichlet", "fisher", "magnitude", "random", "taylor"} <= set(list_methods())
+    assert list_methods("mag*") == ["magnitude"]
+    assert list_methods() == sorted(list_methods())
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_record_of_every_method_is_complete(name: str) -> None:
+    method = get_method(name)
+    assert method.name == name
+    assert method.summary
+    assert "\n" not in method.summary
+    assert method.version >= 1
+    assert create(name).options == method.factory.Options(**method.options)
+
+
+def test_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(
+        ImportanceError, match="unknown importance method 'magnitud'; did you mean 'magnitude'"
+    ):
+        create("magnitud")
+
+
+def test_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(
+        ImportanceError, match="unknown option 'nrom' of method 'magnitude'; did you mean 'norm'"
+    ):
+        create("magnitude", {"nrom": "l2"})
+    with pytest.raises(ImportanceError, match="unknown option 'norm' of method 'random'; known: none"):
+        create("random", {"norm": "l2"})
+
+
+def test_taken_name_is_refused() -> None:
+    with pytest.raises(
+        ImportanceError, match=r"'magnitude' is taken by dirprune.importance.magnitude.Magnitude"
+    ):
+        register("magnitude", "mine", **NEEDS)(Unregistered)
+    assert get_method("magnitude").factory is Magnitude
+
+
+def test_options_that_can_change_are_refused() -> None:
+    @dataclass
+    class Changeable:
+        x: int = 1
+
+    class Mine(Unregistered):
+        Options = Changeable
+
+    with pytest.raises(ImportanceError, match="must be a frozen dataclass"):
+        register("mine", "mine", **NEEDS)(Mine)
+    assert "mine" not in list_methods()
+
+
+def test_option_values_are_read_as_the_type_of_the_option() -> None:
+    as_text = create("dirichlet", {"steps": "30", "lr": "1", "estimator": "point"})
+    as_numbers = create("dirichlet", {"steps": 30.0, "lr": 1, "estimator": "point"})
+    assert as_text.options == as_numbers.options
+    assert describe(as_text) == describe(as_numbers)
+    assert isinstance(as_numbers.options.steps, int)
+    assert isinstance(as_numbers.options.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("magnitude", {"norm": "l3"}, "norm must be 'l1' or 'l2', got 'l3'"),
+        ("magnitude", {"norm": 1}, "option 'norm' of method 'magnitude' must be text, got 1"),
+        (
+            "dirichlet",
+            {"steps": "many"},
+            "option 'steps' of method 'dirichlet' must be a whole number, got 'many'",
+        ),
+        ("dirichlet", {"steps": 1.5}, "must be a whole number, got 1.5"),
+        ("dirichlet", {"steps": True}, "must be a whole number, got True"),
+        ("dirichlet", {"steps": float("inf")}, "must be a whole number, got inf"),
+        ("dirichlet", {"lr": "nan"}, "option 'lr' of method 'dirichlet' must be a number, got 'nan'"),
+        ("dirichlet", {"lr": None}, "must be a number, got None"),
+        ("dirichlet", {"lr": 0}, "lr must be a number above 0, got 0"),
+        ("dirichlet", {"steps": -1}, "steps must be at least 0, got -1"),
+        ("dirichlet", {"n_samples": 0}, "n_samples must be at least 1, got 0"),
+        ("dirichlet", {"estimator": "points"}, "did you mean 'point'"),
+        ("taylor", {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_option_values_that_cannot_be_used_are_refused(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ImportanceError, match=re.escape(message)) as caught:
+        create(name, options)
+    assert "\n" not in str(caught.value)
+
+
+def test_registered_methods_are_described_by_version_and_others_by_source() -> None:
+    assert describe(create("magnitude")) == {"name": "magnitude", "version": 1, "options": {"norm": "l1"}}
+    described = describe(Unregistered())
+    assert described["name"] == "Unregistered"
+    assert described["source_sha256"]
