@@ -8,6 +8,7 @@ Leaves output/lenet: front.csv, front.html, front.png and a model for each point
 """
 
 from dirprune.cli.study import study_main
+from dirprune.recipe import Recipe
 from dirprune.study.objectives import Objective
 from dirprune.study.space import Choice, Range, SearchSpace
 from dirprune.study.spec import StudySpec
@@ -16,7 +17,12 @@ spec = StudySpec(
     name="lenet",
     network="lenet5",
     data="mnist",
-    embedded_data="digits",
+    embedded={
+        "data": "digits",
+        "epochs": 12,
+        "dense_epochs": 30,
+        "fine_tuning": Recipe(images=0, batch_size=32),
+    },
     loss="cross_entropy",
     evaluation="accuracy",
     objectives=(Objective("val_accuracy", "maximize"), Objective("macs", "minimize")),

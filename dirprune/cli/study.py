@@ -62,7 +62,7 @@ def study_main(spec: StudySpec) -> None:
 
 def make_command(spec: StudySpec) -> click.Command:
     """Return the command of a study script."""
-    embedded = f"the embedded {spec.embedded_data}" if spec.embedded_data else "downloaded into the cache"
+    embedded = f"the embedded {spec.embedded['data']}" if spec.embedded else "downloaded into the cache"
 
     @click.command(help=_help(spec))
     @click.option("--data", type=FOLDER, help=f"Folder of the data set. Default: {embedded}.")
@@ -175,6 +175,8 @@ class Arguments:
         Raises:
             ConfigurationError: If a value cannot work.
         """
+        if self.dataset is None:
+            spec = spec.for_data(self.data)
         space = spec.space
         if self.methods is not None:
             names = [name.strip() for name in self.methods.split(",") if name.strip()]
@@ -186,7 +188,7 @@ class Arguments:
                 raise ConfigurationError(
                     f"unknown data set {self.dataset!r}{suggest(self.dataset, DATA_NAMES)}"
                 )
-            spec = replace(spec, data=self.dataset, embedded_data="")
+            spec = replace(spec, data=self.dataset, embedded={})
         return spec.changed(
             space=space,
             name=self.name,

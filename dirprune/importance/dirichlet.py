@@ -30,11 +30,11 @@ class DirichletOptions:
     """
 
     estimator: str = "integral"
-    prior_concentration: float = 1.0
-    steps: int = 200
-    lr: float = 0.05
+    prior_concentration: float = 3.0
+    steps: int = 120
+    lr: float = 0.1
     batch_size: int = 128
-    n_samples: int = 16
+    n_samples: int = 128
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:

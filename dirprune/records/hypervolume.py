@@ -23,8 +23,8 @@ def compute_hypervolume(
         records: Trials of any state; only complete ones with all objectives count.
         objectives: What the study trades.
         reference_point: Worst acceptable value per objective metric.
-        dense_costs: The dense network's costs; an objective named here is measured in fractions of it, so that
-            the volume compares between networks. Other metrics count as they are.
+        dense_costs: The dense network's costs; an objective named here is measured in fractions of it, so
+            that the volume compares between networks. Other metrics count as they are.
 
     Returns:
         The volume, >= 0; 0 while no trial is strictly better than the reference point in every objective.

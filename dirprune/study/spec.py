@@ -32,7 +32,8 @@ class StudySpec:
         network: A network of `dirprune.networks` by name, or a function that returns an `nn.Module`.
         data: A data set of `dirprune.data` by name, or a function `(root, ...) -> DataRoles`.
         network_options: Arguments of a network given by name, such as `widths`.
-        embedded_data: The data set to use where no folder is given; empty: `data` itself.
+        embedded: Fields to replace where no data folder is given: a small data set that needs none, and what
+            suits it.
         loss: "cross_entropy", "mse" or `(outputs, targets) -> Tensor`, per example or their mean.
         evaluation: "accuracy", "mse" or `(outputs, targets) -> {metric: value}` over a whole split.
         objectives: What is traded: metrics of the evaluation as `val_<metric>`, or "macs", "parameters".
@@ -56,7 +57,7 @@ class StudySpec:
     network: str | Callable[[], nn.Module]
     data: str | Callable[..., DataRoles]
     network_options: Mapping[str, Any] = field(default_factory=dict)
-    embedded_data: str = ""
+    embedded: Mapping[str, Any] = field(default_factory=dict)
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
     evaluation: str | Callable[[Tensor, Tensor], Mapping[str, float]] = "accuracy"
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
@@ -133,16 +134,15 @@ class StudySpec:
         return create_network(self.network, self.network_options)
 
     def load_data(self, root: Path | None, validation_from: str, seed: int) -> DataRoles:
-        """Load the four roles; without a folder the embedded data set stands in where the spec names one.
+        """Load the four roles.
 
         Args:
             root: Folder of the data set.
             validation_from: "train:F" or "test:F".
             seed: Seed of the cut; that of the study unless the weights were trained on another cut.
         """
-        data = self.embedded_data if root is None and self.embedded_data else self.data
         return load_data(
-            data, root, validation_from=validation_from, train_limit=self.train_images, seed=seed
+            self.data, root, validation_from=validation_from, train_limit=self.train_images, seed=seed
         )
 
     def images(self, epochs: float, roles: DataRoles) -> int:
@@ -171,6 +171,10 @@ class StudySpec:
                     f"for example reference_point={{'{metric}': 1.0}}"
                 )
         return resolved
+
+    def for_data(self, root: Path | None) -> StudySpec:
+        """Return the study as it is with a data folder, or without one."""
+        return replace(self, embedded={}, **(self.embedded if root is None else {}))
 
     def changed(self, **changes: Any) -> StudySpec:
         """Return a copy with some fields replaced; None leaves a field as it is."""

@@ -165,7 +165,7 @@ class MlflowTracker(StudyObserver):
     def _do_round(self) -> None:
         """Bring MLflow up to date; what fails keeps waiting.
 
-        One trial that fails does not hold up the others; after two, the others wait as well.
+        A trial that fails by itself does not hold up the others.
         """
         uploader = self._uploader
         assert uploader is not None
@@ -182,8 +182,7 @@ class MlflowTracker(StudyObserver):
             except Exception as error:
                 with self._lock:
                     self._waiting[number] = None
-                if failure is not None:
-                    break
+                uploader.check_alive()  # raises where it was not the trial's own fault
                 failure = error
         with self._lock:
             points, ended, front = list(self._points), self._ended, sorted(self._front)
@@ -237,6 +236,11 @@ class _Uploader:
             self._is_creating = True
             self._study = self.store.create_run(view, parent=None)
             self._is_creating = False
+
+    def check_alive(self) -> None:
+        """Raise if the store does not answer."""
+        assert self._study is not None
+        self.store.client.get_run(self._study.run_id)
 
     def upload_trial(self, record: TrialRecord) -> None:
         """Bring a trial's run up to date; create it if there is none."""

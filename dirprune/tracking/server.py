@@ -13,7 +13,7 @@ from dirprune.errors import TrackingError
 
 PATIENCE_S = 5.0
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 blocks for four minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the tracker tries again itself; 7 block for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -51,8 +51,8 @@ def check_server(tracking_uri: str) -> None:
     scheme = urllib.parse.urlsplit(tracking_uri).scheme
     if scheme in ("http", "https"):
         _probe(tracking_uri)
-    elif scheme == "sqlite":
-        _prepare_file(tracking_uri)
+    elif scheme == "sqlite" and _prepare_file(tracking_uri):
+        return
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -96,19 +96,22 @@ def _probe(tracking_uri: str) -> None:
         raise TrackingError(f"no MLflow server answers at {shown} ({_one_line(reason)}); {advice}") from error
 
 
-def _prepare_file(tracking_uri: str) -> None:
-    """Create the folder of a SQLite store."""
-    path = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
-    if not tracking_uri.startswith("sqlite:///") or not path:
+def _prepare_file(tracking_uri: str) -> bool:
+    """Create the folder of a SQLite store; return whether the file is new, with nothing to open yet."""
+    path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    if not tracking_uri.startswith("sqlite:///") or not path.name:
         raise TrackingError(
             f"expected sqlite:///FILE, got {tracking_uri!r}; an absolute path has four slashes"
         )
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrackingError(
             f"the folder of {tracking_uri} cannot be created: {error.strerror}; check --tracking-uri"
         ) from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise TrackingError(f"{tracking_uri} cannot be written; check --tracking-uri or its permissions")
+    return not path.exists()
 
 
 def _without_secret(tracking_uri: str) -> str:

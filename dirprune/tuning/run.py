@@ -105,6 +105,7 @@ def run_study(
         DirpruneError: Of other kinds for data, weights and settings that cannot work.
     """
     options = options or RunOptions()
+    spec = spec.for_data(options.data)
     folder = StudyFolder(options.output / spec.name)
     is_new = not folder.study_json.exists()
     if not is_new and not options.resume:

@@ -28,6 +28,10 @@ class LedgerSearcher(Searcher):
         self.ledger = ledger
         self.numbers: dict[str, int] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Give Ray nothing to pickle: it stores its tuners, and the ledger holds threads and connections."""
+        return {}
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         """Accept Ray's call; the ledger knows the objectives and the space."""
         return True

@@ -70,7 +70,7 @@ def linear_case(
 
 
 def evidence_case(weights: Sequence[float], n_examples: int = 1000) -> ScoringContext:
-    """Return a two-class network in which channel c speaks for the right class, the more the larger weights[c] is."""
+    """Return a two-class network whose channel c speaks for the right class, weights[c] telling how much."""
     targets = torch.arange(n_examples) % 2
     inputs = (2.0 * targets - 1).unsqueeze(1).expand(n_examples, len(weights)).contiguous()
     context = linear_case(weights)

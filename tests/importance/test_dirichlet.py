@@ -123,6 +123,7 @@ def test_group_with_one_channel_scores_one() -> None:
     assert score("dirichlet", linear_case([2.0]))["0"].tolist() == [1.0]
 
 
+@torch.no_grad()
 def test_loss_is_the_mean_per_example_plus_kl_over_the_number_of_examples() -> None:
     context = make_context(n_examples=40)
     posterior = DirichletPosterior(context.grouping.n_channels, 2.0)

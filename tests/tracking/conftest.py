@@ -6,17 +6,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from dirprune.records.folder import StudyFolder
 from dirprune.study.observer import StudySummary
-from dirprune.tracking.server import check_server, default_tracking_uri
+from dirprune.tracking.server import default_tracking_uri, prepare_environment_
 from tests.records.example_study import N_CHANNELS, OBJECTIVES
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
-    check_server(default_tracking_uri(folder))
+    prepare_environment_()
+    MlflowClient(default_tracking_uri(folder)).search_experiments(max_results=1)
     return folder / "mlflow.db"
 
 

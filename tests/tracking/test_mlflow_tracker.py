@@ -25,7 +25,8 @@ from dirprune.records.tables import write_front
 from dirprune.study.observer import StudySummary
 from dirprune.surgery import compact
 from dirprune.tracking import MlflowTracker, default_tracking_uri, names
-from dirprune.tracking.store import RunStore
+from dirprune.tracking.store import RemoteRun, RunStore
+from dirprune.tracking.views import RunView
 from tests.records.example_study import OBJECTIVES, make_trial
 
 KEPT = {"conv1": [0, 3], "conv2": [1, 2, 9], "linear1": [0, 2, 4, 6], "linear2": [5, 6]}
@@ -202,6 +203,25 @@ def test_store_that_fails_for_a_while_loses_nothing_and_warns_once(
         "tracking works again",
     ]
     assert sorted(read_runs(output)[1]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("without_models")
+def test_trials_that_cannot_be_written_hold_up_nobody_else(
+    summary: StudySummary, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RunStore.update_
+
+    def refusing(self: RunStore, run: RemoteRun, view: RunView) -> None:
+        if view.tags.get(names.TRIAL) in ("1", "2"):
+            raise ValueError("this trial cannot be written")
+        real(self, run, view)
+
+    monkeypatch.setattr(RunStore, "update_", refusing)
+    assert track(summary, make_records()) == ["2 trials"]
+    study, trials = read_runs(output)
+    assert study.info.status == "FINISHED"
+    states = {number: run.info.status for number, run in trials.items()}
+    assert states == {0: "FINISHED", 1: "RUNNING", 2: "RUNNING", 3: "KILLED", 4: "FAILED"}
 
 
 @pytest.mark.usefixtures("without_models")
