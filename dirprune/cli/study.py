@@ -228,7 +228,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     try:
         result = run_study(spec, options, observers, say=click.echo, listen=listener)
     finally:
-        left = _close(tracker) if tracker is not None else []
+        left = _close(tracker) if tracker is not None and tracker.has_started else []
     _print_result(spec, result)
     if tracker is not None:
         click.echo(f"MLflow: {ui_command(tracking_uri)}")

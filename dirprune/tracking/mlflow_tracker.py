@@ -61,6 +61,11 @@ class MlflowTracker(StudyObserver):
         self._thread: threading.Thread | None = None
         self._uploader: _Uploader | None = None
 
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a study to bring to MLflow."""
+        return self._thread is not None
+
     def study_started(self, summary: StudySummary) -> None:
         """Begin to talk to MLflow about a study."""
         with self._lock:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dirprune.tracking import names
 from dirprune.tracking.server import is_remote, prepare_environment_
-from dirprune.tracking.views import RunView
+from dirprune.tracking.views import Point, RunView
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,15 +126,17 @@ class RunStore:
         from mlflow.entities import Metric, Param, RunTag
 
         is_settled = run.status == view.status != "RUNNING" and names.TRIAL in view.tags
-        points = (
-            [] if is_settled else [p for p in view.points if _key(p.name, p.step, p.value) not in run.sent]
-        )
+        unsent: dict[tuple[str, int, float | str], Point] = {}
+        if not is_settled:
+            for point in view.points:
+                if (key := _key(point.name, point.step, point.value)) not in run.sent:
+                    unsent.setdefault(key, point)
         parameters = [(name, text) for name, text in view.parameters.items() if name not in run.parameters]
         tags = [(name, text) for name, text in view.tags.items() if run.tags.get(name) != text]
         for batch in names.chunks(parameters, names.MAX_PARAMETERS_PER_BATCH):
             self.client.log_batch(run.run_id, params=[Param(name, text) for name, text in batch])
             run.parameters.update(name for name, _ in batch)
-        for some in names.chunks(points, names.MAX_METRICS_PER_BATCH):
+        for some in names.chunks(list(unsent.values()), names.MAX_METRICS_PER_BATCH):
             now = round(time.time() * 1000)
             metrics = [Metric(p.name, p.value, p.time_ms or now, p.step) for p in some]
             self.client.log_batch(run.run_id, metrics=metrics)

@@ -172,7 +172,7 @@ def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], Non
     if not grouping.groups:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in grouping.refused.items())
         raise ConfigurationError(
-            f"expected a network with channel groups that can be cut, got none ({reasons or 'no layers'})"
+            f"expected a network with channel groups that can be cut, got none ({reasons or 'only its output'})"
         )
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")

@@ -1,0 +1,195 @@
+"""What a user can get wrong in a study: one line on stderr, exit status 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirprune.cli.errors import run_command
+from dirprune.cli.study import make_command
+from dirprune.networks import create_network
+from dirprune.networks.weights import save_weights
+from dirprune.recipe import Recipe
+from dirprune.study.objectives import Objective
+from dirprune.study.spec import StudySpec
+from dirprune.tuning import run as tuning_run
+from tests.integration.toy_study import spec as toy_spec
+
+QUICK = {"trials": 1, "epochs": 0.1, "dense_epochs": 0.2, "fine_tuning": Recipe(images=0)}
+LENET = StudySpec(name="lenet", network="lenet5", data="digits", **QUICK)
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+    """Run a study that must be refused; return its one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, spec: StudySpec = LENET, leaves_nothing: bool = True) -> str:
+        status = run_command(make_command(spec), list(map(str, arguments)), name="study")
+        out, err = capsys.readouterr()
+        assert status == 2, out + err
+        lines = err.strip().splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        if leaves_nothing:
+            assert not (tmp_path / "output").exists()
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Let a study stop where its trials would begin."""
+
+    def stop(ledger, prepared, slots):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning_run, "_execute", stop)
+    monkeypatch.setattr(tuning_run, "connect", lambda resources: open("/dev/null"))  # noqa: SIM115, PTH123
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
+def test_data_folder_that_is_missing_or_empty(refused, tmp_path, dataset):
+    line = refused("--dataset", dataset, "--data", tmp_path / "nowhere")
+    assert "expected a folder with the data set" in line
+    assert "nowhere" in line
+    (tmp_path / "empty").mkdir()
+    line = refused("--dataset", dataset, "--data", tmp_path / "empty")
+    assert "found no" in line
+
+
+def test_weights_of_another_network(refused, tmp_path):
+    save_weights(torch.nn.Linear(3, 4), tmp_path / "other.safetensors")
+    line = refused("--weights", tmp_path / "other.safetensors")
+    assert "expected weights of LeNet5, got those of another network" in line
+
+
+def test_weights_of_other_widths(refused, tmp_path):
+    save_weights(create_network("lenet5", {"widths": (5, 5, 5, 5)}), tmp_path / "narrow.safetensors")
+    assert "is it of other widths?" in refused("--weights", tmp_path / "narrow.safetensors")
+
+
+def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
+    torch.save({"state_dict": Hostile(tmp_path / "ran")}, tmp_path / "hostile.pt")
+    assert "that could run code" in refused("--weights", tmp_path / "hostile.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--methods", "magnitud"], "unknown importance method 'magnitud'; did you mean 'magnitude'?"),
+        (["--trails", "3"], "did you mean '--trials'?"),
+        (["--trials", "0"], "trials must be at least 1, got 0"),
+        (["--trials", "many"], "'many' is not a valid integer"),
+        (["--epochs", "-1"], "epochs must be above 0, got -1"),
+        (
+            ["--reference-point", "val_accuracy=93"],
+            "accuracy is a fraction in [0, 1], got val_accuracy=93; 93% is 0.93",
+        ),
+        (["--reference-point", "accuracy=0.9"], "did you mean 'val_accuracy'?"),
+        (["--dataset", "mnits"], "did you mean 'mnist'?"),
+        (["--validation-from", "half"], "expected validation_from train:F or test:F"),
+        (["--name", "../elsewhere"], "one plain folder name"),
+        (["--cpus-per-trial", "0"], "expected a number above 0"),
+        (["--train-images", "5"], "expected every one of the 10 classes"),
+    ],
+)
+def test_option_that_cannot_work(refused, arguments, expected):
+    assert expected in refused(*arguments)
+
+
+def test_evaluation_that_gives_percent(refused):
+    def percent(outputs, targets):
+        return {"accuracy": 100 * float((outputs.argmax(1) == targets).float().mean()) + 50}
+
+    assert "a percentage is divided by 100" in refused(spec=replace(LENET, evaluation=percent))
+
+
+def test_objective_that_the_evaluation_does_not_give(refused):
+    objectives = (Objective("val_acuracy", "maximize"), Objective("macs", "minimize"))
+    spec = replace(LENET, objectives=objectives, reference_point={"val_acuracy": 0.1})
+    assert "did you mean 'val_accuracy'?" in refused(spec=spec)
+
+
+def test_objective_without_a_reference_value(refused):
+    line = refused(spec=replace(toy_spec, reference_point=None))
+    assert "objective val_mae has no default reference value" in line
+
+
+def test_network_of_which_nothing_can_be_cut(refused):
+    spec = replace(toy_spec, network=lambda: torch.nn.Linear(6, 2))
+    assert "expected a network with channel groups that can be cut, got none" in refused(spec=spec)
+
+
+def test_output_folder_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused("--output", tmp_path / "file" / "output")
+    assert "expected an output folder that can be written" in line
+
+
+def test_tracking_server_that_is_not_there_is_said_within_seconds(refused):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    began = time.monotonic()
+    line = refused("--tracking-uri", f"http://127.0.0.1:{port}")
+    assert time.monotonic() - began < 20
+    assert "no MLflow server answers" in line
+    assert "--no-tracking" in line
+
+
+def test_no_tracking_goes_on_without_a_server(tmp_path, no_ray, capsys):
+    arguments = ["--tracking-uri", "http://127.0.0.1:9", "--no-tracking", "--output", str(tmp_path)]
+    assert run_command(make_command(LENET), arguments, name="study") == 130
+    assert (tmp_path / "lenet" / "study.json").exists()
+
+
+def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, capsys):
+    output = ["--output", str(tmp_path / "out"), "--no-tracking"]
+    assert run_command(make_command(LENET), output, name="study") == 130
+    stored = (tmp_path / "out" / "lenet" / "study.json").read_text()
+    capsys.readouterr()
+    line = refused(*output)
+    assert "exists in" in line
+    assert "--resume" in line
+    other = (Objective("val_accuracy", "maximize"), Objective("parameters", "minimize"))
+    line = refused(*output, "--resume", spec=replace(LENET, objectives=other))
+    assert "study lenet has objectives [['val_accuracy', 'maximize'], ['macs', 'minimize']]" in line
+    line = refused(*output, "--resume", spec=replace(LENET, network_options={"widths": (4, 6, 20, 10)}))
+    assert "study lenet has groups" in line
+    assert "network" in line
+    line = refused(*output, "--resume", "--seed", "5")
+    assert "seed" in line
+    assert (tmp_path / "out" / "lenet" / "study.json").read_text() == stored
+    assert json.loads(stored)["schema"] == 1
+
+
+def test_mistake_shows_no_traceback_in_a_process_of_its_own(tmp_path):
+    import subprocess
+
+    script = Path(__file__).parents[2] / "studies" / "lenet.py"
+    done = subprocess.run(
+        [sys.executable, script, "--trials", "0"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: trials must be at least 1, got 0; try --trials 40\n"
+    assert not list(tmp_path.iterdir())
