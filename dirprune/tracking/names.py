@@ -49,6 +49,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 EXPERIMENT = "dirprune"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces the UI shows
 
 PARENT = "mlflow.parentRunId"
 KIND = "dirprune.kind"

@@ -55,7 +55,9 @@ class RunStore:
         if found is None:
             location = None if is_remote(tracking_uri) else (output.resolve() / "mlartifacts").as_uri()
             try:
-                return self.client.create_experiment(names.EXPERIMENT, artifact_location=location)
+                return self.client.create_experiment(
+                    names.EXPERIMENT, artifact_location=location, tags=names.EXPERIMENT_TAGS
+                )
             except MlflowException:  # another study's driver was faster
                 found = self.client.get_experiment_by_name(names.EXPERIMENT)
                 if found is None:
