@@ -133,7 +133,7 @@ def train_(
         ConfigurationError: If the recipe asks for a teacher or a metric that is not there.
     """
     run = _Run(network.to(device), roles.to(device), task, recipe, seed, torch.device(device), teacher)
-    with modes_restored(network):
+    with modes_restored(network), _laid_out(network, recipe.channels_last):
         if state is not None:
             run.restore_(state)
             if state.is_last:
@@ -275,7 +275,7 @@ class _Run:
         lr = self.recipe.lr_at(images)
         return TrainingDiverged(
             f"{what} is not finite after {images} training images at learning rate {lr:.2g} "
-            f"(peak {self.recipe.lr:g}); try a lower lr, a warm_up, or precision float32"
+            f"(peak {self.recipe.lr:g}); try a lower lr or precision float32"
         )
 
 
@@ -300,6 +300,19 @@ def _draw_order(seed: int, epoch: int, n_images: int) -> torch.Tensor:
     """Draw the order of an epoch's images, shape (n_images,), int64; the same on every device."""
     generator = torch.Generator().manual_seed(_derive_seed("order", seed, epoch))
     return torch.randperm(n_images, generator=generator)
+
+
+@contextmanager
+def _laid_out(network: nn.Module, is_channels_last: bool) -> Iterator[None]:
+    """Keep the weights of convolutions with channels innermost for a while, if wanted."""
+    if not is_channels_last:
+        yield
+        return
+    network.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        network.to(memory_format=torch.contiguous_format)
 
 
 @contextmanager

@@ -124,8 +124,9 @@ def _scripted(values: Sequence[float]) -> Task:
             monitor_direction="maximize",
         ),
         Recipe(images=240, batch_size=16, lr=0.01, distillation=0.5),
+        Recipe(images=240, batch_size=16, lr=0.01, channels_last=True),
     ],
-    ids=["adamw", "sgd", "patience", "distillation"],
+    ids=["adamw", "sgd", "patience", "distillation", "channels_last"],
 )
 def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     roles: DataRoles, recipe: Recipe, tmp_path: Path
@@ -312,6 +313,20 @@ def test_precision_is_that_of_the_recipe(roles: DataRoles, precision: str, dtype
     _train(network, roles, Recipe(images=90, precision=precision))
     assert network.dtypes == {dtype}
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("is_channels_last", [True, False])
+def test_channels_lie_innermost_only_where_asked_and_only_while_training(
+    roles: DataRoles, is_channels_last: bool
+) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 6, 2), nn.Conv2d(6, 4, 2), nn.Flatten(), nn.Linear(16, 3))
+    seen: set[bool] = set()
+    network[0].register_forward_hook(
+        lambda module, inputs, output: seen.add(output.is_contiguous(memory_format=torch.channels_last))
+    )
+    _train(network, roles, Recipe(images=90, batch_size=30, channels_last=is_channels_last))
+    assert seen == {is_channels_last}
+    assert all(parameter.is_contiguous() for parameter in network.parameters())
 
 
 def test_loss_that_is_not_finite_raises_one_clear_line(roles: DataRoles) -> None:
