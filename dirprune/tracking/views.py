@@ -74,7 +74,7 @@ def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
     times = [round(time * 1000) for time in record.times]
     start = None if record.started_at is None else round(record.started_at * 1000)
     return RunView(
-        name=f"{study_name} {record.number}",
+        name=f"trial {record.number} of {study_name}",
         status="KILLED" if is_abandoned else _STATUS.get(record.state, "RUNNING"),
         tags=_limit(tags, names.MAX_TAG),
         parameters=_limit(parameters, names.MAX_PARAMETER),

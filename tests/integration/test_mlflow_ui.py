@@ -68,7 +68,7 @@ def test_study_its_trials_and_the_interactive_front_are_shown(experiment_id: str
         page.locator(
             "[data-testid=expander-button], .ag-cell .anticon-plus-square, .ag-cell svg"
         ).first.click()
-        page.get_by_text(f"{NAME} 11", exact=True).first.wait_for()
+        page.get_by_text(f"trial 11 of {NAME}", exact=True).first.wait_for()
         look(page, tmp_path / "runs.png")
         page.goto(f"{server.uri}/#/experiments/{experiment_id}/runs/{study.info.run_id}/artifacts/front.html")
         frame = page.frame_locator("iframe").first
