@@ -34,12 +34,13 @@ spec = StudySpec(
             "fisher": {},
             "dirichlet": {"estimator": ("point", "integral")},
         },
-        fine_tuning={"lr": Range(1e-3, 8e-3, log=True), "distillation": Choice((0.0, 0.5))},
+        fine_tuning={"lr": Range(2e-3, 1.2e-2, log=True), "distillation": Choice((0.0, 0.5))},
     ),
     trials=40,
-    epochs=6,
+    epochs=5,
     rungs=(0, 1, 2),
-    dense_epochs=15,
+    dense=Recipe(images=0, lr=4e-3),
+    dense_epochs=12,
 )
 
 if __name__ == "__main__":

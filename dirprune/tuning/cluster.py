@@ -111,16 +111,22 @@ def _make_private() -> dict[str, str]:
     """Return the environment of a Ray that listens on localhost only and asks for a token.
 
     Ray binds every port to all interfaces unless told that it is no cluster, and looks for that while it is
-    imported: where that has happened already, the constant is set as well.
+    imported, and for the way of authentication: where that has happened already, it is made to look again.
     """
-    constants = sys.modules.get("ray._private.ray_constants")
-    if constants is not None:
-        constants.ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
-    return {
+    private = {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
+    if "ray" in sys.modules:
+        from ray._private import ray_constants
+        from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
+
+        for name, value in private.items():
+            os.environ.setdefault(name, value)
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        Config.initialize("")
+    return private
 
 
 def _fit(resources: Resources, available: dict[str, float]) -> Slots:

@@ -172,7 +172,8 @@ def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], Non
     if not grouping.groups:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in grouping.refused.items())
         raise ConfigurationError(
-            f"expected a network with channel groups that can be cut, got none ({reasons or 'only its output'})"
+            "expected a network with channel groups that can be cut, got none "
+            f"({reasons or 'only its output'})"
         )
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")

@@ -1,0 +1,81 @@
+"""A local Ray is private: every listener on localhost, and a token that only its own processes know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dirprune.errors import ConfigurationError
+from dirprune.tuning.cluster import Resources, _fit
+
+LISTENERS = """
+import ipaddress, os, sys
+import psutil
+if sys.argv[1] == "ray is there already":
+    import ray
+from dirprune.tuning.cluster import Resources, connect
+with connect(Resources()) as slots:
+    import ray
+    ray.get(ray.remote(lambda: 1).remote())
+    me = psutil.Process()
+    addresses = {
+        connection.laddr.ip
+        for process in [me, *me.children(recursive=True)]
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    print(len(addresses), sorted(addresses))
+    def is_loopback(text):
+        address = ipaddress.ip_address(text)
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    assert addresses and all(map(is_loopback, addresses)), addresses
+    assert slots.n_trials >= 1
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+print("private")
+"""
+
+
+@pytest.mark.parametrize("when", ["ray is imported here", "ray is there already"])
+def test_local_ray_listens_on_localhost_only(when, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENERS, when],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "private" in done.stdout
+    assert not list(tmp_path.glob(".ray/*")), "no token is left in the user's home"
+
+
+def test_trials_at_once_are_what_fits():
+    available = {"CPU": 8.0, "GPU": 2.0}
+    assert _fit(Resources(), available).n_trials == 2  # one GPU each
+    assert _fit(Resources(gpus_per_trial=0), available).n_trials == 8
+    assert _fit(Resources(gpus_per_trial=0.25), available).n_trials == 8
+    assert _fit(Resources(cpus_per_trial=3, gpus_per_trial=0), available).n_trials == 2
+    assert _fit(Resources(gpus_per_trial=0, max_concurrent=3), available).n_trials == 3
+    assert _fit(Resources(), {"CPU": 4.0}).gpus == 0
+
+
+@pytest.mark.parametrize("resources", [Resources(cpus_per_trial=9), Resources(gpus_per_trial=3)])
+def test_trial_that_fits_nowhere_is_refused_at_once(resources):
+    with pytest.raises(ConfigurationError, match=r"one trial needs .* the cluster has 8 and 2; ask for less"):
+        _fit(resources, {"CPU": 8.0, "GPU": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cpus_per_trial": 0}, "CPUs per trial must be above 0"),
+        ({"gpus_per_trial": -1}, "GPUs per trial must be 0 or more"),
+        ({"max_concurrent": 0}, "trials at once must be at least 1"),
+    ],
+)
+def test_resources_are_checked(given, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Resources(**given)
