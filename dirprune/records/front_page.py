@@ -163,11 +163,7 @@ def _add_legend_(figure: go.Figure, scene: Scene) -> None:
         )
 
     if scene.colour is None:
-        drawn = {scene.category_of(point.record) for point in scene.points}
-        if scene.category == "method":
-            drawn.discard("dense")  # a source, with a symbol of its own
-        named = [(name, colour) for name, colour in scene.colours.items() if name in drawn]
-        for place, (category, colour) in enumerate(named):
+        for place, (category, colour) in enumerate(scene.named_colours().items()):
             add(category, {"color": colour}, category, title=scene.category if place == 0 else None)
     else:
         low, high = scene.colour_limits()

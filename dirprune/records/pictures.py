@@ -195,9 +195,8 @@ def _legend(scene: Scene) -> list[Line2D]:
     handles = []
     if scene.colour is None:
         handles.append(heading(scene.category))
-        handles += [
-            entry(name, "o", colour, markeredgecolor="#222222") for name, colour in scene.colours.items()
-        ]
+        for name, colour in scene.named_colours().items():
+            handles.append(entry(name, "o", colour, markeredgecolor="#222222"))
     if scene.category == "method" or scene.colour is not None:
         handles.append(heading("source"))
         for source in sorted({point.record.source for point in scene.points}):

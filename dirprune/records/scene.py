@@ -102,6 +102,13 @@ class Scene:
         """Return the category by which the record is coloured; the dense network is one of its own."""
         return _categorise(record, self.category)
 
+    def named_colours(self) -> dict[str, str]:
+        """Return the colours to explain: of what is drawn, and not of the dense network beside methods."""
+        drawn = {self.category_of(point.record) for point in self.points}
+        if self.category == "method":
+            drawn.discard("dense")  # a source, with a symbol of its own
+        return {name: colour for name, colour in self.colours.items() if name in drawn}
+
     def colour_limits(self) -> tuple[float, float]:
         """Return the range of the colour scale: that of finished trials, not of stopped ones."""
         assert self.colour is not None

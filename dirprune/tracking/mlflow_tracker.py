@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from dirprune.tracking import names
 from dirprune.tracking.front_models import log_model
 from dirprune.tracking.server import default_tracking_uri
 from dirprune.tracking.store import RemoteRun, RunStore
-from dirprune.tracking.views import Point, view_progress, view_study, view_trial
+from dirprune.tracking.views import Point, view_counts, view_progress, view_study, view_trial
 
 logger = logging.getLogger("dirprune.tracking")
 
@@ -94,7 +95,9 @@ class MlflowTracker(StudyObserver):
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Note the end; `close` waits until it has been told."""
+        counts = Counter(record.state for record in records)
         with self._lock:
+            self._points += view_counts(counts, round(time.time() * 1000))
             self._front = frozenset(record.number for record in records if record.is_front)
             self._ended = interrupted
             self._is_study_waiting = True

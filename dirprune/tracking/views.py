@@ -109,8 +109,17 @@ def view_progress(
     """Return the points of a study's run after another finished trial."""
     step = counts.get("COMPLETE", 0)
     values = {"hypervolume": hypervolume, "front_size": float(front_size)}
-    values |= {names.COUNTS[state]: float(count) for state, count in counts.items() if state in names.COUNTS}
-    return [Point(name, value, step, time_ms) for name, value in values.items()]
+    return [
+        *(Point(name, value, step, time_ms) for name, value in values.items()),
+        *view_counts(counts, time_ms),
+    ]
+
+
+def view_counts(counts: Mapping[str, int], time_ms: int) -> list[Point]:
+    """Return the number of trials by state, at the number of finished ones."""
+    shown = {state: name for state, name in names.COUNTS.items() if state in counts or state != "INFEASIBLE"}
+    step = counts.get("COMPLETE", 0)
+    return [Point(name, float(counts.get(state, 0)), step, time_ms) for state, name in shown.items()]
 
 
 def _trial_points(record: TrialRecord, times: Sequence[int], start: int) -> tuple[Point, ...]:

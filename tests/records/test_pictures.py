@@ -29,6 +29,14 @@ def test_scene_shows_each_finished_and_stopped_trial_once() -> None:
     assert scene.points[-1].role == "front"
 
 
+def test_colours_are_those_of_methods_and_the_dense_network_is_none_of_them() -> None:
+    assert list(make_scene(RECORDS, OBJECTIVES).named_colours()) == ["dirichlet", "magnitude", "taylor"]
+    by_source = make_scene(
+        [make_trial(0, "dense", 1.0, 0.99), make_trial(3, "sampler", 0.5, 0.9)], OBJECTIVES
+    )
+    assert list(by_source.named_colours()) == ["sampler", "dense"]
+
+
 def test_step_line_joins_the_front_and_holds_its_height_until_the_next_point() -> None:
     scene = make_scene(RECORDS, OBJECTIVES)
     costs = sorted(record.metrics["macs"] for record in RECORDS if record.is_front)

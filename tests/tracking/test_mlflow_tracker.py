@@ -111,6 +111,8 @@ def test_study_and_trials_are_there_with_states_curves_and_files(summary: StudyS
     assert study.data.params["objectives"] == "val_accuracy:maximize, macs:minimize"
     assert study.data.params["network"] == "lenet5"
     assert read_history(output, study, "hypervolume") == [(1, 0.25), (2, 0.5), (3, 0.75)]
+    counts = {name: study.data.metrics[name] for name in ("n_complete", "n_stopped", "n_failed", "n_running")}
+    assert counts == {"n_complete": 3.0, "n_stopped": 1.0, "n_failed": 1.0, "n_running": 0.0}
     assert read_history(output, study, "front_size") == [(1, 1.0), (2, 2.0), (3, 2.0)]
     client = MlflowClient(default_tracking_uri(output))
     assert [file.path for file in client.list_artifacts(study.info.run_id)] == ["front.csv"]

@@ -78,6 +78,7 @@ def test_progress_counts_by_the_number_of_finished_trials() -> None:
         ("front_size", 3.0),
         ("n_complete", 4.0),
         ("n_stopped", 2.0),
+        ("n_failed", 0.0),
         ("n_running", 1.0),
     }
     assert {p.step for p in points} == {4}
