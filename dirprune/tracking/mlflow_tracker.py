@@ -95,7 +95,7 @@ class MlflowTracker(StudyObserver):
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Note the end; `close` waits until it has been told."""
-        counts = Counter(record.state for record in records)
+        counts = Counter(str(record.state) for record in records)
         with self._lock:
             self._points += view_counts(counts, round(time.time() * 1000))
             self._front = frozenset(record.number for record in records if record.is_front)
