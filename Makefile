@@ -15,7 +15,7 @@ help:  ## this list
 install: $(INSTALLED)  ## set up .venv with dirprune and everything it needs
 
 study: $(INSTALLED)  ## the LeNet study on handwritten digits, to a Pareto front (ARGS="..." for its options)
-	@$(PY) studies/lenet.py $(ARGS)
+	@$(PY) studies/lenet.py --resume $(ARGS)
 
 test: $(INSTALLED)  ## the tests, without the long ones
 	$(PY) -m pytest -m "not slow"

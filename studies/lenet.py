@@ -10,7 +10,7 @@ Leaves output/lenet: front.csv, front.html, front.png and a model for each point
 from dirprune.cli.study import study_main
 from dirprune.recipe import Recipe
 from dirprune.study.objectives import Objective
-from dirprune.study.space import Choice, Range, SearchSpace
+from dirprune.study.space import Range, SearchSpace
 from dirprune.study.spec import StudySpec
 
 spec = StudySpec(
@@ -34,13 +34,14 @@ spec = StudySpec(
             "fisher": {},
             "dirichlet": {"estimator": ("point", "integral")},
         },
-        fine_tuning={"lr": Range(2e-3, 1.2e-2, log=True), "distillation": Choice((0.0, 0.5))},
+        fine_tuning={"lr": Range(3e-3, 1.2e-2, log=True)},
     ),
     trials=40,
-    epochs=5,
-    rungs=(0, 1, 2),
-    dense=Recipe(images=0, lr=4e-3),
-    dense_epochs=12,
+    epochs=4,
+    rungs=(0, 1),
+    dense=Recipe(images=0, lr=4e-3, channels_last=True),
+    dense_epochs=10,
+    fine_tuning=Recipe(images=0, channels_last=True),
 )
 
 if __name__ == "__main__":
