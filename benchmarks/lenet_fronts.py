@@ -2,9 +2,9 @@
 
     python benchmarks/lenet_fronts.py --data DIR --output DIR [--trials 60] [--seeds 0,1,2]
 
-Every row is one run of studies/lenet.py; a run that was cut off goes on when the script is called again. For each
-budget of MACs, the network with the highest validation accuracy within it is chosen and its test error shown:
-validation decides, test only reports.
+Every row is one run of studies/lenet.py; a run that was cut off goes on when the script is called again.
+Of the networks within a budget of MACs, the one with the highest validation accuracy is chosen and its test
+error shown: validation decides, test only reports.
 """
 
 from __future__ import annotations
