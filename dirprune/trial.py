@@ -230,6 +230,7 @@ class _Attempt:
             kept=kept,
             base=bench.base,
             input_shape=bench.roles.input_shape,
+            normalisation=bench.roles.normalisation,
             metrics=metrics,
         )
         self.log.append("finished", metrics=metrics)

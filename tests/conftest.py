@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported, and for the processes that tests start: threads that wait for each other by spinning
-# make small networks on shared cores many times slower.
+# Before torch is imported, and for the processes that tests start: threads that wait for each other by
+# spinning make small networks on shared cores many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REQUIRE_ALL = "DIRPRUNE_REQUIRE_ALL"

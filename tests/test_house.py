@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"trial", "study", "records"}),
     frozenset({"tuning"}),
     frozenset({"tracking", "explain"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "__main__"}),
 )
 """The modules of each layer, lowest first: a module may import its own layer and those below it."""
 

@@ -16,6 +16,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
 from dirprune.records.views import write_views
 from dirprune.study.objectives import Objective
+from dirprune.tracking import MlflowTracker, check_server
 from dirprune.tuning import storage
 
 COSTS = ("macs", "parameters")
@@ -50,14 +51,35 @@ def front(study: Path, storage_url: str) -> None:
 @click.command
 @click.argument("study", type=FOLDER, metavar="STUDY")
 @storage_option
-def abandon(study: Path, storage_url: str) -> None:
+@click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="MLflow server to tell. Default: <output>/mlflow.db, if it is there.",
+)
+def abandon(study: Path, storage_url: str, tracking_uri: str | None) -> None:
     """Give up the unfinished trials of the study in folder STUDY; they count as failed."""
-    numbers = storage.abandon(StudyFolder(study), storage_url)
+    folder = StudyFolder(study)
+    if tracking_uri:
+        check_server(tracking_uri)
+    numbers = storage.abandon(folder, storage_url)
+    if numbers and (tracking_uri or (folder.output / "mlflow.db").exists()):
+        _tell_mlflow(folder, storage_url, tracking_uri)
     if numbers:
         noun = "trial" if len(numbers) == 1 else "trials"
         click.echo(f"abandoned: {len(numbers)} {noun} ({', '.join(map(str, numbers))})")
     else:
         click.echo("abandoned: none, every trial of the study has ended")
+
+
+def _tell_mlflow(folder: StudyFolder, storage_url: str, tracking_uri: str | None) -> None:
+    """Bring the runs of a study that nobody will continue to their final states."""
+    records = storage.read_records(folder, storage_url)
+    summary = storage.make_summary(folder, storage.read_study_json(folder), len(records), resumed=True)
+    tracker = MlflowTracker(tracking_uri)
+    tracker.study_started(summary)
+    tracker.study_ended(mark_front(records, summary.objectives), interrupted=False)
+    if left := tracker.close():
+        click.echo(f"not in MLflow: {', '.join(left)}")
 
 
 def format_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:

@@ -39,11 +39,18 @@ class TrainingProgress:
         n_images: Training images to see in all, at most.
         n_epoch: Training images in one epoch.
         clock: Returns seconds.
+        started: When the training began, by the clock; None: now.
     """
 
-    def __init__(self, n_images: int, n_epoch: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        n_images: int,
+        n_epoch: int,
+        clock: Callable[[], float] = time.monotonic,
+        started: float | None = None,
+    ) -> None:
         self.n_images, self.n_epoch, self.clock = n_images, n_epoch, clock
-        self.started = clock()
+        self.started = clock() if started is None else started
         self.printed = -1.0
 
     def show(self, report: TrainingReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -249,12 +250,13 @@ class _DenseListener:
 
     def __init__(self, spec: StudySpec) -> None:
         self.epochs = spec.dense_epochs
+        self.started = time.monotonic()
         self.progress: TrainingProgress | None = None
 
     def __call__(self, report: TrainingReport, n_images: int) -> None:
         if self.progress is None:
             click.echo("training the dense network, once:")
-            self.progress = TrainingProgress(n_images, round(n_images / self.epochs))
+            self.progress = TrainingProgress(n_images, round(n_images / self.epochs), started=self.started)
         self.progress.show(report)
 
 

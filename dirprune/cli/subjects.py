@@ -145,6 +145,7 @@ def store(
         kept=kept,
         base=base,
         input_shape=subject.roles.input_shape,
+        normalisation=subject.roles.normalisation,
         metrics=metrics,
     )
 

@@ -91,6 +91,11 @@ class DataRoles:
         """Shape of one input, without the batch."""
         return tuple(self.train.inputs.shape[1:])
 
+    @property
+    def normalisation(self) -> dict[str, tuple[float, ...]]:
+        """Mean and standard deviation of the inputs, for whoever deploys a network; images as fractions."""
+        return {"mean": self.mean, "std": self.std}
+
     def normalise(self, inputs: Tensor) -> Tensor:
         """Return inputs as the network wants them: float32, centred and scaled per channel.
 

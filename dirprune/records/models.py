@@ -7,6 +7,7 @@
 | schema | version of this format |
 | network | the network before pruning: name and options, or module and name of a user's function |
 | input_shape | shape of one input, without the batch axis |
+| normalisation | mean and std per input channel, of images as fractions of 255 |
 | groups | per channel group, by its first layer's module path, in forward order: n_kept, kept (indices) |
 | metrics | macs, parameters and what was measured, accuracy as a fraction; null = not finite |
 """
@@ -41,6 +42,7 @@ def save_model(
     kept: Mapping[str, Sequence[int]],
     base: Mapping[str, Any],
     input_shape: Sequence[int],
+    normalisation: Mapping[str, Sequence[float]],
     metrics: Mapping[str, float],
 ) -> None:
     """Store a compact network so that `load_model` can rebuild it.
@@ -54,6 +56,7 @@ def save_model(
         kept: Kept indices per group.
         base: The network before pruning, as `dirprune.identity.identify` says it, with its "options".
         input_shape: Shape of one input, without the batch axis.
+        normalisation: "mean" and "std" of the inputs that the network was trained on.
         metrics: Costs of the compact network and what was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +68,7 @@ def save_model(
     payload = {
         "network": dict(base),
         "input_shape": [int(size) for size in input_shape],
+        "normalisation": {name: [float(x) for x in values] for name, values in normalisation.items()},
         "groups": groups,
         "metrics": {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()},
     }

@@ -70,6 +70,7 @@ class Ledger:
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
         started = [trial for trial in known if not storage.is_infeasible(trial)]
         self._n_started = len(started)
+        self._n_infeasible = len(known) - len(started)
         self._again = [trial for trial in started if trial.state == TrialState.RUNNING]
         for trial in started:
             self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
@@ -95,8 +96,11 @@ class Ledger:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of started trials by state, by Optuna's names."""
-        return dict(Counter(record.state for record in self._records.values()))
+        """Number of started trials by state, by Optuna's names, and of those refused before, INFEASIBLE."""
+        counts = Counter[str](record.state for record in self._records.values())
+        if self._n_infeasible:
+            counts["INFEASIBLE"] = self._n_infeasible
+        return dict(counts)
 
     @property
     def hypervolume(self) -> float:
@@ -152,6 +156,7 @@ class Ledger:
             if any(value > 0 for value in excess.values()) and source != "dense":
                 trial.set_user_attr(storage.INFEASIBLE, True)
                 self.study.tell(trial, state=TrialState.PRUNED)
+                self._n_infeasible += 1
                 return None
             trial.set_user_attr(storage.ADOPTABLE, True)
         self._open[configuration.number] = trial

@@ -27,7 +27,7 @@ from dirprune.study.dense import (
     describe_origin,
     obtain_dense,
 )
-from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport, evaluate
 from dirprune.trial import TrialContext
@@ -228,36 +228,23 @@ def _open_ledger(
     """Store what the study is, or check that it is what was stored, and open its accounts."""
     is_resumed = folder.study_json.exists()
     if is_resumed:
-        stored = storage.read_study_json(folder)
-        _check_same(spec.name, stored["description"], prepared.description)
-        optuna_name = stored["optuna_study"]
+        payload = storage.read_study_json(folder)
+        _check_same(spec.name, payload["description"], prepared.description)
     else:
-        optuna_name = f"{spec.name}-{uuid.uuid4().hex[:8]}"
-    optuna_storage = storage.open_storage(folder, options.storage_url)
-    study = storage.open_study(optuna_storage, optuna_name, spec.directions)
-    study.sampler = storage.make_sampler(spec.seed, len(study.get_trials(deepcopy=False)))
-    if not is_resumed:
         payload = {
             "name": spec.name,
-            "optuna_study": optuna_name,
+            "optuna_study": f"{spec.name}-{uuid.uuid4().hex[:8]}",
             "storage": storage.describe_url(options.storage_url),
             "dense": {"origin": str(prepared.dense.origin), "metrics": prepared.dense.metrics},
             "dense_costs": prepared.subject.dense_costs.as_dict(),
             "description": prepared.description,
         }
+    optuna_storage = storage.open_storage(folder, options.storage_url)
+    study = storage.open_study(optuna_storage, payload["optuna_study"], spec.directions)
+    study.sampler = storage.make_sampler(spec.seed, len(study.get_trials(deepcopy=False)))
+    if not is_resumed:
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
-    summary = StudySummary(
-        name=spec.name,
-        folder=folder,
-        objectives=spec.objectives,
-        reference_point=prepared.subject.reference_point,
-        dense_costs={name: float(value) for name, value in prepared.subject.dense_costs.as_dict().items()},
-        n_channels=prepared.subject.grouping.n_channels,
-        n_trials=spec.trials,
-        seed=spec.seed,
-        description=_flatten(prepared.description),
-        resumed=is_resumed,
-    )
+    summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
     rungs = [spec.images(epochs, prepared.context.roles) for epochs in spec.rungs]
     return Ledger(
         spec, prepared.subject.grouping, prepared.subject.costs, folder, study, summary, rungs, observers
@@ -283,10 +270,6 @@ def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any])
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _flatten(description: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(value) for key, value in description.items()}
 
 
 def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,8 @@ from dirprune.files import read_json
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord, make_record
-from dirprune.study.objectives import Direction
+from dirprune.study.objectives import Direction, Objective
+from dirprune.study.observer import StudySummary
 from dirprune.study.space import Configuration
 
 STUDY_SCHEMA = 1
@@ -160,6 +161,34 @@ def read_study_json(folder: StudyFolder) -> dict[str, Any]:
             f"expected a study in {folder.root}, found no {folder.study_json.name}; give <output>/<study>"
         )
     return read_json(folder.study_json, schema=STUDY_SCHEMA)
+
+
+def make_summary(
+    folder: StudyFolder, payload: Mapping[str, Any], n_trials: int, resumed: bool
+) -> StudySummary:
+    """Return what observers are told of a study.
+
+    Args:
+        folder: The study's folder.
+        payload: Content of its `study.json`.
+        n_trials: Total of trials to start.
+        resumed: Whether it goes on from an earlier run.
+    """
+    description = payload["description"]
+    return StudySummary(
+        name=payload["name"],
+        folder=folder,
+        objectives=tuple(Objective(metric, direction) for metric, direction in description["objectives"]),
+        reference_point=description["reference_point"],
+        dense_costs={name: float(value) for name, value in payload["dense_costs"].items()},
+        n_channels=description["groups"],
+        n_trials=n_trials,
+        seed=description["seed"],
+        description={
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()
+        },
+        resumed=resumed,
+    )
 
 
 def read_records(folder: StudyFolder, storage_url: str = "") -> list[TrialRecord]:

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
+from dirprune.tracking import default_tracking_uri, names
 from dirprune.tuning import storage
 
 SCRIPT = Path(__file__).with_name("toy_study.py")
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.slow
 def start(output: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the study with slow evaluations, in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, SCRIPT, "--no-tracking", "--output", output, "--trials", str(N_TRIALS), *arguments],
+        [sys.executable, SCRIPT, "--output", output, "--trials", str(N_TRIALS), *arguments],
         env={**os.environ, "TOY_SECONDS": "0.4", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -102,6 +104,50 @@ def test_interrupted_study_goes_on_where_it_was(tmp_path, way):
         rows = {int(row["trial"]): row["state"] for row in csv.DictReader(file)}
     assert rows == {number: record.state for number, record in after.items()}
     assert not list(folder.checkpoints_dir.glob("*"))
+    check_mlflow(tmp_path, after)
+
+
+def check_mlflow(output: Path, records: dict[int, TrialRecord]) -> None:
+    """Check that MLflow says of each trial, once, what the storage says."""
+    client = MlflowClient(default_tracking_uri(output))
+    runs = client.search_runs([client.get_experiment_by_name(names.EXPERIMENT).experiment_id])
+    (study,) = [run for run in runs if run.data.tags[names.KIND] == "study"]
+    trials = [run for run in runs if run.data.tags.get(names.PARENT) == study.info.run_id]
+    statuses = sorted((int(run.data.tags[names.TRIAL]), run.info.status) for run in trials)
+    assert statuses == [(number, expected_status(record)) for number, record in sorted(records.items())]
+    for run in trials:
+        record = records[int(run.data.tags[names.TRIAL])]
+        assert (names.STOPPED_AT in run.data.tags) == (record.state == "PRUNED")
+        assert run.data.metrics["val_mae"] == pytest.approx(record.metrics["val_mae"])
+        history = client.get_metric_history(run.info.run_id, "val_mae")
+        assert sorted({point.step for point in history}) == [images for images, _ in record.curve]
+    with StudyFolder(output / "toy").front_csv.open(newline="") as file:
+        front = {row["trial"] for row in csv.DictReader(file)}
+    assert {run.data.tags[names.TRIAL] for run in trials if run.data.tags[names.FRONT] == "true"} == front
+
+
+def expected_status(record: TrialRecord) -> str:
+    if record.reason == "abandoned":
+        return "KILLED"
+    return {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "RUNNING": "RUNNING"}[record.state]
+
+
+def test_abandoned_trials_end_in_every_view(tmp_path):
+    folder = StudyFolder(tmp_path / "toy")
+    driver = start(tmp_path)
+    wait_until_in_the_middle(driver, folder)
+    os.killpg(driver.pid, signal.SIGINT)
+    driver.communicate(timeout=WAIT_S)
+    interrupted = by_number(folder)
+    check_mlflow(tmp_path, interrupted)
+    running = [number for number, record in interrupted.items() if record.state == "RUNNING"]
+    assert running
+    command = [sys.executable, "-m", "dirprune", "abandon", folder.root]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
+    assert done.returncode == 0, done.stderr
+    after = by_number(folder)
+    assert all(after[number].reason == "abandoned" for number in running)
+    check_mlflow(tmp_path, after)
 
 
 def test_two_drivers_cannot_have_the_same_study(tmp_path):

@@ -38,6 +38,7 @@ def store(folder: Path, network: nn.Module, kept: dict[str, list[int]], base: di
         kept=kept,
         base=base,
         input_shape=(1, 28, 28),
+        normalisation={"mean": (0.1307,), "std": (0.3081,)},
         metrics=metrics,
     )
     return pruned.eval()

@@ -92,6 +92,7 @@ def store_model(summary: StudySummary, number: int) -> None:
         kept=KEPT,
         base={"name": "lenet5", "options": {}},
         input_shape=(1, 28, 28),
+        normalisation={"mean": (0.1307,), "std": (0.3081,)},
         metrics={"macs": 5.0},
     )
 

@@ -207,6 +207,8 @@ def test_infeasible_architecture_never_starts_and_does_not_count(tmp_path):
     refused = [trial for trial in study.get_trials() if storage.is_infeasible(trial)]
     assert refused
     assert all(trial.state == TrialState.PRUNED and trial.constraints["macs"] > 0 for trial in refused)
+    assert ledger.counts["INFEASIBLE"] == len(refused)
+    assert open_ledger(tmp_path, limits={"macs": 150_000.0}, trials=6).counts["INFEASIBLE"] == len(refused)
     assert not {trial.number for trial in refused} & set(recorder.states)
     assert not {trial.number for trial in refused} & {record.number for record in ledger.records}
 
