@@ -57,7 +57,7 @@ def main(data: Path, output: Path, trials: int, seeds: str) -> None:
     """Run what is missing and print the tables."""
     rows, summary = [], []
     numbers = [int(seed) for seed in seeds.split(",")]
-    folders = {(v, s): run(v, s, data, output, trials) for s in numbers for v in VARIANTS}
+    folders = {(v, s): run(v, s, data, output, trials) for v in VARIANTS for s in numbers}
     for variant in VARIANTS:
         errors: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
         for seed in numbers:

@@ -37,7 +37,7 @@ spec = StudySpec(
         fine_tuning={"lr": Range(3e-3, 1.2e-2, log=True)},
     ),
     trials=40,
-    epochs=4,
+    epochs=6,
     rungs=(0, 1),
     dense=Recipe(images=0, lr=4e-3, channels_last=True),
     dense_epochs=10,

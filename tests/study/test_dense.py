@@ -1,0 +1,119 @@
+"""The dense network: trained once and kept, on a cut of the data that its weights have not seen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dirprune.errors import ConfigurationError, WeightsError
+from dirprune.networks.weights import read_metadata, save_weights
+from dirprune.study.dense import (
+    check_metrics,
+    choose_data,
+    compare_roles,
+    describe_origin,
+    obtain_dense,
+)
+from tests.integration.toy_study import spec, toy_data
+
+
+@pytest.fixture
+def roles():
+    return toy_data(None, validation_from="train:0.1", seed=0)
+
+
+def test_network_trained_here_is_validated_on_unseen_training_images():
+    choice = choose_data(spec, None)
+    assert (choice.validation_from, choice.seed) == ("train:0.1", 0)
+
+
+def test_foreign_weights_are_taken_to_have_seen_the_training_set(tmp_path):
+    path = tmp_path / "theirs.safetensors"
+    save_weights(spec.create_network(), path)
+    choice = choose_data(spec, path)
+    assert choice.validation_from == "test:0.5"
+    assert "probably learnt the whole training set" in choice.reason
+
+
+def test_foreign_weights_on_a_part_of_the_training_set_are_warned_of(tmp_path):
+    path = tmp_path / "theirs.safetensors"
+    save_weights(spec.create_network(), path)
+    choice = choose_data(spec.changed(validation_from="train:0.2"), path)
+    assert choice.validation_from == "train:0.2"
+    assert choice.reason.startswith("WARNING")
+    assert "validation measures memory" in choice.reason
+
+
+def test_own_weights_get_the_cut_of_their_training_whatever_the_study_s_seed(tmp_path, roles):
+    path = tmp_path / "ours.safetensors"
+    origin = describe_origin({"name": "Toy"}, roles, choose_data(spec.changed(seed=7), None))
+    save_weights(spec.create_network(), path, origin)
+    choice = choose_data(spec.changed(seed=3), path)
+    assert (choice.validation_from, choice.seed) == ("train:0.1", 7)
+
+
+def test_dense_network_is_trained_once_and_kept(tmp_path, roles):
+    choice = choose_data(spec, None)
+    reports = []
+    first = obtain_dense(
+        spec, roles, choice, tmp_path, listen=lambda report, n: reports.append(report.images)
+    )
+    assert reports == [900 * epoch for epoch in range(1, 11)]
+    second = obtain_dense(
+        spec, roles, choice, tmp_path, listen=lambda report, n: pytest.fail("trained again")
+    )
+    assert second.digest == first.digest
+    assert second.metrics == first.metrics
+    assert first.metrics["val_mae"] < 0.6
+    assert read_metadata(first.origin)["data"] == "toy"
+    assert not list((tmp_path / "dense").glob("*.pt"))
+
+
+def test_interrupted_training_of_the_dense_network_goes_on(tmp_path, roles):
+    choice = choose_data(spec, None)
+    whole = obtain_dense(spec, roles, choice, tmp_path / "whole")
+
+    def interrupt(report, n_images):
+        if report.images == 2700:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        obtain_dense(spec, roles, choice, tmp_path / "cut", listen=interrupt)
+    assert not list((tmp_path / "cut" / "dense").glob("*.safetensors"))
+    images = []
+    again = obtain_dense(spec, roles, choice, tmp_path / "cut", listen=lambda r, n: images.append(r.images))
+    assert images[0] == 3600
+    assert again.digest == whole.digest
+
+
+def test_another_seed_trains_another_network(tmp_path, roles):
+    first = obtain_dense(spec, roles, choose_data(spec, None), tmp_path)
+    other = obtain_dense(spec.changed(seed=1), roles, choose_data(spec, None), tmp_path)
+    assert other.digest != first.digest
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, roles):
+    network = spec.create_network()
+    torch.nn.init.constant_(network.last.bias, float("inf"))
+    save_weights(network, tmp_path / "broken.safetensors")
+    choice = choose_data(spec, tmp_path / "broken.safetensors")
+    with pytest.raises(WeightsError, match="expected finite weights, got NaN or infinity"):
+        obtain_dense(spec, roles, choice, tmp_path, tmp_path / "broken.safetensors")
+
+
+def test_objective_that_the_evaluation_does_not_give_is_named_with_the_nearest():
+    check_metrics(spec, {"val_mae": 1.0})
+    with pytest.raises(
+        ConfigurationError, match="val_mae is not among the evaluation's metrics; did you mean"
+    ):
+        check_metrics(spec, {"val_mea": 1.0, "val_loss": 1.0})
+
+
+@pytest.mark.parametrize(("validation", "test", "is_warned"), [(0.99, 0.985, False), (0.9995, 0.98, True)])
+def test_roles_that_differ_by_more_than_three_standard_errors_are_warned_of(validation, test, is_warned):
+    warning = compare_roles({"val_accuracy": validation, "test_accuracy": test}, 5000, 5000)
+    assert (warning is not None) == is_warned
+
+
+def test_roles_without_accuracy_are_not_compared():
+    assert compare_roles({"val_mae": 1.0, "test_mae": 9.0}, 10, 10) is None

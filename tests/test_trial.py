@@ -1,0 +1,202 @@
+"""One trial alone, without Ray: what it leaves, how it goes on after a loss, and which data it reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirprune.architecture import Architecture
+from dirprune.errors import ConfigurationError, TrainingDiverged
+from dirprune.networks import create_network
+from dirprune.recipe import Recipe
+from dirprune.records.events import read_events, replay
+from dirprune.records.models import load_model
+from dirprune.study.objectives import Objective
+from dirprune.study.space import Configuration
+from dirprune.study.spec import StudySpec
+from dirprune.trial import TrialContext, TrialReport, Workbench, run_trial
+from tests.integration.toy_study import Toy, regression, toy_data
+from tests.integration.toy_study import spec as toy_spec
+
+FULL = Architecture({"first": 16, "second": 16})
+CUT = Architecture({"first": 5, "second": 7})
+
+
+def make_bench(folder: Path, spec: StudySpec = toy_spec, **changes) -> Workbench:
+    """Return the shared parts of a small study of an untrained regression network."""
+    roles = replace(toy_data(None, validation_from="train:0.1", seed=0), **changes)
+    torch.manual_seed(0)
+    state = spec.create_network().state_dict()
+    context = TrialContext(spec, roles, state, folder / "study", folder / "scores", {"data": "toy"})
+    return Workbench(context)
+
+
+def configure(architecture: Architecture = CUT, source: str = "sampler", number: int = 4) -> Configuration:
+    return Configuration(number, source, architecture, "taylor", {}, {"lr": 3e-3})
+
+
+def run(bench: Workbench, configuration: Configuration | None = None) -> list[TrialReport]:
+    """Run a trial to its end; its reports, without what a clock says."""
+    return [timeless(report) for report in run_trial(bench, configuration or configure())]
+
+
+def timeless(report: TrialReport) -> TrialReport:
+    kept = {name: value for name, value in report.metrics.items() if name != "images_per_s"}
+    return replace(report, metrics=kept)
+
+
+def test_finished_trial_leaves_its_model_and_its_events(tmp_path):
+    bench = make_bench(tmp_path)
+    reports = list(run_trial(bench, configure()))
+    assert [report.images for report in reports] == [0, 900, 1800, 2700, 3600]
+    assert [report.is_final for report in reports] == [False] * 4 + [True]
+    final = reports[-1].metrics
+    assert final["parameters"] == 6 * 5 + 5 + 5 * 7 + 7 + 7 * 2 + 2
+    assert final["val_mae"] < reports[0].metrics["val_mae"]
+    events = replay(read_events(bench.folder.events(4)))
+    assert events.finished == {"metrics": final}
+    assert [images for images, _ in events.curve] == [0, 900, 1800, 2700, 3600]
+    network = load_model(bench.folder.model_dir(4), Toy)
+    with torch.no_grad():
+        outputs = network(bench.roles.normalise(bench.roles.test.inputs))
+    assert regression(outputs, bench.roles.test.targets)["mae"] == pytest.approx(final["test_mae"], rel=1e-6)
+    stored = json.loads((bench.folder.model_dir(4) / "architecture.json").read_text())
+    assert stored["network"]["weights"] == {"data": "toy"}
+    assert stored["normalisation"] == {"mean": [0.0], "std": [1.0]}
+
+
+def test_dense_network_is_judged_as_it_is(tmp_path):
+    bench = make_bench(tmp_path)
+    (report,) = run_trial(bench, configure(FULL, source="dense", number=0))
+    assert report.is_final
+    assert report.images == 0
+    images = bench.roles.normalise(bench.roles.validation.inputs)
+    expected = regression(bench.network(images), bench.roles.validation.targets)["mae"]
+    assert report.metrics["val_mae"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_heard", [1, 2, 4])
+def test_trial_that_lost_its_worker_ends_as_if_nothing_had_happened(tmp_path, n_heard):
+    whole = run(make_bench(tmp_path / "whole"))
+    bench = make_bench(tmp_path / "lost")
+    lost = run_trial(bench, configure())
+    heard = [timeless(next(lost)) for _ in range(n_heard)]
+    lost.close()  # the worker is gone after its last report was heard
+    again = run(make_bench(tmp_path / "lost"))
+    assert again[0] == heard[-1]  # what may not have been heard is said again
+    assert again[-1] == whole[-1]
+    events = replay(read_events(bench.folder.events(4)))
+    assert events.n_attempts == 2
+    assert [images for images, _ in events.curve] == [report.images for report in whole]
+
+
+def test_trial_that_was_lost_after_its_end_only_says_so_again(tmp_path):
+    bench = make_bench(tmp_path)
+    whole = list(run_trial(bench, configure()))
+    again = list(run_trial(bench, configure()))
+    assert again[-1] == whole[-1]
+    assert [report.images for report in again] == [3600, 3600]
+
+
+def test_late_checkpoint_of_a_lost_worker_does_not_overwrite_its_successor(tmp_path):
+    bench = make_bench(tmp_path)
+    lost = run_trial(bench, configure())
+    next(lost)
+    list(run_trial(make_bench(tmp_path), configure()))
+    checkpoint = (bench.folder.checkpoint_dir(4) / "state.pt").read_bytes()
+    next(lost)
+    assert (bench.folder.checkpoint_dir(4) / "state.pt").read_bytes() == checkpoint
+    assert replay(read_events(bench.folder.events(4))).finished is not None
+
+
+def test_another_trial_or_study_seed_draws_another_order_of_images(tmp_path):
+    def end(name: str, spec: StudySpec = toy_spec, number: int = 4) -> float:
+        return list(run_trial(make_bench(tmp_path / name, spec), configure(number=number)))[-1].metrics[
+            "val_mae"
+        ]
+
+    first = end("first")
+    assert end("same") == first
+    assert end("number", number=5) != first
+    assert end("seed", replace(toy_spec, seed=1)) != first
+
+
+def test_test_split_decides_nothing(tmp_path):
+    plain = run(make_bench(tmp_path / "plain"))
+    test = make_bench(tmp_path / "other").roles.test
+    garbage = replace(test, inputs=torch.full_like(test.inputs, 7.0), targets=-test.targets)
+    spoilt = run(make_bench(tmp_path / "spoilt", test=garbage))
+    assert spoilt[:-1] == plain[:-1]
+    validation = {name: value for name, value in plain[-1].metrics.items() if not name.startswith("test_")}
+    assert validation.items() <= spoilt[-1].metrics.items()
+    assert spoilt[-1].metrics["test_mae"] != plain[-1].metrics["test_mae"]
+
+
+def test_scores_read_no_validation_and_no_test(tmp_path):
+    plain = make_bench(tmp_path / "plain")
+    next(run_trial(plain, configure()))
+    roles = plain.roles
+    nowhere = {
+        role: replace(getattr(roles, role), inputs=torch.full_like(getattr(roles, role).inputs, 3.0))
+        for role in ("validation", "test")
+    }
+    spoilt = make_bench(tmp_path / "spoilt", **nowhere)
+    next(run_trial(spoilt, configure()))
+
+    def kept(bench: Workbench) -> str:
+        return (bench.folder.checkpoint_dir(4) / "kept.json").read_text()
+
+    assert kept(spoilt) == kept(plain)
+
+
+def test_objective_that_is_not_finite_fails_the_trial_with_its_reason(tmp_path):
+    def broken(outputs, targets):
+        return {"mae": float("nan")}
+
+    bench = make_bench(tmp_path, replace(toy_spec, evaluation=broken))
+    with pytest.raises(TrainingDiverged, match="not finite"):
+        list(run_trial(bench, configure()))
+    failed = replay(read_events(bench.folder.events(4))).failed
+    assert failed is not None
+    assert failed["reason"].startswith("TrainingDiverged: ")
+
+
+def test_objective_that_is_missing_fails_the_trial(tmp_path):
+    spec = replace(
+        toy_spec, objectives=(Objective("val_rmse", "minimize"),), reference_point={"val_rmse": 1.0}
+    )
+    with pytest.raises(ConfigurationError, match="expected objective val_rmse among the reported metrics"):
+        list(run_trial(make_bench(tmp_path, spec), configure()))
+
+
+def test_second_trial_takes_the_scores_of_the_first(tmp_path):
+    bench = make_bench(tmp_path)
+    for number, is_cached in ((4, False), (5, True)):
+        next(run_trial(bench, configure(number=number)))
+        scored = replay(read_events(bench.folder.events(number))).scored
+        assert scored is not None
+        assert scored["cached"] is is_cached
+
+
+def test_distillation_learns_from_the_dense_network_and_leaves_it_alone(tmp_path):
+    spec = StudySpec(
+        name="small",
+        network="lenet5",
+        network_options={"widths": (3, 4, 8, 6)},
+        data="digits",
+        epochs=0.1,
+        rungs=(),
+        fine_tuning=Recipe(images=0, distillation=0.5),
+    )
+    roles = spec.load_data(None, "train:0.1", 0)
+    state = create_network("lenet5", {"widths": (3, 4, 8, 6)}, seed=1).state_dict()
+    bench = Workbench(TrialContext(spec, roles, state, tmp_path / "study", tmp_path / "scores", {}))
+    before = {name: tensor.clone() for name, tensor in bench.network.state_dict().items()}
+    architecture = Architecture({"conv1": 2, "conv2": 3, "linear1": 5, "linear2": 4})
+    *_, final = run_trial(bench, Configuration(1, "sampler", architecture, "magnitude", {}, {}))
+    assert final.is_final
+    assert all(torch.equal(before[name], tensor) for name, tensor in bench.network.state_dict().items())
