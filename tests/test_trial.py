@@ -61,8 +61,7 @@ def test_finished_trial_leaves_its_model_and_its_events(tmp_path):
     assert events.finished == {"metrics": final}
     assert [images for images, _ in events.curve] == [0, 900, 1800, 2700, 3600]
     network = load_model(bench.folder.model_dir(4), Toy)
-    with torch.no_grad():
-        outputs = network(bench.roles.normalise(bench.roles.test.inputs))
+    outputs = network(bench.roles.normalise(bench.roles.test.inputs))
     assert regression(outputs, bench.roles.test.targets)["mae"] == pytest.approx(final["test_mae"], rel=1e-6)
     stored = json.loads((bench.folder.model_dir(4) / "architecture.json").read_text())
     assert stored["network"]["weights"] == {"data": "toy"}

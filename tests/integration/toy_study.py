@@ -68,6 +68,7 @@ def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
 def regression(outputs: Tensor, targets: Tensor) -> dict[str, float]:
     """Return mean absolute error and explained variance."""
     time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+    outputs = outputs.detach()
     residual = (outputs - targets).var(0) / targets.var(0)
     return {"mae": float((outputs - targets).abs().mean()), "r2": float((1 - residual).mean())}
 
