@@ -1,0 +1,81 @@
+"""What a study may choose: every configuration is valid, described and reproduced."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+import torch
+
+from dirprune.errors import ConfigurationError, ImportanceError
+from dirprune.groups import find_groups
+from dirprune.networks import create_network
+from dirprune.study.space import Choice, Configuration, Range, SearchSpace
+
+PARAMETERS = {
+    "kept/conv1": 8,
+    "kept/conv2": 9,
+    "kept/linear1": 36,
+    "kept/linear2": 17,
+    "method": "magnitude",
+    "magnitude.norm": "l2",
+    "fine_tuning.lr": 0.004,
+    "fine_tuning.batch_size": 64,
+}
+FINE_TUNING = {"lr": Range(1e-3, 1e-2, log=True), "batch_size": Choice((32, 64))}
+
+
+@pytest.fixture(scope="module")
+def grouping():
+    return find_groups(create_network("lenet5"), torch.zeros(2, 1, 28, 28))
+
+
+def test_parameters_become_a_configuration_that_survives_json(grouping):
+    space = SearchSpace(fine_tuning=FINE_TUNING)
+    configuration = space.suggest(optuna.trial.FixedTrial(PARAMETERS), grouping, 7, "sampler")
+    assert str(configuration.architecture) == "8-9-36-17"
+    assert (configuration.method, configuration.method_options) == ("magnitude", {"norm": "l2"})
+    assert configuration.fine_tuning == {"lr": 0.004, "batch_size": 64}
+    assert Configuration.from_json(configuration.to_json()) == configuration
+
+
+def test_no_group_is_ever_cut_below_the_smallest_keep_ratio(grouping):
+    space = SearchSpace(min_keep_ratio=0.25)
+    assert [space.lowest(n) for n in (1, 2, 10, 20, 100)] == [1, 1, 3, 5, 25]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(30):
+        kept = space.suggest(study.ask(), grouping, number, "sampler").architecture
+        assert all(space.lowest(n) <= kept[name] <= n for name, n in grouping.n_channels.items())
+
+
+def test_uniform_trials_stay_within_the_space(grouping):
+    space = SearchSpace(min_keep_ratio=0.5, uniform_keep_ratios=(0.75, 0.3))
+    (dense, _), (source, cut), (_, clipped) = space.first_trials(grouping)
+    assert dense == "dense"
+    assert source == "uniform"
+    assert list(cut.values()) == [8, 15, 75, 19]
+    assert list(clipped.values()) == [5, 10, 50, 13]
+
+
+def test_restricted_space_keeps_the_options_of_its_methods():
+    space = SearchSpace(methods={"magnitude": {"norm": ("l2",)}, "taylor": {}}, fine_tuning=FINE_TUNING)
+    only = space.restricted(["magnitude", "random"])
+    assert only.methods == {"magnitude": {"norm": ("l2",)}, "random": {}}
+    assert only.fine_tuning == space.fine_tuning
+    assert only.describe() != space.describe()
+    assert SearchSpace(fine_tuning=FINE_TUNING).describe() == SearchSpace(fine_tuning=FINE_TUNING).describe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"min_keep_ratio": 0.0}, ConfigurationError, r"keep ratio must be in \(0, 1\], got 0.0"),
+        ({"uniform_keep_ratios": (50,)}, ConfigurationError, "got 50; 50% is 0.5"),
+        ({"methods": {}}, ConfigurationError, "at least one importance method"),
+        ({"methods": {"fischer": {}}}, ImportanceError, "did you mean 'fisher'"),
+        ({"methods": {"magnitude": {"nrom": ("l1",)}}}, ImportanceError, "did you mean 'norm'"),
+        ({"fine_tuning": {"learning_rate": Range(0.1, 1)}}, ConfigurationError, "unknown fine-tuning"),
+    ],
+)
+def test_space_that_cannot_work_is_refused_when_it_is_made(changes, error, message):
+    with pytest.raises(error, match=message):
+        SearchSpace(**changes)

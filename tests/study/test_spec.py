@@ -1,0 +1,66 @@
+"""The declaration of a study: what it refuses, its reference point, and what must not change on resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dirprune.errors import ConfigurationError
+from dirprune.study.objectives import Objective
+from dirprune.study.spec import StudySpec
+from tests.integration.toy_study import spec as toy_spec
+from tests.integration.toy_study import toy_data
+
+LENET = StudySpec(name="lenet", network="lenet5", data="mnist", embedded={"data": "digits", "epochs": 9.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ".hidden"}, "one plain folder name"),
+        ({"name": "a/b"}, "one plain folder name"),
+        ({"trials": 0}, "trials must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be above 0, got 0"),
+        ({"rungs": (2, 1)}, "rungs must be increasing"),
+        ({"rungs": (-1, 1)}, "rungs must be increasing"),
+        ({"objectives": ()}, "at least one objective"),
+        ({"objectives": (Objective("macs", "minimize"),) * 2}, "each objective may be given once"),
+        ({"objectives": (Objective("flops", "minimize"),)}, "unknown objective 'flops'"),
+        ({"reference_point": {"val_accuracy": 93.0}}, r"got val_accuracy=93; 93% is 0.93"),
+        ({"reference_point": {"val_acuracy": 0.9}}, "did you mean 'val_accuracy'"),
+        ({"limits": {"val_accuracy": 0.9}}, "limits know costs only"),
+    ],
+)
+def test_study_that_cannot_work_is_refused_when_it_is_declared(changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        LENET.changed(**changes)
+
+
+def test_reference_point_is_dense_cost_and_chance_accuracy_by_default():
+    roles = LENET.for_data(None).load_data(None, "train:0.1", 0)
+    reference = LENET.resolve_reference(roles, {"macs": 498_750, "parameters": 40_225})
+    assert reference == {"val_accuracy": 0.1, "macs": 498_750.0}
+    given = LENET.changed(reference_point={"val_accuracy": 0.9})
+    assert given.resolve_reference(roles, {"macs": 498_750}) == {"val_accuracy": 0.9, "macs": 498_750.0}
+
+
+def test_metric_without_a_default_needs_a_reference_value():
+    roles = toy_data(None, validation_from="train:0.1", seed=0)
+    spec = toy_spec.changed(reference_point={})
+    with pytest.raises(ConfigurationError, match="objective val_mae has no default reference value"):
+        spec.resolve_reference(roles, {"parameters": 100})
+
+
+def test_embedded_fields_count_only_without_a_data_folder():
+    assert (LENET.for_data(None).data, LENET.for_data(None).epochs) == ("digits", 9.0)
+    assert LENET.for_data(Path("somewhere")).data == "mnist"
+    assert LENET.for_data(None).for_data(None) == LENET.for_data(None)
+
+
+def test_description_changes_with_whatever_must_stay_and_not_with_the_number_of_trials():
+    assert LENET.changed(trials=7).describe() == LENET.describe()
+    for changes in ({"seed": 1}, {"epochs": 1.0}, {"rungs": (0.0,)}, {"network_options": {"n_classes": 5}}):
+        assert LENET.changed(**changes).describe() != LENET.describe()
+    other_loss = LENET.changed(loss=lambda outputs, targets: (outputs.sum(1) - targets).abs())
+    assert other_loss.describe() != LENET.describe()
