@@ -14,6 +14,7 @@ from dirprune.cost import CostModel
 from dirprune.groups import Grouping
 from dirprune.halving import StoppingHalving
 from dirprune.pareto import to_losses
+from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.hypervolume import compute_hypervolume
@@ -198,6 +199,9 @@ class Ledger:
     def stopped(self, number: int, images: int) -> None:
         """Tell a trial that was stopped at a rung; its last values are no final objectives."""
         self._failures_in_a_row = 0
+        path = self.folder.events(number)
+        if (attempt := replay(read_events(path)).attempt) is not None:
+            EventLog(path, attempt).append("stopped", images=images)
         self._settle(number, TrialState.PRUNED, {storage.STOPPED_AT: images})
 
     def failed(self, number: int, reason: str = "") -> None:
@@ -220,7 +224,7 @@ class Ledger:
             observer.study_ended(records, interrupted)
 
     def _last_failure(self, number: int) -> str:
-        failed = storage.replay(storage.read_events(self.folder.events(number))).failed
+        failed = replay(read_events(self.folder.events(number))).failed
         return str(failed["reason"]) if failed else "its worker was lost too often (killed, or out of memory)"
 
     def _settle(

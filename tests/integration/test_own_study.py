@@ -20,20 +20,25 @@ from tests.integration.toy_study import Toy
 SCRIPT = Path(__file__).with_name("toy_study.py")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> StudyFolder:
-    """Run the study once, with trouble."""
-    root = tmp_path_factory.mktemp("own")
+def run_script(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the study with trouble, its notes and its output in `root`."""
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--output", root / "out", "--no-tracking"],
-        env={**os.environ, "TOY_TROUBLE": str(root), "OMP_NUM_THREADS": "1"},
+        [sys.executable, SCRIPT, "--output", root / "out", "--no-tracking", *arguments],
+        env={**os.environ, "TOY_TROUBLE": str(root), **environment},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert "Pareto front" in done.stdout
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> StudyFolder:
+    """Run the study once."""
+    root = tmp_path_factory.mktemp("own")
+    assert "Pareto front" in run_script(root).stdout
     return StudyFolder(root / "out" / "toy")
 
 
@@ -91,5 +96,21 @@ def test_model_of_the_front_is_loaded_with_the_users_own_network(folder):
     assert network(torch.zeros(3, 6)).shape == (3, 2)
 
 
+def test_stopped_trials_say_so_in_their_events(folder, records):
+    for record in records:
+        events = replay(read_events(folder.events(record.number)))
+        assert (events.stopped is not None) == (record.state == "PRUNED")
+
+
 def test_settled_trials_leave_no_checkpoint(folder):
     assert not list(folder.checkpoints_dir.glob("*"))
+
+
+@pytest.mark.slow
+def test_trial_that_loses_its_worker_three_times_fails_and_the_study_goes_on(tmp_path):
+    run_script(tmp_path, "--trials", "5", TOY_DEATHS="9")
+    records = storage.read_records(StudyFolder(tmp_path / "out" / "toy"))
+    assert [record.state for record in records[1:4]] == ["FAIL", "FAIL", "FAIL"]
+    assert "its worker was lost too often" in records[3].reason
+    assert len(list(tmp_path.glob("death-*"))) == 3
+    assert records[4].state in ("COMPLETE", "PRUNED")

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from dirprune.cost import CostModel
 from dirprune.groups import find_groups
 from dirprune.networks import create_network
-from dirprune.records.events import EventLog
+from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.spec import StudySpec
@@ -104,8 +104,10 @@ def test_trial_at_full_resource_is_told_complete_with_its_objectives(tmp_path):
 def test_stopped_trial_is_not_told_as_complete(tmp_path):
     ledger = open_ledger(tmp_path)
     configuration = ledger.next_configuration()
+    EventLog(ledger.folder.events(0), "attempt").append("started", resumed_from=None)
     ledger.reported(0, 100, metrics_of(ledger, configuration, 0.5))
     ledger.stopped(0, 100)
+    assert replay(read_events(ledger.folder.events(0))).stopped == {"images": 100}
     trial = told(ledger, 0)
     assert trial.state == TrialState.PRUNED
     assert trial.values is None
