@@ -141,12 +141,12 @@ class _Attempt:
             spec.fine_tuning, images=spec.images(epochs, bench.roles), **self.configuration.fine_tuning
         )
         teacher = bench.network if recipe.distillation > 0 else None
-        if state is not None:
-            yield TrialReport(state.images, self._judge(state.metrics))
-            if state.is_last:
-                network.load_state_dict(state.model)
         last = state
-        if state is None or not state.is_last:
+        if state is not None and state.is_last:
+            network.load_state_dict(state.model)
+        else:
+            if state is not None:
+                yield TrialReport(state.images, self._judge(state.metrics))
             stops = sorted({0, *bench.rungs})
             reports = train_(
                 network,
@@ -172,7 +172,7 @@ class _Attempt:
 
     def _prune(self) -> tuple[nn.Module, dict[str, list[int]]]:
         bench, configuration = self.bench, self.configuration
-        if _is_whole(configuration.architecture, bench.grouping.n_channels):
+        if configuration.architecture == Architecture.full(bench.grouping):
             network = compact(bench.network, bench.grouping, {}, bench.example_input)
             kept = {name: list(range(size)) for name, size in bench.grouping.n_channels.items()}
         else:
@@ -239,10 +239,6 @@ class _Attempt:
     def _is_newest(self) -> bool:
         """Whether no later attempt has started: a lost worker that still runs must not overwrite it."""
         return replay(read_events(self.log.path)).attempt == self.log.attempt
-
-
-def _is_whole(architecture: Architecture, n_channels: Mapping[str, int]) -> bool:
-    return all(architecture[name] == size for name, size in n_channels.items())
 
 
 def _one_line(error: BaseException) -> str:

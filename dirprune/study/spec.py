@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,5 +193,6 @@ class StudySpec:
             "epochs": self.epochs,
             "rungs": list(self.rungs),
             "reduction_factor": self.reduction_factor,
+            "fine_tuning": {key: value for key, value in asdict(self.fine_tuning).items() if key != "images"},
             "seed": self.seed,
         }
