@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,14 +87,3 @@ class StudyFolder:
     def lock(self) -> Path:
         """The file that the one driver of the study holds locked."""
         return self.root / "study.lock"
-
-    def identify_(self) -> str:
-        """Return the study's own id, made and stored on the first call; namesakes elsewhere have others."""
-        path = self.root / "study.id"
-        self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("x", encoding="ascii") as file:
-                file.write(uuid.uuid4().hex)
-        except FileExistsError:
-            pass
-        return path.read_text(encoding="ascii").strip()

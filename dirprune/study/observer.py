@@ -16,6 +16,7 @@ class StudySummary:
 
     Attributes:
         name: The study's name, as the user wrote it.
+        study_id: Its own id, made when it began; a namesake elsewhere has another.
         folder: Where its files lie.
         objectives: What it optimises.
         reference_point: The fixed reference of the hypervolume, value per objective metric.
@@ -28,6 +29,7 @@ class StudySummary:
     """
 
     name: str
+    study_id: str
     folder: StudyFolder
     objectives: tuple[Objective, ...]
     reference_point: Mapping[str, float]
@@ -58,7 +60,7 @@ class StudyObserver:
     def front_changed(
         self, front: Sequence[TrialRecord], hypervolume: float, counts: Mapping[str, int]
     ) -> None:
-        """Called after each finished trial.
+        """Called after each finished trial, and at the start of a resumed study.
 
         Args:
             front: The Pareto front over finished trials, sorted by macs.

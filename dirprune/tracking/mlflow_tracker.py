@@ -231,8 +231,7 @@ class _Uploader:
     def connect(self) -> None:
         """Open the store and find what is there of this study."""
         if self._store is None:
-            study_id = self.summary.folder.identify_()
-            self._store = RunStore(self.tracking_uri, self.summary.folder.output, study_id)
+            self._store = RunStore(self.tracking_uri, self.summary.folder.output, self.summary.study_id)
             self._is_creating = True
         if self._is_creating:
             study, trials = self.store.find_runs()
@@ -240,7 +239,7 @@ class _Uploader:
             self._trials = {**trials, **self._trials}
             self._is_creating = False
         if self._study is None:
-            view = view_study(self.summary, self.store.study_id, "RUNNING", ())
+            view = view_study(self.summary, "RUNNING", ())
             self._is_creating = True
             self._study = self.store.create_run(view, parent=None)
             self._is_creating = False
@@ -252,7 +251,7 @@ class _Uploader:
 
     def upload_trial(self, record: TrialRecord) -> None:
         """Bring a trial's run up to date; create it if there is none."""
-        view = view_trial(record, self.summary.name, self.store.study_id)
+        view = view_trial(record, self.summary.name, self.summary.study_id)
         run = self._trials.get(record.number)
         if run is None:
             self._is_creating = True
@@ -269,7 +268,7 @@ class _Uploader:
             ended: Whether it was interrupted; None = it still runs.
         """
         assert self._study is not None
-        running = view_study(self.summary, self.store.study_id, "RUNNING", points)
+        running = view_study(self.summary, "RUNNING", points)
         self.store.update_(self._study, running)
         if ended is not None or time.monotonic() > self._files_at + FILES_EVERY_S:
             self._upload_files()

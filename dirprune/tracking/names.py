@@ -7,7 +7,7 @@ Study's run (one per study), and trial's runs (its children):
 | mlflow.parentRunId | trial | the study's run |
 | dirprune.kind | both | study or trial |
 | dirprune.study | both | name of the study |
-| dirprune.study_id | both | id of the study's folder; with dirprune.trial it finds a run again |
+| dirprune.study_id | both | the id in its study.json; with dirprune.trial it finds a run again |
 | dirprune.n_trials | study | total of trials to start |
 | dirprune.trial | trial | number of the trial |
 | dirprune.source | trial | dense, uniform, reference, warm-start or sampler |

@@ -84,12 +84,12 @@ def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
     )
 
 
-def view_study(summary: StudySummary, study_id: str, status: Status, points: Sequence[Point]) -> RunView:
+def view_study(summary: StudySummary, status: Status, points: Sequence[Point]) -> RunView:
     """Return what the run of a study should hold."""
     tags = {
         names.KIND: "study",
         names.STUDY: summary.name,
-        names.STUDY_ID: study_id,
+        names.STUDY_ID: summary.study_id,
         names.N_TRIALS: str(summary.n_trials),
     }
     parameters = {

@@ -37,7 +37,9 @@ def experiment_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     costs = {"macs": 498_750.0}
     reference = {"val_accuracy": 0.1, **costs}
     tracker = MlflowTracker(interval_s=0.1)
-    tracker.study_started(StudySummary(NAME, folder, OBJECTIVES, reference, costs, N_CHANNELS, 12, 0))
+    tracker.study_started(
+        StudySummary(NAME, "5ca1ab1e", folder, OBJECTIVES, reference, costs, N_CHANNELS, 12, 0)
+    )
     for n_finished in range(1, 9):
         tracker.front_changed(records[: n_finished // 2], 0.1 * n_finished**0.5, {"COMPLETE": n_finished})
     tracker.study_ended(records, False)

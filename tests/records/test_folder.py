@@ -1,4 +1,4 @@
-"""The study's folder: names, and an id of its own."""
+"""The study's folder: naming its files touches nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,3 @@ def test_naming_files_creates_nothing(tmp_path: Path) -> None:
     assert folder.events(3) == tmp_path / "output" / "lenet" / "events" / "3.jsonl"
     assert folder.output == tmp_path / "output"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_id_stays_and_namesakes_differ(tmp_path: Path) -> None:
-    here, there = StudyFolder(tmp_path / "a" / "lenet"), StudyFolder(tmp_path / "b" / "lenet")
-    assert here.identify_() == StudyFolder(here.root).identify_()
-    assert here.identify_() != there.identify_()
-    assert len(here.identify_()) == 32

@@ -34,6 +34,7 @@ def output(tmp_path: Path, empty_store: Path) -> Path:
 def summary(output: Path) -> StudySummary:
     return StudySummary(
         name="lenet",
+        study_id="5ca1ab1e",
         folder=StudyFolder(output / "lenet"),
         objectives=OBJECTIVES,
         reference_point={"val_accuracy": 0.1, "macs": 498_750.0},

@@ -165,11 +165,14 @@ def test_resumed_study_goes_on_with_the_same_runs_and_nothing_doubles(
 def test_study_of_the_same_name_elsewhere_has_its_own_runs(summary: StudySummary, tmp_path: Path) -> None:
     uri = default_tracking_uri(summary.folder.output)
     track(summary, make_records()[:1])
-    other = replace(summary, folder=replace(summary.folder, root=tmp_path / "other" / "lenet"))
+    folder = replace(summary.folder, root=tmp_path / "other" / "lenet")
+    other = replace(summary, study_id="0ddba11", folder=folder)
     track(other, make_records()[:2], tracking_uri=uri)
-    store = RunStore(uri, tmp_path, summary.folder.identify_())
-    assert sorted(store.find_runs()[1]) == [0]
-    assert sorted(RunStore(uri, tmp_path, other.folder.identify_()).find_runs()[1]) == [0, 1]
+    for study, numbers in ((summary, [0]), (other, [0, 1])):
+        found, trials = RunStore(uri, tmp_path, study.study_id).find_runs()
+        assert found is not None
+        assert found.tags[names.STUDY_ID] == study.study_id
+        assert sorted(trials) == numbers
 
 
 @pytest.mark.usefixtures("without_models")
