@@ -112,7 +112,7 @@ def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialR
     try:
         yield from attempt.run()
     except Exception as error:
-        attempt.log.append("failed", reason=_one_line(error))
+        attempt.log.append("failed", reason=describe_failure(error))
         raise
 
 
@@ -241,6 +241,7 @@ class _Attempt:
         return replay(read_events(self.log.path)).attempt == self.log.attempt
 
 
-def _one_line(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
+    """Return why a trial failed, in one line: the kind of error and what it says."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

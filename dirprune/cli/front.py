@@ -16,7 +16,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
 from dirprune.records.views import write_views
 from dirprune.study.objectives import Objective
-from dirprune.tracking import MlflowTracker, check_server
+from dirprune.tracking import MlflowTracker, check_server, is_tracked
 from dirprune.tuning import storage
 
 COSTS = ("macs", "parameters")
@@ -62,8 +62,8 @@ def abandon(study: Path, storage_url: str, tracking_uri: str | None) -> None:
     if tracking_uri:
         check_server(tracking_uri)
     numbers = storage.abandon(folder, storage_url)
-    if numbers and (tracking_uri or (folder.output / "mlflow.db").exists()):
-        _tell_mlflow(folder, storage_url, tracking_uri)
+    if numbers:
+        _bring_views_up_to_date(folder, storage_url, tracking_uri)
     if numbers:
         noun = "trial" if len(numbers) == 1 else "trials"
         click.echo(f"abandoned: {len(numbers)} {noun} ({', '.join(map(str, numbers))})")
@@ -71,13 +71,17 @@ def abandon(study: Path, storage_url: str, tracking_uri: str | None) -> None:
         click.echo("abandoned: none, every trial of the study has ended")
 
 
-def _tell_mlflow(folder: StudyFolder, storage_url: str, tracking_uri: str | None) -> None:
-    """Bring the runs of a study that nobody will continue to their final states."""
+def _bring_views_up_to_date(folder: StudyFolder, storage_url: str, tracking_uri: str | None) -> None:
+    """Bring tables, pictures and MLflow's runs of a study that nobody will continue to their final states."""
     records = storage.read_records(folder, storage_url)
     summary = storage.make_summary(folder, storage.read_study_json(folder), len(records), resumed=True)
+    records = mark_front(records, summary.objectives)
+    write_views(folder, records, summary.objectives, summary.n_channels)
+    if not is_tracked(tracking_uri, folder.output, summary.study_id):
+        return
     tracker = MlflowTracker(tracking_uri)
     tracker.study_started(summary)
-    tracker.study_ended(mark_front(records, summary.objectives), interrupted=False)
+    tracker.study_ended(records, interrupted=False)
     if left := tracker.close():
         click.echo(f"not in MLflow: {', '.join(left)}")
 

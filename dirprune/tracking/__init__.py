@@ -2,5 +2,6 @@
 
 from dirprune.tracking.mlflow_tracker import MlflowTracker
 from dirprune.tracking.server import check_server, default_tracking_uri, ui_command
+from dirprune.tracking.store import is_tracked
 
-__all__ = ["MlflowTracker", "check_server", "default_tracking_uri", "ui_command"]
+__all__ = ["MlflowTracker", "check_server", "default_tracking_uri", "is_tracked", "ui_command"]

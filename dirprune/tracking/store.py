@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dirprune.tracking import names
-from dirprune.tracking.server import is_remote, prepare_environment_
+from dirprune.tracking.server import default_tracking_uri, is_remote, prepare_environment_
 from dirprune.tracking.views import Point, RunView
 
 if TYPE_CHECKING:
@@ -156,6 +156,20 @@ class RunStore:
     def log_file(self, run: RemoteRun, path: Path) -> None:
         """Store a file as an artifact of a run, in place of an older one of its name."""
         self.client.log_artifact(run.run_id, str(path))
+
+
+def is_tracked(tracking_uri: str | None, output: Path, study_id: str) -> bool:
+    """Whether a study has a run in a store: one that ran with --no-tracking has none.
+
+    Args:
+        tracking_uri: The store; None: the default one, if it is there.
+        output: Folder of all studies.
+        study_id: The study's own id.
+    """
+    if tracking_uri is None and not (output / "mlflow.db").exists():
+        return False
+    store = RunStore(tracking_uri or default_tracking_uri(output), output, study_id)
+    return store.find_runs()[0] is not None
 
 
 def _key(name: str, step: int, value: float) -> tuple[str, int, float | str]:

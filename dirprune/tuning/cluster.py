@@ -6,14 +6,19 @@ import logging
 import math
 import os
 import secrets
+import socket
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from dirprune.errors import ConfigurationError
 
 LOCAL = "local"
+PATIENCE_S = 5.0
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -67,6 +72,28 @@ class Slots:
     gpus: float
 
 
+def check(resources: Resources) -> None:
+    """Find within seconds what would keep `connect` from working.
+
+    Raises:
+        ConfigurationError: If this machine has too little for one trial, or nothing answers at the address.
+    """
+    if resources.address == LOCAL:
+        _fit(resources, {"CPU": float(_count_cpus()), "GPU": float(torch.cuda.device_count())})
+        return
+    parts = urllib.parse.urlsplit(
+        resources.address if "://" in resources.address else f"ray://{resources.address}"
+    )
+    try:
+        if parts.hostname and parts.port:
+            socket.create_connection((parts.hostname, parts.port), PATIENCE_S).close()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"expected a Ray cluster at {resources.address!r}, nothing answers there ({error}); "
+            "try --ray-address local"
+        ) from error
+
+
 @contextmanager
 def connect(resources: Resources) -> Iterator[Slots]:
     """Connect to Ray, and disconnect (ending a local one) at the end.
@@ -87,7 +114,7 @@ def connect(resources: Resources) -> Iterator[Slots]:
         if is_local:
             ray.init(
                 address=LOCAL,
-                num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                num_cpus=_count_cpus(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
@@ -105,6 +132,10 @@ def connect(resources: Resources) -> Iterator[Slots]:
         yield _fit(resources, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def _count_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _make_private() -> dict[str, str]:

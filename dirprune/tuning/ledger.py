@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -16,13 +17,15 @@ from dirprune.halving import StoppingHalving
 from dirprune.pareto import to_losses
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
-from dirprune.records.front import mark_front
+from dirprune.records.front import mark_front, sort_front
 from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.tuning import storage
+
+logger = logging.getLogger("dirprune.tuning")
 
 MAX_INFEASIBLE_IN_A_ROW = 1000
 MAX_FAILURES_IN_A_ROW = 10
@@ -64,18 +67,22 @@ class Ledger:
         self.metrics = [objective.metric for objective in spec.objectives]
         self.end_reason = ""
         self._failures_in_a_row = 0
+        self._failing: set[str] = set()
         self._open: dict[int, optuna.trial.Trial] = {}
         self._records: dict[int, TrialRecord] = {}
         for source, params in spec.space.first_trials(grouping):
             study.enqueue_trial(params, user_attrs={storage.SOURCE: source}, skip_if_exists=True)
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-        started = [trial for trial in known if not storage.is_infeasible(trial)]
-        self._n_started = len(started)
-        self._n_infeasible = len(known) - len(started)
-        self._again = [trial for trial in started if trial.state == TrialState.RUNNING]
-        for trial in started:
-            self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
-            self._replay_rungs(trial)
+        self._again = [trial for trial in known if trial.state == TrialState.RUNNING]
+        settled = [trial for trial in known if trial.state != TrialState.RUNNING]
+        self._n_infeasible = sum(map(storage.is_infeasible, settled))
+        self._n_started = len(known) - self._n_infeasible
+        for trial in settled:  # a driver that was killed may not have come to this
+            shutil.rmtree(folder.checkpoint_dir(trial.number), ignore_errors=True)
+        for trial in known:
+            if not storage.is_infeasible(trial):
+                self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
+                self._replay_rungs(trial)
 
     def _replay_rungs(self, trial: FrozenTrial) -> None:
         """Let the rungs know what an earlier driver heard."""
@@ -113,12 +120,12 @@ class Ledger:
 
     def start(self) -> None:
         """Tell the observers what the study is and which trials it has."""
-        for observer in self.observers:
-            observer.study_started(self.summary)
+        self._tell_observers(lambda observer: observer.study_started(self.summary))
         for number in sorted(self._records):
-            self._tell_observers(number)
+            if self._records[number].architecture:  # not yet chosen when its driver was killed
+                self._tell_of_trial(number)
         if self._records:
-            self._tell_front()
+            self._tell_of_front()
 
     def next_configuration(self) -> Configuration | None:
         """Hand out the next trial: first those that an earlier driver left RUNNING, then new ones.
@@ -126,8 +133,11 @@ class Ledger:
         Returns:
             None when the study has started all its trials or was ended.
         """
-        if self._again:
-            return self._hand_out(storage.continue_trial(self.study, self._again.pop(0)))
+        while self._again:
+            configuration = self._hand_out(storage.continue_trial(self.study, self._again.pop(0)))
+            if configuration is not None:
+                return configuration
+            self._n_started -= 1
         if self.end_reason or self._n_started >= self.spec.trials:
             return None
         for _ in range(MAX_INFEASIBLE_IN_A_ROW):
@@ -141,29 +151,39 @@ class Ledger:
         return None
 
     def _hand_out(self, trial: optuna.trial.Trial) -> Configuration | None:
-        """Fix a trial's configuration in the storage; None if a limit forbids it."""
+        """Fix a trial's configuration in the storage; None if a limit forbids it.
+
+        The driver may be killed between any two of these steps: the next one takes them again.
+        """
         attributes = trial.user_attrs
         if storage.CONFIGURATION in attributes:
             configuration = Configuration.from_json(attributes[storage.CONFIGURATION])
         else:
             source = attributes.get(storage.SOURCE, "sampler")
             configuration = self.spec.space.suggest(trial, self.grouping, trial.number, source)
-            costs = self.costs.costs(configuration.architecture).as_dict()
-            excess = {metric: costs[metric] - limit for metric, limit in self.spec.limits.items()}
-            for metric, value in excess.items():
-                trial.set_constraint(metric, value)
-            trial.set_user_attr(storage.COSTS, costs)
-            trial.set_user_attr(storage.CONFIGURATION, configuration.to_json())
-            if any(value > 0 for value in excess.values()) and source != "dense":
-                trial.set_user_attr(storage.INFEASIBLE, True)
-                self.study.tell(trial, state=TrialState.PRUNED)
-                self._n_infeasible += 1
-                return None
-            trial.set_user_attr(storage.ADOPTABLE, True)
+        if self._exceeds_limits(trial, configuration) and configuration.source != "dense":
+            trial.set_user_attr(storage.INFEASIBLE, True)
+            self.study.tell(trial, state=TrialState.PRUNED)
+            self._records.pop(trial.number, None)
+            self._n_infeasible += 1
+            return None
+        trial.set_user_attr(storage.CONFIGURATION, configuration.to_json())
+        trial.set_user_attr(storage.ADOPTABLE, True)
         self._open[configuration.number] = trial
         self._refresh(configuration.number)
-        self._tell_observers(configuration.number)
+        self._tell_of_trial(configuration.number)
         return configuration
+
+    def _exceeds_limits(self, trial: optuna.trial.Trial, configuration: Configuration) -> bool:
+        """Store a trial's costs and by how much each is above its limit."""
+        costs = self.costs.costs(configuration.architecture).as_dict()
+        trial.set_user_attr(storage.COSTS, costs)
+        excess = {metric: costs[metric] - limit for metric, limit in self.spec.limits.items()}
+        known = self.study.get_trials(deepcopy=False)[trial.number].constraints
+        for metric, value in excess.items():
+            if metric not in known:  # Optuna lets it be set once
+                trial.set_constraint(metric, value)
+        return any(value > 0 for value in excess.values())
 
     def reported(self, number: int, images: int, metrics: Mapping[str, float]) -> bool:
         """Take a report of a running trial.
@@ -178,7 +198,7 @@ class Ledger:
             self._open[number].set_user_attr(f"{storage.RUNG}{images}", losses)
             goes_on = self.halving.report(number, images, losses)
         self._refresh(number)
-        self._tell_observers(number)
+        self._tell_of_trial(number)
         return goes_on
 
     def completed(self, number: int, metrics: Mapping[str, float]) -> None:
@@ -194,7 +214,7 @@ class Ledger:
         for record in self.records:
             if record.state == "COMPLETE" and not record.is_front:
                 shutil.rmtree(self.folder.model_dir(record.number), ignore_errors=True)
-        self._tell_front()
+        self._tell_of_front()
 
     def stopped(self, number: int, images: int) -> None:
         """Tell a trial that was stopped at a rung; its last values are no final objectives."""
@@ -210,8 +230,7 @@ class Ledger:
         Args:
             reason: What happened; empty: what its events say.
         """
-        self._refresh(number)
-        reason = reason or self._records[number].reason or self._last_failure(number)
+        reason = reason or self._last_failure(number)
         self._settle(number, TrialState.FAIL, {storage.REASON: reason})
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
@@ -220,8 +239,7 @@ class Ledger:
     def end(self, interrupted: bool) -> None:
         """Tell the observers that the driver leaves in order."""
         records = self.records
-        for observer in self.observers:
-            observer.study_ended(records, interrupted)
+        self._tell_observers(lambda observer: observer.study_ended(records, interrupted))
 
     def _last_failure(self, number: int) -> str:
         failed = replay(read_events(self.folder.events(number))).failed
@@ -238,17 +256,27 @@ class Ledger:
         storage.settle(self.study, number, state, attributes, values)
         shutil.rmtree(self.folder.checkpoint_dir(number), ignore_errors=True)
         self._refresh(number)
-        self._tell_observers(number)
+        self._tell_of_trial(number)
 
     def _refresh(self, number: int) -> None:
         frozen = self.study.get_trials(deepcopy=False)[number]
         self._records[number] = storage.make_trial_record(self.folder, frozen, self.metrics)
 
-    def _tell_observers(self, number: int) -> None:
-        for observer in self.observers:
-            observer.trial_changed(self._records[number])
+    def _tell_of_trial(self, number: int) -> None:
+        record = self._records[number]
+        self._tell_observers(lambda observer: observer.trial_changed(record))
 
-    def _tell_front(self) -> None:
-        front = [record for record in self.records if record.is_front]
+    def _tell_of_front(self) -> None:
+        front, hypervolume, counts = sort_front(self.records), self.hypervolume, self.counts
+        self._tell_observers(lambda observer: observer.front_changed(front, hypervolume, counts))
+
+    def _tell_observers(self, tell: Callable[[StudyObserver], None]) -> None:
+        """Tell each observer; one that fails is named once and does not fail the study."""
         for observer in self.observers:
-            observer.front_changed(front, self.hypervolume, self.counts)
+            try:
+                tell(observer)
+            except Exception as error:  # whatever an observer raises is its own
+                name = type(observer).__name__
+                if name not in self._failing:
+                    self._failing.add(name)
+                    logger.warning("%s failed, the study goes on: %s: %s", name, type(error).__name__, error)

@@ -16,6 +16,7 @@ from dirprune.files import write_json
 from dirprune.groups import Grouping, find_groups
 from dirprune.networks import load_weights_
 from dirprune.records.folder import StudyFolder
+from dirprune.records.front import sort_front
 from dirprune.records.record import TrialRecord
 from dirprune.records.views import ViewWriter
 from dirprune.study.dense import (
@@ -32,7 +33,7 @@ from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport, evaluate
 from dirprune.trial import TrialContext
 from dirprune.tuning import storage
-from dirprune.tuning.cluster import Resources, Slots, connect
+from dirprune.tuning.cluster import Resources, Slots, check, connect
 from dirprune.tuning.ledger import Ledger
 
 MAX_LOST_WORKERS = 2  # the third loss of a trial's worker is the trial's own failure
@@ -40,7 +41,7 @@ MAX_LOST_WORKERS = 2  # the third loss of a trial's worker is the trial's own fa
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a study runs; nothing here changes what it finds.
+    """What a study runs on, and how.
 
     Attributes:
         output: Folder of all studies, dense networks and scores.
@@ -80,7 +81,7 @@ class StudyResult:
     @property
     def front(self) -> list[TrialRecord]:
         """The trials on the Pareto front, by macs."""
-        return sorted((r for r in self.records if r.is_front), key=lambda r: r.metrics.get("macs", 0.0))
+        return sort_front(self.records)
 
 
 def run_study(
@@ -112,7 +113,12 @@ def run_study(
         raise StudyError(
             f"study {spec.name} exists in {folder.root}; continue it with --resume, or choose another --name"
         )
-    subject = _find_subject(spec, options, say)  # whatever can be wrong is found before anything is written
+    check(options.resources)  # whatever can be wrong is found before anything is written
+    subject = _find_subject(spec, options, say)
+    if not is_new:
+        stored = storage.read_study_json(folder)
+        storage.load_study(folder, stored, options.storage_url)
+        _check_same(spec.name, stored["description"], _describe(spec, subject))
     _make_folder(folder.root)
     with storage.hold_study(folder):
         prepared = _prepare(spec, options, folder, subject, say, listen)
@@ -200,22 +206,25 @@ def _prepare(
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
     costs = subject.dense_costs
     say(f"dense network: {metrics}, {costs.macs:,} MACs, {costs.parameters:,} parameters ({dense.origin})")
-    description = {
-        **spec.describe(),
-        "data": {
-            "name": roles.name,
-            "fingerprint": roles.fingerprint(),
-            "validation_from": subject.choice.validation_from,
-        },
-        "weights": dense.digest,
-        "groups": subject.grouping.n_channels,
-        "reference_point": subject.reference_point,
-    }
+    description = {**_describe(spec, subject), "weights": dense.digest}
     threads = max(1, int(options.resources.cpus_per_trial))
     scores = (options.output / "scores").absolute()
     origin = describe_origin(spec.describe()["network"], roles, subject.choice)
     context = TrialContext(spec, roles, dense.state, folder.root.absolute(), scores, origin, threads)
-    return _Prepared(subject, context, dense, storage.plain(description))
+    return _Prepared(subject, context, dense, description)
+
+
+def _describe(spec: StudySpec, subject: _Subject) -> dict[str, Any]:
+    """Return everything but the weights that must be the same for a study to go on, as JSON gives it back."""
+    roles = subject.roles
+    description = spec.describe()
+    description["data"] |= {
+        "name": roles.name,
+        "fingerprint": roles.fingerprint(),
+        "validation_from": subject.choice.validation_from,
+    }
+    description |= {"groups": subject.grouping.n_channels, "reference_point": subject.reference_point}
+    return storage.plain(description)
 
 
 def _open_ledger(
@@ -231,16 +240,21 @@ def _open_ledger(
         payload = storage.read_study_json(folder)
         _check_same(spec.name, payload["description"], prepared.description)
     else:
+        study_id = uuid.uuid4().hex
         payload = {
             "name": spec.name,
-            "optuna_study": f"{spec.name}-{uuid.uuid4().hex[:8]}",
+            "id": study_id,
+            "optuna_study": f"{spec.name}-{study_id[:8]}",
             "storage": storage.describe_url(options.storage_url),
             "dense": {"origin": str(prepared.dense.origin), "metrics": prepared.dense.metrics},
             "dense_costs": prepared.subject.dense_costs.as_dict(),
             "description": prepared.description,
         }
-    optuna_storage = storage.open_storage(folder, options.storage_url)
-    study = storage.open_study(optuna_storage, payload["optuna_study"], spec.directions)
+    if is_resumed:
+        storage.heal_journal(folder)
+        study = storage.load_study(folder, payload, options.storage_url)
+    else:
+        study = storage.create_study(folder, payload, options.storage_url)
     study.sampler = storage.make_sampler(spec.seed, len(study.get_trials(deepcopy=False)))
     if not is_resumed:
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
@@ -254,15 +268,20 @@ def _open_ledger(
 def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to continue a study as another one.
 
+    Args:
+        name: The study's name.
+        stored: What it is.
+        wanted: What it would be, as far as it is known yet.
+
     Raises:
         StudyError: Naming what differs.
     """
-    differing = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
+    differing = [key for key in sorted(wanted) if stored.get(key) != wanted[key]]
     if differing:
         key = differing[0]
         others = f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""
         raise StudyError(
-            f"study {name} has {key} {_short(stored.get(key))}, got {_short(wanted.get(key))}{others}; "
+            f"study {name} has {key} {_short(stored.get(key))}, got {_short(wanted[key])}{others}; "
             "choose another --name, or start it as it was"
         )
 

@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 from dirprune.tuning.ledger import Ledger
 
 CONFIGURATION = "configuration"
-FAILED = "failed"  # a result with this key announces that the next step raises
+FAILED = "failed"  # a result with this key announces that the next step raises, and why
 IMAGES = "images"
 METRICS = "metrics"
 IS_FINAL = "is_final"
@@ -27,6 +27,7 @@ class LedgerSearcher(Searcher):
         super().__init__(metric=IMAGES, mode="max")
         self.ledger = ledger
         self.numbers: dict[str, int] = {}
+        self.reasons: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Give Ray nothing to pickle: it stores its tuners, and the ledger holds threads and connections."""
@@ -50,7 +51,7 @@ class LedgerSearcher(Searcher):
         if number is None:
             return
         if error or result is None:
-            self.ledger.failed(number)
+            self.ledger.failed(number, self.reasons.pop(trial_id, ""))
         elif result.get(IS_FINAL):
             self.ledger.completed(number, dict(result[METRICS]))
         else:
@@ -77,6 +78,7 @@ class LedgerScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
         """Decide after a report that is not the trial's last."""
         if FAILED in result:
+            self.searcher.reasons[trial.trial_id] = result[FAILED]
             trial.max_failures = 0
             return TrialScheduler.CONTINUE
         number = self.searcher.numbers[trial.trial_id]

@@ -22,7 +22,7 @@ from dirprune.files import read_json
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord, make_record
-from dirprune.study.objectives import Direction, Objective
+from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudySummary
 from dirprune.study.space import Configuration
 
@@ -90,16 +90,60 @@ def describe_url(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def open_study(
-    storage: optuna.storages.BaseStorage,
-    name: str,
-    directions: Sequence[Direction],
-    sampler: optuna.samplers.BaseSampler | None = None,
-) -> optuna.Study:
-    """Create the study in its storage or open the one that is there."""
+def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = "") -> optuna.Study:
+    """Open a study that exists, without writing anything.
+
+    Args:
+        folder: The study's folder.
+        payload: Content of its `study.json`.
+        storage_url: URL of its database; empty: its journal.
+
+    Raises:
+        StudyError: If its trials are not there, or are kept elsewhere.
+    """
+    if describe_url(storage_url) != payload["storage"]:
+        raise StudyError(
+            f"the trials of study {folder.root.name} are kept in {payload['storage']}, "
+            f"got {describe_url(storage_url)}; give their database with --storage URL, a journal without"
+        )
+    if not storage_url and not folder.journal.exists():
+        raise StudyError(
+            f"expected the trials of study {folder.root.name} in {folder.journal}, found no file"
+        )
+    try:
+        return optuna.load_study(
+            storage=open_storage(folder, storage_url), study_name=payload["optuna_study"]
+        )
+    except KeyError as error:
+        raise StudyError(
+            f"expected study {payload['optuna_study']} in {payload['storage']}, found none; was it deleted?"
+        ) from error
+
+
+def create_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = "") -> optuna.Study:
+    """Create a new study in its storage.
+
+    A journal of an earlier start that did not come to its `study.json` is no study's: it goes.
+    """
+    if not storage_url:
+        folder.journal.unlink(missing_ok=True)
+    directions = [direction for _, direction in payload["description"]["objectives"]]
     return optuna.create_study(
-        storage=storage, study_name=name, directions=list(directions), sampler=sampler, load_if_exists=True
+        storage=open_storage(folder, storage_url), study_name=payload["optuna_study"], directions=directions
     )
+
+
+def heal_journal(folder: StudyFolder) -> None:
+    """Cut off the journal a line that a killed driver or a full disk left unfinished; for a lock's holder.
+
+    Optuna reads past such a line but would write on behind it, and could then never read the journal again.
+    """
+    if not folder.journal.exists():
+        return
+    with folder.journal.open("rb+") as journal:
+        content = journal.read()
+        if not content.endswith(b"\n"):
+            journal.truncate(content.rfind(b"\n") + 1)
 
 
 def make_sampler(seed: int, n_trials: int) -> optuna.samplers.BaseSampler:
@@ -130,10 +174,11 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
     attributes = trial.user_attrs
     payload = attributes.get(CONFIGURATION)
     configuration = Configuration.from_json(payload) if payload else None
-    stopped_at = attributes.get(STOPPED_AT)
-    reason = attributes.get(REASON)
-    if stopped_at is not None:
-        reason = f"stopped at {stopped_at} images"
+    reason = None  # attributes of an ending that its driver did not live to tell do not count
+    if trial.state == TrialState.PRUNED:
+        reason = f"stopped at {attributes[STOPPED_AT]} images"
+    elif trial.state == TrialState.FAIL:
+        reason = attributes.get(REASON)
     record = make_record(
         replay(read_events(folder.events(trial.number))),
         number=trial.number,
@@ -141,13 +186,19 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
         source=attributes.get(SOURCE, "sampler"),
         architecture=configuration.architecture if configuration else {},
         method=configuration.method if configuration else "",
-        options={**configuration.method_options, **configuration.fine_tuning} if configuration else {},
+        options=_flatten_options(configuration) if configuration else {},
         metrics=attributes.get(COSTS, {}),
         reason=reason,
     )
     if trial.values is None:
         return record
     return replace(record, metrics={**record.metrics, **dict(zip(metrics, trial.values, strict=True))})
+
+
+def _flatten_options(configuration: Configuration) -> dict[str, Any]:
+    """Return options and hyperparameters by the names that they have in the storage."""
+    options = {f"{configuration.method}.{name}": v for name, v in configuration.method_options.items()}
+    return options | {f"fine_tuning.{name}": v for name, v in configuration.fine_tuning.items()}
 
 
 def read_study_json(folder: StudyFolder) -> dict[str, Any]:
@@ -177,6 +228,7 @@ def make_summary(
     description = payload["description"]
     return StudySummary(
         name=payload["name"],
+        study_id=payload["id"],
         folder=folder,
         objectives=tuple(Objective(metric, direction) for metric, direction in description["objectives"]),
         reference_point=description["reference_point"],
@@ -197,9 +249,9 @@ def read_records(folder: StudyFolder, storage_url: str = "") -> list[TrialRecord
     Raises:
         StudyError: If there is no study in the folder.
     """
-    study = _open_existing(folder, storage_url)
-    metrics = [metric for metric, _ in read_study_json(folder)["description"]["objectives"]]
-    trials = study.get_trials(deepcopy=False)
+    payload = read_study_json(folder)
+    metrics = [metric for metric, _ in payload["description"]["objectives"]]
+    trials = load_study(folder, payload, storage_url).get_trials(deepcopy=False)
     return [
         make_trial_record(folder, trial, metrics)
         for trial in trials
@@ -216,8 +268,10 @@ def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
     Raises:
         StudyError: If there is no study in the folder, or a driver is at work on it.
     """
-    study = _open_existing(folder, storage_url)
+    payload = read_study_json(folder)
     with hold_study(folder):
+        heal_journal(folder)
+        study = load_study(folder, payload, storage_url)
         trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for frozen in trials:
             settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
@@ -242,16 +296,6 @@ def settle(
     for name, value in {**attributes, ADOPTABLE: False}.items():
         trial.set_user_attr(name, value)
     study.tell(number, values=list(values) if values is not None else None, state=state)
-
-
-def _open_existing(folder: StudyFolder, storage_url: str) -> optuna.Study:
-    payload = read_study_json(folder)
-    directions = [direction for _, direction in payload["description"]["objectives"]]
-    if payload["storage"] != "journal" and not storage_url:
-        raise StudyError(
-            f"study {folder.root.name} lives in {payload['storage']}; give its URL with --storage"
-        )
-    return open_study(open_storage(folder, storage_url), payload["optuna_study"], directions)
 
 
 def plain(value: Any) -> Any:

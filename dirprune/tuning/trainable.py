@@ -9,7 +9,7 @@ import torch
 from ray import tune
 
 from dirprune.study.space import Configuration
-from dirprune.trial import TrialContext, TrialReport, Workbench, run_trial
+from dirprune.trial import TrialContext, TrialReport, Workbench, describe_failure, run_trial
 from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
@@ -21,17 +21,15 @@ class PruningTrainable(tune.Trainable):
     """Run trials from their configurations; data, dense network and groups stay from trial to trial."""
 
     def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
-        """Make the worker's shared parts."""
-        assert context is not None
-        torch.set_num_threads(context.threads)
-        self.bench = Workbench(context)
+        """Keep what the shared parts are made of: they are made in a step, where a failure is heard."""
+        self.context = context
+        self.bench: Workbench | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another trial."""
-        self.reports: Iterator[TrialReport] = run_trial(
-            self.bench, Configuration.from_json(new_config[CONFIGURATION])
-        )
+        self.configuration = Configuration.from_json(new_config[CONFIGURATION])
+        self.reports: Iterator[TrialReport] | None = None
         self.failure: Exception | None = None
         return True
 
@@ -40,16 +38,25 @@ class PruningTrainable(tune.Trainable):
         if self.failure is not None:
             raise TrialFailedError(str(self.failure)) from self.failure
         try:
-            report = next(self.reports)
+            report = next(self._open())
         except Exception as error:  # whatever a trial raises ends that trial alone
             self.failure = error
-            return {FAILED: True}
+            return {FAILED: describe_failure(error)}
         return {
             IMAGES: report.images,
             METRICS: list(report.metrics.items()),  # Ray flattens mappings
             IS_FINAL: report.is_final,
             "done": report.is_final,
         }
+
+    def _open(self) -> Iterator[TrialReport]:
+        if self.bench is None:
+            assert self.context is not None
+            torch.set_num_threads(self.context.threads)
+            self.bench = Workbench(self.context)
+        if self.reports is None:
+            self.reports = run_trial(self.bench, self.configuration)
+        return self.reports
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: a trial keeps its own checkpoints in the study's folder."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import torch
 from optuna.trial import TrialState
 
 from dirprune.cost import CostModel
+from dirprune.errors import StudyError
+from dirprune.files import write_json
 from dirprune.groups import find_groups
 from dirprune.networks import create_network
 from dirprune.records.events import EventLog, read_events, replay
@@ -57,6 +58,7 @@ def open_ledger(root: Path, observers=(), **changes) -> Ledger:
     dense = {name: float(value) for name, value in costs.costs(grouping.n_channels).as_dict().items()}
     summary = StudySummary(
         name=spec.name,
+        study_id="accounts",
         folder=folder,
         objectives=spec.objectives,
         reference_point={"val_accuracy": 0.1, "macs": dense["macs"]},
@@ -65,9 +67,25 @@ def open_ledger(root: Path, observers=(), **changes) -> Ledger:
         n_trials=spec.trials,
         seed=0,
     )
-    study = storage.open_study(storage.open_storage(folder), "accounts", spec.directions)
+    study = open_optuna(folder)
     study.sampler = storage.make_sampler(0, len(study.get_trials(deepcopy=False)))
     return Ledger(spec, grouping, costs, folder, study, summary, RUNGS, observers)
+
+
+def open_optuna(folder: StudyFolder) -> optuna.Study:
+    """Open the study as another process does, with a study.json beside it as a run leaves it."""
+    if folder.study_json.exists():
+        payload = storage.read_study_json(folder)
+        storage.heal_journal(folder)
+        return storage.load_study(folder, payload)
+    payload = {
+        "optuna_study": "accounts",
+        "storage": "journal",
+        "description": {"objectives": [["val_accuracy", "maximize"], ["macs", "minimize"]]},
+    }
+    study = storage.create_study(folder, payload)
+    write_json(folder.study_json, payload, storage.STUDY_SCHEMA)
+    return study
 
 
 def metrics_of(ledger: Ledger, configuration, accuracy: float) -> dict[str, float]:
@@ -76,8 +94,7 @@ def metrics_of(ledger: Ledger, configuration, accuracy: float) -> dict[str, floa
 
 def told(ledger: Ledger, number: int) -> optuna.trial.FrozenTrial:
     """Return a trial as another process reads it from the journal."""
-    study = storage.open_study(storage.open_storage(ledger.folder), "accounts", ledger.spec.directions)
-    return study.get_trials(deepcopy=False)[number]
+    return open_optuna(ledger.folder).get_trials(deepcopy=False)[number]
 
 
 def test_first_trials_are_the_dense_network_and_uniform_keep_ratios(tmp_path):
@@ -205,8 +222,7 @@ def test_infeasible_architecture_never_starts_and_does_not_count(tmp_path):
     assert dense.source == "dense"
     for configuration in others:
         assert ledger.costs.costs(configuration.architecture).macs <= 150_000
-    study = storage.open_study(storage.open_storage(ledger.folder), "accounts", ledger.spec.directions)
-    refused = [trial for trial in study.get_trials() if storage.is_infeasible(trial)]
+    refused = [trial for trial in open_optuna(ledger.folder).get_trials() if storage.is_infeasible(trial)]
     assert refused
     assert all(trial.state == TrialState.PRUNED and trial.constraints["macs"] > 0 for trial in refused)
     assert ledger.counts["INFEASIBLE"] == len(refused)
@@ -230,13 +246,6 @@ def test_abandoned_trials_fail_with_that_reason(tmp_path):
     configuration = ledger.next_configuration()
     ledger.completed(0, metrics_of(ledger, configuration, 0.99))
     ledger.next_configuration()
-    payload = {
-        "schema": storage.STUDY_SCHEMA,
-        "optuna_study": "accounts",
-        "storage": "journal",
-        "description": {"objectives": [["val_accuracy", "maximize"], ["macs", "minimize"]]},
-    }
-    ledger.folder.study_json.write_text(json.dumps(payload))
     assert storage.abandon(ledger.folder) == [1]
     states = [record.state for record in storage.read_records(ledger.folder)]
     assert states == ["COMPLETE", "FAIL"]
@@ -283,3 +292,142 @@ def test_second_driver_is_refused_with_the_first_ones_process(tmp_path):
     assert f"process {os.getpid()} on " in done.stdout
     with storage.hold_study(folder):
         pass
+
+
+class CrashError(Exception):
+    """Stands for the end of the driver between two writes."""
+
+
+def raise_crash(*_, **__):
+    raise CrashError
+
+
+def crash_at_attribute(monkeypatch, name: str) -> None:
+    """Let the driver end instead of writing an attribute of any trial but the dense one."""
+    write = optuna.trial.Trial.set_user_attr
+
+    def crash(trial, key, value):
+        if key == name and trial.number > 0:
+            raise CrashError
+        write(trial, key, value)
+
+    monkeypatch.setattr(optuna.trial.Trial, "set_user_attr", crash)
+
+
+@pytest.mark.parametrize(
+    "attribute", [storage.COSTS, storage.INFEASIBLE, storage.CONFIGURATION, storage.ADOPTABLE]
+)
+def test_driver_that_vanishes_while_it_chooses_lets_nothing_infeasible_run(tmp_path, monkeypatch, attribute):
+    changes = {"limits": {"macs": 60_000.0}, "trials": 4}
+    first = open_ledger(tmp_path, **changes)
+    with monkeypatch.context() as patch:
+        crash_at_attribute(patch, attribute)
+        with pytest.raises(CrashError):
+            list(iter(first.next_configuration, None))
+    second = open_ledger(tmp_path, **changes)
+    configurations = []
+    while (configuration := second.next_configuration()) is not None:
+        configurations.append(configuration)
+        second.completed(configuration.number, metrics_of(second, configuration, 0.9))
+    assert len(configurations) == 4
+    assert all(
+        second.costs.costs(c.architecture).macs <= 60_000 for c in configurations if c.source != "dense"
+    )
+    states = [trial.state for trial in open_optuna(second.folder).get_trials()]
+    assert TrialState.RUNNING not in states
+    assert not second.has_work
+
+
+def test_driver_that_vanishes_while_it_tells_leaves_no_trace_of_that_ending(tmp_path, monkeypatch):
+    first = open_ledger(tmp_path)
+    configuration = first.next_configuration()
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", raise_crash)
+        with pytest.raises(CrashError):
+            first.stopped(0, 100)
+    second = open_ledger(tmp_path)
+    assert second.next_configuration() == configuration
+    assert told(second, 0).user_attrs["adoptable"] is True
+    second.completed(0, metrics_of(second, configuration, 0.9))
+    assert second.records[0].reason is None
+
+
+def test_journal_with_a_line_cut_short_is_read_and_written_on(tmp_path):
+    first = open_ledger(tmp_path)
+    configuration = first.next_configuration()
+    first.completed(0, metrics_of(first, configuration, 0.9))
+    whole = first.folder.journal.read_bytes()
+    first.folder.journal.write_bytes(whole + b'{"op_code": 5, "worker_id": "half a li')
+    assert [record.state for record in storage.read_records(first.folder)] == ["COMPLETE"]
+    second = open_ledger(tmp_path)
+    configuration = second.next_configuration()
+    second.completed(1, metrics_of(second, configuration, 0.8))
+    assert [record.state for record in storage.read_records(first.folder)] == ["COMPLETE", "COMPLETE"]
+
+
+def test_reading_a_study_writes_nothing(tmp_path):
+    ledger = open_ledger(tmp_path)
+    ledger.next_configuration()
+    before = ledger.folder.journal.read_bytes()
+    storage.read_records(ledger.folder)
+    assert ledger.folder.journal.read_bytes() == before
+    ledger.folder.journal.unlink()
+    with pytest.raises(StudyError, match=r"expected the trials of study accounts in .*, found no file"):
+        storage.read_records(ledger.folder)
+    assert not ledger.folder.journal.exists()
+
+
+def test_study_is_not_continued_in_another_storage(tmp_path):
+    ledger = open_ledger(tmp_path)
+    payload = storage.read_study_json(ledger.folder)
+    with pytest.raises(StudyError, match=r"are kept in journal, got sqlite:///other\.db"):
+        storage.load_study(ledger.folder, payload, "sqlite:///other.db")
+    elsewhere = {**payload, "storage": "postgresql://host/db"}
+    with pytest.raises(StudyError, match=r"are kept in postgresql://host/db, got journal"):
+        storage.load_study(ledger.folder, elsewhere)
+
+
+def test_password_of_a_database_is_never_described():
+    assert storage.describe_url("postgresql://me:secret@host:5432/db") == "postgresql://host:5432/db"
+    with pytest.raises(StudyError, match="expected an Optuna storage behind the nonsense URL") as caught:
+        storage.open_storage(StudyFolder(Path("nowhere")), "nonsense://me:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_relational_database_holds_a_study_as_a_journal_does(tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    url = f"sqlite:///{tmp_path / 'trials.db'}"
+    payload = {
+        "optuna_study": "accounts",
+        "storage": storage.describe_url(url),
+        "description": {"objectives": [["val_accuracy", "maximize"], ["macs", "minimize"]]},
+    }
+    storage.create_study(folder, payload, url).enqueue_trial({"x": 1})
+    assert len(storage.load_study(folder, payload, url).get_trials()) == 1
+
+
+def test_observer_that_fails_is_named_once_and_does_not_fail_the_study(tmp_path, caplog):
+    class Broken(StudyObserver):
+        def trial_changed(self, record):
+            raise OSError("no space left")
+
+    recorder = Recorder()
+    ledger = open_ledger(tmp_path, [Broken(), recorder])
+    for _ in range(2):
+        configuration = ledger.next_configuration()
+        ledger.completed(configuration.number, metrics_of(ledger, configuration, 0.9))
+    assert recorder.states == {0: ["RUNNING", "COMPLETE"], 1: ["RUNNING", "COMPLETE"]}
+    assert [record.getMessage() for record in caplog.records] == [
+        "Broken failed, the study goes on: OSError: no space left"
+    ]
+
+
+def test_checkpoint_that_a_killed_driver_left_of_a_settled_trial_is_removed(tmp_path):
+    first = open_ledger(tmp_path)
+    configurations = [first.next_configuration() for _ in range(2)]
+    first.completed(0, metrics_of(first, configurations[0], 0.9))
+    for number in (0, 1):
+        first.folder.checkpoint_dir(number).mkdir(parents=True)
+    second = open_ledger(tmp_path)
+    assert not second.folder.checkpoint_dir(0).exists()
+    assert second.folder.checkpoint_dir(1).exists()
