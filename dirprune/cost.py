@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dirprune.groups import Grouping
 
 
+COST_METRICS = ("macs", "parameters")
+"""The names of the costs, wherever metrics are named."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """What a network costs.

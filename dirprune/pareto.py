@@ -6,7 +6,7 @@ Moocore computes them where it is installed; the numpy versions give the same re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,7 @@ def to_losses(values: ArrayLike, directions: Sequence[str]) -> Losses:
         ValueError: If a direction is unknown, or there is not one for each objective.
     """
     for direction in directions:
-        if direction not in ("maximize", "minimize"):
+        if direction not in get_args(Direction):
             raise ValueError(f"expected the direction 'maximize' or 'minimize', got {direction!r}")
     losses = np.array(values, dtype=np.float64)
     losses = losses.reshape(-1, len(directions)) if losses.size == 0 else np.atleast_2d(losses)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import get_args
 
 from dirprune.errors import ConfigurationError, suggest
+from dirprune.pareto import Direction
 
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("auto", "bfloat16", "float32")
-DIRECTIONS = ("maximize", "minimize")
+DIRECTIONS = get_args(Direction)
 
 
 @dataclass(frozen=True)

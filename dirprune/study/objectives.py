@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from dirprune.errors import ConfigurationError, suggest
+from dirprune.pareto import Direction
 
-Direction = Literal["maximize", "minimize"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
 
 

@@ -23,18 +23,48 @@ DEFAULT_METHODS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 
 @dataclass(frozen=True)
 class Range:
-    """A real hyperparameter between `low` and `high`, drawn on a logarithmic scale when `log` is set."""
+    """A real hyperparameter between `low` and `high`, drawn on a logarithmic scale when `log` is set.
+
+    Raises:
+        ConfigurationError: If the ends are not finite or in the wrong order, or a logarithm has no value.
+    """
 
     low: float
     high: float
     log: bool = False
 
+    def __post_init__(self) -> None:
+        ends = (self.low, self.high)
+        if not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+            raise ConfigurationError(
+                f"a range needs two finite numbers, got {self.low!r} and {self.high!r}; try Range(0.0, 1.0)"
+            )
+        if self.low > self.high:
+            raise ConfigurationError(
+                f"a range must go from its lowest value to its highest, got {self.low:g} to {self.high:g}; "
+                f"try Range({self.high:g}, {self.low:g})"
+            )
+        if self.log and self.low <= 0:
+            raise ConfigurationError(
+                f"a logarithmic range must begin above 0, got {self.low:g}; try 0.001, or log=False"
+            )
+
 
 @dataclass(frozen=True)
 class Choice:
-    """A hyperparameter that takes one of `values` (strings, numbers or booleans)."""
+    """A hyperparameter that takes one of `values` (strings, numbers or booleans).
+
+    Raises:
+        ConfigurationError: If there is no value to take.
+    """
 
     values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, tuple | list) or not self.values:
+            raise ConfigurationError(
+                f"a choice needs a tuple of at least one value, got {self.values!r}; try Choice((32, 64))"
+            )
 
 
 class Suggests(Protocol):
@@ -70,7 +100,7 @@ class Configuration:
         return {
             "number": self.number,
             "source": self.source,
-            "architecture": dict(self.architecture),
+            "architecture": self.architecture.to_json(),
             "method": self.method,
             "method_options": dict(self.method_options),
             "fine_tuning": dict(self.fine_tuning),
@@ -79,7 +109,7 @@ class Configuration:
     @classmethod
     def from_json(cls, payload: Mapping[str, Any]) -> Configuration:
         """Rebuild a configuration from `to_json`."""
-        return cls(**{**payload, "architecture": Architecture(payload["architecture"])})
+        return cls(**{**payload, "architecture": Architecture.from_json(payload["architecture"])})
 
 
 @dataclass(frozen=True)
@@ -91,6 +121,10 @@ class SearchSpace:
         methods: Importance methods by name, each with the values that its options may take.
         fine_tuning: Hyperparameters by the name of a `Recipe` field.
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
+
+    Raises:
+        ConfigurationError: If a keep ratio or a hyperparameter could not be used by a trial.
+        ImportanceError: If a method is unknown, or an option of it or its value.
     """
 
     min_keep_ratio: float = 0.1
@@ -108,13 +142,16 @@ class SearchSpace:
             )
         for method, options in self.methods.items():
             for option, values in options.items():
+                if not values:
+                    raise ConfigurationError(
+                        f"option {option} of {method} needs at least one value, got none; "
+                        "leave it out for its default"
+                    )
                 for value in values:
                     create(method, {option: value})
             create(method, {})
-        known = {entry.name for entry in fields(Recipe)} - {"images"}
-        for name in self.fine_tuning:
-            if name not in known:
-                raise ConfigurationError(f"unknown fine-tuning hyperparameter {name!r}{suggest(name, known)}")
+        for name, choice in self.fine_tuning.items():
+            _check_hyperparameter(name, choice)
 
     def restricted(self, methods: Sequence[str]) -> SearchSpace:
         """Return the space with only these methods (with the options that it has for them)."""
@@ -135,9 +172,8 @@ class SearchSpace:
         trials = [("dense", {_kept(name): size for name, size in sizes.items()})]
         for ratio in self.uniform_keep_ratios:
             kept = Architecture.uniform(grouping, ratio)
-            trials.append(
-                ("uniform", {_kept(n): max(kept[n], self.lowest(size)) for n, size in sizes.items()})
-            )
+            clipped = {_kept(name): max(kept[name], self.lowest(size)) for name, size in sizes.items()}
+            trials.append(("uniform", clipped))
         return trials
 
     def suggest(self, trial: Suggests, grouping: Grouping, number: int, source: str) -> Configuration:
@@ -158,7 +194,9 @@ class SearchSpace:
             name: trial.suggest_categorical(f"{method}.{name}", list(values))
             for name, values in self.methods[method].items()
         }
-        fine_tuning = {name: _draw(trial, f"fine_tuning.{name}", c) for name, c in self.fine_tuning.items()}
+        fine_tuning = {
+            name: _draw(trial, f"fine_tuning.{name}", choice) for name, choice in self.fine_tuning.items()
+        }
         return Configuration(number, source, Architecture(kept), method, options, fine_tuning)
 
     def describe(self) -> dict[str, Any]:
@@ -166,11 +204,14 @@ class SearchSpace:
         return {
             "min_keep_ratio": self.min_keep_ratio,
             "methods": {
-                m: {o: list(v) for o, v in sorted(opts.items())} for m, opts in sorted(self.methods.items())
+                method: {option: list(values) for option, values in sorted(options.items())}
+                for method, options in sorted(self.methods.items())
             },
             "fine_tuning": {
-                name: [c.low, c.high, c.log] if isinstance(c, Range) else list(c.values)
-                for name, c in sorted(self.fine_tuning.items())
+                name: [choice.low, choice.high, choice.log]
+                if isinstance(choice, Range)
+                else list(choice.values)
+                for name, choice in sorted(self.fine_tuning.items())
             },
             "uniform_keep_ratios": list(self.uniform_keep_ratios),
         }
@@ -178,6 +219,25 @@ class SearchSpace:
 
 def _kept(group: str) -> str:
     return f"kept/{group}"
+
+
+def _check_hyperparameter(name: str, choice: Range | Choice) -> None:
+    """Raise unless the field of `Recipe` takes every value that a trial may draw for it."""
+    known = {entry.name: entry.type for entry in fields(Recipe) if entry.name != "images"}
+    if name not in known:
+        raise ConfigurationError(f"unknown fine-tuning hyperparameter {name!r}{suggest(name, known)}")
+    if not isinstance(choice, Range | Choice):
+        raise ConfigurationError(
+            f"expected a Range or a Choice for {name}, got {choice!r}; try Choice((value, value))"
+        )
+    if isinstance(choice, Range) and known[name] != "float":
+        raise ConfigurationError(
+            f"{name} takes no real number from a range, got {choice.low:g} to {choice.high:g}; "
+            "try Choice((value, value))"
+        )
+    values = (choice.low, choice.high) if isinstance(choice, Range) else choice.values
+    for value in values:
+        Recipe(images=0, **{name: value})
 
 
 def _draw(trial: Suggests, name: str, choice: Range | Choice) -> Any:

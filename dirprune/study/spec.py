@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from dirprune.cost import COST_METRICS
 from dirprune.data import DataRoles, load_data
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.identity import identify
 from dirprune.networks import create_network
-from dirprune.study.objectives import Direction, Objective
+from dirprune.pareto import Direction
+from dirprune.study.objectives import Objective
 from dirprune.study.space import SearchSpace
 from dirprune.tasks import Task, make_task
 from dirprune.training import Recipe
 
-COST_METRICS = ("macs", "parameters")
 DEFAULT_OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("macs", "minimize"))
 
 
@@ -39,7 +41,8 @@ class StudySpec:
         objectives: What is traded: metrics of the evaluation as `val_<metric>`, or "macs", "parameters".
         reference_point: Worst acceptable value of each objective, the corner of the hypervolume. By default
             the dense network's cost and chance accuracy; other metrics need a value here.
-        limits: Largest "macs" or "parameters" of a trial that may start.
+        limits: Largest "macs" or "parameters" of a trial that may start. The dense network, which the others
+            are compared with, is judged in any case.
         space: What a trial may choose.
         trials: Trials to start in all.
         epochs: Fine-tuning of a trial, in passes over the training role (fractions are fine).
@@ -50,7 +53,10 @@ class StudySpec:
         fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
         validation_from: "train:F" or "test:F"; empty: by where the weights come from.
         train_images: Training images to use; None: all.
-        seed: The study's seed; a trial's randomness follows from it and the trial's number.
+        seed: The study's seed, >= 0; a trial's randomness follows from it and the trial's number.
+
+    Raises:
+        ConfigurationError: If the study could not run as it is declared.
     """
 
     name: str
@@ -82,14 +88,23 @@ class StudySpec:
             )
         if self.trials < 1:
             raise ConfigurationError(f"trials must be at least 1, got {self.trials}; try --trials 40")
-        if not (self.epochs > 0 and math.isfinite(self.epochs)):
+        for name, epochs in (("epochs", self.epochs), ("dense_epochs", self.dense_epochs)):
+            if not (epochs > 0 and math.isfinite(epochs)):
+                raise ConfigurationError(
+                    f"{name} must be finite and above 0, got {epochs}; fractions such as 0.5 are fine"
+                )
+        is_increasing = all(low < high for low, high in pairwise(self.rungs))
+        if not is_increasing or not all(rung >= 0 and math.isfinite(rung) for rung in self.rungs):
             raise ConfigurationError(
-                f"epochs must be above 0, got {self.epochs}; fractions such as 0.5 are fine"
+                f"rungs must be increasing, finite epochs from 0, got {self.rungs}; try (0, 1, 3)"
             )
-        if list(self.rungs) != sorted(set(self.rungs)) or (self.rungs and self.rungs[0] < 0):
+        if not (self.reduction_factor > 1 and math.isfinite(self.reduction_factor)):
             raise ConfigurationError(
-                f"rungs must be increasing epochs from 0, got {self.rungs}; try (0, 1, 3)"
+                f"reduction factor must be above 1 and finite, got {self.reduction_factor}; "
+                "2 lets every second trial go on"
             )
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigurationError(f"seed must be a whole number from 0, got {self.seed}; try 0")
         self._check_objectives()
 
     def _check_objectives(self) -> None:
@@ -110,14 +125,22 @@ class StudySpec:
                 raise ConfigurationError(
                     f"reference point names {metric!r}, no objective{suggest(metric, metrics)}"
                 )
+            if not math.isfinite(value):
+                raise ConfigurationError(
+                    f"reference value of {metric} must be finite, got {value}; give the worst acceptable"
+                )
             if metric.endswith("accuracy") and not 0 <= value <= 1:
                 raise ConfigurationError(
                     f"accuracy is a fraction in [0, 1], got {metric}={value:g}; {value:g}% is {value / 100:g}"
                 )
-        for metric in self.limits:
+        for metric, limit in self.limits.items():
             if metric not in COST_METRICS:
                 raise ConfigurationError(
                     f"limits know costs only, got {metric!r}{suggest(metric, COST_METRICS)}"
+                )
+            if not limit > 0:
+                raise ConfigurationError(
+                    f"limit of {metric} must be above 0, got {limit}; leave it out for none"
                 )
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import optuna
 import pytest
 import torch
@@ -73,9 +75,63 @@ def test_restricted_space_keeps_the_options_of_its_methods():
         ({"methods": {}}, ConfigurationError, "at least one importance method"),
         ({"methods": {"fischer": {}}}, ImportanceError, "did you mean 'fisher'"),
         ({"methods": {"magnitude": {"nrom": ("l1",)}}}, ImportanceError, "did you mean 'norm'"),
+        (
+            {"methods": {"magnitude": {"norm": ()}}},
+            ConfigurationError,
+            "option norm of magnitude needs at least",
+        ),
         ({"fine_tuning": {"learning_rate": Range(0.1, 1)}}, ConfigurationError, "unknown fine-tuning"),
+        ({"fine_tuning": {"images": Choice((600,))}}, ConfigurationError, "unknown fine-tuning"),
+        (
+            {"fine_tuning": {"batch_size": Choice((32, 0))}},
+            ConfigurationError,
+            "batch_size must be a whole number >= 1, got 0; 128 is the default",
+        ),
+        ({"fine_tuning": {"lr": Range(-1.0, 1.0)}}, ConfigurationError, "lr must be > 0, got -1.0"),
+        ({"fine_tuning": {"momentum": Range(0.5, 1.0)}}, ConfigurationError, r"momentum must be in \[0, 1\)"),
+        (
+            {"fine_tuning": {"batch_size": Range(16, 64)}},
+            ConfigurationError,
+            r"batch_size takes no real number from a range, got 16 to 64; try Choice\(",
+        ),
+        (
+            {"fine_tuning": {"batch_size": (32, 64)}},
+            ConfigurationError,
+            r"expected a Range or a Choice for batch_size, got \(32, 64\)",
+        ),
     ],
 )
 def test_space_that_cannot_work_is_refused_when_it_is_made(changes, error, message):
     with pytest.raises(error, match=message):
         SearchSpace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Range(-1, -2), r"lowest value to its highest, got -1 to -2; try Range\(-2, -1\)"),
+        (lambda: Range(0, 1, log=True), "a logarithmic range must begin above 0, got 0; try 0.001"),
+        (lambda: Range(0, math.inf), "a range needs two finite numbers, got 0 and inf"),
+        (lambda: Range(math.nan, 1), "a range needs two finite numbers, got nan and 1"),
+        (lambda: Range("1e-3", 1), "a range needs two finite numbers, got '1e-3' and 1"),
+        (lambda: Choice(()), r"a tuple of at least one value, got \(\); try Choice\(\(32, 64\)\)"),
+        (lambda: Choice(32), "a tuple of at least one value, got 32"),
+        (lambda: Choice("adamw"), "a tuple of at least one value, got 'adamw'"),
+    ],
+)
+def test_hyperparameter_without_a_value_to_draw_is_refused_in_one_line(make, message):
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        make()
+    assert "\n" not in str(raised.value)
+
+
+def test_every_value_of_an_accepted_space_makes_a_recipe():
+    space = SearchSpace(
+        fine_tuning={
+            "lr": Range(1e-3, 1e-3, log=True),
+            "momentum": Range(0.0, 0.9),
+            "patience": Choice((None, 3)),
+            "optimizer": Choice(("adamw", "sgd")),
+        }
+    )
+    assert space.describe()["fine_tuning"]["patience"] == [None, 3]

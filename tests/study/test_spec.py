@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -21,20 +22,33 @@ LENET = StudySpec(name="lenet", network="lenet5", data="mnist", embedded={"data"
         ({"name": ".hidden"}, "one plain folder name"),
         ({"name": "a/b"}, "one plain folder name"),
         ({"trials": 0}, "trials must be at least 1, got 0"),
-        ({"epochs": 0}, "epochs must be above 0, got 0"),
+        ({"epochs": 0}, "epochs must be finite and above 0, got 0"),
         ({"rungs": (2, 1)}, "rungs must be increasing"),
+        ({"epochs": math.inf}, "epochs must be finite and above 0, got inf"),
+        ({"dense_epochs": 0}, "dense_epochs must be finite and above 0, got 0"),
         ({"rungs": (-1, 1)}, "rungs must be increasing"),
+        ({"rungs": (1, 1)}, "rungs must be increasing"),
+        ({"rungs": (0, math.inf)}, r"rungs must be increasing, finite epochs from 0, got \(0, inf\); try"),
+        ({"rungs": (math.nan,)}, r"finite epochs from 0, got \(nan,\)"),
+        ({"reduction_factor": 1.0}, "reduction factor must be above 1 and finite, got 1.0; 2 lets"),
+        ({"reduction_factor": 0.5}, "reduction factor must be above 1 and finite, got 0.5"),
+        ({"reduction_factor": math.nan}, "reduction factor must be above 1 and finite, got nan"),
+        ({"seed": -1}, "seed must be a whole number from 0, got -1; try 0"),
+        ({"seed": 0.5}, "seed must be a whole number from 0, got 0.5"),
         ({"objectives": ()}, "at least one objective"),
         ({"objectives": (Objective("macs", "minimize"),) * 2}, "each objective may be given once"),
         ({"objectives": (Objective("flops", "minimize"),)}, "unknown objective 'flops'"),
         ({"reference_point": {"val_accuracy": 93.0}}, r"got val_accuracy=93; 93% is 0.93"),
         ({"reference_point": {"val_acuracy": 0.9}}, "did you mean 'val_accuracy'"),
+        ({"reference_point": {"macs": math.nan}}, "reference value of macs must be finite, got nan"),
         ({"limits": {"val_accuracy": 0.9}}, "limits know costs only"),
+        ({"limits": {"macs": 0}}, "limit of macs must be above 0, got 0"),
     ],
 )
 def test_study_that_cannot_work_is_refused_when_it_is_declared(changes, message):
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError, match=message) as raised:
         LENET.changed(**changes)
+    assert "\n" not in str(raised.value)
 
 
 def test_reference_point_is_dense_cost_and_chance_accuracy_by_default():
