@@ -138,12 +138,6 @@ class Architecture(Mapping[str, int]):
             _check_range(name, self.kept[name], grouping.n_channels[name])
         return Architecture({name: self.kept[name] for name in grouping.names})
 
-    def keep_ratio(self, grouping: Grouping) -> float:
-        """Return kept / original channels over all groups together, in (0, 1]."""
-        return sum(self.validate(grouping).values()) / sum(
-            grouping.n_channels[name] for name in grouping.names
-        )
-
 
 def _check_range(name: str, n_kept: int, n_channels: int) -> None:
     if not 1 <= n_kept <= n_channels:

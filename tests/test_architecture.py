@@ -32,7 +32,6 @@ GROUPS = LeNetGroups()
 def test_full_keeps_every_channel_in_forward_order() -> None:
     full = Architecture.full(GROUPS)
     assert list(full.items()) == [("conv1", 10), ("conv2", 20), ("linear1", 100), ("linear2", 25)]
-    assert full.keep_ratio(GROUPS) == 1.0
 
 
 def test_uniform_rounds_and_keeps_at_least_one_channel() -> None:
@@ -52,7 +51,6 @@ def test_parse_reads_what_people_write(text: str) -> None:
     parsed = Architecture.parse(text, GROUPS)
     assert dict(parsed) == {"conv1": 8, "conv2": 9, "linear1": 36, "linear2": 17}
     assert str(parsed) == "8-9-36-17"
-    assert parsed.keep_ratio(GROUPS) == 70 / 155
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from dirprune.cost import COST_METRICS
 from dirprune.files import write_atomically
 from dirprune.records.front import sort_front
 from dirprune.records.record import TrialRecord
@@ -209,7 +210,7 @@ def _hover(record: TrialRecord) -> str:
     if record.state == "PRUNED":
         lines.append(f"stopped after {record.last_images:,} training images")
     names = [n for n in record.metrics if n.startswith(("val_", "test_"))]
-    names += [n for n in ("macs", "parameters", "latency_ms", "wall_time_s") if n in record.metrics]
+    names += [n for n in (*COST_METRICS, "latency_ms", "wall_time_s") if n in record.metrics]
     lines += [f"{escape(label_of(name))}: {format_metric(name, record.metrics[name])}" for name in names]
     lines.append("<b>channels kept</b>")
     kept = [f"{escape(group)}: {n}" for group, n in record.architecture.items()]
@@ -220,7 +221,7 @@ def _hover(record: TrialRecord) -> str:
 
 def format_metric(name: str, value: float) -> str:
     """Return a metric for people: counts in full, anything else with five digits at most."""
-    if name in ("macs", "parameters"):
+    if name in COST_METRICS:
         return f"{value:,.0f}"
     return f"{value:.4f}" if name.endswith("accuracy") else f"{value:.5g}"
 
@@ -242,7 +243,7 @@ def _table_metrics(objectives: Sequence[Objective]) -> list[str]:
     metrics: list[str] = []
     for name in [objective.metric for objective in objectives]:
         metrics += [name, f"test_{name[4:]}"] if name.startswith("val_") else [name]
-    return list(dict.fromkeys([*metrics, "macs", "parameters"]))
+    return list(dict.fromkeys([*metrics, *COST_METRICS]))
 
 
 def _columns(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedFormatter, FixedLocator, LogLocator, NullFormatter
 
+from dirprune.cost import COST_METRICS
 from dirprune.files import write_atomically
 from dirprune.records.front import sort_front
 from dirprune.records.front_page import format_metric, write_front_html
@@ -168,7 +169,7 @@ def _add_colour_scale_(figure: Figure, axes: Axes, scene: Scene) -> None:
 def _dress_axis_(target: Any, axes: Axes, side: str, axis: Axis, scene: Scene) -> None:
     target.set_label_text(_literal(axis.label))
     if axis.scale == "linear":
-        if axis.metric in ("macs", "parameters"):
+        if axis.metric in COST_METRICS:
             target.set_major_formatter(EngFormatter(sep=""))
         return
     getattr(axes, f"set_{side}scale")("log")

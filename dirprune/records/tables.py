@@ -29,6 +29,7 @@ from typing import Any
 
 from torch import nn
 
+from dirprune.cost import COST_METRICS
 from dirprune.errors import StudyError
 from dirprune.files import write_atomically
 from dirprune.records.folder import StudyFolder
@@ -37,7 +38,6 @@ from dirprune.records.models import load_model
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 
-COSTS = ("macs", "parameters")
 _FACTS = ("trial", "source", "state", "is_front", "method", "architecture", "options", "images", "reason")
 
 
@@ -130,9 +130,9 @@ def _metric_columns(
     reported = {name for record in records for name in record.metrics}
     chosen = []
     for name in [objective.metric for objective in objectives] or ["val_accuracy"]:
-        if name not in COSTS:
+        if name not in COST_METRICS:
             chosen += [name, f"test_{name[4:]}"] if name.startswith("val_") else [name]
-    chosen += COSTS
+    chosen += COST_METRICS
     return chosen, sorted(reported - set(chosen))
 
 
@@ -161,4 +161,4 @@ def _cell(record: TrialRecord, column: str) -> str | int | float:
     value = record.metrics.get(column)
     if value is None:
         return ""
-    return int(value) if column in COSTS else float(value)
+    return int(value) if column in COST_METRICS else float(value)

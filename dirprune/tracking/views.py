@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dirprune.cost import COST_METRICS
 from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
 from dirprune.study.observer import StudySummary
@@ -14,7 +15,6 @@ from dirprune.tracking import names
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 _STATUS: dict[str, Status] = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-_COSTS = ("macs", "parameters")
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def view_counts(counts: Mapping[str, int], time_ms: int) -> list[Point]:
 
 def _trial_points(record: TrialRecord, times: Sequence[int], start: int) -> tuple[Point, ...]:
     """Return costs at step 0, the curve, and in the end what is known last, just after the last report."""
-    points = [Point(name, record.metrics[name], 0, start) for name in _COSTS if name in record.metrics]
-    latest = {name: record.metrics[name] for name in _COSTS if name in record.metrics}
+    points = [Point(name, record.metrics[name], 0, start) for name in COST_METRICS if name in record.metrics]
+    latest = {name: record.metrics[name] for name in COST_METRICS if name in record.metrics}
     for place, (images, metrics) in enumerate(record.curve):
         time_ms = times[place] if place < len(times) else start
         for name, value in metrics.items():
-            if name not in _COSTS:
+            if name not in COST_METRICS:
                 points.append(Point(name, value, images, time_ms))
                 latest[name] = value
     if record.state in _STATUS:
