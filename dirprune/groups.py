@@ -1,8 +1,7 @@
 """Channel groups: which channels must be kept or removed together, and which cannot be removed, and why.
 
 Torch-pruning's dependency graph finds what hangs together; nothing of it leaves this module. Each group is
-tried
-out: one that fails `check_masked_equals_compact` is refused with the reason rather than cut wrongly.
+tried out: one that fails `check_masked_equals_compact` is refused with the reason rather than cut wrongly.
 """
 
 from __future__ import annotations

@@ -127,8 +127,7 @@ def check_masked_equals_compact(
 
     Runs in float64 on a copy whose parameters, batch-norm statistics and inputs are random, so that no zero,
     no equal values and no dead channel can hide an error. All groups are cut at once, for two random sets of
-    kept
-    channels: half of each group, then any number.
+    kept channels: half of each group, then any number.
 
     Args:
         network: Network to check; it is not touched.

@@ -108,13 +108,16 @@ def _get_known(kind: str, chosen: str | Callable, known: Mapping[str, Callable])
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     losses = F.cross_entropy(outputs, targets, reduction="none")
-    return (
-        losses.flatten(1).mean(1) if losses.ndim > 1 else losses
-    )  # a mean over the pixels of a segmentation
+    return _mean_per_example(losses)
 
 
 def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
     losses = F.mse_loss(outputs, _shaped_like(targets, outputs), reduction="none")
+    return _mean_per_example(losses)
+
+
+def _mean_per_example(losses: Tensor) -> Tensor:
+    """Return one loss per example, shape (n,), of losses of shape (n, ...): of the pixels of an image, say."""
     return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
 

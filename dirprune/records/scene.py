@@ -57,12 +57,10 @@ class Axis:
         marks = [digit / 10**power for power in range(7) for digit in (5, 2, 1)]
         low, high = min(errors, default=1e-3), max(errors, default=1.0)
         texts = {error: f"{1 - error:.6g}" for error in marks if low / 2.5 <= error <= min(high * 2.5, 0.9)}
-        at_floor = any(error == self.floor for error in errors)
-        return (
-            {**{error: text for error, text in texts.items() if error > 1.3 * self.floor}, self.floor: "1"}
-            if (at_floor)
-            else texts
-        )
+        if self.floor not in errors:
+            return texts
+        away = {error: text for error, text in texts.items() if error > 1.3 * self.floor}
+        return {**away, self.floor: "1"}
 
 
 @dataclass(frozen=True)
