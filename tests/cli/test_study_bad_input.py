@@ -100,7 +100,7 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
         (["--trails", "3"], "did you mean '--trials'?"),
         (["--trials", "0"], "trials must be at least 1, got 0"),
         (["--trials", "many"], "'many' is not a valid integer"),
-        (["--epochs", "-1"], "epochs must be above 0, got -1"),
+        (["--epochs", "-1"], "epochs must be above 0 and finite, got -1"),
         (
             ["--reference-point", "val_accuracy=93"],
             "accuracy is a fraction in [0, 1], got val_accuracy=93; 93% is 0.93",
@@ -111,6 +111,10 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
         (["--name", "../elsewhere"], "one plain folder name"),
         (["--cpus-per-trial", "0"], "expected a number above 0"),
         (["--train-images", "5"], "expected every one of the 10 classes"),
+        (["--cpus-per-trial", "999"], "one trial needs 999 CPUs"),
+        (["--gpus-per-trial", "99"], "99 GPUs, the cluster has"),
+        (["--ray-address", "127.0.0.1:9"], "nothing answers there"),
+        (["--ray-address", "ray://127.0.0.1:9"], "try --ray-address local"),
     ],
 )
 def test_option_that_cannot_work(refused, arguments, expected):
@@ -179,6 +183,11 @@ def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, caps
     assert "network" in line
     line = refused(*output, "--resume", "--seed", "5")
     assert "seed" in line
+    line = refused(*output, "--resume", spec=replace(LENET, fine_tuning=Recipe(images=0, batch_size=7)))
+    assert "study lenet has fine_tuning" in line
+    line = refused(*output, "--resume", "--storage", "sqlite:///other.db")
+    assert "are kept in journal, got sqlite:///other.db" in line
+    assert len(list((tmp_path / "out" / "dense").iterdir())) == 1, "no other dense network was trained"
     assert (tmp_path / "out" / "lenet" / "study.json").read_text() == stored
     assert json.loads(stored)["schema"] == 1
 

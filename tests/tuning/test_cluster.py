@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from dirprune.errors import ConfigurationError
-from dirprune.tuning.cluster import Resources, _fit
+from dirprune.tuning.cluster import Resources, _fit, check
 
 LISTENERS = """
 import ipaddress, os, sys
@@ -60,6 +61,13 @@ def test_trials_at_once_are_what_fits():
     assert _fit(Resources(cpus_per_trial=3, gpus_per_trial=0), available).n_trials == 2
     assert _fit(Resources(gpus_per_trial=0, max_concurrent=3), available).n_trials == 3
     assert _fit(Resources(), {"CPU": 4.0}).gpus == 0
+
+
+def test_address_at_which_nothing_answers_is_found_within_seconds():
+    began = time.monotonic()
+    with pytest.raises(ConfigurationError, match="nothing answers there"):
+        check(Resources("127.0.0.1:9"))
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("resources", [Resources(cpus_per_trial=9), Resources(gpus_per_trial=3)])
