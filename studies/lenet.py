@@ -27,7 +27,7 @@ spec = StudySpec(
     evaluation="accuracy",
     objectives=(Objective("val_accuracy", "maximize"), Objective("macs", "minimize")),
     space=SearchSpace(
-        min_keep_ratio=0.15,
+        min_keep_ratio=0.25,
         methods={
             "magnitude": {"norm": ("l1", "l2")},
             "taylor": {},
@@ -38,7 +38,7 @@ spec = StudySpec(
     ),
     trials=40,
     epochs=6,
-    rungs=(0, 1),
+    rungs=(1, 2),
     dense=Recipe(images=0, lr=4e-3, channels_last=True),
     dense_epochs=10,
     fine_tuning=Recipe(images=0, channels_last=True),
