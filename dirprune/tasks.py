@@ -117,7 +117,7 @@ def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _mean_per_example(losses: Tensor) -> Tensor:
-    """Return one loss per example, shape (n,), of losses of shape (n, ...): of the pixels of an image, say."""
+    """Return one loss per example, shape (n,), of losses of shape (n, ...), over pixels, say."""
     return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
 

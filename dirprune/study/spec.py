@@ -91,7 +91,7 @@ class StudySpec:
         for name, epochs in (("epochs", self.epochs), ("dense_epochs", self.dense_epochs)):
             if not (epochs > 0 and math.isfinite(epochs)):
                 raise ConfigurationError(
-                    f"{name} must be finite and above 0, got {epochs}; fractions such as 0.5 are fine"
+                    f"{name} must be above 0 and finite, got {epochs}; fractions such as 0.5 are fine"
                 )
         is_increasing = all(low < high for low, high in pairwise(self.rungs))
         if not is_increasing or not all(rung >= 0 and math.isfinite(rung) for rung in self.rungs):
