@@ -12,6 +12,11 @@ from torch import Tensor
 from dirprune.errors import DataError
 from dirprune.identity import digest
 
+OWN_SPLIT = "train:0.1"
+"""Where validation comes from for weights that dirprune trains: they never see that part."""
+FOREIGN_SPLIT = "test:0.5"
+"""Where it comes from for weights that may have seen the whole training set."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -141,7 +146,7 @@ def make_roles(
     test_inputs: Tensor,
     test_targets: Tensor,
     *,
-    validation_from: str = "train:0.1",
+    validation_from: str = OWN_SPLIT,
     n_calibration: int = 5000,
     train_limit: int | None = None,
     seed: int = 0,
@@ -260,7 +265,7 @@ def _parse_validation_from(text: str) -> tuple[str, float]:
     if source not in ("train", "test") or not separator or not 0 < fraction < 1:
         raise DataError(
             f"expected validation_from train:F or test:F with F in (0, 1), got {text!r}; "
-            "try train:0.1 or test:0.5"
+            f"try {OWN_SPLIT} or {FOREIGN_SPLIT}"
         )
     return source, fraction
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dirprune.data.roles import DataRoles, make_roles
-from dirprune.errors import DataError, suggest
+from dirprune.data.roles import OWN_SPLIT, DataRoles, make_roles
+from dirprune.errors import DataError, one_line, suggest
 
 DATA_NAMES = ("digits", "fashion_mnist", "mnist")
 MEAN_AND_STD = {  # of the training images, as fractions of 255
@@ -36,7 +36,7 @@ def load_data(
     data: str | Callable[..., DataRoles],
     root: str | Path | None = None,
     *,
-    validation_from: str = "train:0.1",
+    validation_from: str = OWN_SPLIT,
     train_limit: int | None = None,
     seed: int = 0,
 ) -> DataRoles:
@@ -118,7 +118,7 @@ def _load_torchvision(name: str, root: Path | None) -> Arrays:
     except (AssertionError, RuntimeError, ValueError, KeyError, OSError) as error:
         raise DataError(
             f"expected whole files in {folder / kind.__name__ / 'raw'}, got a broken one: "
-            f"{type(error).__name__} {_one_line(error)}"
+            f"{one_line(error, has_type=True)}"
         ) from error
     train, test = parts
     return train.data.unsqueeze(1), train.targets, test.data.unsqueeze(1), test.targets
@@ -141,11 +141,7 @@ def _download(kind: Any, name: str) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
     except (RuntimeError, OSError) as error:  # OSError: no network, or a folder that cannot be written
         raise DataError(
-            f"could not download the data set {name!r} ({_one_line(error)}); give --data DIR, "
+            f"could not download the data set {name!r} ({one_line(error)}); give --data DIR, "
             f"a folder that holds {kind.__name__}/raw"
         ) from error
     return folder
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:150]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.data import DataRoles
+from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ConfigurationError, WeightsError, suggest
 from dirprune.identity import digest, identify
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
@@ -69,7 +70,7 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
     """
     if weights is None:
         return DataChoice(
-            spec.validation_from or "train:0.1", spec.seed, "carved from the training set, unseen by training"
+            spec.validation_from or OWN_SPLIT, spec.seed, "carved from the training set, unseen by training"
         )
     metadata = read_metadata(weights)
     if TRAINED_FROM in metadata and not spec.validation_from:
@@ -80,7 +81,7 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
     if spec.validation_from.startswith("train") and metadata.get(TRAINED_FROM) != spec.validation_from:
         reason = (
             f"WARNING: {weights.name} has probably learnt these images, so that validation measures memory; "
-            "try test:0.5"
+            f"try {FOREIGN_SPLIT}"
         )
         return DataChoice(spec.validation_from, spec.seed, reason)
     if spec.validation_from:
@@ -89,7 +90,7 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
         f"{weights.name} has probably learnt the whole training set; "
         "validation and test are parts of the held-out set"
     )
-    return DataChoice("test:0.5", spec.seed, reason)
+    return DataChoice(FOREIGN_SPLIT, spec.seed, reason)
 
 
 def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: DataChoice) -> dict[str, str]:
