@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 
 from dirprune.data.roles import DataRoles, Split
 from dirprune.errors import ConfigurationError, DataError
+from dirprune.layers import modes_restored
 from dirprune.tasks import Task
 
 BATCH_SIZE = 500
-
-
-@contextmanager
-def modes_restored(network: nn.Module) -> Iterator[None]:
-    """Give every module of `network` the training or evaluation mode that it came with, at the end."""
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def evaluate(

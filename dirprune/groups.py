@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch_pruning import DependencyGraph, ops
 
-from dirprune.errors import ArchitectureError, ConfigurationError, suggest
+from dirprune.errors import ArchitectureError, ConfigurationError, one_line, suggest
 from dirprune.identity import digest
-from dirprune.layers import copy_for_evaluation, first_line, is_depthwise, record_layers
+from dirprune.layers import copy_for_evaluation, is_depthwise, record_layers
 from dirprune.surgery import check_masked_equals_compact
 
 
@@ -94,7 +94,7 @@ class Grouping:
         result = {}
         for name, indices in kept.items():
             if name not in n_channels:
-                raise ArchitectureError(f"no channel group {name!r}{suggest(name, n_channels)}")
+                raise ArchitectureError(f"unknown channel group {name!r}{suggest(name, n_channels)}")
             ordered = sorted(int(index) for index in indices)
             is_within = ordered and ordered[0] >= 0 and ordered[-1] < n_channels[name]
             if not is_within or len(set(ordered)) < len(ordered):
@@ -191,7 +191,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
                 verbose=False,
             )
         except Exception as error:
-            return [], dict.fromkeys(order, f"the network cannot be traced: {first_line(error)}")
+            return [], dict.fromkeys(order, f"the network cannot be traced: {one_line(error, has_type=True)}")
         tracing = _Tracing(graph, copy, order)
         groups: list[ChannelGroup] = []
         refused: dict[str, str] = {}
@@ -203,7 +203,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
             try:
                 found = tracing.group_of(path)
             except Exception as error:
-                refused[path] = f"its dependencies cannot be traced: {first_line(error)}"
+                refused[path] = f"its dependencies cannot be traced: {one_line(error, has_type=True)}"
                 continue
             done.update(found.layers)
             if found.reason is not None:

@@ -1,16 +1,17 @@
-"""Look at a network's layers without touching the network: copies, the order of its layers, its outputs."""
+"""Look at a network's layers without touching the network: copies, its modes, the order of its layers."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from dirprune.errors import ConfigurationError
+from dirprune.errors import ConfigurationError, one_line
 
 CONVOLUTIONS = (
     nn.Conv1d,
@@ -46,7 +47,7 @@ def copy_for_evaluation(network: nn.Module) -> nn.Module:
         return copy.deepcopy(network).cpu().eval()
     except (RuntimeError, TypeError) as error:
         raise ConfigurationError(
-            f"expected a network that copy.deepcopy can copy, got {first_line(error)}; "
+            f"expected a network that copy.deepcopy can copy, got {one_line(error, has_type=True)}; "
             "try to build it without tensors that carry gradients"
         ) from error
 
@@ -78,7 +79,7 @@ def record_layers(network: nn.Module, example_input: Tensor) -> list[LayerCall]:
     except Exception as error:
         raise ConfigurationError(
             f"expected a network that accepts inputs of shape {tuple(example_input.shape)}, "
-            f"got {first_line(error)}; try an example input of the network's own data"
+            f"got {one_line(error, has_type=True)}; try an example input of the network's own data"
         ) from error
     finally:
         for hook in hooks:
@@ -101,6 +102,17 @@ def is_depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
 
 
+@contextmanager
+def modes_restored(network: nn.Module) -> Iterator[None]:
+    """Give every module of `network` the training or evaluation mode that it came with, at the end."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, is_training in modes:
+            module.training = is_training
+
+
 def parameter_axis(shape: torch.Size) -> int:
     """Return the channel axis of a parameter outside any known layer: the last one longer than 1."""
     return max((axis for axis, size in enumerate(shape) if size > 1), default=0)
@@ -115,9 +127,3 @@ def output_tensors(output: Any) -> list[Tensor]:
     if isinstance(output, (list, tuple)):
         return [tensor for part in output for tensor in output_tensors(part)]
     return []
-
-
-def first_line(error: BaseException) -> str:
-    """Return an exception as one line of at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]

@@ -13,9 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dirprune.architecture import Architecture
 from dirprune.data.roles import DataRoles, Split
-from dirprune.errors import ArchitectureError, suggest
+from dirprune.errors import ArchitectureError
 from dirprune.groups import Grouping, find_groups
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
+from dirprune.layers import modes_restored
 from dirprune.surgery import compact
 from dirprune.tasks import Task, make_task
 
@@ -67,7 +68,8 @@ def prune(
             order, or one keep ratio in (0, 1] for every group.
         method: A name from `dirprune.importance.list_methods()`, or an instance of your own.
         options: Options of a method given by name.
-        kept: Kept channel indices per group, instead of an architecture and a method.
+        kept: Kept channel indices per group (groups not named keep all), instead of an architecture and a
+            method.
         seed: Seed of the method.
         cache: Where scores are looked up and kept; None computes them.
         device: Where to compute, and where the result is.
@@ -84,7 +86,8 @@ def prune(
             "prune needs either an architecture or kept indices, got neither or both; give one"
         )
     if kept is not None:
-        indices, scores, was_cached, seconds = _read_kept(kept, grouping), {}, False, 0.0
+        whole = {group.name: range(group.n_channels) for group in grouping.groups}
+        indices, scores, was_cached, seconds = grouping.checked_kept({**whole, **kept}), {}, False, 0.0
         chosen = Architecture({name: len(channels) for name, channels in indices.items()})
     else:
         chosen = _read_architecture(architecture, grouping)
@@ -126,21 +129,19 @@ def recalibrate_(
     if not layers or len(calibration) == 0:
         return
     momenta = [module.momentum for module in layers]
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the cumulative average
-            layer.train()
-        n_batches = -(-len(calibration) // batch_size)
-        for positions in torch.arange(len(calibration)).tensor_split(n_batches):
-            network(normalise(calibration.inputs[positions].to(device)))
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-        for module, is_training in modes.items():
-            module.training = is_training
+    with modes_restored(network):
+        network.eval()
+        try:
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # the cumulative average
+                layer.train()
+            n_batches = -(-len(calibration) // batch_size)
+            for positions in torch.arange(len(calibration)).tensor_split(n_batches):
+                network(normalise(calibration.inputs[positions].to(device)))
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
 
 
 def _read_architecture(
@@ -152,28 +153,4 @@ def _read_architecture(
     if isinstance(architecture, int | float):
         return Architecture.uniform(grouping, architecture)
     assert architecture is not None
-    _check_names(architecture, grouping)
-    whole = Architecture({**Architecture.full(grouping), **architecture})
-    whole.validate(grouping)
-    return whole
-
-
-def _read_kept(kept: Mapping[str, Sequence[int]], grouping: Grouping) -> dict[str, list[int]]:
-    """Return sorted indices for every group; groups not named keep all."""
-    _check_names(kept, grouping)
-    indices: dict[str, list[int]] = {}
-    for group in grouping.groups:
-        chosen = sorted({int(channel) for channel in kept.get(group.name, range(group.n_channels))})
-        if not chosen or chosen[0] < 0 or chosen[-1] >= group.n_channels:
-            raise ArchitectureError(
-                f"kept channels of {group.name!r} must be at least one index in 0..{group.n_channels - 1}, "
-                f"got {list(kept[group.name])}"
-            )
-        indices[group.name] = chosen
-    return indices
-
-
-def _check_names(by_group: Mapping[str, Any], grouping: Grouping) -> None:
-    for name in by_group:
-        if name not in grouping.names:
-            raise ArchitectureError(f"unknown channel group {name!r}{suggest(name, grouping.names)}")
+    return Architecture({**Architecture.full(grouping), **architecture}).validate(grouping)

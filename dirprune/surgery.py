@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch_pruning import ops
 from torch_pruning.pruner import function
 
-from dirprune.errors import ArchitectureError
-from dirprune.layers import copy_for_evaluation, first_line, output_tensors, parameter_axis
+from dirprune.errors import ArchitectureError, one_line
+from dirprune.layers import copy_for_evaluation, modes_restored, output_tensors, parameter_axis
 from dirprune.switches import mask, switched
 
 if TYPE_CHECKING:
@@ -46,17 +46,14 @@ def compact(
     """
     small = copy.deepcopy(network)
     _cut_(small, grouping, grouping.checked_kept(kept))
-    modes = [(module, module.training) for module in small.modules()]
     try:
-        with torch.no_grad():
+        with modes_restored(small), torch.no_grad():
             small.eval()(example_input[:1].to(_device(small)))
     except Exception as error:
         raise ArchitectureError(
-            f"expected a compact network that runs, got {first_line(error)}; "
+            f"expected a compact network that runs, got {one_line(error, has_type=True)}; "
             "try the groups of this very network"
         ) from error
-    for module, is_training in modes:
-        module.training = is_training
     return small
 
 
@@ -158,7 +155,7 @@ def check_masked_equals_compact(
                     _cut_(small, grouping, kept)
                     compacted = output_tensors(small(inputs))
             except Exception as error:
-                return f"the compact network cannot run: {first_line(error)}"
+                return f"the compact network cannot run: {one_line(error, has_type=True)}"
             reason = _compare(masked, compacted)
             if reason is not None:
                 return reason

@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from dirprune.data.roles import DataRoles
-from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, suggest
-from dirprune.evaluation import evaluate, modes_restored
+from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, one_line, suggest
+from dirprune.evaluation import evaluate
 from dirprune.files import write_atomically
 from dirprune.identity import digest
+from dirprune.layers import modes_restored
 from dirprune.recipe import Recipe
 from dirprune.tasks import Task
 
@@ -70,7 +71,7 @@ class TrainingState:
             payload = torch.load(path, map_location="cpu", weights_only=True)
             schema = payload.pop("schema")
         except Exception as error:  # torch.load raises half a dozen unrelated types for a broken file
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = one_line(error)
             raise StudyError(
                 f"expected a training state at {path}, but it cannot be read: {reason}"
             ) from error

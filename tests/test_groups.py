@@ -366,7 +366,7 @@ def test_unknown_group_is_answered_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ({"conv9": [0]}, "no channel group 'conv9'; did you mean"),
+        ({"conv9": [0]}, "unknown channel group 'conv9'; did you mean"),
         ({"conv1": []}, "at least one, got \\[\\]"),
         ({"conv1": [0, 4]}, "between 0 and 3"),
         ({"conv1": [-1]}, "between 0 and 3"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,8 @@ from dirprune.errors import ConfigurationError
 from dirprune.layers import (
     LayerCall,
     copy_for_evaluation,
-    first_line,
     is_depthwise,
+    modes_restored,
     output_tensors,
     parameter_axis,
     record_layers,
@@ -84,7 +86,13 @@ def test_output_tensors_are_found_in_any_nesting() -> None:
     assert [len(t) for t in output_tensors({"a": one, "b": (two, [three, None, "text"])})] == [1, 2, 3]
 
 
-def test_errors_become_one_line() -> None:
-    assert first_line(ValueError("first\nsecond")) == "ValueError: first"
-    assert first_line(ValueError()) == "ValueError: no message"
-    assert len(first_line(ValueError("x" * 1000))) == 200
+@pytest.mark.parametrize("is_raising", [True, False])
+def test_each_module_gets_its_own_mode_back_even_when_something_raises(is_raising: bool) -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+    network[1].eval()
+    with suppress(KeyboardInterrupt), modes_restored(network):
+        network.eval()
+        network[1].train()
+        if is_raising:
+            raise KeyboardInterrupt
+    assert [module.training for module in network.modules()] == [True, True, False]

@@ -15,7 +15,8 @@ from dirprune.cli.printing import TrainingProgress, format_table
 from dirprune.cli.weights import Header, read_header
 from dirprune.cost import count_costs
 from dirprune.data import DataRoles, load_data
-from dirprune.errors import ConfigurationError
+from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
+from dirprune.errors import ConfigurationError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.files import read_json
 from dirprune.identity import identify
@@ -27,8 +28,6 @@ from dirprune.tasks import Task, make_task
 from dirprune.training import train_
 
 ORIGIN = "weights"
-OWN_SPLIT = "train:0.1"
-FOREIGN_SPLIT = "test:0.5"
 FINE_TUNING_EPOCHS = 10.0
 MAX_EPOCHS = 200.0  # where early stopping is asked for without --epochs
 
@@ -192,7 +191,7 @@ def choose_device(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0].split(". ")[0]
+        reason = one_line(error).split(". ")[0]
         raise ConfigurationError(
             f"expected a device that is here, got {name!r} ({reason}); try --device cpu"
         ) from error

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dirprune.errors import WeightsError
+from dirprune.errors import WeightsError, one_line
 from dirprune.files import write_atomically
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".th")
@@ -121,7 +121,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             return dict(stored.metadata() or {})
     except SafetensorError as error:
         raise WeightsError(
-            f"expected a whole safetensors file, got a broken one: {path} ({_one_line(error)})"
+            f"expected a whole safetensors file, got a broken one: {path} ({one_line(error)})"
         ) from error
 
 
@@ -130,7 +130,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path)
     except SafetensorError as error:
         raise WeightsError(
-            f"expected a whole safetensors file, got a broken one: {path} ({_one_line(error)})"
+            f"expected a whole safetensors file, got a broken one: {path} ({one_line(error)})"
         ) from error
 
 
@@ -146,7 +146,7 @@ def _read_pickle(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
         raise WeightsError(
-            f"expected a whole PyTorch file, got a broken one: {path} ({_one_line(error)})"
+            f"expected a whole PyTorch file, got a broken one: {path} ({one_line(error)})"
         ) from error
 
 
@@ -169,7 +169,3 @@ def _list_few(names: Iterable[str], n_shown: int = 3) -> str:
     listed = list(names)
     more = f" and {len(listed) - n_shown} more" if len(listed) > n_shown else ""
     return ", ".join(listed[:n_shown]) + more
-
-
-def _one_line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

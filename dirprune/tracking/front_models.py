@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from dirprune.errors import TrackingError
+from dirprune.errors import TrackingError, one_line
 from dirprune.files import read_json
 from dirprune.records import models
 from dirprune.tracking import names
@@ -55,7 +55,7 @@ def log_model(
             try:
                 _export(Path(temporary) / "model", folder, network, logged, run.run_id)
             except Exception as error:  # whatever tracing a user's network raises
-                raise TrackingError(f"{folder} cannot become an MLflow model: {_one_line(error)}") from error
+                raise TrackingError(f"{folder} cannot become an MLflow model: {one_line(error)}") from error
             client.log_model_artifacts(logged.model_id, f"{temporary}/model")
     except BaseException:
         client.delete_logged_model(logged.model_id)
@@ -91,8 +91,3 @@ def _export(
         extra_files=[str(folder / models.ARCHITECTURE), str(folder / models.WEIGHTS)],
         serialization_format="pt2",
     )
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

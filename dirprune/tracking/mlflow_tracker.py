@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from dirprune.errors import DirpruneError
+from dirprune.errors import DirpruneError, one_line
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.tracking import names
@@ -158,7 +158,9 @@ class MlflowTracker(StudyObserver):
             except Exception as error:  # tracking never fails a study
                 n_failures += 1
                 if not self._has_warned:
-                    logger.warning("tracking failed and will be tried again: %s", _one_line(error))
+                    logger.warning(
+                        "tracking failed and will be tried again: %s", one_line(error, has_type=True)
+                    )
                     self._has_warned = True
             wait_s = min(self.interval_s * 2**n_failures, LONGEST_WAIT_S)
             with self._lock:
@@ -307,8 +309,3 @@ class _Uploader:
                 self.refused.append(f"the model of trial {number}")
                 if folder.is_dir():
                     self.store.client.log_artifacts(run.run_id, str(folder), names.MODEL)
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from dirprune.errors import TrackingError
+from dirprune.errors import TrackingError, one_line
 
 PATIENCE_S = 5.0
 _ENVIRONMENT = {
@@ -63,7 +63,7 @@ def check_server(tracking_uri: str) -> None:
         if isinstance(error, MlflowException) and "schema" in str(error):
             hint = f"; try mlflow db upgrade {shlex.quote(tracking_uri)}"
         raise TrackingError(
-            f"the tracking store {_without_secret(tracking_uri)} cannot be used: {_one_line(error)}"
+            f"the tracking store {_without_secret(tracking_uri)} cannot be used: {one_line(error)}"
             f"{hint or '; check --tracking-uri, or go on with --no-tracking'}"
         ) from error
 
@@ -93,7 +93,7 @@ def _probe(tracking_uri: str) -> None:
         ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise TrackingError(f"no MLflow server answers at {shown} ({_one_line(reason)}); {advice}") from error
+        raise TrackingError(f"no MLflow server answers at {shown} ({one_line(reason)}); {advice}") from error
 
 
 def _prepare_file(tracking_uri: str) -> bool:
@@ -118,8 +118,3 @@ def _without_secret(tracking_uri: str) -> str:
     parts = urllib.parse.urlsplit(tracking_uri)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host).geturl() if parts.password else tracking_uri
-
-
-def _one_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

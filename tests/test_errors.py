@@ -1,0 +1,35 @@
+"""What a user reads of an exception: one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from dirprune.errors import one_line, suggest
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "with_type"),
+    [
+        (ValueError("first\nsecond"), "first", "ValueError: first"),
+        (ValueError("\n  \n  indented\n"), "indented", "ValueError: indented"),
+        (ValueError(), "ValueError", "ValueError"),
+        (ValueError(" \n "), "ValueError", "ValueError"),
+        ("timed out", "timed out", "str: timed out"),
+    ],
+)
+def test_errors_become_their_first_line_or_the_name_of_their_type(
+    error: object, text: str, with_type: str
+) -> None:
+    assert one_line(error) == text
+    assert one_line(error, has_type=True) == with_type
+
+
+def test_a_line_has_300_characters_at_most() -> None:
+    assert one_line(ValueError("x" * 1000)) == "x" * 300
+    assert len(one_line(ValueError("x" * 1000), has_type=True)) == 300
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_with_all() -> None:
+    assert suggest("tailor", ["taylor", "fisher"]) == "; did you mean 'taylor'? known: fisher, taylor"
+    assert suggest("zzz", ["taylor"]) == "; known: taylor"
+    assert suggest("zzz", []) == "; known: none"
