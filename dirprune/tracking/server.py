@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -32,10 +33,25 @@ def is_remote(tracking_uri: str) -> bool:
 
 
 def ui_command(tracking_uri: str) -> str:
-    """Return the command or address that shows the studies of a tracking URI."""
+    """Return the command, to be run in the current folder, or the address that shows a store's studies."""
     if is_remote(tracking_uri):
         return tracking_uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+    scheme = "sqlite:///"
+    path, mark, query = tracking_uri.removeprefix(scheme).partition("?")
+    if tracking_uri.startswith(scheme) and Path(path).is_absolute():
+        tracking_uri = f"{scheme}{_from_here(Path(path))}{mark}{query}"
+    return f"{_mlflow()} ui --backend-store-uri {shlex.quote(tracking_uri)}"
+
+
+def _mlflow() -> str:
+    """Return the program that belongs to this interpreter: one in a `.venv` is not on the PATH."""
+    beside = Path(sys.executable).with_name("mlflow")
+    return shlex.quote(str(_from_here(beside))) if beside.exists() else "mlflow"
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path below the current folder as people there write it, any other as it is."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def check_server(tracking_uri: str) -> None:
@@ -61,7 +77,7 @@ def check_server(tracking_uri: str) -> None:
     except Exception as error:  # the stores raise what their databases and sockets raise
         hint = ""
         if isinstance(error, MlflowException) and "schema" in str(error):
-            hint = f"; try mlflow db upgrade {shlex.quote(tracking_uri)}"
+            hint = f"; try {_mlflow()} db upgrade {shlex.quote(tracking_uri)}"
         raise TrackingError(
             f"the tracking store {_without_secret(tracking_uri)} cannot be used: {one_line(error)}"
             f"{hint or '; check --tracking-uri, or go on with --no-tracking'}"

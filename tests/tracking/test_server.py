@@ -90,8 +90,41 @@ def test_secret_in_an_address_is_not_shown() -> None:
     assert "hunter2" not in complain(f"http://me:hunter2@127.0.0.1:{free_port()}")
 
 
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a Python of its own in `.venv`, as after `make study`; return that Python."""
+    found = tmp_path / ".venv" / "bin" / "python"
+    found.parent.mkdir(parents=True)
+    monkeypatch.setattr("sys.executable", str(found))
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def test_ui_command_runs_the_mlflow_beside_this_python(
+    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = default_tracking_uri(Path("output"))
+    assert ui_command(here) == "mlflow ui --backend-store-uri sqlite:///output/mlflow.db"
+    python.with_name("mlflow").touch()
+    assert ui_command(here) == ".venv/bin/mlflow ui --backend-store-uri sqlite:///output/mlflow.db"
+    (tmp_path / "other place").mkdir()
+    monkeypatch.chdir("other place")
+    program = python.with_name("mlflow")
+    assert ui_command(here) == f"{program} ui --backend-store-uri sqlite:///{tmp_path}/output/mlflow.db"
+
+
+@pytest.mark.usefixtures("python")
 def test_ui_command_names_the_store() -> None:
     assert (
         ui_command("sqlite:////a b/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db'"
     )
+    assert ui_command("sqlite:///mine.db") == "mlflow ui --backend-store-uri sqlite:///mine.db"
+    assert ui_command("sqlite:////a/m.db?x=1") == "mlflow ui --backend-store-uri 'sqlite:////a/m.db?x=1'"
+    assert ui_command("postgresql://h/db") == "mlflow ui --backend-store-uri postgresql://h/db"
     assert ui_command("https://server") == "https://server"
+
+
+def test_readme_of_the_server_has_the_command_that_a_study_prints(python: Path) -> None:
+    python.with_name("mlflow").touch()
+    readme = Path(__file__).parents[2] / "mlflow" / "README.md"
+    assert f"\n{ui_command(default_tracking_uri(Path('output')))}\n" in readme.read_text(encoding="utf-8")
