@@ -16,7 +16,7 @@ from dirprune.cli.options import (
     method_options,
 )
 from dirprune.cli.printing import format_table
-from dirprune.cli.subjects import trained_subject
+from dirprune.cli.subjects import format_comparison, trained_subject
 from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
 from dirprune.groups import find_groups
@@ -51,7 +51,7 @@ def rank(
     data: DataOptions,
     output: Path | None,
 ) -> None:
-    """Score the channels of a trained network; a higher score means keep."""
+    """Score the channels of a trained network, which stays as it is; a higher score means keep."""
     if is_list:
         click.echo(format_methods())
         return
@@ -81,6 +81,7 @@ def rank(
         subject.device,
     )
     scores, was_cached = find_scores(scorer, context, cache=ScoreCache(scoring.cache))
+    click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
     click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
     click.echo(format_scores({name: scores[name] for name in grouping.names}))
     if output is not None:

@@ -94,6 +94,23 @@ def test_scores_are_printed_and_written_and_found_again(run: Run, weights: Path)
     assert "from the cache" in again.output
 
 
+def test_rank_prints_what_the_network_measures(run: Run, weights: Path) -> None:
+    result = run("rank", "--weights", weights, "--method", "random")
+    assert (result.status, result.errors) == (0, "")
+    roles, network = load_data("digits", validation_from="train:0.1", seed=3), LeNet5()
+    load_weights_(network, weights)
+    measured = {}
+    for split, prefix in ((roles.validation, "val_"), (roles.test, "test_")):
+        measured |= evaluate(network, split, roles, make_task(), prefix=prefix)
+    assert read_table(result.output) == {
+        "": ["network"],
+        "validation accuracy": [f"{measured['val_accuracy']:.4f}"],
+        "test accuracy": [f"{measured['test_accuracy']:.4f}"],
+        "MACs": ["498,750"],
+        "parameters": ["40,225"],
+    }
+
+
 def test_methods_are_listed_without_weights(run: Run) -> None:
     result = run("rank", "--list")
     assert result.status == 0
