@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -156,6 +157,19 @@ def test_lower_layers_never_import_upper_ones_and_libraries_stay_where_they_belo
     ]
     assert len(found) > 20
     assert [rule for rule in map(broken_rule, found) if rule] == []
+
+
+def test_contributing_shows_the_same_layers() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.+) \| (.+) \|$", text, flags=re.MULTILINE)
+    shown = [[frozenset(cell.replace("`", "").split(", ")) for cell in cells] for _, *cells in rows]
+    assert [modules for modules, _ in shown] == list(LAYERS)
+    names = {"torch_pruning": "torch-pruning", "sklearn": "scikit-learn"}
+    for layer, (_, libraries) in enumerate(shown):
+        assert libraries == {names.get(name, name) for name, lowest in LIBRARIES.items() if lowest == layer}
+    kept_apart = re.search(r"except that (.+?) each stay", text, flags=re.DOTALL)
+    assert kept_apart is not None
+    assert set(re.findall(r"[a-z]+", kept_apart[1].lower())) - {"and"} == set(ONLY_IN)
 
 
 @pytest.mark.parametrize(
