@@ -53,8 +53,8 @@ class Metrics(click.ParamType):
 def study_main(spec: StudySpec) -> None:
     """Run a study script: read its command line, run the study, print the front, leave with the exit status.
 
-    0 when all trials ended; 2 for a user's mistake, and when the study ended by itself before that, because its
-    trials kept failing, say: one line gives the reason; 130 after Ctrl-C.
+    0 when all trials ended; 2 for a user's mistake, and when the study ended by itself before that (because
+    its trials kept failing, say): one line gives the reason; 130 after Ctrl-C.
 
     Args:
         spec: The study; the command line changes it where it is asked to.
