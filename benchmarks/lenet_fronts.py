@@ -26,8 +26,8 @@ VARIANTS = {"all methods": None, "random": "random", "magnitude": "magnitude"}
 SCRIPT = Path(__file__).parents[1] / "studies" / "lenet.py"
 
 
-def run(variant: str, seed: int, data: Path, output: Path, trials: int) -> Path:
-    """Run one study unless it is complete, note its wall time, and return its folder."""
+def run(variant: str, seed: int, data: Path, output: Path, trials: int) -> None:
+    """Run one study unless it is complete, and note its wall time."""
     name = f"{variant.replace(' ', '-')}-{seed}"
     done = output / name / "wall_time.json"
     if not done.exists():
@@ -38,7 +38,6 @@ def run(variant: str, seed: int, data: Path, output: Path, trials: int) -> Path:
         began = time.monotonic()
         subprocess.run(command, check=True)
         done.write_text(json.dumps({"wall_time_s": time.monotonic() - began}))
-    return output / name
 
 
 def best_within(front: list[FrontPoint], macs: int) -> FrontPoint:
@@ -48,20 +47,33 @@ def best_within(front: list[FrontPoint], macs: int) -> FrontPoint:
     )
 
 
+def spread(values: list[float]) -> str:
+    """Return mean and standard deviation over seeds."""
+    if len(values) < 2:
+        return f"{values[0]:.2f} (one seed)"
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} ({len(values)} seeds)"
+
+
 @click.command
 @click.option("--data", type=Path, required=True)
 @click.option("--output", type=Path, required=True)
 @click.option("--trials", default=60)
 @click.option("--seeds", default="0,1,2")
-def main(data: Path, output: Path, trials: int, seeds: str) -> None:
+@click.option("--report", is_flag=True, help="Print the tables of what has been run, and run nothing.")
+def main(data: Path, output: Path, trials: int, seeds: str, report: bool) -> None:
     """Run what is missing and print the tables."""
     rows, summary = [], []
     numbers = [int(seed) for seed in seeds.split(",")]
-    folders = {(v, s): run(v, s, data, output, trials) for v in VARIANTS for s in numbers}
+    order = [("all methods", s) for s in numbers] + [(v, s) for s in numbers for v in ("random", "magnitude")]
+    if not report:
+        for variant, seed in order:
+            run(variant, seed, data, output, trials)
     for variant in VARIANTS:
         errors: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
         for seed in numbers:
-            folder = folders[variant, seed]
+            folder = output / f"{variant.replace(' ', '-')}-{seed}"
+            if not (folder / "wall_time.json").exists():
+                continue
             study = json.loads((folder / "study.json").read_text())
             front = load_front(folder)
             row = [variant, str(seed), f"{100 * (1 - study['dense']['metrics']['test_accuracy']):.2f}"]
@@ -73,8 +85,8 @@ def main(data: Path, output: Path, trials: int, seeds: str) -> None:
                 row.append(f"{error:.2f} ({best.source}, {best.method}, {shape})")
             wall_time_s = json.loads((folder / "wall_time.json").read_text())["wall_time_s"]
             rows.append([*row, str(len(front)), format_duration(wall_time_s)])
-        cells = [f"{np.mean(e):.2f} ± {np.std(e, ddof=1) if len(e) > 1 else 0:.2f}" for e in errors.values()]
-        summary.append([variant, *cells])
+        if any(errors.values()):
+            summary.append([variant, *(spread(values) for values in errors.values())])
     budgets = [f"test error % at <= {budget:,} MACs" for budget in BUDGETS]
     click.echo(format_table(["methods", "seed", "dense error %", *budgets, "front", "time"], rows))
     click.echo()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.data import DataRoles
-from dirprune.errors import ConfigurationError, TrainingDiverged
+from dirprune.errors import ConfigurationError, TrainingDiverged, one_line
 from dirprune.files import read_json, write_json
 from dirprune.groups import find_groups
 from dirprune.identity import identify
@@ -243,5 +243,4 @@ class _Attempt:
 
 def describe_failure(error: BaseException) -> str:
     """Return why a trial failed, in one line: the kind of error and what it says."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return one_line(error, has_type=True)

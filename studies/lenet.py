@@ -28,6 +28,7 @@ spec = StudySpec(
     objectives=(Objective("val_accuracy", "maximize"), Objective("macs", "minimize")),
     space=SearchSpace(
         min_keep_ratio=0.25,
+        reference_architectures=("8,20,50,20", "8,9,36,17", "7,10,40,20", "6,7,34,16"),
         methods={
             "magnitude": {"norm": ("l1", "l2")},
             "taylor": {},
@@ -38,7 +39,8 @@ spec = StudySpec(
     ),
     trials=40,
     epochs=6,
-    rungs=(1, 2),
+    rungs=(0.5, 2),
+    reduction_factor=3,
     dense=Recipe(images=0, lr=4e-3, channels_last=True),
     dense_epochs=10,
     fine_tuning=Recipe(images=0, channels_last=True),

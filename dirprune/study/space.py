@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from dirprune.architecture import Architecture
@@ -81,7 +81,7 @@ class Configuration:
 
     Attributes:
         number: The trial's number in its study, from 0.
-        source: "dense", "uniform" or "sampler".
+        source: "dense", "uniform", "reference" or "sampler".
         architecture: Kept channels per group.
         method: Name of the importance method; it ranks the channels of each group.
         method_options: Options of the method.
@@ -121,6 +121,7 @@ class SearchSpace:
         methods: Importance methods by name, each with the values that its options may take.
         fine_tuning: Hyperparameters by the name of a `Recipe` field.
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
+        reference_architectures: Known good ones to start from, such as "8,9,36,17" in forward order.
 
     Raises:
         ConfigurationError: If a keep ratio or a hyperparameter could not be used by a trial.
@@ -131,6 +132,7 @@ class SearchSpace:
     methods: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=lambda: DEFAULT_METHODS)
     fine_tuning: Mapping[str, Range | Choice] = field(default_factory=dict)
     uniform_keep_ratios: tuple[float, ...] = (0.75, 0.5, 0.3)
+    reference_architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for ratio in (self.min_keep_ratio, *self.uniform_keep_ratios):
@@ -156,17 +158,21 @@ class SearchSpace:
     def restricted(self, methods: Sequence[str]) -> SearchSpace:
         """Return the space with only these methods (with the options that it has for them)."""
         options = {name: self.methods.get(name, DEFAULT_METHODS.get(name, {})) for name in methods}
-        return SearchSpace(self.min_keep_ratio, options, self.fine_tuning, self.uniform_keep_ratios)
+        return replace(self, methods=options)
 
     def lowest(self, n_channels: int) -> int:
         """Return the smallest number of channels that a group of `n_channels` may keep."""
         return max(1, math.ceil(self.min_keep_ratio * n_channels - 1e-9))
 
     def first_trials(self, grouping: Grouping) -> list[tuple[str, dict[str, Any]]]:
-        """Return the trials that every study starts with: the dense network, then uniform keep ratios.
+        """Return the trials that every study starts with: dense, uniform, then reference architectures.
 
         Returns:
             (source, fixed parameters) pairs; the sampler draws the parameters that are not fixed.
+
+        Raises:
+            ArchitectureError: If a reference architecture does not fit the network.
+            ConfigurationError: If it is outside the space.
         """
         sizes = {group.name: group.n_channels for group in grouping.groups}
         trials = [("dense", {_kept(name): size for name, size in sizes.items()})]
@@ -174,6 +180,15 @@ class SearchSpace:
             kept = Architecture.uniform(grouping, ratio)
             clipped = {_kept(name): max(kept[name], self.lowest(size)) for name, size in sizes.items()}
             trials.append(("uniform", clipped))
+        for text in self.reference_architectures:
+            kept = Architecture.parse(text, grouping)
+            for name, size in sizes.items():
+                if kept[name] < self.lowest(size):
+                    raise ConfigurationError(
+                        f"reference architecture {text} keeps {kept[name]} channels of {name}, the space at "
+                        f"least {self.lowest(size)}; try a lower min_keep_ratio than {self.min_keep_ratio:g}"
+                    )
+            trials.append(("reference", {_kept(name): n_kept for name, n_kept in kept.items()}))
         return trials
 
     def suggest(self, trial: Suggests, grouping: Grouping, number: int, source: str) -> Configuration:
@@ -214,6 +229,7 @@ class SearchSpace:
                 for name, choice in sorted(self.fine_tuning.items())
             },
             "uniform_keep_ratios": list(self.uniform_keep_ratios),
+            "reference_architectures": list(self.reference_architectures),
         }
 
 

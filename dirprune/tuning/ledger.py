@@ -237,7 +237,12 @@ class Ledger:
             self.end_reason = f"{self._failures_in_a_row} trials in a row failed, the last one with: {reason}"
 
     def end(self, interrupted: bool) -> None:
-        """Tell the observers that the driver leaves in order."""
+        """Tell the observers that the driver leaves in order.
+
+        Ctrl-C may have come between telling a trial and noting it here: the storage says how it stands.
+        """
+        for number in [n for n, record in self._records.items() if record.state == "RUNNING"]:
+            self._refresh(number)
         records = self.records
         self._tell_observers(lambda observer: observer.study_ended(records, interrupted))
 

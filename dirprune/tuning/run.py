@@ -181,6 +181,7 @@ def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], Non
             "expected a network with channel groups that can be cut, got none "
             f"({reasons or 'only its output'})"
         )
+    spec.space.first_trials(grouping)  # raises where they do not fit the network
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")
     costs = CostModel(network, grouping, roles.example_input())

@@ -8,7 +8,7 @@ import optuna
 import pytest
 import torch
 
-from dirprune.errors import ConfigurationError, ImportanceError
+from dirprune.errors import ArchitectureError, ConfigurationError, ImportanceError
 from dirprune.groups import find_groups
 from dirprune.networks import create_network
 from dirprune.study.space import Choice, Configuration, Range, SearchSpace
@@ -56,6 +56,17 @@ def test_uniform_trials_stay_within_the_space(grouping):
     assert source == "uniform"
     assert list(cut.values()) == [8, 15, 75, 19]
     assert list(clipped.values()) == [5, 10, 50, 13]
+
+
+def test_reference_architectures_come_after_the_uniform_ones(grouping):
+    space = SearchSpace(uniform_keep_ratios=(0.5,), reference_architectures=("8,9,36,17",))
+    assert [source for source, _ in space.first_trials(grouping)] == ["dense", "uniform", "reference"]
+    assert list(space.first_trials(grouping)[-1][1].values()) == [8, 9, 36, 17]
+    narrow = SearchSpace(min_keep_ratio=0.5, reference_architectures=("8,9,36,17",))
+    with pytest.raises(ConfigurationError, match="keeps 9 channels of conv2, the space at least 10"):
+        narrow.first_trials(grouping)
+    with pytest.raises(ArchitectureError):
+        SearchSpace(reference_architectures=("8,9",)).first_trials(grouping)
 
 
 def test_restricted_space_keeps_the_options_of_its_methods():

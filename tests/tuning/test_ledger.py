@@ -352,6 +352,22 @@ def test_driver_that_vanishes_while_it_tells_leaves_no_trace_of_that_ending(tmp_
     assert second.records[0].reason is None
 
 
+def test_ctrl_c_between_telling_and_noting_is_no_difference_to_the_views(tmp_path, monkeypatch):
+    class Last(StudyObserver):
+        def study_ended(self, records, interrupted):
+            self.states = [record.state for record in records]
+
+    last = Last()
+    ledger = open_ledger(tmp_path, [last])
+    configuration = ledger.next_configuration()
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_refresh", raise_crash)
+        with pytest.raises(CrashError):
+            ledger.completed(0, metrics_of(ledger, configuration, 0.9))
+    ledger.end(interrupted=True)
+    assert last.states == ["COMPLETE"]
+
+
 def test_journal_with_a_line_cut_short_is_read_and_written_on(tmp_path):
     first = open_ledger(tmp_path)
     configuration = first.next_configuration()
