@@ -7,12 +7,10 @@ import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dirprune.errors import ArchitectureError, suggest
-
-if TYPE_CHECKING:
-    from dirprune.groups import Grouping
+from dirprune.groups import Grouping
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from dirprune.errors import ArchitectureError, suggest
+from dirprune.groups import Grouping
 from dirprune.layers import copy_for_evaluation, record_layers
-
-if TYPE_CHECKING:
-    from dirprune.groups import Grouping
-
 
 COST_METRICS = ("macs", "parameters")
 """The names of the costs, wherever metrics are named."""

@@ -14,11 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dirprune.architecture import Architecture
 from dirprune.data.roles import DataRoles, Split
 from dirprune.errors import ArchitectureError
-from dirprune.groups import Grouping, find_groups
+from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
 from dirprune.layers import modes_restored
 from dirprune.surgery import compact
 from dirprune.tasks import Task, make_task
+from dirprune.tracing import find_groups
 
 
 @dataclass(frozen=True)

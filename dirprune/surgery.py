@@ -6,7 +6,6 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,9 @@ from torch_pruning import ops
 from torch_pruning.pruner import function
 
 from dirprune.errors import ArchitectureError, one_line
+from dirprune.groups import Grouping
 from dirprune.layers import copy_for_evaluation, modes_restored, output_tensors, parameter_axis
 from dirprune.switches import mask, switched
-
-if TYPE_CHECKING:
-    from dirprune.groups import Grouping
 
 RELATIVE_TOLERANCE = 1e-6
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dirprune.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from dirprune.groups import Grouping, Slot
+from dirprune.groups import Grouping, Slot
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from dirprune.cost import CostModel
 from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, TrainingDiverged, one_line
 from dirprune.files import read_json, write_json
-from dirprune.groups import find_groups
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
 from dirprune.pruning import prune
@@ -27,6 +26,7 @@ from dirprune.records.models import save_model
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 from dirprune.training import TrainingState, evaluate, train_
 
 KEPT_SCHEMA = 1

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from dirprune.cost import CostModel, Costs, count_costs
 from dirprune.errors import ArchitectureError, ConfigurationError
-from dirprune.groups import Grouping, find_groups
+from dirprune.groups import Grouping
 from dirprune.networks.lenet import LeNet5
 from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 from tests.networks_for_tests import CASES, LayerNormed, build_case
 
 IMAGE = torch.zeros(1, 1, 28, 28)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dirprune.errors import ArchitectureError, ConfigurationError
-from dirprune.groups import Grouping, find_groups
+from dirprune.groups import Grouping
 from dirprune.networks.lenet import LeNet5
+from dirprune.tracing import find_groups
 from tests.networks_for_tests import CASES, LayerNormed, Segmenting, build_case, build_mlp
 
 

@@ -18,7 +18,18 @@ PACKAGE = ROOT / "dirprune"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "files", "identity", "pareto", "halving"}),
     frozenset(
-        {"networks", "data", "layers", "groups", "switches", "surgery", "cost", "architecture", "tasks"}
+        {
+            "networks",
+            "data",
+            "layers",
+            "groups",
+            "tracing",
+            "switches",
+            "surgery",
+            "cost",
+            "architecture",
+            "tasks",
+        }
     ),
     frozenset({"importance", "pruning", "training", "recipe", "evaluation"}),
     frozenset({"trial", "study", "records"}),

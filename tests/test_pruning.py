@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from dirprune.architecture import Architecture
 from dirprune.data.roles import DataRoles, Split, make_roles
 from dirprune.errors import ArchitectureError, ImportanceError
-from dirprune.groups import find_groups
 from dirprune.importance import ScoreCache, create, list_methods
 from dirprune.importance.untouched import Fingerprint
 from dirprune.pruning import prune, recalibrate_
 from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 from tests.networks_for_tests import SmallLeNet
 
 

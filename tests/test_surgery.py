@@ -12,10 +12,11 @@ import torchvision
 from torch import Tensor, nn
 
 from dirprune.errors import ArchitectureError
-from dirprune.groups import Grouping, Slot, find_groups
+from dirprune.groups import Grouping, Slot
 from dirprune.networks.lenet import LeNet5
 from dirprune.surgery import check_masked_equals_compact, compact
 from dirprune.switches import mask, switched
+from dirprune.tracing import find_groups
 from tests.networks_for_tests import CASES, build_case
 from tests.test_groups import assert_same, take_snapshot
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dirprune.errors import ArchitectureError, ConfigurationError
-from dirprune.groups import find_groups
 from dirprune.switches import mask, switched
+from dirprune.tracing import find_groups
 from tests.networks_for_tests import CASES, build_case, build_mlp
 
 

@@ -20,9 +20,9 @@ from dirprune.cli.options import (
 )
 from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, store, trained_subject
 from dirprune.errors import ConfigurationError
-from dirprune.groups import find_groups
 from dirprune.importance import ScoreCache, create
 from dirprune.pruning import prune as prune_network
+from dirprune.tracing import find_groups
 
 
 @click.command

@@ -19,7 +19,6 @@ from dirprune.cli.printing import format_table
 from dirprune.cli.subjects import format_comparison, trained_subject
 from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
-from dirprune.groups import find_groups
 from dirprune.importance import (
     ScoreCache,
     Scorer,
@@ -29,6 +28,7 @@ from dirprune.importance import (
     get_method,
     list_methods,
 )
+from dirprune.tracing import find_groups
 
 SCHEMA = 1
 N_SHOWN = 5

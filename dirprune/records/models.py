@@ -24,10 +24,10 @@ from torch import nn
 
 from dirprune.errors import StudyError
 from dirprune.files import read_json, write_json
-from dirprune.groups import find_groups
 from dirprune.networks import create_network
 from dirprune.networks.weights import load_weights_, save_weights
 from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 
 SCHEMA = 1
 ARCHITECTURE = "architecture.json"

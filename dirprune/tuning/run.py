@@ -13,7 +13,7 @@ from dirprune.cost import CostModel, Costs
 from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
-from dirprune.groups import Grouping, find_groups
+from dirprune.groups import Grouping
 from dirprune.networks import load_weights_
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import sort_front
@@ -30,6 +30,7 @@ from dirprune.study.dense import (
 )
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
+from dirprune.tracing import find_groups
 from dirprune.training import TrainingReport, evaluate
 from dirprune.trial import TrialContext
 from dirprune.tuning import storage

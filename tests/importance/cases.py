@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.data.roles import Split
-from dirprune.groups import ChannelGroup, Grouping, Slot, find_groups
+from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import ScoringContext, compute_scores, create
 from dirprune.tasks import make_task
+from dirprune.tracing import find_groups
 from tests.networks_for_tests import Residual, SmallLeNet
 
 SHAPES = {SmallLeNet: (1, 14, 14), Residual: (3, 8, 8)}

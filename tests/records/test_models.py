@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from dirprune.errors import ArchitectureError, StudyError, WeightsError
-from dirprune.groups import find_groups
 from dirprune.identity import identify
 from dirprune.networks import create_network
 from dirprune.records.models import load_model, save_model
 from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 
 KEPT = {"conv1": [0, 3, 9], "conv2": [1, 2, 3, 19], "linear1": list(range(0, 100, 2)), "linear2": [24]}
 LENET = {"name": "lenet5", "options": {}}

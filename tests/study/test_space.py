@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dirprune.errors import ArchitectureError, ConfigurationError, ImportanceError
-from dirprune.groups import find_groups
 from dirprune.networks import create_network
 from dirprune.study.space import Choice, Configuration, Range, SearchSpace
+from dirprune.tracing import find_groups
 
 PARAMETERS = {
     "kept/conv1": 8,

@@ -16,7 +16,6 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from dirprune.groups import find_groups
 from dirprune.networks import create_network
 from dirprune.records.front import mark_front
 from dirprune.records.models import load_model, save_model
@@ -24,6 +23,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.records.tables import write_front
 from dirprune.study.observer import StudySummary
 from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 from dirprune.tracking import MlflowTracker, default_tracking_uri, names
 from dirprune.tracking.store import RemoteRun, RunStore
 from dirprune.tracking.views import RunView

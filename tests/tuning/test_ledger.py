@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 from dirprune.cost import CostModel
 from dirprune.errors import StudyError
 from dirprune.files import write_json
-from dirprune.groups import find_groups
 from dirprune.networks import create_network
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.spec import StudySpec
+from dirprune.tracing import find_groups
 from dirprune.tuning import storage
 from dirprune.tuning.ledger import MAX_FAILURES_IN_A_ROW, Ledger
 

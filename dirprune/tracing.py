@@ -1,0 +1,218 @@
+"""Find a network's channel groups, and which groups cannot be removed, and why.
+
+Torch-pruning's dependency graph finds what hangs together; nothing of it leaves this module. Each group is
+tried out: one that fails `check_masked_equals_compact` is refused with the reason rather than cut wrongly.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_pruning import DependencyGraph, ops
+
+from dirprune.errors import ConfigurationError, one_line, suggest
+from dirprune.groups import ChannelGroup, Grouping, Slot
+from dirprune.layers import copy_for_evaluation, is_depthwise, record_layers
+from dirprune.surgery import check_masked_equals_compact
+
+
+def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[str] = ()) -> Grouping:
+    """Find the channel groups of a network and refuse those that cannot be cut rightly.
+
+    The layers at the network's output are neither groups nor refused. The network itself is not touched, and
+    its weights do not matter: the check runs on random ones.
+
+    Args:
+        network: Any network of convolutions and linear layers.
+        example_input: One batch as the network takes it, shape (batch, ...); two examples are enough.
+        exclude: Module paths of layers whose channels must all stay; their groups are listed as refused.
+    Raises:
+        ConfigurationError: If the network fails on the example input or `exclude` names an unknown layer.
+    """
+    batch = example_input[:2].detach().cpu()
+    candidates, refused = _find_candidates(network, batch)
+    excluded = set(exclude)
+    known = {slot.module for group in candidates for slot in group.producers} | set(refused)
+    for path in sorted(excluded - known):
+        raise ConfigurationError(f"no layer {path!r} to exclude{suggest(path, known)}")
+    for group in candidates:
+        if excluded & {slot.module for slot in group.producers}:
+            refused[group.name] = "excluded by request"
+    accepted = [group for group in candidates if group.name not in refused]
+    if _check(network, accepted, batch) is not None:
+        accepted = _accept_one_by_one(network, accepted, batch, refused)
+    return Grouping(tuple(accepted), refused)
+
+
+def _check(network: nn.Module, groups: Sequence[ChannelGroup], batch: Tensor) -> str | None:
+    generator = torch.Generator().manual_seed(0)
+    return check_masked_equals_compact(network, Grouping(tuple(groups)), batch, generator=generator)
+
+
+def _accept_one_by_one(
+    network: nn.Module, groups: Sequence[ChannelGroup], batch: Tensor, refused: dict[str, str]
+) -> list[ChannelGroup]:
+    alone = []
+    for group in groups:
+        reason = _check(network, [group], batch)
+        if reason is None:
+            alone.append(group)
+        else:
+            refused[group.name] = reason
+    if _check(network, alone, batch) is None:
+        return alone
+    together: list[ChannelGroup] = []
+    for group in alone:
+        reason = _check(network, [*together, group], batch)
+        if reason is None:
+            together.append(group)
+        else:
+            refused[group.name] = f"together with other groups, {reason}"
+    return together
+
+
+def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """Return the groups that the tracer proposes and those that it or we cannot cut, with reasons."""
+    copy = copy_for_evaluation(network).requires_grad_(True)
+    order = [call.path for call in record_layers(copy, batch)]
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")  # the check decides, not the tracer's doubts
+        try:
+            graph = DependencyGraph().build_dependency(
+                copy,
+                batch,
+                forward_fn=lambda traced, inputs: traced(inputs),
+                unwrapped_parameters=[],
+                ignored_layers=[],
+                ignored_params=[],
+                verbose=False,
+            )
+        except Exception as error:
+            return [], dict.fromkeys(order, f"the network cannot be traced: {one_line(error, has_type=True)}")
+        tracing = _Tracing(graph, copy, order)
+        groups: list[ChannelGroup] = []
+        refused: dict[str, str] = {}
+        done: set[str] = set()
+        for path in order:
+            if path in done:
+                continue
+            done.add(path)
+            try:
+                found = tracing.group_of(path)
+            except Exception as error:
+                refused[path] = f"its dependencies cannot be traced: {one_line(error, has_type=True)}"
+                continue
+            done.update(found.layers)
+            if found.reason is not None:
+                refused[path] = found.reason
+            elif found.group is not None:
+                groups.append(found.group)
+    return groups, refused
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the graph says of one layer: a group, a reason against it, or, for output layers, neither."""
+
+    layers: frozenset[str]
+    group: ChannelGroup | None = None
+    reason: str | None = None
+
+
+class _Tracing:
+    """Translates one dependency graph into slots."""
+
+    def __init__(self, graph: DependencyGraph, network: nn.Module, order: Sequence[str]) -> None:
+        self.graph = graph
+        self.paths = {module: path for path, module in network.named_modules()}
+        self.modules = dict(network.named_modules())
+        self.place = {path: place for place, path in enumerate(order)}
+        owners = Counter(p for module in network.modules() for p in module.parameters(recurse=False))
+        self.shared = {parameter for parameter, n_owners in owners.items() if n_owners > 1}
+
+    def group_of(self, path: str) -> _Found:
+        layer = self.modules[path]
+        if layer not in self.graph.module2node:
+            return _Found(
+                frozenset(), reason="the output does not depend on it in a way that the tracer sees"
+            )
+        pruner = self.graph.get_pruner_of_module(layer)
+        n_channels = pruner.get_out_channels(layer)
+        items = self.graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(n_channels)))
+        producers: list[Slot] = []
+        consumers: list[Slot] = []
+        reasons: list[str] = []
+        is_output = False
+        for item in items:
+            node = item.dep.target
+            is_output |= node.type == ops.OPTYPE.OUTPUT
+            if node.type in _WITHOUT_WEIGHTS:
+                continue
+            slot, is_input = self._slot(item)
+            is_output |= not is_input and not node.outputs
+            if slot is not None:
+                (consumers if is_input else producers).append(slot)
+                reasons += _reasons_against(slot, node.module, n_channels)
+                if isinstance(node.module, nn.Module) and self.shared.intersection(node.module.parameters()):
+                    reasons.append(f"{slot.module!r} shares its weights with another layer")
+        layers = frozenset(slot.module for slot in producers)
+        if not consumers and is_output:
+            return _Found(layers)
+        if is_output:
+            reasons.append("its channels are also an output of the network")
+        if n_channels < 2:
+            reasons.append("it has a single channel")
+        if reasons:
+            return _Found(layers, reason=reasons[0])
+        producers.sort(key=lambda slot: self.place.get(slot.module, len(self.place)))
+        consumers.sort(key=lambda slot: self.place.get(slot.module, len(self.place)))
+        return _Found(layers, ChannelGroup(path, n_channels, tuple(producers), tuple(consumers)))
+
+    def _slot(self, item: Any) -> tuple[Slot | None, bool]:
+        """Return one item's slot (None if there is nothing to slice) and whether it is an input axis."""
+        module, handler = item.dep.target.module, item.dep.handler
+        pruner = handler.__self__
+        is_input = handler == pruner.prune_in_channels and handler != pruner.prune_out_channels
+        if isinstance(module, nn.Parameter):
+            path, length = self.graph._param_to_name[module], module.shape[item.dep.target.pruning_dim]
+        else:
+            path = self.paths[module]
+            length = pruner.get_in_channels(module) if is_input else pruner.get_out_channels(module)
+        if length is None:
+            return None, is_input
+        channel_of = [-1] * length
+        for index, channel in zip(item.idxs, item.root_idxs, strict=True):
+            channel_of[index] = channel
+        return Slot(path, tuple(channel_of)), is_input
+
+
+_WITHOUT_WEIGHTS = frozenset(
+    {
+        ops.OPTYPE.CONCAT,
+        ops.OPTYPE.SPLIT,
+        ops.OPTYPE.ELEMENTWISE,
+        ops.OPTYPE.RESHAPE,
+        ops.OPTYPE.UNBIND,
+        ops.OPTYPE.EXPAND,
+        ops.OPTYPE.SLICE,
+        ops.OPTYPE.OUTPUT,
+    }
+)
+
+
+def _reasons_against(slot: Slot, module: Any, n_channels: int) -> list[str]:
+    """Return why a group with this slot cannot be cut, if anything speaks against it before it is tried."""
+    if isinstance(module, (nn.MultiheadAttention, nn.LSTM)):
+        return [f"{slot.module!r} is a {type(module).__name__}, which is not cut"]
+    if isinstance(module, ops.TORCH_CONV) and module.groups > 1 and not is_depthwise(module):
+        return [f"{slot.module!r} is a convolution in {module.groups} parts, which is not cut"]
+    sizes = Counter(channel for channel in slot.channel_of if channel >= 0)
+    if len(sizes) < n_channels or len(set(sizes.values())) > 1:
+        return [f"its channels take unequal shares of {slot.module!r}"]
+    return []
