@@ -10,6 +10,7 @@ import click
 
 from dirprune.cli.options import FOLDER, check_can_write
 from dirprune.cli.printing import format_table
+from dirprune.cost import COST_METRICS
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front, sort_front
 from dirprune.records.record import TrialRecord
@@ -18,8 +19,6 @@ from dirprune.records.views import write_views
 from dirprune.study.objectives import Objective
 from dirprune.tracking import MlflowTracker, check_server, is_tracked
 from dirprune.tuning import storage
-
-COSTS = ("macs", "parameters")
 
 storage_option = click.option(
     "--storage",
@@ -95,13 +94,13 @@ def format_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]
     """
     metrics: list[str] = []
     for objective in objectives:
-        if objective.metric in COSTS:
+        if objective.metric in COST_METRICS:
             continue
         metrics.append(objective.metric)
         tested = objective.metric.replace("val_", "test_", 1)
         if any(tested in record.metrics for record in records) and tested not in metrics:
             metrics.append(tested)
-    metrics += COSTS
+    metrics += COST_METRICS
     rows = [
         [
             str(record.number),
@@ -118,4 +117,4 @@ def format_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]
 def _format(metric: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:,.0f}" if metric in COSTS else f"{value:.4f}"
+    return f"{value:,.0f}" if metric in COST_METRICS else f"{value:.4f}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dirprune.errors import ConfigurationError
+from dirprune.errors import ConfigurationError, one_line
 
 LOCAL = "local"
 PATIENCE_S = 5.0
@@ -123,9 +123,8 @@ def connect(resources: Resources) -> Iterator[Slots]:
         else:
             ray.init(address=resources.address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConfigurationError(
-            f"expected a Ray cluster at {resources.address!r}, could not connect ({reason}); "
+            f"expected a Ray cluster at {resources.address!r}, could not connect ({one_line(error)}); "
             "try --ray-address local"
         ) from error
     try:
