@@ -261,7 +261,7 @@ def _open_ledger(
     if not is_resumed:
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
-    rungs = [spec.images(epochs, prepared.context.roles) for epochs in spec.rungs]
+    rungs = sorted({spec.images(epochs, prepared.context.roles) for epochs in spec.rungs})
     return Ledger(
         spec, prepared.subject.grouping, prepared.subject.costs, folder, study, summary, rungs, observers
     )
