@@ -43,14 +43,14 @@ class TrackingError(DirpruneError):
 
 
 def one_line(error: object, *, has_type: bool = False) -> str:
-    """Return what an exception says in one line: its first that is not empty, 300 characters at most.
+    """Return what an exception says in one line of 300 characters at most.
 
     Args:
         error: The exception, or what it gave as its reason.
         has_type: Whether the type's name comes before the text; where there is no text it stands alone.
     """
     kind = type(error).__name__
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = " ".join(str(error).split())
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
 
 

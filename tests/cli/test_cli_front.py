@@ -33,13 +33,19 @@ def folder(tmp_path: Path) -> StudyFolder:
     folder.root.mkdir()
     payload = {
         "name": "lenet",
+        "id": "1",
         "optuna_study": "lenet-1",
         "storage": "journal",
         "dense_costs": {"macs": 498_750, "parameters": 40_225},
-        "description": {"objectives": OBJECTIVES, "groups": GROUPS},
+        "description": {
+            "objectives": OBJECTIVES,
+            "groups": GROUPS,
+            "reference_point": {"val_accuracy": 0.1, "macs": 498_750},
+            "seed": 0,
+        },
     }
     write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
-    study = storage.open_study(storage.open_storage(folder), "lenet-1", ["maximize", "minimize"])
+    study = storage.create_study(folder, payload)
     for number, (accuracy, macs, kept) in enumerate(TRIALS):
         add_trial(folder, study, number, accuracy, macs, kept)
     return folder
@@ -100,6 +106,7 @@ def test_abandon_ends_the_running_trials_and_only_those(run: Run, folder: StudyF
     states = [record.state for record in storage.read_records(folder)]
     assert states == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
     assert storage.read_records(folder)[3].reason == "abandoned"
+    assert "abandoned" in folder.trials_csv.read_text().splitlines()[-1]
     assert run("abandon", folder.root).output.startswith("abandoned: none")
     assert run("front", folder.root).output.splitlines()[0] == "3 COMPLETE, 1 FAIL"
 
