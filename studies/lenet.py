@@ -4,8 +4,8 @@
     python studies/lenet.py --data DIR --trials 60                 MNIST from DIR
     python studies/lenet.py --data DIR --methods random            a baseline, for comparison
 
-Leaves output/lenet: front.csv, front.html, front.png and a model for each point of the front. On 2 cores the digits
-take about a minute, 60 trials on MNIST about seven.
+Leaves output/lenet: front.csv, front.html, front.png and a model for each point of the front. On 2 cores the
+digits take about a minute, 60 trials on MNIST about seven.
 """
 
 from dirprune.cli.study import study_main
