@@ -10,14 +10,14 @@ from dirprune.errors import one_line, suggest
 @pytest.mark.parametrize(
     ("error", "text", "with_type"),
     [
-        (ValueError("first\nsecond"), "first", "ValueError: first"),
+        (ValueError("first\nsecond"), "first second", "ValueError: first second"),
         (ValueError("\n  \n  indented\n"), "indented", "ValueError: indented"),
         (ValueError(), "ValueError", "ValueError"),
         (ValueError(" \n "), "ValueError", "ValueError"),
         ("timed out", "timed out", "str: timed out"),
     ],
 )
-def test_errors_become_their_first_line_or_the_name_of_their_type(
+def test_errors_become_one_line_or_the_name_of_their_type(
     error: object, text: str, with_type: str
 ) -> None:
     assert one_line(error) == text
