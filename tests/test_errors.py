@@ -17,9 +17,7 @@ from dirprune.errors import one_line, suggest
         ("timed out", "timed out", "str: timed out"),
     ],
 )
-def test_errors_become_one_line_or_the_name_of_their_type(
-    error: object, text: str, with_type: str
-) -> None:
+def test_errors_become_one_line_or_the_name_of_their_type(error: object, text: str, with_type: str) -> None:
     assert one_line(error) == text
     assert one_line(error, has_type=True) == with_type
 
