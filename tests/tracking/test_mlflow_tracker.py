@@ -316,7 +316,7 @@ assert torch.equal(by_id(images), model(images))
     )
     assert done.returncode == 0, done.stderr[-2000:]
     expected = load_model(summary.folder.model_dir(1))(images)
-    torch.testing.assert_close(torch.load(output / "outputs.pt"), expected.detach())
+    torch.testing.assert_close(torch.load(output / "outputs.pt", weights_only=True), expected.detach())
 
 
 def test_model_that_cannot_be_exported_is_named_and_its_files_are_kept(
