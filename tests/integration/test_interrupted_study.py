@@ -35,7 +35,13 @@ def start(output: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
+
+
+def hear_ctrl_c() -> None:
+    """Let the study hear SIGINT also where the tests run in the background, in which it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until_in_the_middle(driver: subprocess.Popen[str], folder: StudyFolder) -> None:
