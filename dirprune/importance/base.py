@@ -7,6 +7,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +22,8 @@ from dirprune.tasks import Task
 
 Scores = dict[str, Tensor]
 Kept = dict[str, list[int]]
+Progress = Callable[[str, int, int], None]
+"""Called as progress(what, n_done, n_total) whenever more is done; `what` names the piece of work."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class ScoringContext:
         task: The loss; nothing here assumes classification.
         seed: The only source of randomness.
         device: Where to compute.
+        workspace: Folder where a method may keep what it has computed so far, so that it goes on there after
+            an interruption; None keeps nothing. Never changes a score.
+        progress: Told, on long work, what is being done and how much of it is.
     """
 
     network: nn.Module
@@ -44,6 +50,8 @@ class ScoringContext:
     task: Task
     seed: int = 0
     device: str | torch.device = "cpu"
+    workspace: Path | None = None
+    progress: Progress | None = None
 
     def load(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return normalised inputs and targets of some calibration examples, on the device."""

@@ -17,7 +17,7 @@ from dirprune.identity import digest, identify
 from dirprune.importance.base import Scores, ScoringContext, Selector
 from dirprune.importance.registry import describe
 
-SCORES_VERSION = 1  # raised when compute_scores itself gives other numbers
+SCORES_VERSION = 2  # raised when compute_scores itself gives other numbers
 
 
 class ScoreCache:
@@ -84,9 +84,25 @@ class ScoreCache:
 def score_key(method: Selector, context: ScoringContext, architecture: dict[str, int] | None = None) -> str:
     """Return the digest of everything that scores depend on.
 
-    That is: the weights and the structure of the network, the method with its version and options, the
-    calibration examples and their indices, the normalisation, the groups, the loss and the seed; for a
-    selector also the architecture.
+    That is: what `context_key` says, the method with its version and options, and the seed; for a selector
+    also the architecture.
+    """
+    return digest(
+        {
+            "scores_version": SCORES_VERSION,
+            "context": context_key(context),
+            "method": describe(method),
+            "seed": context.seed,
+            "architecture": architecture,
+        }
+    )
+
+
+def context_key(context: ScoringContext) -> str:
+    """Return the digest of what every method works on.
+
+    That is: the weights and the structure of the network, the calibration examples and their indices, the
+    normalisation, the groups and the loss; not the seed.
     """
     network, calibration = context.network, context.calibration
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -96,13 +112,9 @@ def score_key(method: Selector, context: ScoringContext, architecture: dict[str,
     probe = context.normalise(calibration.inputs[:8].cpu())
     return digest(
         {
-            "scores_version": SCORES_VERSION,
             "network": [identify(type(network)), repr(network)],
-            "method": describe(method),
             "grouping": context.grouping.fingerprint(),
             "task": context.task.loss_identity,
-            "seed": context.seed,
-            "architecture": architecture,
             "calibration": calibration.fingerprint(),
         },
         *weights,

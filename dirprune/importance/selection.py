@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,9 @@ def find_scores(
     Args:
         architecture: Needed by selectors only, whose scores are one for kept and zero for removed channels.
     """
+
+    if cache is not None and context.workspace is None:
+        context = dataclasses.replace(context, workspace=cache.folder)
 
     def compute() -> Scores:
         if isinstance(method, Scorer):

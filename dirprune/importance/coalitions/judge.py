@@ -1,0 +1,53 @@
+"""From the outputs of many coalitions on the same examples to one number for each coalition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dirprune.errors import ImportanceError, suggest
+from dirprune.importance.coalitions.values import VALUES
+from dirprune.tasks import Task, make_task
+
+
+class Judge:
+    """Sums a task's loss, or counts right classes, over the examples of each coalition.
+
+    Args:
+        task: The loss.
+        value: "loss" or "accuracy".
+    Raises:
+        ImportanceError: If the value is unknown, or is accuracy where the task is not classification.
+    """
+
+    def __init__(self, task: Task, value: str) -> None:
+        if value not in VALUES:
+            raise ImportanceError(
+                f"value must be 'loss' or 'accuracy', got {value!r}{suggest(value, VALUES)}"
+            )
+        if value == "accuracy" and task.evaluation_identity != make_task().evaluation_identity:
+            raise ImportanceError(
+                "value 'accuracy' needs a task that is evaluated by accuracy, got another evaluation; "
+                "try value=loss"
+            )
+        self.task = task
+        self.value = value
+
+    def sum_up(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the summed value of each coalition; higher is better.
+
+        Args:
+            outputs: Shape (n_coalitions, n_examples, ...).
+            targets: Shape (n_examples, ...), the same for all coalitions.
+        Returns:
+            Shape (n_coalitions,), float64, on the CPU: minus the sum of the losses, or the number of examples
+            whose class is right.
+        """
+        if self.value == "accuracy":
+            return (outputs.argmax(2) == targets).sum(1).double().cpu()
+        n_coalitions, n_examples = outputs.shape[:2]
+        repeated = targets.expand(n_coalitions, *targets.shape).flatten(0, 1)
+        losses = self.task.loss(outputs.flatten(0, 1), repeated)
+        if losses.shape == (n_coalitions * n_examples,):
+            return -losses.reshape(n_coalitions, n_examples).sum(1, dtype=torch.float64).cpu()
+        return -torch.stack([self.task.summed_loss(part, targets).double().cpu() for part in outputs])

@@ -1,0 +1,52 @@
+"""Coalition values by masking the whole network: slow, right for any network, the measure of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dirprune.importance.base import ScoringContext
+from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
+from dirprune.switches import mask, switched
+
+
+class MaskedValues(CoalitionValues):
+    """Runs the whole network on every example for every coalition, one coalition in a pass.
+
+    Args:
+        context: The network must be in evaluation mode.
+        group: Name of the channel group.
+        kept: Channels to which other groups are cut already; groups that are not named are whole.
+        value: "loss" or "accuracy".
+        batch_size: Examples in a pass; >= 1.
+    """
+
+    def __init__(
+        self,
+        context: ScoringContext,
+        group: str,
+        kept: Mapping[str, Sequence[int]] | None = None,
+        value: str = "loss",
+        batch_size: int = 500,
+    ) -> None:
+        self.context = context
+        self.group = group
+        self.n_channels = context.grouping[group].n_channels
+        self.others = mask(context.grouping, {name: k for name, k in (kept or {}).items() if name != group})
+        self.judge = Judge(context.task, value)
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
+        totals = torch.zeros(len(coalitions), dtype=torch.float64)
+        for inputs, targets in self.context.batches(self.batch_size):
+            others = {name: factors.to(inputs.device) for name, factors in self.others.items()}
+            for row, coalition in enumerate(torch.from_numpy(coalitions).to(inputs)):
+                with switched(self.context.network, self.context.grouping, {**others, self.group: coalition}):
+                    outputs = self.context.network(inputs)
+                totals[row] += self.judge.sum_up(outputs.unsqueeze(0), targets)[0]
+        return (totals / len(self.context.calibration)).numpy()
