@@ -1,6 +1,14 @@
 """Which channels matter: importance methods, their registry, and the cache of their scores."""
 
-from dirprune.importance import dirichlet, gradients, magnitude, random_order
+from dirprune.importance import (
+    batch_norm,
+    dirichlet,
+    fpgm,
+    gradients,
+    leave_one_out,
+    magnitude,
+    random_order,
+)
 from dirprune.importance.base import (
     Scorer,
     ScoringContext,
@@ -20,14 +28,17 @@ __all__ = [
     "ScoringContext",
     "Selection",
     "Selector",
+    "batch_norm",
     "compute_scores",
     "compute_selection",
     "create",
     "dirichlet",
     "find_scores",
+    "fpgm",
     "get_method",
     "gradients",
     "keep_best",
+    "leave_one_out",
     "list_methods",
     "magnitude",
     "random_order",

@@ -14,6 +14,7 @@ from dirprune.importance.registry import register
 @register(
     "random",
     "a random order: what any method must beat",
+    cost="nothing to speak of: the weights are read once",
     needs_data=False,
     needs_gradients=False,
     stochastic=True,

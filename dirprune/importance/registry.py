@@ -24,6 +24,7 @@ class Method:
         name: What a user types.
         summary: One line.
         paper: Where it comes from; empty when it needs no citation.
+        cost: What it takes, such as "n + 1 coalitions a group"; n is the number of a group's channels.
         factory: The class; `factory(factory.Options(...))` makes one.
         version: Raised whenever the same inputs give other scores, so that older cached scores are not used.
         needs_data: Whether it reads calibration images.
@@ -34,6 +35,7 @@ class Method:
     name: str
     summary: str
     paper: str
+    cost: str
     factory: type[Selector]
     version: int
     needs_data: bool
@@ -54,6 +56,7 @@ def register(
     summary: str,
     *,
     paper: str = "",
+    cost: str = "",
     version: int = 1,
     needs_data: bool,
     needs_gradients: bool,
@@ -78,7 +81,7 @@ def register(
                 f"Options of {factory.__qualname__} must be a frozen dataclass, got {options!r}"
             )
         _METHODS[name] = Method(
-            name, summary, paper, factory, version, needs_data, needs_gradients, stochastic
+            name, summary, paper, cost, factory, version, needs_data, needs_gradients, stochastic
         )
         return factory
 
