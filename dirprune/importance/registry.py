@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,19 +138,65 @@ def describe(method: Selector) -> dict[str, Any]:
 
 
 def _read(value: Any, expected: Any, what: str) -> Any:
-    """Return a value as int, float or str, as the option has it, so that 1, 1.0 and "1" are the same."""
-    if expected is str and isinstance(value, str):
+    """Return a value as the type that the option has, so that 1, 1.0 and "1" are the same.
+
+    Of several types, as in `int | str`, the first that fits in the order of `_READERS` is taken. Values of
+    options of other types stay as they are.
+    """
+    is_union = typing.get_origin(expected) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(expected) if is_union else (expected,)
+    if any(kind not in _READERS for kind in kinds):
         return value
-    if expected in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if expected is float and number == number:
-            return number
-        if expected is int and number.is_integer():
-            return int(number)
-    if expected not in (int, float, str):
+    for kind, (_, read) in _READERS.items():
+        if kind in kinds:
+            try:
+                return read(value)
+            except ValueError:
+                continue
+    named = [name for kind, (name, _) in _READERS.items() if kind in kinds]
+    raise ImportanceError(f"{what} must be {' or '.join(named)}, got {value!r}")
+
+
+def _read_none(value: Any) -> None:
+    if value is not None and value != "none":
+        raise ValueError
+
+
+def _read_truth(value: Any) -> bool:
+    if isinstance(value, bool):
         return value
-    kind = {int: "a whole number", float: "a number", str: "text"}[expected]
-    raise ImportanceError(f"{what} must be {kind}, got {value!r}")
+    if value not in ("true", "false"):
+        raise ValueError
+    return bool(value == "true")
+
+
+def _read_number(value: Any) -> float:
+    number = (
+        float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    )
+    if math.isnan(number):
+        raise ValueError
+    return number
+
+
+def _read_whole_number(value: Any) -> int:
+    number = _read_number(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+_READERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    types.NoneType: ("none", _read_none),
+    bool: ("true or false", _read_truth),
+    int: ("a whole number", _read_whole_number),
+    float: ("a number", _read_number),
+    str: ("text", _read_text),
+}
+"""How options of each type are called and read; a reader raises ValueError where a value does not fit."""

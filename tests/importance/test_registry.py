@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dirprune.errors import ImportanceError
-from dirprune.importance import create, get_method, list_methods, register
+from dirprune.importance import create, get_method, list_methods, register, registry
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.magnitude import Magnitude
 from dirprune.importance.registry import describe
@@ -84,6 +84,64 @@ def test_option_values_are_read_as_the_type_of_the_option() -> None:
     assert describe(as_text) == describe(as_numbers)
     assert isinstance(as_numbers.options.steps, int)
     assert isinstance(as_numbers.options.lr, float)
+
+
+@dataclass(frozen=True)
+class ManyOptions:
+    evaluations: int | str = 100
+    k: int | None = None
+    is_fast: bool = False
+    sizes: tuple[int, ...] = (1, 2)
+
+
+class WithManyOptions(Unregistered):
+    Options = ManyOptions
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    register("many", "has options of many types", **NEEDS)(WithManyOptions)
+    return "many"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "read"),
+    [
+        ("evaluations", "30", 30),
+        ("evaluations", 30.0, 30),
+        ("evaluations", "auto", "auto"),
+        ("k", "3", 3),
+        ("k", None, None),
+        ("k", "none", None),
+        ("is_fast", "true", True),
+        ("is_fast", "false", False),
+        ("is_fast", True, True),
+        ("sizes", (3,), (3,)),
+    ],
+)
+def test_options_of_several_types_are_read_as_the_first_that_fits(
+    many: str, option: str, given: Any, read: Any
+) -> None:
+    value = getattr(create(many, {option: given}).options, option)
+    assert (value, type(value)) == (read, type(read))
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "kinds"),
+    [
+        ("evaluations", 1.5, "a whole number or text"),
+        ("k", "many", "none or a whole number"),
+        ("is_fast", "yes", "true or false"),
+        ("is_fast", 1, "true or false"),
+    ],
+)
+def test_value_of_none_of_the_types_of_an_option_is_refused(
+    many: str, option: str, given: Any, kinds: str
+) -> None:
+    expected = f"option {option!r} of method 'many' must be {kinds}, got {given!r}"
+    with pytest.raises(ImportanceError, match=re.escape(expected)):
+        create(many, {option: given})
 
 
 @pytest.mark.parametrize(
