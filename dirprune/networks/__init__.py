@@ -12,11 +12,24 @@ from torch import nn
 
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.networks.lenet import LeNet5
+from dirprune.networks.resnet_cifar import RESNETS, ResNetCifar
+from dirprune.networks.vgg import VGG16
 from dirprune.networks.weights import load_weights_, read_state_dict, save_weights
 
-__all__ = ["NETWORKS", "LeNet5", "create_network", "load_weights_", "read_state_dict", "save_weights"]
+__all__ = [
+    "NETWORKS",
+    "VGG16",
+    "LeNet5",
+    "ResNetCifar",
+    "create_network",
+    "load_weights_",
+    "read_state_dict",
+    "save_weights",
+]
 
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({"lenet5": LeNet5})
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
+    {"lenet5": LeNet5, **RESNETS, "vgg16": VGG16}
+)
 
 
 def create_network(

@@ -60,7 +60,7 @@ def test_a_function_of_ones_own_makes_the_network() -> None:
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
-        ("lenet", {}, r"^unknown network 'lenet'; did you mean 'lenet5'\? known: lenet5$"),
+        ("lenet", {}, r"^unknown network 'lenet'; did you mean 'lenet5'\? known: lenet5, "),
         ("lenet5", {"width": 3}, r"^unknown option 'width' of network 'lenet5'; did you mean 'widths'"),
         ("lenet5", {"widths": (1, 2)}, r"^LeNet-5 expects four positive widths, got \(1, 2\)"),
         ("lenet5", {"widths": (1, 2, 0, 4)}, r"^LeNet-5 expects four positive widths, got \(1, 2, 0, 4\)"),

@@ -1,0 +1,103 @@
+"""ResNets and VGG-16 for CIFAR: their costs, their channel groups, and published weights."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dirprune.cost import count_costs
+from dirprune.errors import ConfigurationError
+from dirprune.networks import VGG16, ResNetCifar, create_network, load_weights_, read_state_dict
+from dirprune.tracing import find_groups
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "cifar-pretrained"
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "parameters"),
+    [
+        ("resnet20", 40_551_040, 269_722),
+        ("resnet32", 68_862_592, 464_154),
+        ("resnet44", 97_174_144, 658_586),
+        ("resnet56", 125_485_696, 853_018),
+        ("resnet110", 252_887_680, 1_727_962),
+        ("vgg16", 313_463_808, 14_987_722),
+    ],
+)
+def test_costs_are_those_of_the_literature(name: str, macs: int, parameters: int) -> None:
+    costs = count_costs(create_network(name), torch.zeros(1, 3, 32, 32))
+    assert (costs.macs, costs.parameters) == (macs, parameters)
+
+
+def test_all_inner_channels_of_resnet20_are_groups_and_the_stem_is_refused_with_a_reason() -> None:
+    grouping = find_groups(create_network("resnet20", seed=0), torch.zeros(2, 3, 32, 32))
+    inner = [f"layer{stage}.{block}.conv1" for stage, block in itertools.product((1, 2, 3), (0, 1, 2))]
+    assert list(grouping.names) == inner
+    assert list(grouping.n_channels.values()) == [16] * 3 + [32] * 3 + [64] * 3
+    assert list(grouping.refused) == ["conv1"]
+    assert "masked and compact outputs differ" in grouping.refused["conv1"]
+
+
+def test_every_width_of_vgg16_is_a_group() -> None:
+    widths = tuple(range(4, 18))  # small and all different, so that nothing can be mistaken
+    grouping = find_groups(create_network("vgg16", {"widths": widths}, seed=0), torch.zeros(2, 3, 32, 32))
+    assert tuple(grouping.n_channels.values()) == widths
+    assert grouping.refused == {}
+
+
+def test_a_shortcut_that_halves_the_resolution_takes_every_second_pixel_between_channels_of_zeros() -> None:
+    network = ResNetCifar(8).eval()
+    block = network.layer2[0]
+    nn.init.zeros_(block.bn2.weight)  # nothing but the shortcut is left
+    images = torch.rand(2, 16, 6, 6)
+    expected = torch.zeros(2, 32, 3, 3)
+    expected[:, 8:24] = images[:, :, ::2, ::2]
+    assert torch.equal(block(images), expected)
+
+
+def test_vgg16_normalises_and_activates_its_linear_layer_as_well() -> None:
+    network = VGG16((1,) * 14).eval()
+    hidden = torch.rand(5, 1)
+    with torch.no_grad():
+        network.features = nn.Identity()
+        network.bn.running_mean.fill_(0.3)
+        expected = F.relu(network.bn(network.linear1(hidden)))
+        assert torch.equal(network(hidden.reshape(5, 1, 1, 1)), network.linear2(expected))
+
+
+def test_weights_saved_in_data_parallel_under_state_dict_load(tmp_path: Path) -> None:
+    source, target = (create_network("resnet20", seed=seed) for seed in (0, 1))
+    saved = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+    torch.save({"state_dict": saved, "best_prec1": 91.7}, tmp_path / "resnet20.th")
+    load_weights_(target, tmp_path / "resnet20.th")
+    assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in target.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet56"])
+def test_published_weights_load(name: str) -> None:
+    files = list(PUBLISHED.glob(f"{name}-*.th"))
+    if not files:
+        pytest.skip("needs the published weights: no ../shared/data/cifar-pretrained beside the repository")
+    network = create_network(name, seed=0)
+    load_weights_(network, files[0])
+    last = network.layer3[-1].conv2.weight
+    assert torch.equal(last, read_state_dict(files[0])[f"layer3.{len(network.layer3) - 1}.conv2.weight"])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ResNetCifar(18), r"^a ResNet for CIFAR has 6 \* n \+ 2 layers, got a depth of 18; try 20"),
+        (lambda: ResNetCifar(2), "got a depth of 2"),
+        (lambda: VGG16((64, 64)), r"^VGG-16 expects 14 positive widths, got \(64, 64\); try 64,64,128"),
+        (lambda: VGG16((0,) * 14), "VGG-16 expects 14 positive widths"),
+    ],
+)
+def test_what_cannot_be_built_is_one_clear_line(build, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        build()
