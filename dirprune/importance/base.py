@@ -40,6 +40,7 @@ class ScoringContext:
         device: Where to compute.
         workspace: Folder where a method may keep what it has computed so far, so that it goes on there after
             an interruption; None keeps nothing. Never changes a score.
+        memory_mb: Memory in MiB that evaluating coalitions may take, whatever the size of the data.
         progress: Told, on long work, what is being done and how much of it is.
     """
 
@@ -51,6 +52,7 @@ class ScoringContext:
     seed: int = 0
     device: str | torch.device = "cpu"
     workspace: Path | None = None
+    memory_mb: int = 1024
     progress: Progress | None = None
 
     def load(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:

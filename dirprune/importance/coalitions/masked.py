@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.judge import Judge
@@ -21,7 +22,7 @@ class MaskedValues(CoalitionValues):
         context: The network must be in evaluation mode.
         group: Name of the channel group.
         kept: Channels to which other groups are cut already; groups that are not named are whole.
-        value: "loss" or "accuracy".
+        judge: From outputs to values; minus the mean loss by default.
         batch_size: Examples in a pass; >= 1.
     """
 
@@ -30,23 +31,32 @@ class MaskedValues(CoalitionValues):
         context: ScoringContext,
         group: str,
         kept: Mapping[str, Sequence[int]] | None = None,
-        value: str = "loss",
+        judge: Judge | None = None,
         batch_size: int = 500,
     ) -> None:
         self.context = context
         self.group = group
         self.n_channels = context.grouping[group].n_channels
         self.others = mask(context.grouping, {name: k for name, k in (kept or {}).items() if name != group})
-        self.judge = Judge(context.task, value)
+        self.judge = judge or Judge(context.task, "loss")
         self.batch_size = batch_size
 
     @torch.no_grad()
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
         totals = torch.zeros(len(coalitions), dtype=torch.float64)
         for inputs, targets in self.context.batches(self.batch_size):
-            others = {name: factors.to(inputs.device) for name, factors in self.others.items()}
-            for row, coalition in enumerate(torch.from_numpy(coalitions).to(inputs)):
-                with switched(self.context.network, self.context.grouping, {**others, self.group: coalition}):
-                    outputs = self.context.network(inputs)
-                totals[row] += self.judge.sum_up(outputs.unsqueeze(0), targets)[0]
+            for row, coalition in enumerate(torch.from_numpy(coalitions)):
+                outputs = self.compute_outputs(inputs, coalition.unsqueeze(0))
+                totals[row] += self.judge.sum_up(outputs, targets)[0]
         return (totals / len(self.context.calibration)).numpy()
+
+    @torch.no_grad()
+    def compute_outputs(self, inputs: Tensor, coalitions: Tensor) -> Tensor:
+        """Return the outputs of all coalitions on all inputs, shape (n_coalitions, n, ...)."""
+        network, grouping = self.context.network, self.context.grouping
+        others = {name: factors.to(inputs) for name, factors in self.others.items()}
+        outputs = []
+        for coalition in coalitions.to(inputs):
+            with switched(network, grouping, {**others, self.group: coalition}):
+                outputs.append(network(inputs))
+        return torch.stack(outputs)

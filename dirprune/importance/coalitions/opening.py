@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
 
 from dirprune.errors import ImportanceError
+from dirprune.groups import Grouping
 from dirprune.identity import digest
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.cache import context_key
+from dirprune.importance.coalitions.contributions import has_contributions
+from dirprune.importance.coalitions.engines import ContributionValues, PrefixValues
+from dirprune.importance.coalitions.graph import find_calls, trace
+from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.importance.coalitions.store import StoredValues
+from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
 
 VALUES_VERSION = 1  # raised when the same coalitions get other values
+N_CHECKED = 4  # examples and coalitions on which an engine is compared with masking
+CHECK_TOLERANCE = 1e-3  # of the largest output; float32 stays below 1e-5
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def open_values(
@@ -36,7 +49,7 @@ def open_values(
     Raises:
         ImportanceError: If the value is unknown, or the workspace cannot be written.
     """
-    values: CoalitionValues = MaskedValues(context, group, kept, value)
+    values = choose_engine(context, group, kept or {}, Judge(context.task, value))
     if context.workspace is None or not is_stored:
         return values
     others = {name: sorted(channels) for name, channels in (kept or {}).items() if name != group}
@@ -63,3 +76,75 @@ def open_values(
         folder / f"{key}.jsonl",
         None if progress is None else lambda n_done, n_total: progress(group, n_done, n_total),
     )
+
+
+def choose_engine(
+    context: ScoringContext, group: str, kept: Mapping[str, Sequence[int]], judge: Judge
+) -> CoalitionValues:
+    """Return the fastest way of computing values that a group's place in the network allows.
+
+    Each is tried on a few examples and coalitions, and taken only if it gives the outputs of masking the
+    whole network.
+    """
+    others = {name: channels for name, channels in kept.items() if name != group}
+    masked = MaskedValues(context, group, others, judge)
+    if len(context.calibration) == 0:
+        return masked
+    for make in (_open_contributions, _open_prefix):
+        try:
+            traced = trace(context.network)
+            if traced is None:
+                break
+            cut_(traced, context.grouping, others)
+            values = make(context, group, judge, traced)
+            if values is not None and _is_right(values, masked, context):
+                return values
+        except (ValueError, RuntimeError, TypeError, IndexError, AttributeError, NotImplementedError):
+            continue
+    return masked
+
+
+def _open_contributions(
+    context: ScoringContext, group: str, judge: Judge, traced: fx.GraphModule
+) -> TiledValues | None:
+    slots = context.grouping[group].consumers
+    calls = find_calls(traced, slots[0].module)
+    if len(slots) != 1 or len(calls) != 1 or not has_contributions(traced.get_submodule(slots[0].module)):
+        return None
+    values = ContributionValues(context, group, judge, traced, slots[0], calls[0])
+    return values if 4 * values.shared <= values.memory else None
+
+
+def _open_prefix(
+    context: ScoringContext, group: str, judge: Judge, traced: fx.GraphModule
+) -> TiledValues | None:
+    return PrefixValues(context, group, judge, traced)
+
+
+def _is_right(values: TiledValues, masked: MaskedValues, context: ScoringContext) -> bool:
+    """Return whether an engine gives the outputs of masking for some coalitions on some examples."""
+    n_channels = values.n_channels
+    generator = torch.Generator().manual_seed(0)
+    coalitions = torch.rand(N_CHECKED, n_channels, generator=generator) < 0.5
+    inputs, _ = context.load(slice(0, N_CHECKED))
+    expected = masked.compute_outputs(inputs, coalitions)
+    found = values.compute_outputs(inputs, coalitions)
+    if found.shape != expected.shape:
+        return False
+    scale = expected.abs().max()
+    return bool(((found - expected).abs() <= CHECK_TOLERANCE * scale).all()) or not expected.isfinite().all()
+
+
+@torch.no_grad()
+def cut_(traced: nn.Module, grouping: Grouping, kept: Mapping[str, Sequence[int]]) -> None:
+    """Cut groups in place: zeros replace the weights with which removed channels enter their consumers."""
+    for name, channels in grouping.checked_kept(kept).items():
+        present = torch.zeros(grouping[name].n_channels + 1)
+        present[[*channels, -1]] = 1  # the last for what is not of the group
+        for slot in grouping[name].consumers:
+            layer = traced.get_submodule(slot.module)
+            weight = cast(Tensor, layer.weight)
+            is_transposed = isinstance(layer, TRANSPOSED)
+            shape = [1] * weight.dim()
+            shape[0 if is_transposed else 1] = -1
+            weight.mul_(present[list(slot.channel_of)].reshape(shape).to(weight))

@@ -1,0 +1,233 @@
+"""Two ways to run many coalitions at once: one matrix product over contributions, and cached prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from dirprune.groups import Slot
+from dirprune.importance.base import ScoringContext
+from dirprune.importance.coalitions.contributions import Contributions
+from dirprune.importance.coalitions.graph import (
+    extract,
+    find_calls,
+    find_downstream,
+    get_module,
+)
+from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.rest import Rest, find_beside
+from dirprune.importance.coalitions.tiles import TiledValues
+
+
+class ContributionValues(TiledValues):
+    """Values by one matrix product [coalitions, channels + 1] x [channels + 1, outputs of the consumer].
+
+    The consumer's output is a sum of one contribution per channel plus a constant, into which goes whatever
+    is added to it from beside (the shortcut of a residual block). Max-pooling is the maximum over as many
+    products as its window has places; what follows ReLU and is affine is multiplied out to one matrix.
+
+    Args:
+        context: What is scored, on its device.
+        group: Name of a group with one consumer.
+        judge: From outputs to values.
+        traced: The network from `graph.trace`, other groups cut; it belongs to this object.
+        slot: Where the group enters its consumer.
+        call: The node that calls the consumer.
+    """
+
+    def __init__(
+        self,
+        context: ScoringContext,
+        group: str,
+        judge: Judge,
+        traced: fx.GraphModule,
+        slot: Slot,
+        call: fx.Node,
+    ) -> None:
+        super().__init__(context, group, judge)
+        layer = get_module(traced, call)
+        assert layer is not None
+        self.contributions = Contributions(layer, slot, self.n_channels)
+        self.rest = Rest(traced, call)
+        inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
+        self.prefix = extract(traced, inputs, [get_source(call), *self.rest.added, *self.rest.beside])
+        self._measure()
+
+    def _measure(self) -> None:
+        """Find out how large things are on one example."""
+        tensors = self.compute_on_first(self.prepare)
+        values = self._sum_up(tensors, torch.ones(1, self.n_channels).to(tensors[0]))
+        self.rest.multiply_out(values.shape[1:], values)
+        self.shared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self.largest = values.element_size() * values.numel()
+        if self.rest.matrix is None:
+            beside = tensors[self._n_phases :]
+            self.largest = max(self.largest, measure_largest(self.rest.graph, [values, *beside]))
+
+    @property
+    def _n_phases(self) -> int:
+        return 1 if self.rest.pooling is None else self.rest.pooling[0] * self.rest.pooling[1]
+
+    def prepare(self, inputs: Tensor) -> list[Tensor]:
+        """Return the contributions, one tensor for each place of the pooling window, and what is beside.
+
+        A tensor of contributions has the shape (n_channels + 1, n, *features), where convolutions follow with
+        the channels last.
+        """
+        n_added = len(self.rest.added)
+        layer_input, *others = self.prefix(inputs)
+        parts = self.contributions.compute(layer_input)
+        for added in others[:n_added]:
+            parts[-1] += added
+        phases = [parts]
+        if self.rest.pooling is not None:
+            height, width = self.rest.pooling
+            n_high, n_wide = parts.shape[-2] // height, parts.shape[-1] // width
+            cut = parts[..., : n_high * height, : n_wide * width]
+            phases = [
+                cut[..., row::height, column::width] for row in range(height) for column in range(width)
+            ]
+        self._feature_shape = phases[0].shape[2:]
+        if self._is_channels_last:
+            phases = [phase.movedim(2, -1) for phase in phases]
+        return [*(phase.contiguous() for phase in phases), *others[n_added:]]
+
+    @property
+    def _is_channels_last(self) -> bool:
+        return self.rest.has_convolutions and len(self._feature_shape) == 3
+
+    def _sum_up(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
+        """Return what enters the rest of the graph, shape (n_coalitions * n, *features)."""
+        phases = tensors[: self._n_phases]
+        n_examples = phases[0].shape[1]
+        rows = torch.cat([coalitions, coalitions.new_ones(len(coalitions), 1)], dim=1)
+        total = rows @ phases[0].flatten(1)
+        if len(phases) > 1:
+            other = torch.empty_like(total)
+            for phase in phases[1:]:
+                torch.mm(rows, phase.flatten(1), out=other)
+                torch.maximum(total, other, out=total)
+        if self.rest.is_rectified:
+            total.clamp_min_(0)
+        values = total.reshape(len(rows) * n_examples, *phases[0].shape[2:])
+        return values.movedim(-1, 1) if self._is_channels_last else values
+
+    def run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
+        """Return the outputs of coalitions on prepared examples; see `TiledValues.run`."""
+        values = self._sum_up(tensors, coalitions)
+        beside = [repeat(tensor, len(coalitions)) for tensor in tensors[self._n_phases :]]
+        outputs = self.rest(values, beside)
+        return outputs.reshape(len(coalitions), -1, *outputs.shape[1:])
+
+
+class PrefixValues(TiledValues):
+    """Values by masking where the group enters its consumers; what comes before is computed once.
+
+    Args:
+        context: What is scored, on its device.
+        group: Name of the channel group.
+        judge: From outputs to values.
+        traced: The network from `graph.trace`, other groups cut; it belongs to this object.
+    """
+
+    def __init__(self, context: ScoringContext, group: str, judge: Judge, traced: fx.GraphModule) -> None:
+        super().__init__(context, group, judge)
+        slots = context.grouping[group].consumers
+        masked: dict[fx.Node, list[str]] = {}
+        for number, slot in enumerate(slots):
+            path = f"mask_{number}"
+            layer = traced.get_submodule(slot.module)
+            traced.add_submodule(path, _Mask(slot, axis=-1 if isinstance(layer, nn.Linear) else 1))
+            for call in find_calls(traced, slot.module):
+                masked.setdefault(call, []).append(path)
+        rows = traced.graph.placeholder("rows")
+        inputs = [node for node in traced.graph.nodes if node.op == "placeholder" and node is not rows]
+        output = next(node for node in traced.graph.nodes if node.op == "output").args[0]
+        behind = find_downstream(masked)
+        beside = find_beside(traced, behind, set())
+
+        def mask_input(
+            graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]
+        ) -> dict[fx.Node, fx.Node]:
+            if node not in masked:
+                return {}
+            source = get_source(node)
+            entering = copies[source]
+            for path in masked[node]:
+                entering = graph.call_module(path, (entering, copies[rows]))
+            return {source: entering}
+
+        self.prefix = extract(traced, inputs, beside)
+        self.rest = extract(traced, [rows, *beside], [output], mask_input)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Find out how large things are on one example."""
+        tensors = self.compute_on_first(self.prepare)
+        self.shared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        rows = torch.ones(1, self.n_channels + 1).to(tensors[0])
+        self.largest = measure_largest(self.rest, [rows, *tensors])
+
+    def prepare(self, inputs: Tensor) -> list[Tensor]:
+        """Return what enters the part of the network that depends on the group."""
+        return list(self.prefix(inputs))
+
+    def run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
+        """Return the outputs of coalitions on prepared examples; see `TiledValues.run`."""
+        n_coalitions, n_examples = len(coalitions), len(tensors[0])
+        rows = torch.cat([coalitions, coalitions.new_ones(n_coalitions, 1)], dim=1)
+        outputs = self.rest(
+            rows.repeat_interleave(n_examples, dim=0), *(repeat(tensor, n_coalitions) for tensor in tensors)
+        )[0]
+        return outputs.unflatten(0, (n_coalitions, n_examples))
+
+
+class _Mask(nn.Module):
+    """Multiplies the positions of a slot by the row of its example."""
+
+    index: Tensor
+
+    def __init__(self, slot: Slot, axis: int) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.tensor(slot.channel_of))
+        self.axis = axis
+
+    def forward(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Return the masked values; `rows` has the shape (n, n_channels + 1) with a one at the end."""
+        shape = [len(values)] + [1] * (values.dim() - 1)
+        shape[self.axis] = -1
+        return values * rows[:, self.index.to(rows.device)].reshape(shape)
+
+
+def repeat(values: Tensor, n_coalitions: int) -> Tensor:
+    """Return the values of n examples once for each coalition, shape (n_coalitions * n, ...)."""
+    return values.expand(n_coalitions, *values.shape).flatten(0, 1)
+
+
+def get_source(call: fx.Node) -> fx.Node:
+    """Return the node whose value a layer is called with."""
+    source = call.args[0] if call.args else call.kwargs["input"]
+    assert isinstance(source, fx.Node)
+    return source
+
+
+def measure_largest(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> int:
+    """Return the bytes of the largest tensor on the way through a graph."""
+    recorder = _SizeRecorder(graph)
+    recorder.run(*arguments)
+    return recorder.largest
+
+
+class _SizeRecorder(fx.Interpreter):
+    """Runs a graph and remembers the bytes of its largest tensor."""
+
+    largest = 0
+
+    def run_node(self, node: fx.Node) -> Any:
+        result = super().run_node(node)
+        if isinstance(result, Tensor):
+            self.largest = max(self.largest, result.numel() * result.element_size())
+        return result

@@ -1,0 +1,171 @@
+"""Goes through examples and coalitions in tiles, so that memory is bounded by what is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dirprune.errors import ImportanceError
+from dirprune.importance.base import ScoringContext
+from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
+
+logger = logging.getLogger(__name__)
+
+TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+"""Bytes of the largest intermediate result: on a CPU it should stay in the cache, a GPU wants much work."""
+ROWS_PER_TILE = 32
+LARGEST_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all coalitions share on some examples.
+
+    Attributes:
+        tensors: Whatever the engine needs, in its own order.
+        targets: Shape (n_examples, ...).
+    """
+
+    tensors: list[Tensor]
+    targets: Tensor
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+
+class TiledValues(CoalitionValues):
+    """Prepares a chunk of examples once and runs a tile of coalitions on it at a time.
+
+    Chunks that fit into half of the memory allowed are kept for the next call.
+
+    Args:
+        context: What is scored.
+        group: Name of the channel group.
+        judge: From outputs to values.
+    """
+
+    def __init__(self, context: ScoringContext, group: str, judge: Judge) -> None:
+        self.context = context
+        self.group = group
+        self.n_channels = context.grouping[group].n_channels
+        self.judge = judge
+        self.device = torch.device(context.device)
+        self.memory = context.memory_mb << 20
+        self.tile_bytes = min(TILE_BYTES.get(self.device.type, TILE_BYTES["cpu"]), self.memory // 4)
+        self.largest = 0  # bytes of one example's largest intermediate result, for one coalition
+        self.shared = 0  # bytes that preparing one example takes
+        self._kept: dict[int, Prepared] = {}
+        self._has_shrunk = False
+
+    @abstractmethod
+    def prepare(self, inputs: Tensor) -> list[Tensor]:
+        """Return what all coalitions share on some examples."""
+
+    @abstractmethod
+    def run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
+        """Return the outputs of coalitions on prepared examples.
+
+        Args:
+            tensors: From `prepare`, of n examples.
+            coalitions: Shape (n_coalitions, n_channels), zeros and ones of the network's type.
+        Returns:
+            Shape (n_coalitions, n, ...).
+        """
+
+    def compute_outputs(self, inputs: Tensor, coalitions: Tensor) -> Tensor:
+        """Return the outputs of all coalitions on all inputs, shape (n_coalitions, n, ...)."""
+        with torch.no_grad(), self._exact_products():
+            return self.run(self.prepare(inputs), coalitions.to(inputs))
+
+    def compute_on_first(self, prepare: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
+        """Return what is prepared for the first example.
+
+        Raises:
+            ValueError: If it is not one row for each example.
+        """
+        with torch.no_grad():
+            tensors = prepare(self.context.load(slice(0, 1))[0])
+        if not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in tensors):
+            raise ValueError("something else than tensors with a row for each example enters the rest")
+        return tensors
+
+    @property
+    def chunk_size(self) -> int:
+        """Examples that are prepared at once."""
+        by_tile = self.tile_bytes // (ROWS_PER_TILE * max(self.largest, 1))
+        by_memory = self.memory // (4 * max(self.shared, 1))
+        return max(1, min(by_tile, by_memory, LARGEST_CHUNK, len(self.context.calibration)))
+
+    @torch.no_grad()
+    def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
+        while True:
+            try:
+                with self._exact_products():
+                    return self._go_through(torch.from_numpy(coalitions))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(error)
+
+    def _go_through(self, coalitions: Tensor) -> NDArray[np.float64]:
+        n_examples, size = len(self.context.calibration), self.chunk_size
+        totals = torch.zeros(len(coalitions), dtype=torch.float64)
+        n_rows = max(1, self.tile_bytes // (size * max(self.largest, 1)))
+        for start in range(0, n_examples, size):
+            prepared = self._get_prepared(start, min(start + size, n_examples))
+            factors = coalitions.to(prepared.tensors[0])
+            for first in range(0, len(coalitions), n_rows):
+                outputs = self.run(prepared.tensors, factors[first : first + n_rows])
+                totals[first : first + n_rows] += self.judge.sum_up(outputs, prepared.targets)
+        return (totals / n_examples).numpy()
+
+    def _get_prepared(self, start: int, stop: int) -> Prepared:
+        if start in self._kept:
+            return self._kept[start]
+        inputs, targets = self.context.load(slice(start, stop))
+        prepared = Prepared(self.prepare(inputs), targets)
+        n_chunks = -(-len(self.context.calibration) // self.chunk_size)
+        if prepared.n_bytes * n_chunks <= self.memory // 2:
+            self._kept[start] = prepared
+        return prepared
+
+    def _shrink(self, error: Exception) -> None:
+        """Halve the memory that is used, or give up."""
+        if self.tile_bytes < 2 * max(self.largest, 1) and self.memory < 8 * max(self.shared, 1):
+            raise ImportanceError(
+                f"coalitions of {self.group!r} need memory for one example, got out of memory; "
+                "free some, or use another device"
+            ) from error
+        self._kept.clear()
+        self.tile_bytes //= 2
+        self.memory //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not self._has_shrunk:
+            logger.warning("out of memory on coalitions of %s: going on in smaller batches", self.group)
+        self._has_shrunk = True
+
+    @contextlib.contextmanager
+    def _exact_products(self) -> Iterator[None]:
+        """Compute convolutions on a GPU in float32 proper, so that values equal those of masking."""
+        if self.device.type != "cuda":
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text
