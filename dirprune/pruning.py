@@ -16,6 +16,7 @@ from dirprune.data.roles import DataRoles, Split
 from dirprune.errors import ArchitectureError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
+from dirprune.importance.base import Progress
 from dirprune.layers import modes_restored
 from dirprune.surgery import compact
 from dirprune.tasks import Task, make_task
@@ -56,6 +57,7 @@ def prune(
     cache: ScoreCache | None = None,
     device: str | torch.device = "cpu",
     grouping: Grouping | None = None,
+    progress: Progress | None = None,
 ) -> Pruned:
     """Make a smaller network that keeps the most important channels; the given network stays as it is.
 
@@ -75,6 +77,7 @@ def prune(
         cache: Where scores are looked up and kept; None computes them.
         device: Where to compute, and where the result is.
         grouping: The network's channel groups, when known already.
+        progress: Told, while scores take long to compute, what is being done and how much of it is.
     Raises:
         ArchitectureError: If not exactly one of `architecture` and `kept` is given, or it does not fit.
         ImportanceError: If the method or an option is unknown, or scores break the contract.
@@ -94,7 +97,14 @@ def prune(
         chosen = _read_architecture(architecture, grouping)
         chooser = create(method, options) if isinstance(method, str) else method
         context = ScoringContext(
-            dense, grouping, roles.calibration, roles.normalise, task or make_task(), seed, device
+            dense,
+            grouping,
+            roles.calibration,
+            roles.normalise,
+            task or make_task(),
+            seed,
+            device,
+            progress=progress,
         )
         selection = select_channels(chooser, context, chosen, cache)
         indices, scores = selection.kept, selection.scores

@@ -109,6 +109,10 @@ class TrainingOptions:
     batch_size: int
 
 
+OPTIONS_OF_METHODS = ("evaluations", "statistic", "k", "adding", "cost")
+"""Options of methods that are options of the command line too; `--k 3` is `--method-options k=3`."""
+
+
 @dataclass(frozen=True)
 class MethodOptions:
     """How channels are scored, as given."""
@@ -116,15 +120,21 @@ class MethodOptions:
     method: str | None
     method_options: tuple[tuple[str, str], ...]
     cache: Path
+    evaluations: str | None = None
+    statistic: str | None = None
+    k: str | None = None
+    adding: str | None = None
+    cost: str | None = None
 
     def values(self) -> dict[str, str]:
-        """Return the method's options as a mapping.
+        """Return the method's options as a mapping, those with an option of their own included.
 
         Raises:
             ConfigurationError: If an option is given twice.
         """
         values: dict[str, str] = {}
-        for key, value in self.method_options:
+        own = [(name, getattr(self, name)) for name in OPTIONS_OF_METHODS]
+        for key, value in [*self.method_options, *((name, text) for name, text in own if text is not None)]:
             if key in values:
                 raise ConfigurationError(
                     f"expected each method option once, got {key}={values[key]} and {key}={value}; "
@@ -157,7 +167,9 @@ data_options = _collected(
         "--data", type=FOLDER, help="Folder of the data set. Default: the handwritten digits of scikit-learn."
     ),
     click.option(
-        "--dataset", metavar="NAME", help="digits, mnist or fashion_mnist. Default: mnist with --data."
+        "--dataset",
+        metavar="NAME",
+        help="digits, mnist, fashion_mnist, cifar10. Default: mnist with --data.",
     ),
     click.option(
         "--validation-from",
@@ -195,6 +207,13 @@ method_options = _collected(
         multiple=True,
         help="Option of the method, such as norm=l2; may be given several times.",
     ),
+    click.option(
+        "--evaluations", metavar="N", help="Coalitions that a method may evaluate in each group, or auto."
+    ),
+    click.option("--statistic", metavar="NAME", help="mean or snr (mean over standard deviation)."),
+    click.option("--k", metavar="N", help="Largest size of the coalitions of shapley-partial."),
+    click.option("--adding", metavar="TRUTH", help="true or false: whether shapley-partial adds channels."),
+    click.option("--cost", metavar="NAME", help="macs, parameters or latency: what a greedy path saves."),
     click.option(
         "--cache",
         type=FOLDER,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TextIO
 
 import click
 
 from dirprune.training import TrainingReport
+
+ERASE = "\r\x1b[K"  # back to the beginning of the line, and delete it
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -71,3 +77,79 @@ class TrainingProgress:
         elif report.images:
             parts.append(f"{format_duration(now * (self.n_images / report.images - 1))} left at most")
         click.echo("  ".join(parts))
+
+
+@dataclass
+class _Piece:
+    """One piece of work: when it was first heard of, how much was done then, and how much is by now."""
+
+    began: float
+    n_before: int
+    n_done: int
+    n_total: int
+
+    def format(self, what: str, now: float) -> str:
+        text = f"{what} {self.n_done:,}/{self.n_total:,}"
+        n_new = self.n_done - self.n_before
+        if n_new <= 0 or self.n_done >= self.n_total:
+            return text
+        left = (now - self.began) / n_new * (self.n_total - self.n_done)
+        return f"{text}, about {format_duration(left)} left of {format_duration(now - self.began + left)}"
+
+
+class ScoringProgress:
+    """Prints on stderr how far a long scoring is and how long it will take.
+
+    On a terminal this is one line, which is rewritten and gone at the end; elsewhere a line every ten
+    seconds. What takes less time than that prints nothing. It is the `progress` of a `ScoringContext`, and
+    must be used in a `with` block.
+
+    Args:
+        groups: Names of the channel groups in the order in which they are scored.
+        clock: Returns seconds.
+        stream: Where to print; stderr when None.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.labels = {name: f"{name} ({i} of {len(groups)})" for i, name in enumerate(groups, 1)}
+        self.clock, self.stream = clock, stream or sys.stderr
+        self.is_terminal = self.stream.isatty()
+        self.interval = 0.5 if self.is_terminal else 10.0
+        self.printed = clock()
+        self.pieces: dict[str, _Piece] = {}
+        self.has_line = False
+
+    def __enter__(self) -> ScoringProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.has_line:
+            self.stream.write(ERASE)
+            self.stream.flush()
+
+    def __call__(self, what: str, n_done: int, n_total: int) -> None:
+        """Take a report and print, if it is time, all pieces of work that are under way."""
+        now = self.clock()
+        piece = self.pieces.get(what)
+        if piece is None or n_total != piece.n_total or n_done < piece.n_done:
+            piece = self.pieces[what] = _Piece(now, n_done, n_done, n_total)
+        piece.n_done = n_done
+        if now - self.printed >= self.interval:
+            self.printed = now
+            parts = [piece.format(self.labels.get(name, name), now) for name, piece in self.pieces.items()]
+            line = "scoring: " + "; ".join(parts)
+            self.stream.write(f"{ERASE}{line}" if self.is_terminal else f"{line}\n")
+            self.stream.flush()
+            self.has_line = self.is_terminal
+        if n_done >= n_total:
+            del self.pieces[what]

@@ -18,6 +18,7 @@ from dirprune.cli.options import (
     method_options,
     training_options,
 )
+from dirprune.cli.printing import ScoringProgress
 from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, store, trained_subject
 from dirprune.errors import ConfigurationError
 from dirprune.importance import ScoreCache, create
@@ -72,17 +73,19 @@ def prune(
         output = Path("output/pruned") / f"{subject.header.network}-{scoring.method}-{architecture}"
         check_can_write(output, is_folder=True)
     measured = {"dense": subject.measure(dense)}
-    pruned = prune_network(
-        dense,
-        subject.roles,
-        subject.task,
-        architecture,
-        method,
-        seed=subject.seed,
-        cache=ScoreCache(scoring.cache),
-        device=subject.device,
-        grouping=grouping,
-    )
+    with ScoringProgress(grouping.names) as progress:
+        pruned = prune_network(
+            dense,
+            subject.roles,
+            subject.task,
+            architecture,
+            method,
+            seed=subject.seed,
+            cache=ScoreCache(scoring.cache),
+            device=subject.device,
+            grouping=grouping,
+            progress=progress,
+        )
     measured["pruned"] = subject.measure(pruned.network)
     if retrain:
         subject.train_(pruned.network, training, FINE_TUNING_EPOCHS)

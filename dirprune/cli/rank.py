@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -15,11 +16,12 @@ from dirprune.cli.options import (
     data_options,
     method_options,
 )
-from dirprune.cli.printing import format_table
+from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import format_comparison, trained_subject
-from dirprune.errors import ConfigurationError, ImportanceError
+from dirprune.errors import ConfigurationError, ImportanceError, suggest
 from dirprune.files import write_json
 from dirprune.importance import (
+    Method,
     ScoreCache,
     Scorer,
     ScoringContext,
@@ -32,6 +34,7 @@ from dirprune.tracing import find_groups
 
 SCHEMA = 1
 N_SHOWN = 5
+WIDTH = 100
 
 
 @click.command
@@ -40,20 +43,27 @@ N_SHOWN = 5
     "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
 )
 @method_options
-@click.option("--list", "is_list", is_flag=True, help="List the importance methods and leave.")
+@click.option(
+    "--list",
+    "listed",
+    is_flag=False,
+    flag_value="*",
+    metavar="[PATTERN]",
+    help="List the importance methods, or those that match, such as 'shapley*', and leave.",
+)
 @data_options
 @click.option("--output", type=FILE, help="JSON file to write the scores to.")
 def rank(
     weights: Path | None,
     network: str | None,
     scoring: MethodOptions,
-    is_list: bool,
+    listed: str | None,
     data: DataOptions,
     output: Path | None,
 ) -> None:
     """Score the channels of a trained network, which stays as it is; a higher score means keep."""
-    if is_list:
-        click.echo(format_methods())
+    if listed is not None:
+        click.echo(format_methods(listed))
         return
     if weights is None or scoring.method is None:
         missing = "--weights FILE" if weights is None else "--method NAME"
@@ -71,16 +81,18 @@ def rank(
     check_can_write(scoring.cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
-    context = ScoringContext(
-        subject.network,
-        grouping,
-        subject.roles.calibration,
-        subject.roles.normalise,
-        subject.task,
-        subject.seed,
-        subject.device,
-    )
-    scores, was_cached = find_scores(scorer, context, cache=ScoreCache(scoring.cache))
+    with ScoringProgress(grouping.names) as progress:
+        context = ScoringContext(
+            subject.network,
+            grouping,
+            subject.roles.calibration,
+            subject.roles.normalise,
+            subject.task,
+            subject.seed,
+            subject.device,
+            progress=progress,
+        )
+        scores, was_cached = find_scores(scorer, context, cache=ScoreCache(scoring.cache))
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
     click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
     click.echo(format_scores({name: scores[name] for name in grouping.names}))
@@ -93,17 +105,51 @@ def rank(
         click.echo(f"\nscores: {output}")
 
 
-def format_methods() -> str:
-    """Return a table of the known methods: what they need, their options with defaults, one line each."""
-    rows = []
-    for method in map(get_method, list_methods()):
-        needs = ["images"] * method.needs_data + ["gradients"] * method.needs_gradients
-        options = ", ".join(f"{name}={value}" for name, value in method.options.items())
-        rows.append(f"{method.name}: {method.summary}")
-        rows.append(f"    needs: {' and '.join(needs) or 'the weights only'}; options: {options or 'none'}")
-        if method.paper:
-            rows.append(f"    {method.paper}")
-    return "\n".join(rows)
+def format_methods(pattern: str = "*") -> str:
+    """Return what is known of the methods whose names match a pattern with wildcards.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    names = list_methods(pattern)
+    if not names:
+        raise ConfigurationError(
+            f"no importance method matches {pattern!r}{suggest(pattern, list_methods())}"
+        )
+    return "\n\n".join(_format_method(get_method(name)) for name in names)
+
+
+def _format_method(method: Method) -> str:
+    is_selector = not issubclass(method.factory, Scorer)
+    needs = (
+        ["weights"]
+        + ["calibration images"] * method.needs_data
+        + ["gradients"] * method.needs_gradients
+        + ["a seed"] * method.stochastic
+        + ["an architecture ('dirprune prune' only)"] * is_selector
+    )
+    facts = {
+        "paper": method.paper,
+        "needs": ", ".join(needs),
+        "costs": method.cost,
+        "options": ", ".join(f"{name}={value}" for name, value in method.options.items()) or "none",
+    }
+    lines = [_wrap(f"{method.name}: ", method.summary)]
+    lines += [_wrap(f"    {label:9}", text) for label, text in facts.items() if text]
+    return "\n".join(lines)
+
+
+def _wrap(label: str, text: str) -> str:
+    """Return text behind a label in lines of at most `WIDTH` columns."""
+    indent = " " * (len(label) if label.startswith(" ") else 4)
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=label,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def format_scores(scores: dict[str, torch.Tensor]) -> str:

@@ -56,6 +56,7 @@ def list_files() -> list[Path]:
         (["train", "--output", "weights.pt"], [".safetensors", "weights.pt"]),
         (["train", "--data", "nowhere"], ["nowhere"]),
         (["rank", "--method", "random"], ["--weights FILE"]),
+        (["rank", "--list", "magn"], ["no importance method matches 'magn'", "did you mean 'magnitude'?"]),
         (["rank", "--weights", "w.safetensors"], ["--method NAME"]),
         (["rank", "--method", "random", "--weights", "w.safetensors"], ["weights file", "w.safetensors"]),
         (["prune", "--method", "random", "--arch", "1,1,1,1"], ["--weights", "got nothing"]),
@@ -102,6 +103,12 @@ def test_bad_architectures_end_in_one_line(run: Run, weights: Path, arch: str, f
         (["--method", "magnitude", "--method-options", "norm"], ["key=value", "'norm'"]),
         (["--method", "taylor", "--method-options", "batch_size=ten"], ["batch_size", "'ten'"]),
         (["--method", "magnitude"] + ["--method-options", "norm=l2"] * 2, ["once", "norm=l2"]),
+        (["--method", "fisher", "--evaluations", "9"], ["unknown option 'evaluations'", "known: batch_size"]),
+        (["--method", "dirichlet", "--statistic", "sdn"], ["statistic", "'sdn'", "did you mean 'snr'?"]),
+        (
+            ["--method", "dirichlet", "--statistic", "snr", "--method-options", "statistic=mean"],
+            ["once", "statistic=mean", "statistic=snr"],
+        ),
     ],
 )
 def test_bad_methods_end_in_one_line(

@@ -31,7 +31,7 @@ class StoredValues(CoalitionValues):
     Args:
         values: Computes what is missing.
         path: The file; its folder must exist. Its name must tell everything that the values depend on.
-        progress: Told how many of the coalitions asked for are known, at least after each batch.
+        progress: Told how many of the coalitions asked for are known, at first and after each batch.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class StoredValues(CoalitionValues):
         missing = list(first_row.items())
         n_all = len(set(keys))
         start, size = 0, FIRST_BATCH
+        self.progress(n_all - len(missing), n_all)
         while start < len(missing):
             part = missing[start : start + size]
             began = time.perf_counter()
