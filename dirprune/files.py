@@ -13,6 +13,11 @@ from typing import Any
 from dirprune.errors import StudyError
 
 
+def user_cache_folder() -> Path:
+    """Return where dirprune keeps what it can make or download again; it may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dirprune"
+
+
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.

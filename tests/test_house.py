@@ -44,6 +44,7 @@ LIBRARIES: dict[str, int] = {
     "moocore": 0,
     "torch": 1,
     "torchvision": 1,
+    "PIL": 1,
     "torch_pruning": 1,
     "sklearn": 1,
     "safetensors": 1,
@@ -175,7 +176,7 @@ def test_contributing_shows_the_same_layers() -> None:
     rows = re.findall(r"^\| (\d) \| (.+) \| (.+) \|$", text, flags=re.MULTILINE)
     shown = [[frozenset(cell.replace("`", "").split(", ")) for cell in cells] for _, *cells in rows]
     assert [modules for modules, _ in shown] == list(LAYERS)
-    names = {"torch_pruning": "torch-pruning", "sklearn": "scikit-learn"}
+    names = {"torch_pruning": "torch-pruning", "sklearn": "scikit-learn", "PIL": "pillow"}
     for layer, (_, libraries) in enumerate(shown):
         assert libraries == {names.get(name, name) for name, lowest in LIBRARIES.items() if lowest == layer}
     kept_apart = re.search(r"except that (.+?) each stay", text, flags=re.DOTALL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,14 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dirprune.data.class_folders import has_class_folders, read_class_folders
 from dirprune.data.roles import OWN_SPLIT, DataRoles, make_roles
 from dirprune.errors import DataError, one_line, suggest
+from dirprune.files import user_cache_folder
 
-DATA_NAMES = ("digits", "fashion_mnist", "mnist")
-MEAN_AND_STD = {  # of the training images, as fractions of 255
-    "digits": (0.3052, 0.3249),
-    "fashion_mnist": (0.2860, 0.3530),
-    "mnist": (0.1307, 0.3081),
+DATA_NAMES = ("cifar10", "digits", "fashion_mnist", "mnist")
+MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    # of the training images, as fractions of 255; but cifar10's are ImageNet's: published weights want them
+    "cifar10": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "digits": ((0.3052,), (0.3249,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "mnist": ((0.1307,), (0.3081,)),
 }
 RAW_FILES = (  # as torchvision lays MNIST and FashionMNIST out
     "train-images-idx3-ubyte",
@@ -43,8 +46,8 @@ def load_data(
     """Load a data set in its four roles.
 
     Args:
-        data: "digits", "mnist", "fashion_mnist", or a callable that takes `root` and, if it has parameters of
-            these names, `validation_from`, `train_limit` and `seed`, and returns `DataRoles`.
+        data: "cifar10", "digits", "fashion_mnist", "mnist", or a callable that takes `root` and, if it has
+            parameters of these names, `validation_from`, `train_limit` and `seed`, and returns `DataRoles`.
         root: Folder that holds the data set; nothing is ever written there. None downloads into the user's
             cache folder (the digits come with scikit-learn and need neither).
         validation_from: See `make_roles`.
@@ -61,11 +64,13 @@ def load_data(
         raise DataError(f"unknown data set {data!r}{suggest(data, DATA_NAMES)}")
     if root is not None and not Path(root).is_dir():
         raise DataError(f"expected a folder with the data set {data!r}, found none at {root}")
-    arrays = (
-        _load_digits() if data == "digits" else _load_torchvision(data, None if root is None else Path(root))
-    )
+    folder = None if root is None else Path(root)
+    if data == "digits":
+        arrays = _load_digits()
+    else:
+        arrays = _load_cifar10(folder) if data == "cifar10" else _load_mnist(data, folder)
     mean, std = MEAN_AND_STD[data]
-    return make_roles(data, *arrays, n_classes=10, mean=(mean,), std=(std,), **choices)  # type: ignore[arg-type]
+    return make_roles(data, *arrays, n_classes=10, mean=mean, std=std, **choices)  # type: ignore[arg-type]
 
 
 def _call(data: Callable[..., DataRoles], root: str | Path | None, choices: dict[str, Any]) -> DataRoles:
@@ -103,30 +108,65 @@ def _load_digits() -> Arrays:
     return cut.train.inputs, cut.train.targets, cut.validation.inputs, cut.validation.targets
 
 
-def _load_torchvision(name: str, root: Path | None) -> Arrays:
+def _load_mnist(name: str, root: Path | None) -> Arrays:
     from torchvision.datasets import MNIST, FashionMNIST
 
     kind = {"mnist": MNIST, "fashion_mnist": FashionMNIST}[name]
-    folder = root if root is not None else _download(kind, name)
+    raw = f"{kind.__name__}/raw"
+    folder = root if root is not None else _download(kind, name, raw)
     for file in RAW_FILES:
-        if not (folder / kind.__name__ / "raw" / file).is_file():
-            raise DataError(
-                f"expected the data set {name!r} in {folder}, found no {kind.__name__}/raw/{file} there"
-            )
-    try:
-        parts = [kind(folder, train=is_train, download=False) for is_train in (True, False)]
-    except (AssertionError, RuntimeError, ValueError, KeyError, OSError) as error:
-        raise DataError(
-            f"expected whole files in {folder / kind.__name__ / 'raw'}, got a broken one: "
-            f"{one_line(error, has_type=True)}"
-        ) from error
-    train, test = parts
+        if not (folder / raw / file).is_file():
+            raise DataError(f"expected the data set {name!r} in {folder}, found no {raw}/{file} there")
+    train, test = _read_parts(kind, folder, raw)
     return train.data.unsqueeze(1), train.targets, test.data.unsqueeze(1), test.targets
 
 
-def _download(kind: Any, name: str) -> Path:
-    """Return the cache folder of a data set, downloaded once; it has its name only when whole."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dirprune"
+def _load_cifar10(root: Path | None) -> Arrays:
+    """Read torchvision's files, or class folders; torchvision unpickles nothing whose check sum is wrong."""
+    from torchvision.datasets import CIFAR10
+
+    batches = CIFAR10.base_folder
+    folder = root if root is not None else _download(CIFAR10, "cifar10", batches)
+    if (folder / batches).is_dir():
+        train, test = _read_parts(CIFAR10, folder, batches)
+        images, held_out = (torch.from_numpy(part.data).permute(0, 3, 1, 2) for part in (train, test))
+        return (
+            images.contiguous(),
+            torch.tensor(train.targets),
+            held_out.contiguous(),
+            torch.tensor(test.targets),
+        )
+    if not has_class_folders(folder):
+        raise DataError(
+            f"expected the data set 'cifar10' in {folder}, found neither {batches} there "
+            "nor train/<class> and test/<class>"
+        )
+    *arrays, classes = read_class_folders(folder)
+    if len(classes) != 10 or arrays[0].shape[2:] != (32, 32):
+        raise DataError(
+            f"expected 10 classes of 32 x 32 pixels, the data set 'cifar10', in {folder}, "
+            f"got {len(classes)} of {arrays[0].shape[3]} x {arrays[0].shape[2]}"
+        )
+    return arrays[0], arrays[1], arrays[2], arrays[3]
+
+
+def _read_parts(kind: Any, folder: Path, where: str) -> list[Any]:
+    """Return torchvision's training and held-out part of a data set that lies in a folder."""
+    try:
+        return [kind(folder, train=is_train, download=False) for is_train in (True, False)]
+    except (AssertionError, RuntimeError, ValueError, KeyError, OSError) as error:
+        raise DataError(
+            f"expected whole files in {folder / where}, got a broken one: {one_line(error, has_type=True)}"
+        ) from error
+
+
+def _download(kind: Any, name: str, files: str) -> Path:
+    """Return the cache folder of a data set, downloaded once; it has its name only when whole.
+
+    Args:
+        files: Where in it the files lie, for whoever must bring them.
+    """
+    cache = user_cache_folder()
     folder = cache / name
     if folder.is_dir():
         return folder
@@ -142,6 +182,6 @@ def _download(kind: Any, name: str) -> Path:
     except (RuntimeError, OSError) as error:  # OSError: no network, or a folder that cannot be written
         raise DataError(
             f"could not download the data set {name!r} ({one_line(error)}); give --data DIR, "
-            f"a folder that holds {kind.__name__}/raw"
+            f"a folder that holds {files}"
         ) from error
     return folder

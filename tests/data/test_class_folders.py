@@ -1,0 +1,187 @@
+"""CIFAR-10 and class folders, on a few generated images."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from dirprune.data import class_folders, load_data
+from dirprune.data.class_folders import read_class_folders
+from dirprune.errors import DataError
+
+TEN = tuple(f"class{number}" for number in range(10))
+
+
+def write_image(path: Path, value: int, size: tuple[int, int] = (32, 32), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size[1], size[0], 3), (value, 2, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, **({"lossless": True} if path.suffix == ".webp" else {}))
+
+
+def write_folders(root: Path, classes: Sequence[str] = TEN, n_train: int = 4, suffix: str = ".webp") -> None:
+    """Write n_train and 2 images of every class; the red of an image is 10 * class + its number."""
+    for part, count in (("train", n_train), ("test", 2)):
+        for label, name in enumerate(classes):
+            for number in range(count):
+                write_image(root / part / name / f"{number}{suffix}", 10 * label + number)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png"])
+def test_images_are_read_whole_and_sorted_by_class_and_name(tmp_path: Path, suffix: str) -> None:
+    write_folders(tmp_path, ("cat", "ant"), suffix=suffix)
+    train, labels, held_out, held_out_labels, classes = read_class_folders(tmp_path)
+    assert classes == ("ant", "cat")
+    assert train.shape == (8, 3, 32, 32)
+    assert train.dtype == torch.uint8
+    assert train[:, 0, 5, 7].tolist() == [10, 11, 12, 13, 0, 1, 2, 3]
+    assert train[0, :, 0, 0].tolist() == [10, 2, 3]
+    assert labels.tolist() == [0] * 4 + [1] * 4
+    assert held_out[:, 0, 0, 0].tolist() == [10, 11, 0, 1]
+    assert held_out_labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_grey_transparent_and_palette_images_become_colour(tmp_path: Path, mode: str) -> None:
+    write_folders(tmp_path, ("ant", "bee"), suffix=".png")
+    write_image(tmp_path / "train" / "ant" / "0.png", 200, mode=mode)
+    train, *_ = read_class_folders(tmp_path)
+    expected = Image.open(tmp_path / "train" / "ant" / "0.png").convert("RGB")
+    assert train[0, :, 3, 3].tolist() == list(expected.getpixel((3, 3)))
+
+
+def test_class_folders_are_the_data_set_cifar10_in_its_roles(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    roles = load_data("cifar10", tmp_path, validation_from="test:0.5", train_limit=20)
+    assert [len(split) for split in (roles.train, roles.calibration, roles.validation, roles.test)] == [
+        20,
+        10,
+        10,
+        10,
+    ]
+    assert (roles.train.inputs[:, 0, 0, 0] // 10).tolist() == roles.train.targets.tolist()
+    normalised = roles.normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    torch.testing.assert_close(normalised, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
+
+
+def test_torchvisions_own_files_are_read_when_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    for place, (name, _) in enumerate([*CIFAR10.train_list, *CIFAR10.test_list]):
+        data = np.zeros((10, 3, 32, 32), np.uint8)
+        data[:, 1, 2, 3] = 10 * place + np.arange(10)
+        entry = {"data": data.reshape(10, -1), "labels": list(range(10))}
+        (folder / name).write_bytes(pickle.dumps(entry))
+    roles = load_data("cifar10", tmp_path, validation_from="train:0.2")
+    assert roles.train.inputs[:, 1, 2, 3].tolist() == roles.train.indices.tolist()
+    assert roles.test.inputs[:, 1, 2, 3].tolist() == list(range(50, 60))
+    assert roles.test.targets.tolist() == list(range(10))
+
+
+def test_torchvisions_files_with_another_check_sum_are_never_unpickled(tmp_path: Path) -> None:
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]:
+        (folder / name).write_bytes(b"cos\nsystem\n(S'touch harm'\ntR.")
+    with pytest.raises(DataError, match=r"^expected whole files in .*cifar-10-batches-py, got a broken one"):
+        load_data("cifar10", tmp_path)
+
+
+def break_image(root: Path) -> None:
+    (root / "train" / "class3" / "1.webp").write_bytes(b"RIFF no image")
+
+
+def shorten_image(root: Path) -> None:
+    path = root / "train" / "class3" / "1.webp"
+    path.write_bytes(path.read_bytes()[:-12])
+
+
+def resize_image(root: Path) -> None:
+    write_image(root / "test" / "class3" / "1.webp", 0, size=(16, 8))
+
+
+def empty_class(root: Path) -> None:
+    for path in (root / "test" / "class3").iterdir():
+        path.unlink()
+
+
+def rename_class(root: Path) -> None:
+    (root / "test" / "class3").rename(root / "test" / "klass3")
+
+
+@pytest.mark.parametrize(
+    ("spoil_", "message"),
+    [
+        (break_image, r"^expected an image in .*train/class3/1\.webp, got "),
+        (shorten_image, r"^expected an image in .*train/class3/1\.webp, got "),
+        (
+            resize_image,
+            r"^expected images of 32 x 32 pixels, the size of .*, got 16 x 8 in .*/1\.webp$",
+        ),
+        (empty_class, r"^expected images \(.*\) of class 'class3', found none in .*test/class3$"),
+        (
+            rename_class,
+            r"^expected the same classes in .*, got 'class3' in train alone \(10 and 10",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path, spoil_, message: str) -> None:
+    write_folders(tmp_path)
+    spoil_(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        load_data("cifar10", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("ant",))
+    with pytest.raises(DataError, match=r"^expected at least two classes in .*train, got 1$"):
+        read_class_folders(tmp_path)
+
+
+def test_other_class_folders_are_not_taken_for_cifar10(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("ant", "bee"))
+    with pytest.raises(DataError, match=r"^expected 10 classes of 32 x 32 pixels, .*, got 2 of 32 x 32$"):
+        load_data("cifar10", tmp_path)
+
+
+def test_a_folder_with_neither_layout_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"found neither cifar-10-batches-py there nor train/<class>"):
+        load_data("cifar10", tmp_path)
+
+
+def test_what_was_decoded_is_kept_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_decoded = []
+    decode = class_folders._decode
+    monkeypatch.setattr(
+        class_folders, "_decode", lambda paths: (n_decoded.append(len(paths)), decode(paths))[1]
+    )
+    monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_folders(tmp_path, ("ant", "bee"))
+    first, again = (read_class_folders(tmp_path) for _ in range(2))
+    assert len(n_decoded) == 1
+    assert all(torch.equal(a, b) for a, b in zip(first[:4], again[:4], strict=True))
+
+    changed = tmp_path / "train" / "bee" / "0.webp"
+    write_image(changed, 99)
+    os.utime(changed, ns=(1, 1))
+    assert read_class_folders(tmp_path)[0][4, 0, 0, 0] == 99
+
+    for stored in (tmp_path / "cache").rglob("*.safetensors"):
+        stored.write_bytes(stored.read_bytes()[:100])
+    assert read_class_folders(tmp_path)[0][4, 0, 0, 0] == 99
+    assert len(n_decoded) == 3
