@@ -36,7 +36,12 @@ class ContributionValues(TiledValues):
         traced: The network from `graph.trace`, other groups cut; it belongs to this object.
         slot: Where the group enters its consumer.
         call: The node that calls the consumer.
+
+    Attributes:
+        is_linear_to_the_end: Whether the network's outputs themselves are a sum of contributions.
     """
+
+    is_linear_to_the_end = False
 
     def __init__(
         self,
@@ -61,9 +66,15 @@ class ContributionValues(TiledValues):
         tensors = self.compute_on_first(self.prepare)
         values = self._sum_up(tensors, torch.ones(1, self.n_channels).to(tensors[0]))
         self.rest.multiply_out(values.shape[1:], values)
+        is_plain = self.rest.pooling is None and not self.rest.is_rectified
+        is_output = not self.rest.has_nodes and values.dim() == 2
+        self.is_linear_to_the_end = is_plain and (self.rest.matrix is not None or is_output)
+        if self.is_linear_to_the_end:
+            tensors = self.compute_on_first(self.prepare)
+            values = tensors[0][-1]
         self.shared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         self.largest = values.element_size() * values.numel()
-        if self.rest.matrix is None:
+        if self.rest.matrix is None and self.rest.has_nodes:
             beside = tensors[self._n_phases :]
             self.largest = max(self.largest, measure_largest(self.rest.graph, [values, *beside]))
 
@@ -75,13 +86,15 @@ class ContributionValues(TiledValues):
         """Return the contributions, one tensor for each place of the pooling window, and what is beside.
 
         A tensor of contributions has the shape (n_channels + 1, n, *features), where convolutions follow with
-        the channels last.
+        the channels last; where the outputs are linear in them, (n_channels + 1, n_outputs, n).
         """
         n_added = len(self.rest.added)
         layer_input, *others = self.prefix(inputs)
         parts = self.contributions.compute(layer_input)
         for added in others[:n_added]:
             parts[-1] += added
+        if self.is_linear_to_the_end:
+            return [self._multiply_out(parts)]
         phases = [parts]
         if self.rest.pooling is not None:
             height, width = self.rest.pooling
@@ -95,6 +108,13 @@ class ContributionValues(TiledValues):
             phases = [phase.movedim(2, -1) for phase in phases]
         return [*(phase.contiguous() for phase in phases), *others[n_added:]]
 
+    def _multiply_out(self, parts: Tensor) -> Tensor:
+        """Return the contributions to the network's outputs, shape (n_channels + 1, n_outputs, n)."""
+        if self.rest.matrix is not None and self.rest.offset is not None:
+            parts = parts.flatten(2) @ self.rest.matrix
+            parts[-1] += self.rest.offset
+        return parts.flatten(2).transpose(1, 2).contiguous()
+
     @property
     def _is_channels_last(self) -> bool:
         return self.rest.has_convolutions and len(self._feature_shape) == 3
@@ -103,7 +123,7 @@ class ContributionValues(TiledValues):
         """Return what enters the rest of the graph, shape (n_coalitions * n, *features)."""
         phases = tensors[: self._n_phases]
         n_examples = phases[0].shape[1]
-        rows = torch.cat([coalitions, coalitions.new_ones(len(coalitions), 1)], dim=1)
+        rows = with_constant(coalitions)
         total = rows @ phases[0].flatten(1)
         if len(phases) > 1:
             other = torch.empty_like(total)
@@ -117,6 +137,10 @@ class ContributionValues(TiledValues):
 
     def run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
         """Return the outputs of coalitions on prepared examples; see `TiledValues.run`."""
+        if self.is_linear_to_the_end:
+            rows = with_constant(coalitions)
+            total = rows @ tensors[0].flatten(1)
+            return total.reshape(len(rows), *tensors[0].shape[1:]).transpose(1, 2)
         values = self._sum_up(tensors, coalitions)
         beside = [repeat(tensor, len(coalitions)) for tensor in tensors[self._n_phases :]]
         outputs = self.rest(values, beside)
@@ -178,7 +202,7 @@ class PrefixValues(TiledValues):
     def run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
         """Return the outputs of coalitions on prepared examples; see `TiledValues.run`."""
         n_coalitions, n_examples = len(coalitions), len(tensors[0])
-        rows = torch.cat([coalitions, coalitions.new_ones(n_coalitions, 1)], dim=1)
+        rows = with_constant(coalitions)
         outputs = self.rest(
             rows.repeat_interleave(n_examples, dim=0), *(repeat(tensor, n_coalitions) for tensor in tensors)
         )[0]
@@ -200,6 +224,11 @@ class _Mask(nn.Module):
         shape = [len(values)] + [1] * (values.dim() - 1)
         shape[self.axis] = -1
         return values * rows[:, self.index.to(rows.device)].reshape(shape)
+
+
+def with_constant(coalitions: Tensor) -> Tensor:
+    """Return coalitions with a column of ones behind, for what is always there."""
+    return torch.cat([coalitions, coalitions.new_ones(len(coalitions), 1)], dim=1)
 
 
 def repeat(values: Tensor, n_coalitions: int) -> Tensor:

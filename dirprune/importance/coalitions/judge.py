@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dirprune.errors import ImportanceError, suggest
@@ -31,6 +32,7 @@ class Judge:
                 "try value=loss"
             )
         self.task = task
+        self.is_cross_entropy = task.loss_identity == make_task("cross_entropy").loss_identity
         self.value = value
 
     def sum_up(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -45,6 +47,11 @@ class Judge:
         """
         if self.value == "accuracy":
             return (outputs.argmax(2) == targets).sum(1).double().cpu()
+        if self.is_cross_entropy and outputs.dim() == 3:
+            # The classes before the examples: on a CPU ten times as fast as one row for each example.
+            rows = outputs.transpose(1, 2).contiguous()
+            losses = F.cross_entropy(rows, targets.expand(len(rows), -1), reduction="none")
+            return -losses.sum(1, dtype=torch.float64).cpu()
         n_coalitions, n_examples = outputs.shape[:2]
         repeated = targets.expand(n_coalitions, *targets.shape).flatten(0, 1)
         losses = self.task.loss(outputs.flatten(0, 1), repeated)

@@ -53,6 +53,7 @@ class Rest:
         behind = find_downstream([self.last]) - {self.last}
         self.beside = find_beside(traced, behind, {self.last})
         self.graph = extract(traced, [self.last, *self.beside], [self.output])
+        self.has_nodes = self.last is not self.output
         self.has_convolutions = any(isinstance(get_module(traced, node), CONVOLUTIONS) for node in behind)
         self._behind = behind
         self.matrix: Tensor | None = None
