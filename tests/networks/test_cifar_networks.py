@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dirprune.cost import count_costs
@@ -26,7 +25,7 @@ PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "cifar-pretrained"
         ("resnet44", 97_174_144, 658_586),
         ("resnet56", 125_485_696, 853_018),
         ("resnet110", 252_887_680, 1_727_962),
-        ("vgg16", 313_463_808, 14_987_722),
+        ("vgg16", 313_463_808, 14_990_922),
     ],
 )
 def test_costs_are_those_of_the_literature(name: str, macs: int, parameters: int) -> None:
@@ -60,14 +59,21 @@ def test_a_shortcut_that_halves_the_resolution_takes_every_second_pixel_between_
     assert torch.equal(block(images), expected)
 
 
-def test_vgg16_normalises_and_activates_its_linear_layer_as_well() -> None:
-    network = VGG16((1,) * 14).eval()
-    hidden = torch.rand(5, 1)
-    with torch.no_grad():
-        network.features = nn.Identity()
-        network.bn.running_mean.fill_(0.3)
-        expected = F.relu(network.bn(network.linear1(hidden)))
-        assert torch.equal(network(hidden.reshape(5, 1, 1, 1)), network.linear2(expected))
+def test_a_pruned_vgg16_costs_what_dirichlet_pruning_reports() -> None:
+    widths = (34, 34, 60, 60, 70, 101, 97, 88, 95, 85, 86, 67, 61, 55)
+    costs = count_costs(VGG16(widths), torch.zeros(1, 3, 32, 32))
+    assert costs.macs == pytest.approx(40.94e6, abs=0.005e6)
+    assert costs.parameters == pytest.approx(0.638e6, abs=0.0005e6)
+
+
+def test_vgg16_normalises_before_it_activates_and_ends_in_two_linear_layers() -> None:
+    network = VGG16((2,) * 14).eval()
+    layers = [type(layer).__name__ for layer in network.features]
+    assert layers[:7] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+    assert [layers.count(name) for name in ("Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d")] == [13, 13, 13, 5]
+    network.features = nn.Identity()
+    hidden = torch.randn(5, 2)
+    assert torch.equal(network(hidden), network.linear2(network.linear1(hidden)))
 
 
 def test_weights_saved_in_data_parallel_under_state_dict_load(tmp_path: Path) -> None:
