@@ -48,6 +48,21 @@ class Residual(nn.Module):
         return self.head(hidden.mean((2, 3)))
 
 
+class Narrow(nn.Module):
+    """A convolution with one channel before one with four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(1, 1, 3)
+        self.bn = nn.BatchNorm2d(1)
+        self.wide = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.relu(self.wide(F.relu(self.bn(self.narrow(images)))))
+        return self.head(hidden.mean((2, 3)))
+
+
 class Concatenating(nn.Module):
     """Two branches joined before a dilated convolution, whose output is joined with one of them again."""
 

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dirprune.errors import ImportanceError
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import Scorer, ScoringContext, create, get_method, list_methods, select_channels
 from dirprune.importance.untouched import Fingerprint
 from tests.importance.cases import ignore_, make_context, make_split, permute_, score, silence_
-from tests.networks_for_tests import Residual, SmallLeNet
+from tests.networks_for_tests import Narrow, Residual, SmallLeNet
 
 ROOT = Path(__file__).parents[2]
 METHODS = list_methods()
@@ -186,6 +187,43 @@ def test_group_with_one_channel_is_scored(name: str) -> None:
     assert scores["0"].isfinite().all()
 
 
+@every_method
+def test_one_channel_of_a_convolution_is_kept_beside_a_wider_group(name: str) -> None:
+    context = make_context(Narrow)
+    producers = (Slot("narrow", (0,)), Slot("bn", (0,)))
+    narrow = ChannelGroup("narrow", 1, producers, (Slot("wide", (0,)),))
+    context = dataclasses.replace(context, grouping=Grouping((narrow, context.grouping["wide"])))
+    selection = select_channels(create(name), context, {"narrow": 1, "wide": 2})
+    assert selection.kept["narrow"] == [0]
+    assert len(selection.kept["wide"]) == 2
+
+
+@every_method
+def test_class_that_calibration_lacks_does_no_harm(name: str) -> None:
+    context = make_context()
+    is_there = context.calibration.targets != 0
+    assert 0 < int(is_there.sum()) < len(context.calibration)
+    calibration = context.calibration.subset(is_there.nonzero().flatten())
+    architecture = {"conv1": 2, "conv2": 3, "linear1": 4}
+    lacking = dataclasses.replace(context, calibration=calibration)
+    kept = select_channels(create(name), lacking, architecture).kept
+    assert {group: len(channels) for group, channels in kept.items()} == architecture
+
+
+@pytest.mark.parametrize("where", ["inputs", "weights"])
+@pytest.mark.parametrize("name", [name for name in METHODS if get_method(name).needs_data])
+def test_activations_that_are_not_a_number_end_in_one_line(name: str, where: str) -> None:
+    context = make_context()
+    if where == "inputs":
+        context.calibration.inputs[5, 0, 3, 3] = torch.nan
+    else:
+        context.network.conv1.weight.data[1, 0, 0, 0] = torch.nan  # type: ignore[operator,index]
+    with pytest.raises(ImportanceError) as caught:
+        select_channels(create(name), context, {"conv1": 2, "conv2": 3, "linear1": 4})
+    assert "\n" not in str(caught.value)
+    assert "look for NaN in weights and calibration inputs" in str(caught.value)
+
+
 @every_scorer
 def test_network_without_groups_has_no_scores(name: str) -> None:
     context = dataclasses.replace(make_context(), grouping=Grouping(()))
@@ -194,4 +232,5 @@ def test_network_without_groups_has_no_scores(name: str) -> None:
 
 def test_context_holds_no_validation_and_no_test_data() -> None:
     names = {field.name for field in dataclasses.fields(ScoringContext)}
-    assert names == {"network", "grouping", "calibration", "normalise", "task", "seed", "device"}
+    assert "calibration" in names
+    assert not [name for name in names if "valid" in name or "test" in name or name in ("roles", "train")]

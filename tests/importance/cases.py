@@ -14,9 +14,9 @@ from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import ScoringContext, compute_scores, create
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
-from tests.networks_for_tests import Residual, SmallLeNet
+from tests.networks_for_tests import Narrow, Residual, SmallLeNet
 
-SHAPES = {SmallLeNet: (1, 14, 14), Residual: (3, 8, 8)}
+SHAPES = {SmallLeNet: (1, 14, 14), Residual: (3, 8, 8), Narrow: (1, 8, 8)}
 
 
 def make_context(
