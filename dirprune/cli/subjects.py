@@ -175,6 +175,12 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
         f"images: {len(roles.train):,} train, {len(roles.calibration):,} of them calibration, "
         f"{len(roles.validation):,} validation, {len(roles.test):,} test"
     )
+    absent = sorted(set(range(roles.n_classes or 0)) - set(roles.calibration.targets.flatten().tolist()))
+    if absent:
+        click.echo(
+            f"note: calibration has no image of class {', '.join(map(str, absent))}, "
+            "so scores and batch norm know nothing of it; try more --train-images"
+        )
     return roles, header.changed(
         dataset=dataset, validation_from=validation_from, data_seed=seed, train_images=limit
     )

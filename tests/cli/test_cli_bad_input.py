@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dirprune.networks import LeNet5, save_weights
+from dirprune.networks import LeNet5, load_weights_, save_weights
 from tests.cli.conftest import Result, Run
 
 SRC = Path(__file__).parent.parent.parent
@@ -116,6 +116,19 @@ def test_bad_methods_end_in_one_line(
 ) -> None:
     check_one_line(run(*command, "--weights", weights, *arguments), *fragments)
     assert list_files() == []
+
+
+@pytest.mark.parametrize("method", ["leave-one-out", "taylor", "dirichlet", "magnitude"])
+def test_weights_that_are_not_a_number_end_in_one_line(
+    run: Run, weights: Path, tmp_path: Path, method: str
+) -> None:
+    network = LeNet5()
+    load_weights_(network, weights)
+    network.conv1.weight.data[1, 0, 2, 2] = torch.nan
+    torch.save(network.state_dict(), tmp_path / "nan.pt")
+    arguments = ["--weights", tmp_path / "nan.pt", "--method", method, "--train-images", 100]
+    check_one_line(run("rank", *arguments), "finite", "look for NaN in weights and calibration inputs")
+    assert not list(Path("output/scores").glob("*.safetensors"))
 
 
 def test_fine_tuning_options_without_retrain_are_refused(run: Run, weights: Path) -> None:

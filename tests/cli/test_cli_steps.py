@@ -203,6 +203,16 @@ def test_scores_do_not_depend_on_validation_or_test(run: Run, weights: Path) -> 
     assert first == second
 
 
+def test_classes_that_calibration_lacks_are_said_in_one_line(run: Run, weights: Path) -> None:
+    arguments = ["rank", "--weights", weights, "--method", "leave-one-out", "--train-images"]
+    result = run(*arguments, 14)
+    assert (result.status, result.errors) == (0, "")
+    (note,) = [line for line in result.output.splitlines() if line.startswith("note: ")]
+    assert re.match(r"note: calibration has no image of class \d, \d, \d, so scores", note)
+    assert "7 of them calibration" in result.output
+    assert "note: " not in run(*arguments, 20).output
+
+
 def test_interrupting_leaves_one_line_and_no_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -1,0 +1,97 @@
+"""Scoring that is stopped in the middle goes on where it was, in a real process with real signals."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+N_COALITIONS = 11 + 21 + 101 + 26  # each group of LeNet-5 whole, and without each of its channels
+PROGRAM = """
+import os, time
+from dirprune.cli import main
+from dirprune.importance.coalitions.store import StoredValues
+
+append = StoredValues._append
+
+def append_slowly(self, keys, values):
+    append(self, keys, values)
+    time.sleep(float(os.environ["SECONDS_PER_BATCH"]))
+
+StoredValues._append = append_slowly
+main()
+"""
+
+
+def start(folder: Path, weights: Path, seconds: float) -> subprocess.Popen[str]:
+    """Start `dirprune rank` with so many seconds for each batch of coalitions."""
+    arguments = ["rank", "--weights", weights, "--method", "leave-one-out", "--device", "cpu"]
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SECONDS_PER_BATCH": str(seconds)}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
+    )
+
+
+def hear_ctrl_c() -> None:
+    """Let the command hear SIGINT also where the tests run in the background, in which it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "output/scores/coalitions").glob("*.jsonl")}
+
+
+def read_coalitions(files: dict[str, bytes]) -> list[tuple[str, bytes]]:
+    """Return every coalition whose value is in the files, as often as it is there."""
+    found = []
+    for name, content in files.items():
+        for line in content[: content.rfind(b"\n") + 1].splitlines():
+            record = json.loads(line)
+            packed = base64.b64decode(record["coalitions"])
+            width = len(packed) // len(record["values"])
+            found += [(name, packed[start : start + width]) for start in range(0, len(packed), width)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("signal_sent", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
+)
+def test_scoring_that_was_stopped_goes_on_where_it_was(
+    tmp_path: Path, weights: Path, signal_sent: int, status: int, said: str
+) -> None:
+    first = start(tmp_path, weights, 0.5)
+    deadline = time.monotonic() + 120
+    while len(read_coalitions(read_files(tmp_path))) < 40:
+        assert first.poll() is None, first.stderr.read()
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.05)
+    first.send_signal(signal_sent)
+    _, errors = first.communicate(timeout=60)
+    assert (first.returncode, errors) == (status, said)
+    before = read_files(tmp_path)
+    assert 40 <= len(read_coalitions(before)) < N_COALITIONS
+    assert not list((tmp_path / "output/scores").glob("*.safetensors"))
+
+    second = start(tmp_path, weights, 0)
+    output, errors = second.communicate(timeout=120)
+    assert (second.returncode, errors) == (0, "")
+    assert "leave-one-out: scores computed" in output
+    after = read_files(tmp_path)
+    assert all(after[name].startswith(content) for name, content in before.items())
+    coalitions = read_coalitions(after)
+    assert len(coalitions) == len(set(coalitions)) == N_COALITIONS
