@@ -1,0 +1,104 @@
+"""Greedy elimination for a given architecture, group by group, then exchanges and further sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dirprune.errors import ImportanceError
+from dirprune.importance.base import Kept, ScoringContext, Selector
+from dirprune.importance.coalitions import CoalitionValues, open_values
+from dirprune.importance.greedy.elimination import Elimination, exchange
+from dirprune.importance.greedy.images import check_common, recalibrated, with_examples
+from dirprune.importance.registry import register
+
+
+@dataclass(frozen=True)
+class GreedyOptions:
+    """Options of `Greedy`.
+
+    Attributes:
+        value: "loss" (the better conditioned one) or "accuracy".
+        n_examples: Calibration images that judge; >= 1. All of them where there are fewer.
+        swaps: Rounds of exchanges after each elimination; 0 makes none.
+        sweeps: Further passes over the groups, with exchanges given all that is cut elsewhere; >= 0.
+        step: Share of the channels left that may go at once, in (0, 1]; at least one always may.
+        lazy: Whether channels that cannot be the cheapest are left out.
+        recalibrate: Whether batch-norm statistics follow what is cut already, as they will after pruning.
+    """
+
+    value: str = "loss"
+    n_examples: int = 1000
+    swaps: int = 10
+    sweeps: int = 1
+    step: float = 0.02
+    lazy: bool = True
+    recalibrate: bool = True
+
+    def __post_init__(self) -> None:
+        check_common(self.value, self.n_examples, self.step)
+        for name in ("swaps", "sweeps"):
+            if getattr(self, name) < 0:
+                raise ImportanceError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+
+@register(
+    "greedy",
+    "cuts the channel that costs least given all cut before, again and again; then exchanges",
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=False,
+)
+class Greedy(Selector):
+    """Cuts group after group in forward order, always the channel without which the value is highest.
+
+    Every candidate is judged by running the network without it and without all that was cut before; later
+    groups are whole. In each group kept and removed channels are then exchanged as long as that helps, and
+    after the last group there are further sweeps of exchanges, in which all other groups are cut.
+    """
+
+    Options = GreedyOptions
+
+    def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Kept:
+        """Return the kept channels of every group, sorted."""
+        context = with_examples(context, self.options.n_examples)
+        is_kept = {group.name: np.ones(group.n_channels, dtype=bool) for group in context.grouping.groups}
+        groups = [name for name in is_kept if architecture[name] < len(is_kept[name])]
+        n_done, n_total = 0, len(groups) * (1 + self.options.sweeps)
+        for _ in range(1 + self.options.sweeps):
+            has_changed = False
+            for name in groups:
+                before = is_kept[name]
+                values = self._open(context, name, is_kept)
+                chosen = self._eliminate(values, before, architecture[name])
+                is_kept[name], _ = exchange(values, chosen, self.options.swaps)
+                has_changed |= not np.array_equal(is_kept[name], before)
+                n_done += 1
+                if context.progress is not None:
+                    context.progress("greedy", n_done, n_total)
+            if not has_changed:
+                break
+        return {name: np.flatnonzero(chosen).tolist() for name, chosen in is_kept.items()}
+
+    def _open(
+        self, context: ScoringContext, group: str, is_kept: Mapping[str, NDArray[np.bool_]]
+    ) -> CoalitionValues:
+        """Return the values of a group's coalitions given what is cut elsewhere."""
+        kept = {name: np.flatnonzero(chosen).tolist() for name, chosen in is_kept.items() if not chosen.all()}
+        if self.options.recalibrate:
+            context = recalibrated(context, kept)
+        kept.pop(group, None)
+        return open_values(context, group, kept, value=self.options.value)
+
+    def _eliminate(
+        self, values: CoalitionValues, is_left: NDArray[np.bool_], n_kept: int
+    ) -> NDArray[np.bool_]:
+        """Return which channels are left when only so many are."""
+        state = Elimination(is_left, self.options.lazy)
+        while state.n_left > n_kept:
+            n_at_once = max(1, int(self.options.step * state.n_left))
+            state.remove(values, state.n_left - n_kept, n_at_once)
+        return state.is_left
