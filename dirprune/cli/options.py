@@ -208,12 +208,14 @@ method_options = _collected(
         help="Option of the method, such as norm=l2; may be given several times.",
     ),
     click.option(
-        "--evaluations", metavar="N", help="Coalitions that a method may evaluate in each group, or auto."
+        "--evaluations", metavar="N", help="Coalitions that a method evaluates in each group, or auto."
     ),
-    click.option("--statistic", metavar="NAME", help="mean or snr (mean over standard deviation)."),
-    click.option("--k", metavar="N", help="Largest size of the coalitions of shapley-partial."),
-    click.option("--adding", metavar="TRUTH", help="true or false: whether shapley-partial adds channels."),
-    click.option("--cost", metavar="NAME", help="macs, parameters or latency: what a greedy path saves."),
+    click.option("--statistic", metavar="NAME", help="mean, or snr: mean over standard deviation."),
+    click.option("--k", metavar="N", help="Channels that shapley-partial adds to none or takes from all."),
+    click.option(
+        "--adding", metavar="WHICH", help="yes (only adds to none), no (only takes from all), both."
+    ),
+    click.option("--cost", metavar="NAME", help="macs or parameters: what a greedy path saves."),
     click.option(
         "--cache",
         type=FOLDER,
