@@ -2,13 +2,14 @@
 
 from dirprune.importance import (
     batch_norm,
-    dirichlet,
     fpgm,
     gradients,
     greedy,
     leave_one_out,
     magnitude,
     random_order,
+    shapley,
+    simplex,
 )
 from dirprune.importance.base import (
     Scorer,
@@ -33,7 +34,6 @@ __all__ = [
     "compute_scores",
     "compute_selection",
     "create",
-    "dirichlet",
     "find_scores",
     "fpgm",
     "get_method",
@@ -46,4 +46,6 @@ __all__ = [
     "random_order",
     "register",
     "select_channels",
+    "shapley",
+    "simplex",
 ]

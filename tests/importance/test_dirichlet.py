@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dirprune.importance.dirichlet import (
+from dirprune.importance.simplex import (
     DirichletOptions,
     DirichletPosterior,
     compute_loss,

@@ -1,0 +1,122 @@
+"""The one way in which a posterior over switches is fitted, whatever its family: all groups jointly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dirprune.errors import ImportanceError, suggest
+from dirprune.importance.base import ScoringContext
+from dirprune.importance.simplex.family import SimplexFamily
+from dirprune.switches import switched
+
+STATISTICS = ("mean", "snr")
+
+
+@dataclass(frozen=True)
+class SimplexOptions:
+    """Options that all families share.
+
+    Attributes:
+        prior_concentration: Of each channel in the symmetric Dirichlet prior; > 0.
+        steps: Optimiser steps; >= 0.
+        lr: Learning rate of Adam on the unconstrained parameters, falling to zero along a cosine; > 0.
+        batch_size: Calibration examples in a step; >= 1.
+        n_samples: Different samples in a step, dealt out to its examples in turn; >= 1.
+        statistic: What is the score: "mean" of the switch, or "snr", its mean over its standard deviation.
+    """
+
+    prior_concentration: float = 3.0
+    steps: int = 120
+    lr: float = 0.1
+    batch_size: int = 128
+    n_samples: int = 128
+    statistic: str = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("statistic", self.statistic, STATISTICS)
+        for name in ("prior_concentration", "lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ImportanceError(f"{name} must be a number above 0, got {getattr(self, name)}")
+        for name, least in (("steps", 0), ("batch_size", 1), ("n_samples", 1)):
+            check_least(name, getattr(self, name), least)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether samples of the switches go through the network, else their mean."""
+        return True
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ImportanceError: If it is not; the nearest one is named.
+    """
+    if value not in choices:
+        known = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+        raise ImportanceError(f"{name} must be {known}, got {value!r}{suggest(value, choices)}")
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    """Refuse a number below the least one.
+
+    Raises:
+        ImportanceError: If it is below.
+    """
+    if value < least:
+        raise ImportanceError(f"{name} must be at least {least}, got {value}")
+
+
+def fit_(posterior: SimplexFamily, context: ScoringContext, options: SimplexOptions) -> None:
+    """Fit the parameters of all groups in one pass with Adam, to minimise `compute_loss`."""
+    rng = torch.Generator().manual_seed(context.seed)
+    optimiser = torch.optim.Adam(posterior.parameters, lr=options.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(options.steps, 1))
+    batches = draw_batches(len(context.calibration), options.batch_size, options.steps, rng)
+    with torch.enable_grad():
+        for number, positions in enumerate(batches):
+            optimiser.zero_grad()
+            compute_loss(posterior, context, positions, options, rng).backward()
+            optimiser.step()
+            schedule.step()
+            if context.progress is not None:
+                context.progress("steps of the posterior", number + 1, options.steps)
+
+
+def compute_loss(
+    posterior: SimplexFamily,
+    context: ScoringContext,
+    positions: Tensor,
+    options: SimplexOptions,
+    rng: torch.Generator,
+) -> Tensor:
+    """Return the loss per example of some calibration examples plus KL / n_examples, a scalar in nats.
+
+    Args:
+        positions: Of the examples in the calibration split, shape (batch,).
+        rng: For the samples; the point estimator draws none.
+    """
+    inputs, targets = context.load(positions)
+    if options.is_sampled:
+        dealt = torch.arange(len(positions)) % options.n_samples
+        switches = posterior.sample(min(options.n_samples, len(positions)), rng)[dealt]
+    else:
+        switches = posterior.mean()
+    factors = (switches * posterior.n_beside).to(inputs.device, inputs.dtype)
+    with switched(context.network, context.grouping, posterior.split(factors)):
+        fit = context.task.summed_loss(context.network(inputs), targets) / len(positions)
+    return fit.to("cpu", torch.float64) + posterior.kl(rng) / len(context.calibration)
+
+
+def draw_batches(n_examples: int, batch_size: int, n_batches: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Yield positions of `n_batches` batches: random orders of all examples, one after another, cut up."""
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(n_batches):
+        while len(order) < batch_size:
+            order = torch.cat([order, torch.randperm(n_examples, generator=rng)])
+        yield order[:batch_size]
+        order = order[batch_size:]
