@@ -1,0 +1,291 @@
+"""What the benchmarks of importance share: the networks, rows on disk, and the clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dirprune.architecture import Architecture
+from dirprune.data import DataRoles, load_data, make_roles
+from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
+from dirprune.evaluation import evaluate
+from dirprune.files import write_json
+from dirprune.groups import Grouping
+from dirprune.importance import ScoringContext
+from dirprune.networks import create_network, load_weights_
+from dirprune.networks.weights import read_metadata
+from dirprune.recipe import Recipe
+from dirprune.surgery import compact
+from dirprune.tasks import make_task
+from dirprune.tracing import find_groups
+from dirprune.training import train_
+
+ARCHITECTURE_SEED = 2026
+N_CIFAR_TRAIN = 10_000  # calibration is the half of it: 5,000 images, as on MNIST
+N_CIFAR_TEST = 2_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the command line says.
+
+    Attributes:
+        output: Folder of all rows, tables and plots.
+        mnist: Folder of MNIST; without it the digits that come with scikit-learn.
+        lenet_weights: Trained LeNet-5s; without any, one is trained for a few epochs.
+        cifar: Folder of CIFAR-10; without it noise, which is good enough for times.
+        resnet20_weights: Published weights; random ones without.
+        resnet56_weights: Likewise.
+        device: Where to compute.
+        is_quick: Whether everything is as small as it can be, to see that it runs.
+    """
+
+    output: Path
+    mnist: Path | None
+    lenet_weights: tuple[Path, ...]
+    cifar: Path | None
+    resnet20_weights: Path | None
+    resnet56_weights: Path | None
+    device: str
+    is_quick: bool
+
+    def rows(self, name: str) -> Rows:
+        """Return the rows of one benchmark."""
+        return Rows(self.output / f"{name}.jsonl")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with its data.
+
+    Attributes:
+        name: In tables.
+        network: In evaluation mode, on the device.
+        roles: Its data; the weights have not seen the test role.
+        grouping: Its channel groups.
+        device: Where to compute.
+        is_trained: Whether accuracies mean anything.
+    """
+
+    name: str
+    network: nn.Module
+    roles: DataRoles
+    grouping: Grouping
+    device: str
+    is_trained: bool
+
+    def context(self, n_images: int, seed: int = 0) -> ScoringContext:
+        """Return what a method sees: the first n calibration images, drawn at random and class-balanced."""
+        positions = torch.arange(min(n_images, len(self.roles.calibration)))
+        return ScoringContext(
+            self.network,
+            self.grouping,
+            self.roles.calibration.subset(positions),
+            self.roles.normalise,
+            make_task(),
+            seed,
+            self.device,
+        )
+
+    def cut(self, kept: Mapping[str, Sequence[int]]) -> nn.Module:
+        """Return the compact network, batch-norm statistics as they were."""
+        return compact(self.network, self.grouping, kept, self.roles.example_input().to(self.device)).eval()
+
+    def measure_test_accuracy(self, network: nn.Module) -> float:
+        """Return the accuracy on the test role, in [0, 1]."""
+        return evaluate(network, self.roles.test, self.roles, make_task(), self.device, "")["accuracy"]
+
+
+def load_lenets(setting: Setting) -> list[Subject]:
+    """Return a LeNet-5 for each weights file, on the data on which it was trained."""
+    if not setting.lenet_weights:
+        roles = _load_lenet_data(setting, OWN_SPLIT, 0)
+        network = create_network("lenet5", seed=0)
+        recipe = Recipe(images=(2 if setting.is_quick else 5) * len(roles.train))
+        for _ in train_(network, roles, make_task(), recipe, seed=0, device=setting.device):
+            pass
+        return [_make_subject("lenet5", network, roles, setting, is_trained=True)]
+    subjects = []
+    for number, path in enumerate(setting.lenet_weights):
+        network = create_network("lenet5")
+        load_weights_(network, path)
+        said = read_metadata(path)
+        roles = _load_lenet_data(
+            setting, said.get("validation_from", OWN_SPLIT), int(said.get("data_seed", 0))
+        )
+        subjects.append(_make_subject(f"lenet5-{number}", network, roles, setting, is_trained=True))
+    return subjects
+
+
+def _load_lenet_data(setting: Setting, validation_from: str, seed: int) -> DataRoles:
+    name = "digits" if setting.mnist is None else "mnist"
+    return load_data(name, setting.mnist, validation_from=validation_from, seed=seed)
+
+
+def load_cifar_subject(name: str, setting: Setting) -> Subject:
+    """Return a network for CIFAR by its name; published weights have seen the whole training set.
+
+    Validation is therefore a half of the test set, and the test role `N_CIFAR_TEST` images of the other half.
+    """
+    weights = {"resnet20": setting.resnet20_weights, "resnet56": setting.resnet56_weights}.get(name)
+    network = create_network(name, seed=0)
+    if weights is not None:
+        load_weights_(network, weights)
+    if setting.cifar is None:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (2000, 3, 32, 32), dtype=torch.uint8, generator=generator)
+        labels = torch.arange(2000) % 10
+        roles = make_roles(
+            "noise", images, labels, images, labels, validation_from=FOREIGN_SPLIT, n_classes=10
+        )
+    else:
+        roles = load_data(
+            "cifar10", setting.cifar, validation_from=FOREIGN_SPLIT, train_limit=N_CIFAR_TRAIN, seed=0
+        )
+    drawn = torch.randperm(len(roles.test), generator=torch.Generator().manual_seed(0))
+    roles = dataclasses.replace(roles, test=roles.test.subset(drawn[:N_CIFAR_TEST]))
+    is_trained = weights is not None and setting.cifar is not None
+    return _make_subject(name, network, roles, setting, is_trained)
+
+
+def _make_subject(
+    name: str, network: nn.Module, roles: DataRoles, setting: Setting, is_trained: bool
+) -> Subject:
+    grouping = find_groups(network.cpu(), roles.example_input())
+    return Subject(name, network.to(setting.device).eval(), roles, grouping, setting.device, is_trained)
+
+
+def draw_architectures(
+    grouping: Grouping, n_architectures: int, seed: int = ARCHITECTURE_SEED
+) -> list[Architecture]:
+    """Draw architectures: the keep ratio of every group is uniform in [0.1, 0.9], independently.
+
+    The law is fixed: the first of many architectures are those of few.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for _ in range(n_architectures):
+        ratios = 0.1 + 0.8 * torch.rand(len(grouping.groups), generator=generator)
+        kept = {
+            group.name: max(1, round(float(ratio) * group.n_channels))
+            for group, ratio in zip(grouping.groups, ratios, strict=True)
+        }
+        drawn.append(Architecture(kept))
+    return drawn
+
+
+class Rows:
+    """JSON lines that are appended as soon as something is measured, so that nothing is measured twice.
+
+    Args:
+        path: The file; a last line that was cut short is not counted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    self._rows.append(json.loads(line))
+                except ValueError:
+                    continue
+        self._done = {_name(row["key"]) for row in self._rows}
+
+    def is_done(self, **key: Any) -> bool:
+        """Return whether there is a row of this key."""
+        return _name(key) in self._done
+
+    def add(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Append a row."""
+        row = {"key": dict(key), "values": dict(values)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" * self._is_cut_short() + json.dumps(row) + "\n")
+        self._rows.append(row)
+        self._done.add(_name(key))
+
+    def _is_cut_short(self) -> bool:
+        return (
+            self.path.exists()
+            and not self.path.read_bytes().endswith(b"\n")
+            and bool(self.path.stat().st_size)
+        )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield key and values of every row together."""
+        return ({**row["key"], **row["values"]} for row in self._rows)
+
+    def select(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Return the rows that have these values."""
+        return [row for row in self if all(row.get(name) == value for name, value in wanted.items())]
+
+
+def _name(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+def measure_alternating(sides: Mapping[str, Callable[[], Any]], n_repetitions: int) -> dict[str, list[float]]:
+    """Return the seconds of every side in every repetition; the sides take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(n_repetitions):
+        for name, run in sides.items():
+            seconds[name].append(measure_seconds(run))
+    return seconds
+
+
+def measure_seconds(run: Callable[[], Any]) -> float:
+    """Return the wall time of a call, the work that it gave to a GPU included."""
+    began = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def format_spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return the median, and the lowest and highest of several values."""
+    median = f"{statistics.median(values):,.{digits}f}"
+    return (
+        median if len(values) == 1 else f"{median} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+    )
+
+
+def format_mean(values: Sequence[float], digits: int = 1, factor: float = 1.0) -> str:
+    """Return the mean and, of several values, their standard deviation."""
+    scaled = [factor * value for value in values]
+    mean = f"{statistics.fmean(scaled):.{digits}f}"
+    return mean if len(scaled) < 2 else f"{mean} ± {statistics.stdev(scaled):.{digits}f}"
+
+
+def write_machine(setting: Setting) -> None:
+    """Note on which machine the rows were measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    is_cuda = setting.device.startswith("cuda")
+    machine = {
+        "processor": models[0] if models else platform.processor(),
+        "n_cores": os.cpu_count(),
+        "n_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if is_cuda else setting.device,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load_average_at_start": os.getloadavg()[0],
+    }
+    write_json(setting.output / "machine.json", machine, schema=1)
+
+
+def to_list(values: Tensor) -> list[float]:
+    """Return a tensor of numbers for a row."""
+    return [float(value) for value in values]

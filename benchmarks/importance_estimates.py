@@ -1,0 +1,239 @@
+"""How near estimates of Shapley values come to exact ones, and what the reference's whole ranking takes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from importance_common import Setting, Subject, load_lenets, measure_seconds, to_list
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dirprune.errors import ImportanceError
+from dirprune.importance import ScoringContext, compute_scores, create, list_methods
+from dirprune.importance.coalitions import CoalitionValues, open_values
+
+Numbers = NDArray[np.float64]
+LARGEST_EXACT = 20
+BUDGETS = (30, 60, 100, 200, 500, 2000)
+N_REFERENCE_IMAGES = 6000
+N_REFERENCE_COALITIONS = 30
+REFERENCE_LAYERS = ("conv1", "conv2", "linear1", "linear2")
+CHUNK = 1 << 15
+
+
+def compute_exact(values: CoalitionValues) -> Numbers:
+    """Return exact Shapley values from all 2 ** n_channels coalitions, shape (n_channels,).
+
+    phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! * (v(S + i) - v(S)) [Shapley 1953]
+    """
+    n = values.n_channels
+    numbers = np.arange(2**n)
+    bits = 1 << np.arange(n)
+    worth = np.concatenate(
+        [
+            values.evaluate((numbers[start : start + CHUNK, None] & bits) != 0)
+            for start in range(0, len(numbers), CHUNK)
+        ]
+    )
+    size = sum((numbers >> place) & 1 for place in range(n))
+    weight = np.array([1 / (n * math.comb(n - 1, k)) for k in range(n)])
+    exact = np.empty(n)
+    for place in range(n):
+        without = numbers[(numbers & bits[place]) == 0]
+        exact[place] = weight[size[without]] @ (worth[without | bits[place]] - worth[without])
+    return exact
+
+
+def run_permutations(values: CoalitionValues, n_evaluations: int, seed: int = 0) -> tuple[Numbers, Numbers]:
+    """Estimate Shapley values from random orders of the channels, each followed by its reverse.
+
+    Returns:
+        Values and their standard errors, each of shape (n_channels,).
+    """
+    n = values.n_channels
+    rng = np.random.default_rng(seed)
+    nothing, everything = values.evaluate(np.array([[False] * n, [True] * n]))
+    n_pairs = max(2, n_evaluations // (2 * (n - 1)))
+    n_at_once = max(1, CHUNK // (2 * n))
+    gains = []
+    for start in range(0, n_pairs, n_at_once):
+        orders = np.array([rng.permutation(n) for _ in range(min(n_at_once, n_pairs - start))])
+        orders = np.stack([orders, orders[:, ::-1]], axis=1).reshape(-1, n)
+        ranks = np.argsort(orders, axis=1)
+        present = ranks[:, None, :] < np.arange(1, n)[None, :, None]  # (orders, n - 1, channels)
+        worth = values.evaluate(present.reshape(-1, n)).reshape(len(orders), n - 1)
+        ends = np.full((len(orders), 1), nothing), np.full((len(orders), 1), everything)
+        steps = np.diff(np.concatenate([ends[0], worth, ends[1]], axis=1), axis=1)
+        of_channel = np.take_along_axis(steps, ranks, axis=1)
+        gains.append(of_channel.reshape(-1, 2, n).mean(1))
+    pairs = np.concatenate(gains)
+    return pairs.mean(0), pairs.std(0, ddof=1) / math.sqrt(len(pairs))
+
+
+def compare(estimate: Numbers, truth: Numbers) -> dict[str, float]:
+    """Return root mean square error, Spearman's rank correlation, and the share of the best half found."""
+    n_kept = len(truth) // 2
+    best, found = (set(np.argsort(-values, kind="stable")[:n_kept]) for values in (truth, estimate))
+    ranks = [np.argsort(np.argsort(values)) for values in (truth, estimate)]
+    return {
+        "rmse": float(np.sqrt(np.mean((estimate - truth) ** 2))),
+        "spearman": float(np.corrcoef(ranks)[0, 1]),
+        "overlap": len(best & found) / n_kept,
+    }
+
+
+def find_truth(
+    setting: Setting, subject: Subject, n_images: int, n_evaluations: int, value: str
+) -> dict[str, Numbers]:
+    """Return the Shapley values of every group: exact up to 20 channels, else a long permutation run."""
+    rows = setting.rows("truth")
+    context = subject.context(n_images)
+    truth = {}
+    for group in subject.grouping.groups:
+        is_exact = group.n_channels <= (10 if setting.is_quick else LARGEST_EXACT)
+        key = {
+            "subject": subject.name,
+            "group": group.name,
+            "n_images": n_images,
+            "value": value,
+            "n_evaluations": 2**group.n_channels if is_exact else n_evaluations,
+        }
+        if not rows.is_done(**key):
+            values = open_values(context, group.name, value=value, is_stored=False)
+            click.echo(f"{subject.name} {group.name}: {key['n_evaluations']:,} coalitions", err=True)
+            errors = np.zeros(group.n_channels)
+            if is_exact:
+                found = compute_exact(values)
+            else:
+                found, errors = run_permutations(values, n_evaluations)
+            rows.add(key, {"values": found.tolist(), "standard_errors": errors.tolist()})
+        truth[group.name] = np.array(rows.select(**key)[0]["values"])
+    return truth
+
+
+@click.command("shapley-error")
+@click.option("--images", default=1000, help="Calibration images, the same for truth and estimates.")
+@click.option("--seeds", default=5)
+@click.option("--long-run", default=400_000, help="Evaluations of a permutation run that stands for exact.")
+@click.pass_obj
+def shapley_error(setting: Setting, images: int, seeds: int, long_run: int) -> None:
+    """Error of every Shapley method by budget, beside the shap library, against exact values."""
+    rows = setting.rows("shapley-error")
+    quick = setting.is_quick
+    images, seeds, long_run = (100, 1, 2000) if quick else (images, seeds, long_run)
+    names = [name for name in list_methods("shapley*") if name != "shapley-exact"]
+    for subject in load_lenets(setting):
+        truth = find_truth(setting, subject, images, long_run, "loss")
+        for name, budget, seed in itertools.product(names, BUDGETS[: 3 if quick else None], range(seeds)):
+            key = {"subject": subject.name, "method": name, "evaluations": budget, "seed": seed}
+            if not rows.is_done(**key, n_images=images):
+                _estimate(rows, {**key, "n_images": images}, subject.context(images, seed), truth)
+
+
+def _estimate(rows: Any, key: dict[str, Any], context: ScoringContext, truth: dict[str, Numbers]) -> None:
+    """Score all groups with a method at a budget; a budget that it cannot use is left out, and said."""
+    found: dict[str, Tensor] = {}
+    try:
+        method = create(key["method"], {"evaluations": key["evaluations"]})
+        seconds = measure_seconds(lambda: found.update(compute_scores(method, context)))
+    except ImportanceError as error:
+        click.echo(f"left out {key['method']} with {key['evaluations']}: {error}", err=True)
+        return
+    errors = {group: compare(scores.numpy(), truth[group]) for group, scores in found.items()}
+    rows.add(key, {"errors": errors, "seconds": seconds})
+    ranks = ", ".join(f"{group} {error['spearman']:.2f}" for group, error in errors.items())
+    click.echo(f"{key['method']} with {key['evaluations']}: Spearman {ranks}")
+
+
+@torch.no_grad()
+def rank_as_reference(network: nn.Module, inputs: Tensor, targets: Tensor, seed: int) -> dict[str, Tensor]:
+    """Rank every layer as the reference does: the whole network over all images for every coalition.
+
+    Random subsets of uniformly random size, accuracy with the weights and biases of the absent channels set
+    to zero, and an ordinary least-squares fit; a channel's score is its coefficient.
+    """
+    rng = np.random.default_rng(seed)
+    scores = {}
+    for name in REFERENCE_LAYERS:
+        layer = network.get_submodule(name)
+        weight, bias = layer.weight.clone(), layer.bias.clone()
+        n = len(weight)
+        design, accuracies = [], []
+        for _ in range(N_REFERENCE_COALITIONS):
+            absent = rng.permutation(n)[: rng.integers(1, n)]
+            layer.weight[absent] = 0
+            layer.bias[absent] = 0
+            n_right = 0
+            for images, labels in zip(inputs.split(500), targets.split(500), strict=True):
+                n_right += int((network(images).argmax(1) == labels).sum())
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+            design.append([*np.isin(np.arange(n), absent, invert=True), 1.0])
+            accuracies.append(n_right / len(targets))
+        fitted, *_ = np.linalg.lstsq(np.array(design, float), np.array(accuracies), rcond=None)
+        scores[name] = torch.from_numpy(fitted[:-1])
+    return scores
+
+
+@click.command("reference-ranking")
+@click.option("--repetitions", default=5, help="Each with a seed of its own, both sides in turns.")
+@click.option("--images", default="500,1000,2000", help="Calibration images of ours, several.")
+@click.option("--evaluations", default="30,60,100,250", help="Budgets of ours, several.")
+@click.option("--truth-images", default=5000)
+@click.option("--long-run", default=400_000, help="Evaluations of a permutation run that stands for exact.")
+@click.pass_obj
+def reference_ranking(
+    setting: Setting, repetitions: int, images: str, evaluations: str, truth_images: int, long_run: int
+) -> None:
+    """The reference's whole ranking of LeNet-5 against ours: seconds, and agreement with exact values.
+
+    The agreement is with exact values of the loss and, since the reference scores accuracy, of accuracy too.
+    """
+    rows = setting.rows("reference-ranking")
+    quick = setting.is_quick
+    if quick:
+        repetitions, images, evaluations, truth_images, long_run = 1, "100", "30", 100, 2000
+    budgets = list(itertools.product(map(int, images.split(",")), map(int, evaluations.split(","))))
+    subject = load_lenets(setting)[0]
+    truths = {v: find_truth(setting, subject, truth_images, long_run, v) for v in ("loss", "accuracy")}
+    train = subject.roles.train
+    for seed in range(repetitions):
+        drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        seen = train.subset(drawn[: 500 if quick else N_REFERENCE_IMAGES])
+        inputs = subject.roles.normalise(seen.inputs).to(setting.device)
+        targets = seen.targets.to(setting.device)
+
+        def run_reference(inputs: Tensor = inputs, targets: Tensor = targets, seed: int = seed) -> dict:
+            return rank_as_reference(subject.network, inputs, targets, seed)
+
+        sides = {"reference": (run_reference, {"n_images": len(seen), "evaluations": N_REFERENCE_COALITIONS})}
+        for n_images, budget in budgets:
+            context = subject.context(n_images, seed)
+            sides[f"shapley, {n_images} images, {budget}"] = (
+                lambda context=context, budget=budget: compute_scores(
+                    create("shapley", {"evaluations": budget}), context
+                ),
+                {"n_images": n_images, "evaluations": budget},
+            )
+        for side, (run, said) in sides.items():
+            key = {"subject": subject.name, "side": side, "seed": seed}
+            if rows.is_done(**key):
+                continue
+            found: dict[str, Tensor] = {}
+            try:
+                seconds = measure_seconds(lambda run=run, found=found: found.update(run()))
+            except ImportanceError as error:
+                click.echo(f"left out {side}: {error}", err=True)
+                continue
+            spearman = {
+                value: {g: compare(found[g].numpy(), truth[g])["spearman"] for g in truth}
+                for value, truth in truths.items()
+            }
+            scores = {group: to_list(values) for group, values in found.items()}
+            rows.add(key, {**said, "seconds": seconds, "spearman": spearman, "scores": scores})
+            click.echo(f"{side}: {seconds:.2f} s")

@@ -1,0 +1,99 @@
+"""Which methods the benchmarks compare, and with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from dirprune.errors import ImportanceError
+from dirprune.importance import (
+    ScoreCache,
+    ScoringContext,
+    Selection,
+    create,
+    get_method,
+    list_methods,
+    select_channels,
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with options.
+
+    Attributes:
+        label: In tables.
+        method: Its name in the registry.
+        options: Those that are not the default.
+    """
+
+    label: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether another seed gives other scores."""
+        return get_method(self.method).stochastic
+
+    def select(
+        self, context: ScoringContext, architecture: Mapping[str, int], cache: ScoreCache | None = None
+    ) -> Selection:
+        """Return the kept channels, as a study gets them."""
+        return select_channels(create(self.method, self.options), context, architecture, cache)
+
+
+VARIANTS = (
+    Variant("random", "random"),
+    Variant("magnitude L1", "magnitude", {"norm": "l1"}),
+    Variant("magnitude L2", "magnitude", {"norm": "l2"}),
+    Variant("bn-scale", "bn-scale"),
+    Variant("fpgm", "fpgm"),
+    Variant("taylor", "taylor"),
+    Variant("fisher", "fisher"),
+    Variant("leave-one-out", "leave-one-out"),
+    Variant("dirichlet, point", "dirichlet", {"estimator": "point"}),
+    Variant("dirichlet, integral", "dirichlet", {"estimator": "integral"}),
+    Variant("generalized-dirichlet, mean", "generalized-dirichlet", {"statistic": "mean"}),
+    Variant("generalized-dirichlet, snr", "generalized-dirichlet", {"statistic": "snr"}),
+    Variant("logistic-normal, mean", "logistic-normal", {"statistic": "mean"}),
+    Variant("logistic-normal, snr", "logistic-normal", {"statistic": "snr"}),
+    Variant("shapley, loss", "shapley", {"value": "loss"}),
+    Variant("shapley, accuracy", "shapley", {"value": "accuracy"}),
+    Variant("shapley-kernel", "shapley-kernel"),
+    Variant("shapley-permutation", "shapley-permutation"),
+    Variant("shapley-partial", "shapley-partial"),
+    Variant("shapley-ols", "shapley-ols"),
+    Variant("greedy", "greedy"),
+    Variant("greedy-path", "greedy-path"),
+)
+LEFT_OUT = frozenset({"shapley-exact", "shapley-shap"})
+"""Methods that only `shapley-error` runs: the first cannot score every group, the second is a check."""
+
+
+def find_variants(chosen: str | None = None) -> list[Variant]:
+    """Return the variants that can be made: those above, then every other registered method as it is.
+
+    Args:
+        chosen: Labels or names of methods, separated by semicolons; None for all.
+    """
+    named = {variant.method for variant in VARIANTS}
+    others = [Variant(name, name) for name in list_methods() if name not in named | LEFT_OUT]
+    wanted = None if chosen is None else {name.strip() for name in chosen.split(";")}
+    found = []
+    for variant in (*VARIANTS, *others):
+        if wanted is not None and not wanted & {variant.label, variant.method}:
+            continue
+        if variant.method not in list_methods():
+            click.echo(f"left out {variant.label}: not registered", err=True)
+            continue
+        try:
+            create(variant.method, variant.options)
+        except ImportanceError as error:
+            click.echo(f"left out {variant.label}: {error}", err=True)
+            continue
+        found.append(variant)
+    return found

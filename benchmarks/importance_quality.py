@@ -1,0 +1,198 @@
+"""How good networks are that different scores prune: right away, after recalibration, after fine-tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from importance_common import (
+    Rows,
+    Setting,
+    Subject,
+    draw_architectures,
+    load_cifar_subject,
+    load_lenets,
+    measure_seconds,
+)
+from importance_methods import Variant, find_variants
+
+from dirprune.architecture import Architecture
+from dirprune.errors import ImportanceError
+from dirprune.groups import Grouping
+from dirprune.importance import ScoreCache, ScoringContext, compute_scores, create, keep_best
+from dirprune.pruning import recalibrate_
+from dirprune.recipe import Recipe
+from dirprune.tasks import make_task
+from dirprune.training import train_
+
+REFERENCE = ("8-20-50-20", "8-9-36-17", "7-10-40-20", "6-7-34-16")
+KEEP_RATIOS = (0.75, 0.5, 0.25)
+N_SEEDS = 5
+FINE_TUNED = "random;magnitude L1;fisher;dirichlet, integral;shapley, loss;greedy"
+N_STEPS = 300
+
+
+def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, Architecture]]:
+    """Yield sets and their architectures: random ones, and the reference's or uniform keep ratios."""
+    is_lenet = subject.name.startswith("lenet5")
+    n_random = 2 if is_quick else (24 if is_lenet else 6)
+    for architecture in draw_architectures(subject.grouping, n_random):
+        yield f"{n_random} random", architecture
+    if is_lenet:
+        for text in REFERENCE[: 1 if is_quick else None]:
+            yield "the reference's 4", Architecture.parse(text, subject.grouping)
+    else:
+        for ratio in KEEP_RATIOS:
+            yield f"keep {ratio:g}", Architecture.uniform(subject.grouping, ratio)
+
+
+@click.command("after-pruning")
+@click.option("--methods", help="Labels or names, separated by semicolons; all by default.")
+@click.option("--images", default=1000, help="Calibration images that scores may see.")
+@click.option("--subjects", default="lenet5,resnet20", help="lenet5, resnet20, resnet56.")
+@click.option("--seeds", default=N_SEEDS, help="Of methods that have one.")
+@click.pass_obj
+def after_pruning(setting: Setting, methods: str | None, images: int, subjects: str, seeds: int) -> None:
+    """Test accuracy right after pruning, before and after batch-norm recalibration."""
+    rows = setting.rows("after-pruning")
+    variants = find_variants(methods)
+    cache = ScoreCache(setting.output / "scores")
+    images, seeds = (100, 1) if setting.is_quick else (images, seeds)
+    for kind in subjects.split(","):
+        loaded = load_lenets(setting) if kind == "lenet5" else [load_cifar_subject(kind, setting)]
+        for subject in (subject for subject in loaded if subject.is_trained):
+            dense = subject.measure_test_accuracy(subject.network)
+            for variant in variants:
+                for seed in range(seeds if variant.is_stochastic else 1):
+                    _prune_all(rows, setting, subject, variant, seed, images, cache, dense)
+
+
+def _prune_all(
+    rows: Rows,
+    setting: Setting,
+    subject: Subject,
+    variant: Variant,
+    seed: int,
+    n_images: int,
+    cache: ScoreCache,
+    dense: float,
+) -> None:
+    """Prune to every architecture with one method and seed."""
+    context = subject.context(n_images, seed)
+    accuracies = []
+    for name, architecture in list_architectures(subject, setting.is_quick):
+        key = {
+            "subject": subject.name,
+            "variant": variant.label,
+            "seed": seed,
+            "set": name,
+            "architecture": str(architecture),
+            "n_images": n_images,
+        }
+        if rows.is_done(**key):
+            continue
+        try:
+            selection = variant.select(context, architecture, cache)
+        except ImportanceError as error:
+            click.echo(f"left out {variant.label} on {subject.name}: {error}", err=True)
+            return
+        smaller = subject.cut(selection.kept)
+        before = subject.measure_test_accuracy(smaller)
+        recalibrate_(smaller, subject.roles.calibration, subject.roles.normalise, subject.device)
+        after = subject.measure_test_accuracy(smaller)
+        accuracies.append(after)
+        seconds = None if selection.was_cached else selection.wall_time_s
+        rows.add(key, {"before": before, "after": after, "dense": dense, "scoring_s": seconds})
+    if accuracies:
+        click.echo(f"{subject.name}, {variant.label}, seed {seed}: {100 * statistics.fmean(accuracies):.1f}%")
+
+
+@click.command("after-fine-tuning")
+@click.option("--methods", default=FINE_TUNED, show_default=True)
+@click.option("--images", default=1000, help="Calibration images that scores may see.")
+@click.option("--seeds", default=3)
+@click.pass_obj
+def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int) -> None:
+    """Test accuracy of the first LeNet-5 after the same 300 steps of fine-tuning."""
+    rows = setting.rows("after-fine-tuning")
+    quick = setting.is_quick
+    subject = load_lenets(setting)[0]
+    cache = ScoreCache(setting.output / "scores")
+    variants = find_variants(methods)[: 2 if quick else None]
+    recipe = Recipe(images=128 * (5 if quick else N_STEPS), batch_size=128)
+    for text in REFERENCE[: 1 if quick else None]:
+        architecture = Architecture.parse(text, subject.grouping)
+        for variant in variants:
+            for seed in range(1 if quick else seeds):
+                key = {"subject": subject.name, "variant": variant.label, "seed": seed, "architecture": text}
+                if rows.is_done(**key):
+                    continue
+                context = subject.context(images, seed if variant.is_stochastic else 0)
+                network = subject.cut(variant.select(context, architecture, cache).kept)
+                recalibrate_(network, subject.roles.calibration, subject.roles.normalise, subject.device)
+                before = subject.measure_test_accuracy(network)
+                for _ in train_(
+                    network, subject.roles, make_task(), recipe, seed=seed, device=subject.device
+                ):
+                    pass
+                after = subject.measure_test_accuracy(network)
+                rows.add(key, {"before": before, "after": after, "n_steps": recipe.images // 128})
+                click.echo(f"{text}, {variant.label}, seed {seed}: {100 * before:.2f} to {100 * after:.2f}%")
+
+
+@click.command("joint-switches")
+@click.option("--steps", default=400, help="Optimiser steps, of the joint training and of each single one.")
+@click.option("--images", default=5000)
+@click.option("--repetitions", default=3, help="Each with a seed of its own.")
+@click.pass_obj
+def joint_switches(setting: Setting, steps: int, images: int, repetitions: int) -> None:
+    """The switches of all groups trained jointly, against one training for each group at equal steps."""
+    rows = setting.rows("joint-switches")
+    quick = setting.is_quick
+    steps, images, repetitions = (3, 200, 1) if quick else (steps, images, repetitions)
+    names = ("resnet20",) if quick else ("resnet20", "vgg16")
+    for subject in (load_lenets(setting)[0], *(load_cifar_subject(name, setting) for name in names)):
+        for seed in range(repetitions):
+            # VGG-16 has no trained weights, and a step of it takes seconds: times alone, of few steps.
+            n_steps = steps if subject.is_trained else min(steps, 5)
+            key = {"subject": subject.name, "seed": seed, "steps": n_steps, "n_images": images}
+            if not rows.is_done(**key):
+                rows.add(key, _compare_switches(subject, subject.context(images, seed), n_steps))
+                row = rows.select(**key)[0]
+                click.echo(f"{subject.name}, seed {seed}: {row['per_group_s'] / row['joint_s']:.2f}x")
+
+
+def _compare_switches(subject: Subject, context: ScoringContext, n_steps: int) -> dict[str, Any]:
+    """Train both ways; accuracies are means over architectures, after recalibration."""
+    method = create("dirichlet", {"steps": n_steps})
+    found: dict[str, dict] = {"per_group": {}, "joint": {}}
+
+    def train_one_by_one() -> None:
+        for group in subject.grouping.groups:
+            alone = dataclasses.replace(context, grouping=Grouping((group,)))
+            found["per_group"] |= compute_scores(method, alone)
+
+    def train_jointly() -> None:
+        found["joint"] |= compute_scores(method, context)
+
+    values: dict[str, Any] = {"n_groups": len(subject.grouping.groups)}
+    for name, run in (("per_group", train_one_by_one), ("joint", train_jointly)):
+        values[f"{name}_s"] = measure_seconds(run)
+        if subject.is_trained:
+            values[f"{name}_accuracy"] = _measure_mean_accuracy(subject, found[name])
+    return values
+
+
+def _measure_mean_accuracy(subject: Subject, scores: dict) -> float:
+    architectures: Sequence[Architecture] = [
+        architecture for name, architecture in list_architectures(subject, False) if "random" not in name
+    ]
+    accuracies = []
+    for architecture in architectures:
+        network = subject.cut(keep_best(scores, architecture))
+        recalibrate_(network, subject.roles.calibration, subject.roles.normalise, subject.device)
+        accuracies.append(subject.measure_test_accuracy(network))
+    return statistics.fmean(accuracies)

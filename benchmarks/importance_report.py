@@ -1,0 +1,246 @@
+"""Tables in markdown of everything that was measured, and plots beside the rows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from importance_common import Rows, Setting, format_mean, format_spread
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+ALWAYS = ("random", "magnitude L1")  # drawn in colour: no claim counts but beside these
+
+
+def format_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
+
+
+def unique(rows: Iterable[Row], name: str) -> list[Any]:
+    """Return the different values of a column in the order in which they come."""
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def pick(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Return the rows that have these values."""
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def report_coalitions(rows: list[Row], output: Path) -> str:
+    """Return a line for each group: milliseconds of a coalition both ways, their ratio, and the bound."""
+    lines = []
+    for row in rows:
+        engine_ms = statistics.median(row["engine_ms"])
+        lines.append(
+            [
+                f"{row['subject']} {row['group']} ({row['n_channels']})",
+                str(row["n_images"]),
+                str(row["engine"].get("engine", "")),
+                format_spread(row["masked_ms"]),
+                format_spread(row["engine_ms"], 3),
+                format_spread(row["ratio"], 1),
+                f"{1000 / engine_ms:,.0f}",
+                f"{row['bound_ms']:.3f}",
+                f"{row['bound_ms'] / engine_ms:.0%}",
+                f"{row['preparing_s']:.2f}",
+                f"{row['largest_difference']:.1e}",
+                str(row["predictions_that_differ"]),
+            ]
+        )
+    header = ["group (channels)", "images", "engine", "masked, ms", "engine, ms", "ratio", "coalitions/s"]
+    header += ["bound, ms", "of the bound", "first 64, s", "largest difference", "other predictions"]
+    return format_markdown(header, lines)
+
+
+def report_reference(rows: list[Row], output: Path) -> str:
+    """Return a line for each side: seconds, ratio in the same repetition, agreement with exact values."""
+    reference = {row["seed"]: row["seconds"] for row in pick(rows, side="reference")}
+    lines = []
+    for side in unique(rows, "side"):
+        found = pick(rows, side=side)
+        ratios = [reference[row["seed"]] / row["seconds"] for row in found if row["seed"] in reference]
+        lines.append(
+            [side, format_spread([row["seconds"] for row in found]), format_spread(ratios or [0], 1)]
+        )
+        for value in ("loss", "accuracy"):
+            spearman = [row["spearman"][value] for row in found]
+            lines[-1] += [format_mean([each[group] for each in spearman], 2) for group in spearman[0]]
+            lines[-1].append(format_mean([statistics.fmean(each.values()) for each in spearman], 2))
+    columns = [*rows[0]["spearman"]["loss"], "mean"]
+    header = ["side", "seconds", "ratio", *columns, *(f"{column} (accuracy)" for column in columns)]
+    return "Spearman with exact values of the loss, and of accuracy:\n\n" + format_markdown(header, lines)
+
+
+def report_switches(rows: list[Row], output: Path) -> str:
+    """Return a line for each network: seconds both ways, and accuracy after pruning."""
+    lines = []
+    for subject in unique(rows, "subject"):
+        found = pick(rows, subject=subject)
+        line = [subject, str(found[0]["n_groups"]), str(found[0]["steps"])]
+        line += [format_spread([row[f"{side}_s"] for row in found]) for side in ("per_group", "joint")]
+        line.append(format_spread([row["per_group_s"] / row["joint_s"] for row in found]))
+        for side in ("per_group", "joint"):
+            accuracies = [row[f"{side}_accuracy"] for row in found if f"{side}_accuracy" in row]
+            line.append(format_mean(accuracies, 1, 100) if accuracies else "no trained weights")
+        lines.append(line)
+    header = ["network", "groups", "steps", "one by one, s", "jointly, s", "ratio"]
+    return format_markdown([*header, "accuracy % one by one", "accuracy % jointly"], lines)
+
+
+def report_errors(rows: list[Row], output: Path) -> str:
+    """Return a table for each measure and group, methods by budgets, and draw the rank correlations."""
+    groups = list(rows[0]["errors"])
+    methods, budgets = unique(rows, "method"), sorted(unique(rows, "evaluations"))
+    parts = []
+    means: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for measure, digits in (("spearman", 2), ("overlap", 2), ("rmse", 4)):
+        for group in groups:
+            lines = []
+            for method in methods:
+                cells = [method]
+                for budget in budgets:
+                    found = pick(rows, method=method, evaluations=budget)
+                    values = [row["errors"][group][measure] for row in found]
+                    cells.append(format_mean(values, digits) if values else "")
+                    if values and measure == "spearman":
+                        means.setdefault((group, method), []).append((budget, statistics.fmean(values)))
+                lines.append(cells)
+            title = f"{measure}, {group}, by evaluations"
+            parts.append(f"{title}\n\n" + format_markdown(["method", *map(str, budgets)], lines))
+    figure = Figure(figsize=(3.6 * len(groups), 3.6), layout="constrained")
+    for axes, group in zip(
+        figure.subplots(1, len(groups), sharey=True, squeeze=False)[0], groups, strict=True
+    ):
+        for method in methods:
+            points = means.get((group, method), [])
+            axes.plot(
+                [budget for budget, _ in points], [value for _, value in points], "o-", ms=3, label=method
+            )
+        axes.set(title=group, xscale="log", xlabel="evaluations")
+    figure.axes[0].set_ylabel("Spearman with exact values")
+    figure.axes[-1].legend(fontsize=7)
+    figure.savefig(output / "shapley-error.png", dpi=150)
+    return "\n\n".join(parts)
+
+
+def report_pruning(rows: list[Row], output: Path) -> str:
+    """Return a table for each kind of network, methods by sets of architectures; draw it as well."""
+    parts = []
+    for kind in dict.fromkeys(row["subject"].partition("-")[0] for row in rows):
+        of_kind = [row for row in rows if row["subject"].partition("-")[0] == kind]
+        subjects, sets = unique(of_kind, "subject"), unique(of_kind, "set")
+        lines = []
+        for variant in unique(of_kind, "variant"):
+            of_variant = pick(of_kind, variant=variant)
+            cells = [variant]
+            for name in sets:
+                cells += [
+                    format_mean(average(pick(of_variant, set=name), when), 1, 100)
+                    for when in ("before", "after")
+                ]
+            cells += [
+                format_mean(average(pick(of_variant, subject=subject, set=sets[0]), "after"), 1, 100)
+                for subject in (subjects if len(subjects) > 1 else ())
+            ]
+            lines.append(cells)
+        lines.sort(key=lambda cells: -float(cells[2].partition(" ")[0]))
+        dense = [statistics.fmean(row["dense"] for row in pick(of_kind, subject=s)) for s in subjects]
+        header = ["method", *(f"{name}, {when}" for name in sets for when in ("before", "after"))]
+        header += [f"{subject}, {sets[0]}, after" for subject in (subjects if len(subjects) > 1 else ())]
+        title = f"{kind}: accuracy in % before and after recalibration; dense {format_mean(dense, 2, 100)}"
+        parts.append(f"{title}\n\n" + format_markdown(header, lines))
+        _draw_pruning(of_kind, [line[0] for line in lines], sets, output / f"after-pruning-{kind}.png")
+    return "\n\n".join(parts)
+
+
+def average(rows: list[Row], what: str) -> list[float]:
+    """Return the mean over architectures, once for each network and seed; [nan] of none."""
+    means = [
+        statistics.fmean(row[what] for row in pick(rows, subject=subject, seed=seed))
+        for subject, seed in dict.fromkeys((row["subject"], row["seed"]) for row in rows)
+    ]
+    return means or [float("nan")]
+
+
+def _draw_pruning(rows: list[Row], variants: list[str], sets: list[str], path: Path) -> None:
+    """Draw a mark for each network and seed, hollow before recalibration and filled after it."""
+    figure = Figure(figsize=(3.4 * len(sets), 1 + 0.26 * len(variants)), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
+        for place, variant in enumerate(reversed(variants)):
+            found = pick(rows, variant=variant, set=name)
+            colour = "tab:red" if variant in ALWAYS else "tab:blue"
+            for when, face in (("before", "none"), ("after", colour)):
+                values = [100 * value for value in average(found, when)]
+                axes.plot(values, [place] * len(values), "o", ms=5, mfc=face, mec=colour)
+        axes.set(title=name, xlabel="test accuracy, %", yticks=range(len(variants)))
+        axes.set_yticklabels(reversed(variants))
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def report_fine_tuning(rows: list[Row], output: Path) -> str:
+    """Return a line for each method: accuracy after fine-tuning by architecture."""
+    architectures = unique(rows, "architecture")
+    lines = []
+    for variant in unique(rows, "variant"):
+        found = pick(rows, variant=variant)
+        cells = [variant]
+        for when in ("before", "after"):
+            values = [[row[when] for row in pick(found, architecture=text)] for text in architectures]
+            cells += [format_mean(each, 2, 100) if each else "" for each in values]
+        lines.append(cells)
+    header = [f"{text}, {when}" for when in ("before", "after") for text in architectures]
+    return f"{rows[0]['n_steps']} steps\n\n" + format_markdown(["method", *header], lines)
+
+
+def report_seconds(rows: list[Row], output: Path) -> str:
+    """Return a table for each axis, methods by places on it, and draw how seconds grow."""
+    parts = []
+    axes_names = unique(rows, "axis")
+    growing = [name for name in axes_names if name != "network"]
+    figure = Figure(figsize=(4.5 * max(1, len(growing)), 4), layout="constrained")
+    panels = dict(zip(growing, figure.subplots(1, max(1, len(growing)), squeeze=False)[0], strict=False))
+    for axis in axes_names:
+        found = pick(rows, axis=axis)
+        places = unique(found, "place")
+        lines = []
+        for variant in unique(found, "variant"):
+            medians = {
+                row["place"]: statistics.median(row["seconds"]) for row in pick(found, variant=variant)
+            }
+            lines.append([variant, *(f"{medians[p]:.2f}" if p in medians else "" for p in places)])
+            if axis in panels:
+                panels[axis].plot(list(medians), list(medians.values()), "o-", ms=3, label=variant)
+        header = ["method", *(f"{axis} {place}" for place in places)]
+        parts.append("seconds\n\n" + format_markdown(header, lines))
+    for axis, panel in panels.items():
+        panel.set(title=f"LeNet-5, {axis}", xscale="log", yscale="log", ylabel="seconds")
+    if panels:
+        figure.axes[-1].legend(fontsize=6)
+    figure.savefig(output / "seconds.png", dpi=150)
+    return "\n\n".join(parts)
+
+
+REPORTS: dict[str, tuple[str, Callable[[list[Row], Path], str]]] = {
+    "coalitions": ("Coalitions per second", report_coalitions),
+    "reference-ranking": ("The reference's whole ranking of LeNet-5", report_reference),
+    "joint-switches": ("All switches jointly against one training per group", report_switches),
+    "shapley-error": ("Error of estimated Shapley values", report_errors),
+    "after-pruning": ("Accuracy right after pruning", report_pruning),
+    "after-fine-tuning": ("Accuracy after fine-tuning", report_fine_tuning),
+    "seconds": ("Seconds", report_seconds),
+}
+
+
+@click.command
+@click.pass_obj
+def report(setting: Setting) -> None:
+    """Print the tables of all rows that there are, and draw the plots beside them."""
+    for name, (title, make) in REPORTS.items():
+        rows = list(Rows(setting.output / f"{name}.jsonl"))
+        if rows:
+            click.echo(f"### {title}\n\n{make(rows, setting.output)}\n")

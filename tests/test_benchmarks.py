@@ -1,0 +1,115 @@
+"""The benchmarks of importance at their smallest: they run, go on, and print what they measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from dirprune.groups import ChannelGroup, Grouping
+from dirprune.importance.coalitions.values import CoalitionValues
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """The scripts, imported as the command line does."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import importance
+    import importance_common
+    import importance_estimates
+
+    return {module.__name__: module for module in (importance, importance_common, importance_estimates)}
+
+
+@pytest.fixture(autouse=True)
+def _forget_scripts(monkeypatch: pytest.MonkeyPatch):
+    yield
+    for name in [name for name in sys.modules if name == "importance" or name.startswith("importance_")]:
+        del sys.modules[name]
+
+
+def run(main: click.Command, output: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(
+        main, ["--output", str(output), "--quick", *arguments], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_rows_are_measured_once_and_reported(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    main = modules["importance"].main
+    choice = ("after-pruning", "--subjects", "lenet5", "--methods", "random;magnitude L1")
+    run(main, tmp_path, *choice)
+    rows = (tmp_path / "after-pruning.jsonl").read_text().splitlines()
+    assert len(rows) == 2 * (2 + 1)
+    run(main, tmp_path, *choice)
+    assert (tmp_path / "after-pruning.jsonl").read_text().splitlines() == rows
+
+    (tmp_path / "after-pruning.jsonl").write_text("\n".join([*rows[:-1], rows[-1][:30]]))
+    run(main, tmp_path, *choice)
+    again = [
+        json.loads(line)
+        for line in (tmp_path / "after-pruning.jsonl").read_text().splitlines()
+        if line != rows[-1][:30]
+    ]
+    assert [row["key"] for row in again] == [json.loads(row)["key"] for row in rows]
+
+    text = run(main, tmp_path, "report")
+    of_random = [row["values"]["after"] for row in again if row["key"]["variant"] == "random"][:2]
+    assert "### Accuracy right after pruning" in text
+    assert f"| {100 * np.mean(of_random):.1f} |" in next(
+        line for line in text.splitlines() if line.startswith("| random |")
+    )
+    assert (tmp_path / "after-pruning-lenet5.png").stat().st_size > 1000
+
+
+def test_the_architectures_are_the_committed_ones(modules: dict[str, ModuleType]) -> None:
+    grouping = Grouping(
+        tuple(ChannelGroup(name, n, (), ()) for name, n in zip("abcd", (10, 20, 100, 25), strict=True))
+    )
+    draw = modules["importance_common"].draw_architectures
+    drawn = draw(grouping, 24)
+    assert [str(architecture) for architecture in drawn[:3]] == ["2-6-68-4", "1-10-71-3", "7-3-75-6"]
+    assert draw(grouping, 3) == drawn[:3]
+    ratios = np.array([list(architecture.values()) for architecture in drawn]) / [10, 20, 100, 25]
+    assert 0.1 <= ratios.min() < 0.2
+    assert 0.8 < ratios.max() <= 0.9
+
+
+def test_exact_values_and_permutations_are_the_shapley_values_of_a_game_worked_out_by_hand(
+    modules: dict[str, ModuleType],
+) -> None:
+    class Gloves(CoalitionValues):
+        """One left glove and two right ones: a pair is worth 1. Values 2/3, 1/6, 1/6."""
+
+        group, n_channels = "gloves", 3
+
+        def _compute(self, coalitions):
+            return (coalitions[:, 0] & (coalitions[:, 1] | coalitions[:, 2])).astype(float)
+
+    estimates = modules["importance_estimates"]
+    expected = np.array([2 / 3, 1 / 6, 1 / 6])
+    np.testing.assert_allclose(estimates.compute_exact(Gloves()), expected)
+    found, errors = estimates.run_permutations(Gloves(), 4000)
+    assert (np.abs(found - expected) < 4 * errors).all()
+    assert (errors < 0.02).all()
+    assert found.sum() == pytest.approx(1)
+
+
+def test_comparison_with_the_truth_on_small_numbers(modules: dict[str, ModuleType]) -> None:
+    compare = modules["importance_estimates"].compare
+    truth = np.array([4.0, 3.0, 2.0, 1.0])
+    assert compare(truth, truth) == {"rmse": 0.0, "spearman": pytest.approx(1.0), "overlap": 1.0}
+    assert compare(np.array([4.0, 1.0, 2.0, 3.0]), truth) == {
+        "rmse": pytest.approx(2**0.5),
+        "spearman": pytest.approx(0.2),
+        "overlap": 0.5,
+    }
