@@ -1,0 +1,143 @@
+"""What an estimate of Shapley values is, how many evaluations one takes, and what all estimators share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dirprune.errors import ImportanceError
+
+Array = NDArray[np.float64]
+Coalitions = NDArray[np.bool_]
+Value = Callable[[Coalitions], Array]
+"""From coalitions, bool of shape (n_coalitions, n_channels), to their values, shape (n_coalitions,)."""
+
+MAX_EXACT = 20
+"""Channels up to which all coalitions can be evaluated."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Shapley values of a group's channels.
+
+    Attributes:
+        values: Shape (n_channels,); higher means keep.
+        half_widths: Of the 95% intervals, shape (n_channels,), >= 0; None where the estimator has none.
+        n_evaluations: Different coalitions whose values were used.
+    """
+
+    values: Array
+    half_widths: Array | None
+    n_evaluations: int
+
+
+def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
+    """Refuse a budget from which nothing can be said.
+
+    Raises:
+        ImportanceError: If it is below `least`.
+    """
+    if n_evaluations < least:
+        raise ImportanceError(
+            f"evaluations must be at least {least} for a group of {n_channels} channels, "
+            f"got {n_evaluations}; try evaluations=default or auto"
+        )
+
+
+def count_coalitions(n_channels: int) -> int:
+    """Return how many coalitions a group has."""
+    return 2**n_channels
+
+
+def is_everything(n_evaluations: int, n_channels: int) -> bool:
+    """Return whether a budget pays for all coalitions, so that exact values cost no more."""
+    return n_channels <= MAX_EXACT and n_evaluations >= count_coalitions(n_channels)
+
+
+def borders(n_channels: int) -> Coalitions:
+    """Return the empty and the full coalition, shape (2, n_channels)."""
+    return np.array([[False], [True]]).repeat(n_channels, axis=1)
+
+
+def evaluate_distinct(value: Value, coalitions: Coalitions) -> tuple[Array, int]:
+    """Evaluate coalitions of which some may be the same, each once.
+
+    Returns:
+        The values of all, shape (n_coalitions,), and the number of different ones.
+    """
+    _, first, place = np.unique(
+        np.packbits(coalitions, axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)  # in the order asked for, so that an interruption leaves the first ones done
+    found = np.empty(len(first))
+    found[order] = value(coalitions[first[order]])
+    return found[place.reshape(-1)], len(first)
+
+
+def take_distinct(draws: Iterable[Coalitions], n_distinct: int, n_draws: int) -> Coalitions:
+    """Return draws, in order and with repetitions, until one more different coalition would exceed a number.
+
+    Args:
+        draws: Blocks of coalitions that belong together, each of shape (n_in_block, n_channels).
+        n_distinct: Most different coalitions.
+        n_draws: Most blocks looked at; ends the wait for coalitions that are hardly ever drawn.
+    """
+    seen: set[bytes] = set()
+    taken: list[Coalitions] = []
+    for _, block in zip(range(n_draws), draws, strict=False):
+        keys = {row.tobytes() for row in block}
+        if len(seen | keys) > n_distinct:
+            break
+        seen |= keys
+        taken.append(block)
+    return np.concatenate(taken)
+
+
+def kernel_weights(n_channels: int) -> Array:
+    """Return the Shapley kernel of one coalition of each size 1 .. n_channels - 1.
+
+    (n - 1) / (C(n, s) s (n - s)), Lundberg and Lee 2017, theorem 2; shape (n_channels - 1,).
+    """
+    n = n_channels
+    return np.array([(n - 1) / (comb(n, s) * s * (n - s)) for s in range(1, n)])
+
+
+def solve_efficient(gram: Array, moment: Array, total: float) -> tuple[Array, Array]:
+    """Minimise b' gram b / 2 - moment' b over the b that sum to `total`.
+
+    Args:
+        gram: Shape (n_channels, n_channels), symmetric, positive semidefinite.
+        moment: Shape (n_channels,).
+        total: What the values have to add up to: v(full) - v(empty).
+    Returns:
+        The solution, the nearest one to equal values where there are many; and the matrix that takes a change
+        of `moment` to the change of the solution, shape (n_channels, n_channels).
+    """
+    n = len(moment)
+    centre = np.eye(n) - 1 / n
+    inverse = centre @ np.linalg.pinv(centre @ gram @ centre, rcond=1e-10, hermitian=True) @ centre
+    equal = np.full(n, total / n)
+    return equal + inverse @ (moment - gram @ equal), inverse
+
+
+def quantile_of_student(degrees: float) -> float:
+    """Return the 97.5% quantile of Student's t, right to 1% from 2 degrees of freedom on.
+
+    The expansion in powers of 1 / degrees of Abramowitz and Stegun 1964, 26.7.5.
+    """
+    z = 1.959963985
+    if degrees < 2:
+        return 12.7062
+    if degrees < 3:
+        return 4.3027
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / degrees ** (power + 1) for power, term in enumerate(terms))

@@ -1,0 +1,197 @@
+"""The registered methods: each estimator on the coalition values of each group of a network."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+
+from dirprune.importance.base import Scorer, Scores, ScoringContext
+from dirprune.importance.coalitions import open_values
+from dirprune.importance.registry import register
+from dirprune.importance.shapley.borders_first import estimate_by_borders_first
+from dirprune.importance.shapley.estimate import Estimate, Value
+from dirprune.importance.shapley.exact import compute_exact
+from dirprune.importance.shapley.kernel import estimate_by_kernel
+from dirprune.importance.shapley.ols import estimate_by_ols
+from dirprune.importance.shapley.options import (
+    FixedOptions,
+    PartialOptions,
+    SampledOptions,
+    ShapOptions,
+    ValueOptions,
+)
+from dirprune.importance.shapley.partial import estimate_by_sizes
+from dirprune.importance.shapley.permutation import estimate_by_permutations
+from dirprune.importance.shapley.settling import default_evaluations, estimate_until_settled
+from dirprune.importance.shapley.with_shap import estimate_with_shap
+
+DEFAULT_COST = "4 n + 100 coalitions a group by default (beyond 451 channels 2 n + 1,002)"
+
+
+class ShapleyScorer(Scorer):
+    """Scores each channel by its Shapley value in its group, all other groups being whole.
+
+    The value of a channel is what it adds to the coalition of those before it, averaged over all orders of
+    the group's channels.
+    """
+
+    Options: ClassVar[type] = ValueOptions
+
+    def score(self, context: ScoringContext) -> Scores:
+        """Return Shapley values, each of shape (n_channels,), in nats of loss or parts of accuracy."""
+        return {name: torch.from_numpy(found.values) for name, found in self.estimate(context).items()}
+
+    def estimate(self, context: ScoringContext) -> dict[str, Estimate]:
+        """Return the estimate of every group, with its intervals where the method has them.
+
+        Raises:
+            ImportanceError: If the options do not fit a group; the message names it.
+        """
+        return {group.name: self.estimate_group(context, group.name) for group in context.grouping.groups}
+
+    def estimate_group(self, context: ScoringContext, group: str) -> Estimate:
+        """Return the estimate of one group."""
+        values = open_values(context, group, value=self.options.value)
+        return self._estimate(values.evaluate, values.n_channels, context.seed)
+
+    @abstractmethod
+    def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
+        """Return the estimate from a value function."""
+
+
+class SampledScorer(ShapleyScorer):
+    """Runs an estimator with the budget that the options give."""
+
+    Options: ClassVar[type] = SampledOptions
+
+    def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
+        n_evaluations = self.options.evaluations
+        if n_evaluations == "auto":
+            return estimate_until_settled(self._sample, value, n_channels, seed, self.options.cut)
+        if n_evaluations == "default":
+            n_evaluations = default_evaluations(n_channels)
+        return self._sample(value, n_channels, n_evaluations, seed)
+
+    @abstractmethod
+    def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
+        """Return the estimate from a budget."""
+
+
+@register(
+    "shapley",
+    "Shapley values: borders first, then a regression on size, channels and pairs",
+    paper="Shapley 1953, A Value for n-Person Games (the value; the estimator is dirprune's own)",
+    cost=DEFAULT_COST,
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=True,
+)
+class Shapley(SampledScorer):
+    """Shapley values by `estimate_by_borders_first`."""
+
+    def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
+        return estimate_by_borders_first(value, n_channels, n_evaluations, seed)
+
+
+@register(
+    "shapley-exact",
+    "exact Shapley values, for groups of at most 20 channels",
+    paper="Shapley 1953, A Value for n-Person Games",
+    cost="2^n coalitions a group",
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=False,
+)
+class ShapleyExact(ShapleyScorer):
+    """Exact Shapley values by `compute_exact`."""
+
+    def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
+        return compute_exact(value, n_channels)
+
+
+@register(
+    "shapley-permutation",
+    "Shapley values from random orders and their reverses",
+    paper="Castro, Gomez and Tejada 2009; Mitchell et al. 2022, arXiv:2104.12199",
+    cost=DEFAULT_COST,
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=True,
+)
+class ShapleyPermutation(SampledScorer):
+    """Shapley values by `estimate_by_permutations`."""
+
+    def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
+        return estimate_by_permutations(value, n_channels, n_evaluations, seed)
+
+
+@register(
+    "shapley-kernel",
+    "KernelSHAP with pairs and the efficiency constraint",
+    paper="Lundberg and Lee 2017, arXiv:1705.07874; Covert and Lee 2021, arXiv:2012.01536",
+    cost=DEFAULT_COST,
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=True,
+)
+class ShapleyKernel(SampledScorer):
+    """Shapley values by `estimate_by_kernel`."""
+
+    def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
+        return estimate_by_kernel(value, n_channels, n_evaluations, seed)
+
+
+@register(
+    "shapley-partial",
+    "Shapley values from all coalitions of the k smallest and largest sizes",
+    paper="Adamczewski and Park 2021, arXiv:2011.05985 (its code); weights of Lundberg and Lee 2017",
+    cost="2 n + 2 coalitions a group for k=1, about n^2 for k=2",
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=False,
+)
+class ShapleyPartial(ShapleyScorer):
+    """Shapley values by `estimate_by_sizes`."""
+
+    Options = PartialOptions
+
+    def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
+        return estimate_by_sizes(value, n_channels, self.options.k, self.options.adding)
+
+
+@register(
+    "shapley-ols",
+    "an unweighted fit to random coalitions, for comparison only",
+    paper="Adamczewski and Park 2021, arXiv:2011.05985 (its code)",
+    cost=DEFAULT_COST,
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=True,
+)
+class ShapleyOLS(SampledScorer):
+    """The fit of `estimate_by_ols`, whose limit is not the Shapley values."""
+
+    Options = FixedOptions
+
+    def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
+        return estimate_by_ols(value, n_channels, n_evaluations, seed)
+
+
+@register(
+    "shapley-shap",
+    "Shapley values by the explainers of the package shap",
+    paper="Lundberg and Lee 2017, arXiv:1705.07874",
+    cost=DEFAULT_COST,
+    needs_data=True,
+    needs_gradients=False,
+    stochastic=True,
+)
+class ShapleyShap(SampledScorer):
+    """Shapley values by `estimate_with_shap`."""
+
+    Options = ShapOptions
+
+    def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
+        return estimate_with_shap(value, n_channels, n_evaluations, seed, self.options.explainer)

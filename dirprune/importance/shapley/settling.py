@@ -1,0 +1,60 @@
+"""Grows the budget of an estimator until it is settled which channels stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dirprune.importance.shapley.estimate import MAX_EXACT, Estimate, Value
+
+Estimator = Callable[[Value, int, int, int], Estimate]
+"""Called as estimator(value, n_channels, n_evaluations, seed)."""
+
+N_INNER = 1000
+GROWTH = 32
+N_AGREEING = 3
+
+
+def default_evaluations(n_channels: int) -> int:
+    """Return how many evaluations a group gets: the 2 n + 2 borders, and 2 n + 98 or 1,000 others."""
+    return 2 * n_channels + 2 + min(2 * n_channels + 98, N_INNER)
+
+
+def estimate_until_settled(
+    estimator: Estimator, value: Value, n_channels: int, seed: int, cut: float = 0.5
+) -> Estimate:
+    """Double the budget until the order around the cut is settled.
+
+    It is when no interval of a kept channel overlaps one of a cut channel, or when three budgets in a row
+    keep the same channels; the last budget is 32 times the first, or all coalitions. Since sequences are
+    nested, what an earlier budget has evaluated is not evaluated again where values are stored.
+
+    Args:
+        cut: The keep ratio at which channels are cut, in (0, 1).
+    """
+    n_evaluations = default_evaluations(n_channels) // 2
+    largest = GROWTH * n_evaluations
+    if n_channels <= MAX_EXACT:
+        largest = min(largest, 2**n_channels)
+    n_evaluations = min(n_evaluations, largest)
+    n_kept = min(max(1, round(cut * n_channels)), n_channels)
+    kept: list[frozenset[int]] = []
+    while True:
+        estimate = estimator(value, n_channels, n_evaluations, seed)
+        order = np.argsort(-estimate.values, kind="stable")
+        kept.append(frozenset(order[:n_kept].tolist()))
+        agrees = len(kept) >= N_AGREEING and len(set(kept[-N_AGREEING:])) == 1
+        if agrees or _is_apart(estimate, order, n_kept) or n_evaluations >= largest:
+            return estimate
+        n_evaluations = min(2 * n_evaluations, largest)
+
+
+def _is_apart(estimate: Estimate, order: NDArray[np.intp], n_kept: int) -> bool:
+    """Return whether the intervals of kept and of cut channels are apart."""
+    if estimate.half_widths is None or n_kept == len(order):
+        return n_kept == len(order)
+    lowest = (estimate.values - estimate.half_widths)[order[:n_kept]].min()
+    highest = (estimate.values + estimate.half_widths)[order[n_kept:]].max()
+    return bool(lowest > highest)

@@ -1,0 +1,203 @@
+"""A Gaussian process over coalitions whose Shapley values are known in closed form."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dirprune.importance.shapley.estimate import Array, Coalitions
+
+N_FITTED = 150
+N_STEPS = 25
+BLOCK = 4096
+STEP = 1e-4
+
+
+class Shape(NamedTuple):
+    """The form of the covariance: logarithms of amplitudes and lengths, and how the former fall with size.
+
+    Values are in units of the standard deviation of those seen, sizes in units of the number of channels.
+    """
+
+    mean: float = 0.0
+    mean_length: float = 0.0
+    additive: float = -1.5
+    additive_fall: float = 0.0
+    additive_length: float = 0.0
+    pairs: float = -3.0
+    pairs_fall: float = 0.0
+    noise: float = -2.0
+    noise_fall: float = 0.0
+    bend: float = 0.0
+
+    def amplitude(self, at_half: float, fall: float, sizes: Array) -> Array:
+        """Return the amplitude at sizes in 0 .. 1: its logarithm is a parabola whose bend all parts share."""
+        centred = sizes - 0.5
+        return np.exp(at_half - fall * centred + self.bend * centred**2)
+
+
+PRIOR = np.array(Shape())
+PRIOR_SPREAD = np.array([2.0, 1.0, 2.0, 3.0, 1.5, 2.0, 3.0, 2.0, 3.0, 4.0])
+
+
+class Surrogate:
+    """Describes the values of coalitions by their size, by their channels, by pairs of them, and by noise.
+
+        v(S) = mean(|S|) + sum_i g_i(|S|) [i in S] + sum_{i < j} h_ij(|S|) [i, j in S] + noise(S)
+
+    with sum_i g_i(s) = 0 and sum_j h_ij(s) = 0 for each size s: within a size, the parts are the orthogonal
+    harmonic components of degree 0, 1, 2 and above of functions on subsets (Diaconis 1988, chapter 8). The
+    mean, all g_i and all h_ij are Gaussian processes over s. Shapley values need nothing but the additive
+    part:
+
+        phi_i = (v(full) - v(empty)) / n + sum_{s = 1 .. n - 1} g_i(s) / (n - 1),
+
+    and are linear in v, so that their posterior is known. With all coalitions of a size the noise averages
+    out and the posterior's mean is the exact value: the model decides how fast values converge, not to what.
+
+    Args:
+        coalitions: Different ones, among them the empty and the full one, shape (n_coalitions, n_channels);
+            n_channels >= 3.
+        values: Shape (n_coalitions,).
+    """
+
+    def __init__(self, coalitions: Coalitions, values: Array) -> None:
+        self.n = coalitions.shape[1]
+        self.sizes_inside = np.arange(1, self.n)
+        self.centre, self.scale = float(values.mean()), float(values.std()) or 1.0
+        self.coalitions = coalitions.astype(float)
+        self.targets = (values - self.centre) / self.scale
+        places = np.unique(np.linspace(0, len(values) - 1, N_FITTED).round().astype(int))
+        self.shape = self._fit_shape(self.coalitions[places], self.targets[places])
+        covariance = self._covariance(self.shape, self.coalitions, self.coalitions)
+        self.precision = np.linalg.inv(covariance + np.diag(self._noise(self.shape, self.coalitions)))
+        self.weights = self.precision @ self.targets
+
+    def shapley(self) -> tuple[Array, Array]:
+        """Return the posterior means and standard deviations of the Shapley values, each (n_channels,)."""
+        n = self.n
+        within = self._over_sizes(self.shape, self.sizes_inside / n, self.sizes_inside / n)
+        prior = within.sum() * (1 - 1 / n) / (n - 1) ** 2
+        sizes = self.coalitions.sum(1)
+        reach = self._over_sizes(self.shape, sizes / n, self.sizes_inside / n).sum(1) / (n - 1)
+        links = reach[:, None] * (self.coalitions - sizes[:, None] / n)
+        # v(full) - v(empty) is known, and so is what it adds to each channel.
+        rise = (self.targets[1] - self.targets[0]) / n
+        variances = np.maximum(prior - (links * (self.precision @ links)).sum(0), 0)
+        return (links.T @ self.weights + rise) * self.scale, np.sqrt(variances) * self.scale
+
+    def predict(self, coalitions: Coalitions) -> Array:
+        """Return the posterior means of the values of coalitions, shape (n_coalitions,)."""
+        means = [
+            self._covariance(self.shape, coalitions[start : start + BLOCK].astype(float), self.coalitions)
+            @ self.weights
+            for start in range(0, len(coalitions), BLOCK)
+        ]
+        return np.concatenate(means) * self.scale + self.centre
+
+    def overconfidence(self) -> float:
+        """Return the root mean square of the leave-one-out errors in their own standard deviations.
+
+        Over the coalitions with noise; 1 where there are none. Sundararajan and Keerthi 2001, equation 13.
+        """
+        is_noisy = self._noise(self.shape, self.coalitions) > 1e-8
+        if not is_noisy.any():
+            return 1.0
+        errors = self.weights[is_noisy] ** 2 / np.diag(self.precision)[is_noisy]
+        return float(np.sqrt(errors.mean()))
+
+    def _over_sizes(self, shape: Shape, left: Array, right: Array) -> Array:
+        """Return the covariance of g_i between sizes, (n_left, n_right): Matern 3/2 times amplitudes."""
+        amplitudes = (shape.amplitude(shape.additive, shape.additive_fall, part) for part in (left, right))
+        return np.outer(*amplitudes) * _matern(left, right, shape.additive_length)
+
+    def _covariance(self, shape: Shape, left: Array, right: Array) -> Array:
+        """Return the covariance of values without noise, shape (n_left, n_right)."""
+        first, second = _harmonics(left, right)
+        sizes = left.sum(1) / self.n, right.sum(1) / self.n
+        covariance = np.exp(2 * shape.mean) * (1 + _smooth(*sizes, shape.mean_length))
+        covariance += self._over_sizes(shape, *sizes) * first
+        of_pairs = (shape.amplitude(shape.pairs, shape.pairs_fall, part) for part in sizes)
+        covariance += np.outer(*of_pairs) * _matern(*sizes, 0.0) * second
+        return covariance
+
+    def _noise(self, shape: Shape, coalitions: Array) -> Array:
+        """Return the variances of the noise; coalitions next to the borders interact in pairs alone."""
+        sizes = coalitions.sum(1)
+        variances = shape.amplitude(shape.noise, shape.noise_fall, sizes / self.n) ** 2
+        return np.where(np.minimum(sizes, self.n - sizes) > 2, variances, 0) + 1e-9
+
+    def _fit_shape(self, coalitions: Array, targets: Array) -> Shape:
+        """Maximise the posterior of the shape by Fisher scoring with Levenberg's damping."""
+        position, damping = PRIOR.copy(), 1.0
+        loss, whole = self._judge(position, coalitions, targets)
+        for _ in range(N_STEPS):
+            inverse = np.linalg.inv(whole)
+            weights = inverse @ targets
+            slopes = [
+                self._whole(position + STEP * unit, coalitions) - whole for unit in np.eye(len(position))
+            ]
+            turned = [inverse @ slope / STEP for slope in slopes]
+            gradient = np.array([(np.trace(t) - targets @ t @ weights) / 2 for t in turned])
+            gradient += (position - PRIOR) / PRIOR_SPREAD**2
+            fisher = np.array([[np.vdot(a.T, b) / 2 for b in turned] for a in turned])
+            fisher += np.diag(1 / PRIOR_SPREAD**2)
+            while damping < 1e6:
+                step = np.linalg.solve(fisher + damping * np.diag(np.diag(fisher)), gradient)
+                proposal = np.clip(position - step, PRIOR - 4 * PRIOR_SPREAD, PRIOR + 4 * PRIOR_SPREAD)
+                other, other_whole = self._judge(proposal, coalitions, targets)
+                if other < loss:
+                    break
+                damping *= 4
+            else:
+                break
+            gain, position, loss, whole = loss - other, proposal, other, other_whole
+            damping /= 5
+            if gain < 0.01:
+                break
+        return Shape(*position)
+
+    def _whole(self, position: Array, coalitions: Array) -> Array:
+        shape = Shape(*position)
+        return self._covariance(shape, coalitions, coalitions) + np.diag(self._noise(shape, coalitions))
+
+    def _judge(self, position: Array, coalitions: Array, targets: Array) -> tuple[float, Array]:
+        """Return minus the logarithm of the posterior up to a constant, and the covariance."""
+        whole = self._whole(position, coalitions)
+        try:
+            factor = np.linalg.cholesky(whole)
+        except np.linalg.LinAlgError:
+            return float("inf"), whole
+        fit = np.linalg.solve(factor, targets)
+        prior = (((position - PRIOR) / PRIOR_SPREAD) ** 2).sum()
+        return float((fit @ fit + prior) / 2 + np.log(np.diag(factor)).sum()), whole
+
+
+def _harmonics(left: Array, right: Array) -> tuple[Array, Array]:
+    """Return the reproducing kernels of the components of degree 1 and 2, each (n_left, n_right).
+
+    With m = |S and T|, s = |S|, t = |T| they are K1 = m - s t / n, and C(m, 2) less what lies in lower
+    degrees, (s - 1)(t - 1) K1 / (n - 2) + C(s, 2) C(t, 2) / C(n, 2).
+    """
+    n = left.shape[1]
+    common = left @ right.T
+    sizes = left.sum(1)[:, None], right.sum(1)[None, :]
+    first = common - sizes[0] * sizes[1] / n
+    second = _pairs(common) - (sizes[0] - 1) * (sizes[1] - 1) * first / (n - 2)
+    second -= _pairs(sizes[0]) * _pairs(sizes[1]) / _pairs(np.array(float(n)))
+    return first, second
+
+
+def _pairs(count: Array) -> Array:
+    return count * (count - 1) / 2
+
+
+def _matern(left: Array, right: Array, log_length: float) -> Array:
+    distances = np.abs(left[:, None] - right[None, :]) * np.sqrt(3) * np.exp(-log_length)
+    return (1 + distances) * np.exp(-distances)
+
+
+def _smooth(left: Array, right: Array, log_length: float) -> Array:
+    distances = np.abs(left[:, None] - right[None, :]) * np.sqrt(5) * np.exp(-log_length)
+    return (1 + distances + distances**2 / 3) * np.exp(-distances)
