@@ -165,9 +165,9 @@ def _read_none(value: Any) -> None:
 def _read_truth(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    if value not in ("true", "false"):
+    if str(value).lower() not in ("true", "false"):
         raise ValueError
-    return bool(value == "true")
+    return str(value).lower() == "true"
 
 
 def _read_number(value: Any) -> float:

@@ -115,7 +115,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> str:
         ("k", None, None),
         ("k", "none", None),
         ("is_fast", "true", True),
-        ("is_fast", "false", False),
+        ("is_fast", "False", False),
         ("is_fast", True, True),
         ("sizes", (3,), (3,)),
     ],
