@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from importance_common import Setting, Subject, load_lenets, measure_seconds, to_list
+from importance_common import Rows, Setting, Subject, load_lenets, measure_seconds, to_list
+from importance_methods import Variant
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
-from dirprune.importance import ScoringContext, compute_scores, create, list_methods
+from dirprune.groups import Grouping
+from dirprune.importance import compute_scores, create, list_methods
 from dirprune.importance.coalitions import CoalitionValues, open_values
 
 Numbers = NDArray[np.float64]
@@ -123,31 +127,59 @@ def find_truth(
 @click.pass_obj
 def shapley_error(setting: Setting, images: int, seeds: int, long_run: int) -> None:
     """Error of every Shapley method by budget, beside the shap library, against exact values."""
-    rows = setting.rows("shapley-error")
     quick = setting.is_quick
     images, seeds, long_run = (100, 1, 2000) if quick else (images, seeds, long_run)
-    names = [name for name in list_methods("shapley*") if name != "shapley-exact"]
-    for subject in load_lenets(setting):
+    for subject in load_lenets(setting)[: 1 if quick else None]:
         truth = find_truth(setting, subject, images, long_run, "loss")
-        for name, budget, seed in itertools.product(names, BUDGETS[: 3 if quick else None], range(seeds)):
-            key = {"subject": subject.name, "method": name, "evaluations": budget, "seed": seed}
-            if not rows.is_done(**key, n_images=images):
-                _estimate(rows, {**key, "n_images": images}, subject.context(images, seed), truth)
+        for group in subject.grouping.groups:
+            alone = dataclasses.replace(subject, grouping=Grouping((group,)))
+            for variant, n_evaluations in list_estimators(group.n_channels, BUDGETS[: 2 if quick else None]):
+                for seed in range(seeds if variant.is_stochastic else 1):
+                    key = {
+                        "subject": subject.name,
+                        "group": group.name,
+                        "method": variant.label,
+                        "evaluations": n_evaluations,
+                        "seed": seed,
+                        "n_images": images,
+                    }
+                    if not _estimate(setting.rows("shapley-error"), key, variant, alone, truth[group.name]):
+                        break
 
 
-def _estimate(rows: Any, key: dict[str, Any], context: ScoringContext, truth: dict[str, Numbers]) -> None:
-    """Score all groups with a method at a budget; a budget that it cannot use is left out, and said."""
+def list_estimators(n_channels: int, budgets: Sequence[int]) -> Iterator[tuple[Variant, int]]:
+    """Yield what estimates the values of so many channels, and the coalitions that it evaluates."""
+    named = {"shapley-exact", "shapley-partial", "shapley-shap"}
+    sampled = [Variant(name, name) for name in list_methods("shapley*") if name not in named]
+    if "shapley-shap" in list_methods():
+        sampled += [
+            Variant(f"shap, {explainer}", "shapley-shap", {"explainer": explainer})
+            for explainer in ("kernel", "permutation")
+        ]
+    for variant, budget in itertools.product(sampled, budgets):
+        yield dataclasses.replace(variant, options={**variant.options, "evaluations": budget}), budget
+    for k in (1, 2) if "shapley-partial" in list_methods() else ():
+        n_evaluations = 2 + 2 * sum(math.comb(n_channels, size) for size in range(1, k + 1))
+        yield Variant(f"shapley-partial, k={k}", "shapley-partial", {"k": k}), n_evaluations
+
+
+def _estimate(rows: Rows, key: dict[str, Any], variant: Variant, alone: Subject, truth: Numbers) -> bool:
+    """Score one group; return whether the method can use the budget, and say so if not."""
+    if rows.is_done(**key):
+        return True
+    (group,) = alone.grouping.names
     found: dict[str, Tensor] = {}
+    context = alone.context(key["n_images"], key["seed"])
     try:
-        method = create(key["method"], {"evaluations": key["evaluations"]})
+        method = create(variant.method, variant.options)
         seconds = measure_seconds(lambda: found.update(compute_scores(method, context)))
     except ImportanceError as error:
-        click.echo(f"left out {key['method']} with {key['evaluations']}: {error}", err=True)
-        return
-    errors = {group: compare(scores.numpy(), truth[group]) for group, scores in found.items()}
-    rows.add(key, {"errors": errors, "seconds": seconds})
-    ranks = ", ".join(f"{group} {error['spearman']:.2f}" for group, error in errors.items())
-    click.echo(f"{key['method']} with {key['evaluations']}: Spearman {ranks}")
+        click.echo(f"left out {variant.label}, {key['evaluations']} evaluations, {group}: {error}", err=True)
+        return False
+    errors = compare(found[group].numpy(), truth)
+    rows.add(key, {**errors, "seconds": seconds})
+    click.echo(f"{variant.label}, {key['evaluations']}, {group}: Spearman {errors['spearman']:.2f}")
+    return True
 
 
 @torch.no_grad()
@@ -183,7 +215,7 @@ def rank_as_reference(network: nn.Module, inputs: Tensor, targets: Tensor, seed:
 @click.command("reference-ranking")
 @click.option("--repetitions", default=5, help="Each with a seed of its own, both sides in turns.")
 @click.option("--images", default="500,1000,2000", help="Calibration images of ours, several.")
-@click.option("--evaluations", default="30,60,100,250", help="Budgets of ours, several.")
+@click.option("--evaluations", default="102,202,default", help="Budgets of ours, several.")
 @click.option("--truth-images", default=5000)
 @click.option("--long-run", default=400_000, help="Evaluations of a permutation run that stands for exact.")
 @click.pass_obj
@@ -197,8 +229,8 @@ def reference_ranking(
     rows = setting.rows("reference-ranking")
     quick = setting.is_quick
     if quick:
-        repetitions, images, evaluations, truth_images, long_run = 1, "100", "30", 100, 2000
-    budgets = list(itertools.product(map(int, images.split(",")), map(int, evaluations.split(","))))
+        repetitions, images, evaluations, truth_images, long_run = 1, "100", "102", 100, 2000
+    budgets = list(itertools.product(map(int, images.split(",")), evaluations.split(",")))
     subject = load_lenets(setting)[0]
     truths = {v: find_truth(setting, subject, truth_images, long_run, v) for v in ("loss", "accuracy")}
     train = subject.roles.train
@@ -214,7 +246,7 @@ def reference_ranking(
         sides = {"reference": (run_reference, {"n_images": len(seen), "evaluations": N_REFERENCE_COALITIONS})}
         for n_images, budget in budgets:
             context = subject.context(n_images, seed)
-            sides[f"shapley, {n_images} images, {budget}"] = (
+            sides[f"shapley, {n_images} images, {budget} evaluations"] = (
                 lambda context=context, budget=budget: compute_scores(
                     create("shapley", {"evaluations": budget}), context
                 ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,35 +93,33 @@ def report_switches(rows: list[Row], output: Path) -> str:
 
 
 def report_errors(rows: list[Row], output: Path) -> str:
-    """Return a table for each measure and group, methods by budgets, and draw the rank correlations."""
-    groups = list(rows[0]["errors"])
-    methods, budgets = unique(rows, "method"), sorted(unique(rows, "evaluations"))
+    """Return a table for each measure and group, methods by evaluations, and draw the rank correlations."""
+    groups, methods = unique(rows, "group"), unique(rows, "method")
     parts = []
-    means: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    for measure, digits in (("spearman", 2), ("overlap", 2), ("rmse", 4)):
-        for group in groups:
-            lines = []
-            for method in methods:
-                cells = [method]
-                for budget in budgets:
-                    found = pick(rows, method=method, evaluations=budget)
-                    values = [row["errors"][group][measure] for row in found]
-                    cells.append(format_mean(values, digits) if values else "")
-                    if values and measure == "spearman":
-                        means.setdefault((group, method), []).append((budget, statistics.fmean(values)))
-                lines.append(cells)
-            title = f"{measure}, {group}, by evaluations"
-            parts.append(f"{title}\n\n" + format_markdown(["method", *map(str, budgets)], lines))
+    for group, (measure, digits) in product(groups, (("spearman", 2), ("overlap", 2), ("rmse", 4))):
+        of_group = pick(rows, group=group)
+        budgets = sorted(unique(of_group, "evaluations"))
+        lines = []
+        for method in methods:
+            found = [pick(of_group, method=method, evaluations=budget) for budget in budgets]
+            cells = [format_mean([row[measure] for row in each], digits) if each else "" for each in found]
+            lines.append([method, *cells])
+        title = f"{measure}, {group}, by evaluations"
+        parts.append(f"{title}\n\n" + format_markdown(["method", *map(str, budgets)], lines))
     figure = Figure(figsize=(3.6 * len(groups), 3.6), layout="constrained")
     for axes, group in zip(
         figure.subplots(1, len(groups), sharey=True, squeeze=False)[0], groups, strict=True
     ):
         for method in methods:
-            points = means.get((group, method), [])
-            axes.plot(
-                [budget for budget, _ in points], [value for _, value in points], "o-", ms=3, label=method
-            )
+            found = pick(rows, group=group, method=method)
+            budgets = sorted(unique(found, "evaluations"))
+            means = [
+                statistics.fmean(row["spearman"] for row in pick(found, evaluations=budget))
+                for budget in budgets
+            ]
+            axes.plot(budgets, means, "o-", ms=3, label=method)
         axes.set(title=group, xscale="log", xlabel="evaluations")
+        axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("Spearman with exact values")
     figure.axes[-1].legend(fontsize=7)
     figure.savefig(output / "shapley-error.png", dpi=150)

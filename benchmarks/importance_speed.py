@@ -24,7 +24,7 @@ from importance_methods import Variant, find_variants
 
 from dirprune.architecture import Architecture
 from dirprune.errors import ImportanceError
-from dirprune.importance import ScoringContext
+from dirprune.importance import ScoringContext, get_method
 from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.layers import copy_for_evaluation, record_layers
@@ -221,11 +221,11 @@ def seconds(setting: Setting, repetitions: int, methods: str | None, images: int
         _time(rows, variants, scale_lenet(lenet, factor), "channels", factor, images, repetitions)
     for n_images in (50, 100) if quick else (500, 1000, 2000, 4000):
         _time(rows, variants, lenet, "images", n_images, n_images, repetitions)
-    for n_evaluations in (30,) if quick else (250, 500, 1000, 2000):
+    for n_evaluations in (102,) if quick else (250, 500, 1000, 2000):
         more = [
             dataclasses.replace(variant, options={**variant.options, "evaluations": n_evaluations})
             for variant in variants
-            if variant.method.startswith("shapley")
+            if "evaluations" in get_method(variant.method).options
         ]
         _time(rows, more, lenet, "evaluations", n_evaluations, images, repetitions)
 
