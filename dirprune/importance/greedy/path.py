@@ -43,8 +43,8 @@ class PathOptions:
     cost: str = "macs"
     value: str = "loss"
     n_examples: int = 500
-    step: float = 0.05
-    slack: float = 0.1
+    step: float = 0.1
+    slack: float = 0.2
     lazy: bool = True
     recalibrate: bool = True
 
@@ -192,6 +192,7 @@ class _Walk:
         self.is_settled: set[str] = set()  # groups that were looked at since the last removal
         self.n_when_recalibrated = sum(self.full.values())
         self.recalibrated = self.context
+        self.opened: CoalitionValues | None = None
 
     def walk(self) -> Path:
         """Remove channels until one is left in each group."""
@@ -232,17 +233,21 @@ class _Walk:
 
     def _open(self, name: str) -> CoalitionValues:
         """Return the values of a group's coalitions given what the others have lost."""
+        n_left = sum(self.architecture.values())
+        is_due = self.options.recalibrate and n_left <= LEFT_UNTIL_RECALIBRATED * self.n_when_recalibrated
+        if self.opened is not None and self.opened.group == name and not is_due:
+            return self.opened
         kept = {
             other: state.is_left.nonzero()[0].tolist()
             for other, state in self.states.items()
-            if state.n_left < len(state.is_left)
+            if not state.is_left.all()
         }
-        n_left = sum(self.architecture.values())
-        if self.options.recalibrate and n_left <= LEFT_UNTIL_RECALIBRATED * self.n_when_recalibrated:
+        if is_due:
             self.recalibrated = recalibrated(self.context, kept)
             self.n_when_recalibrated = n_left
         kept.pop(name, None)
-        return open_values(self.recalibrated, name, kept, value=self.options.value)
+        self.opened = open_values(self.recalibrated, name, kept, value=self.options.value)
+        return self.opened
 
 
 def _count_cost(context: ScoringContext, metric: str) -> Cost:

@@ -1,0 +1,172 @@
+"""The path over all groups: its order, its architectures, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path as File
+from typing import Any
+
+import pytest
+import torch
+
+from dirprune.cost import CostModel
+from dirprune.errors import ImportanceError
+from dirprune.importance import ScoringContext, create
+from dirprune.importance.coalitions.store import StoredValues
+from dirprune.importance.greedy import Path, PathOptions, compute_path
+from tests.importance.cases import make_context, score
+from tests.importance.greedy.networks import two_sides
+
+
+def tenfold(architecture: Mapping[str, int]) -> float:
+    """A left channel costs ten, a right one costs one."""
+    return 10.0 * architecture["left"] + architecture["right"]
+
+
+def evenly(architecture: Mapping[str, int]) -> float:
+    return float(sum(architecture.values()))
+
+
+def removals(path: Path) -> list[tuple[str, int]]:
+    return [(step.group, step.channel) for step in path.steps]
+
+
+def test_what_saves_more_goes_first_though_it_loses_more() -> None:
+    # Removing left 1 loses 1 and saves 10; removing right 0 loses 0.25 and saves 1.
+    context = two_sides([3, 1], [0.5, 2])
+    assert removals(compute_path(context, cost=tenfold)) == [("left", 1), ("right", 0)]
+    assert removals(compute_path(context, cost=evenly)) == [("right", 0), ("left", 1)]
+
+
+def test_steps_tell_value_cost_and_architecture() -> None:
+    path = compute_path(two_sides([3, 1], [0.5, 2]), cost=tenfold)
+    assert path.full_cost == 22
+    assert [step.cost for step in path.steps] == [12, 11]
+    assert [step.value for step in path.steps] == pytest.approx([-1, -1.25])
+    assert [str(step.architecture) for step in path.steps] == ["1-2", "1-1"]
+
+
+def test_there_is_an_architecture_for_every_budget() -> None:
+    path = compute_path(two_sides([3, 1], [0.5, 2]), cost=tenfold)
+    found = {budget: str(path.architecture_within(budget)) for budget in (30, 22, 21.9, 12, 11.5, 11)}
+    assert found == {30: "2-2", 22: "2-2", 21.9: "1-2", 12: "1-2", 11.5: "1-1", 11: "1-1"}
+    assert path.kept_within(12) == {"left": [0], "right": [0, 1]}
+    with pytest.raises(ImportanceError, match=r"budget must be at least 11, .* got 10"):
+        path.architecture_within(10)
+
+
+def test_costs_are_those_that_the_options_name() -> None:
+    context = make_context()
+    model = CostModel(context.network, context.grouping, context.calibration.inputs[:2])
+    for cost in ("macs", "parameters"):
+        path = compute_path(context, PathOptions(cost=cost))
+        for step in path.steps[::5]:
+            assert step.cost == model.costs(step.architecture).as_dict()[cost]
+
+
+@pytest.mark.parametrize("step", [0.01, 0.5])
+def test_path_is_nested_and_ends_with_one_channel_each(step: float) -> None:
+    context = make_context()
+    path = compute_path(context, PathOptions(step=step))
+    assert len(set(removals(path))) == len(path.steps) == 3 + 5 + 7
+    assert set(path.steps[-1].architecture.values()) == {1}
+    assert all(len(kept) == 1 for kept in path.kept_within(path.steps[-1].cost).values())
+    for group, values in path.scores().items():
+        assert len(values.unique()) == path.full[group]
+
+
+def test_later_removal_scores_higher_and_the_last_of_a_group_highest() -> None:
+    scores = score("greedy-path", two_sides([3, 1, 2], [0.5, 4]))
+    assert scores["left"].argsort().tolist() == [1, 2, 0]
+    assert scores["right"].argsort().tolist() == [0, 1]
+    assert scores["left"][0] == scores["right"][1] == 3
+
+
+def test_lazy_path_is_the_full_one_where_channels_add_up() -> None:
+    context = two_sides([3, 1, 2, 0.1], [0.5, 4, 2.5])
+    paths = [compute_path(context, PathOptions(lazy=lazy, slack=0)) for lazy in (True, False)]
+    assert removals(paths[0]) == removals(paths[1])
+
+
+def record_computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """Return a list that grows by every coalition that is computed and stored."""
+    computed: list[tuple[str, bytes]] = []
+    append = StoredValues._append
+
+    def record(self: StoredValues, keys: list[bytes], values: Any) -> None:
+        computed.extend((self.path.name, key) for key in keys)
+        append(self, keys, values)
+
+    monkeypatch.setattr(StoredValues, "_append", record)
+    return computed
+
+
+def interrupt_after(n_calls: int) -> Any:
+    told = []
+
+    def progress(what: str, n_done: int, n_total: int) -> None:
+        told.append(what)
+        if len(told) == n_calls:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("n_calls", [3, 20])
+def test_interrupted_path_goes_on_and_evaluates_nothing_twice(
+    n_calls: int, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = compute_path(dataclasses.replace(make_context(), workspace=tmp_path / "whole"))
+    computed = record_computed(monkeypatch)
+    context: ScoringContext = dataclasses.replace(make_context(), workspace=tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        compute_path(dataclasses.replace(context, progress=interrupt_after(n_calls)))
+    n_before = len(computed)
+    assert n_before > 0
+    found = compute_path(context)
+    assert len(computed) > n_before
+    assert len(set(computed)) == len(computed)
+    assert removals(found) == removals(expected)
+    compute_path(context)
+    assert len(set(computed)) == len(computed)
+
+
+def test_progress_counts_removed_channels() -> None:
+    told: list[tuple[str, int, int]] = []
+    context = dataclasses.replace(
+        two_sides([3, 1], [0.5, 2]), progress=lambda what, done, total: told.append((what, done, total))
+    )
+    compute_path(context)
+    assert told[-1] == ("greedy-path", 2, 2)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_network_without_groups_has_no_path() -> None:
+    context = make_context()
+    empty = dataclasses.replace(context, grouping=dataclasses.replace(context.grouping, groups=()))
+    assert score("greedy-path", empty) == {}
+    assert compute_path(empty).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cost": "mac"}, "cost must be 'macs' or 'parameters', got 'mac'"),
+        ({"slack": -0.1}, "slack must be a number of at least 0, got -0.1"),
+        ({"slack": "inf"}, "slack must be a number of at least 0, got inf"),
+        ({"step": 2}, r"step must be in \(0, 1\], got 2"),
+        ({"n_examples": 0}, "n_examples must be at least 1, got 0"),
+        ({"value": "acc"}, "value must be 'loss' or 'accuracy', got 'acc'"),
+    ],
+)
+def test_bad_option_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImportanceError, match=message):
+        create("greedy-path", options)
+
+
+def test_scores_are_the_path() -> None:
+    context = make_context()
+    scores = score("greedy-path", context)
+    for group, values in compute_path(context).scores().items():
+        assert torch.equal(scores[group], values)
