@@ -1,0 +1,145 @@
+"""Covariances of switches: the matched Dirichlet, planted pairs, what seeds agree about, and refusals."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch.distributions import Dirichlet
+
+from dirprune.errors import ImportanceError
+from dirprune.importance import create
+from dirprune.importance.simplex.covariances import (
+    GroupCovariances,
+    compute_covariances,
+    match_dirichlet,
+)
+from tests.importance.cases import linear_case, make_context
+from tests.importance.simplex.planted import SUBSTITUTES, TOGETHER, planted_case
+from tests.networks_for_tests import SmallLeNet
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dirichlet": {},
+    "generalized-dirichlet": {"steps": 300},
+    "logistic-normal": {"steps": 300, "lr": 0.05, "rank": 4},
+}
+RICH = ["generalized-dirichlet", "logistic-normal"]
+
+
+@functools.cache
+def planted(name: str, seeds: tuple[int, ...] = (0, 1, 2)) -> GroupCovariances:
+    return compute_covariances(create(name, OPTIONS[name]), planted_case(), seeds)["0"]
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_channels_that_only_help_together_stand_out_above_the_dirichlet(name: str) -> None:
+    strongest = planted(name).pairs(3)[0][0]
+    assert strongest.channels == TOGETHER
+    assert strongest.excess > 0.1
+    assert strongest.n_agreeing == 3
+    assert strongest.n_positive >= 2
+
+
+def test_logistic_normal_gives_channels_that_only_help_together_a_positive_covariance_every_time() -> None:
+    found = planted("logistic-normal")
+    assert (found.covariances[:, 0, 1] > 0).all()
+    assert (found.relative(found.covariances)[:, 0, 1] > 0.2).all()
+    assert found.agreement().n_confirmed >= 1
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_duplicates_are_more_negative_than_the_dirichlet_has_them(name: str) -> None:
+    strongest = planted(name).pairs(3)[1][0]
+    assert strongest.channels == SUBSTITUTES
+    assert strongest.excess < -0.3
+    assert strongest.correlation < -0.4
+    assert (strongest.n_agreeing, strongest.n_positive) == (3, 0)
+
+
+def test_dirichlet_cannot_tell_planted_pairs_from_others() -> None:
+    found = planted("dirichlet")
+    off_diagonal = ~torch.eye(8, dtype=torch.bool)
+    assert (found.covariances[:, off_diagonal] < 0).all()
+    assert found.relative(found.excess()).abs().max() == 0
+    assert found.pairs(3) == ([], [])
+    assert found.agreement().spearman is None
+    assert found.agreement().n_positive == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_row_of_covariances_and_excesses_sums_to_zero(name: str) -> None:
+    found = planted(name)
+    for matrices in (found.covariances, found.excess()):
+        assert matrices.sum(2).abs().max() < 1e-12
+    assert found.excess().diagonal(dim1=1, dim2=2).sum(1).abs().max() < 1e-12
+
+
+def test_matched_dirichlet_is_the_dirichlet_itself() -> None:
+    concentration = torch.tensor([0.6, 2.0, 3.5, 1.2], dtype=torch.float64)
+    mean = concentration / concentration.sum()
+    own = (mean.diag() - mean.outer(mean)) / (concentration.sum() + 1)
+    torch.testing.assert_close(own.diagonal(), Dirichlet(concentration).variance)
+    torch.testing.assert_close(match_dirichlet(mean, own), own)
+    torch.testing.assert_close(match_dirichlet(mean, 0.3 * own), 0.3 * own)
+    assert match_dirichlet(torch.ones(1).double(), torch.zeros(1, 1).double()).tolist() == [[0.0]]
+
+
+def test_agreement_counts_what_every_seed_says() -> None:
+    def covariance(*pairs: tuple[int, int, float]) -> torch.Tensor:
+        matrix = torch.eye(3, dtype=torch.float64)
+        for i, j, value in pairs:
+            matrix[i, j] = matrix[j, i] = value
+        return matrix
+
+    matrices = [covariance((0, 1, 0.5), (0, 2, 0.1), (1, 2, -0.6)), covariance((0, 1, 0.4), (1, 2, -0.3))]
+    means = torch.full((2, 3), 1 / 3, dtype=torch.float64)
+    agreement = GroupCovariances(means, torch.stack(matrices)).agreement()
+    assert agreement.spearman == pytest.approx(1.0)
+    assert agreement.n_pairs == 3
+    assert agreement.n_positive == (2, 1)
+    assert agreement.n_confirmed == 1
+    assert agreement.n_expected == pytest.approx(3 * (2 / 3) * (1 / 3))
+    reverse = torch.stack([matrices[0], covariance((0, 1, -0.5), (0, 2, -0.1), (1, 2, 0.6))])
+    assert GroupCovariances(means, reverse).agreement().spearman == pytest.approx(-1.0)
+
+
+def test_groups_of_one_and_two_channels_have_covariances() -> None:
+    for n_channels in (1, 2):
+        context = linear_case([1.0] * n_channels)
+        for name in OPTIONS:
+            found = compute_covariances(create(name, {"steps": 3}), context, [0, 1])["0"]
+            assert found.covariances.shape == (2, n_channels, n_channels)
+            assert found.covariances.isfinite().all()
+            assert found.pairs(3) == ([], [])
+            assert found.agreement().n_confirmed == 0
+
+
+def test_seeds_decide_and_the_network_is_left_as_it_was() -> None:
+    context = make_context(SmallLeNet, n_examples=40)
+    context.network.train()
+    method = create("logistic-normal", {"steps": 3})
+    once, again = (compute_covariances(method, context, [4, 5]) for _ in range(2))
+    for name, found in once.items():
+        assert torch.equal(found.covariances, again[name].covariances)
+        assert not torch.equal(found.covariances[0], found.covariances[1])
+    assert context.network.training
+    assert all(parameter.requires_grad for parameter in context.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "seeds", "message"),
+    [
+        ("dirichlet", {"estimator": "point"}, [0], "got estimator 'point'; try estimator=integral"),
+        ("magnitude", {}, [0], "need a posterior on the simplex, got Magnitude; try dirichlet"),
+        ("dirichlet", {}, [], "seeds must be different and at least one, got \\[\\]"),
+        ("dirichlet", {}, [1, 1], "seeds must be different and at least one, got \\[1, 1\\]"),
+    ],
+)
+def test_what_has_no_covariances_is_refused_in_one_line(
+    name: str, options: dict[str, Any], seeds: list[int], message: str
+) -> None:
+    with pytest.raises(ImportanceError, match=message) as caught:
+        compute_covariances(create(name, options), linear_case([1.0, 2.0]), seeds)
+    assert "\n" not in str(caught.value)
