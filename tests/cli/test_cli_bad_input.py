@@ -104,6 +104,15 @@ def test_bad_architectures_end_in_one_line(run: Run, weights: Path, arch: str, f
         (["--method", "taylor", "--method-options", "batch_size=ten"], ["batch_size", "'ten'"]),
         (["--method", "magnitude"] + ["--method-options", "norm=l2"] * 2, ["once", "norm=l2"]),
         (["--method", "fisher", "--evaluations", "9"], ["unknown option 'evaluations'", "known: batch_size"]),
+        (["--method", "shapley", "--evaluations", "0"], ["evaluations", "at least", "got 0"]),
+        (
+            ["--method", "shapley", "--evaluations", "many"],
+            ["evaluations", "whole number", "'auto'", "'many'"],
+        ),
+        (["--method", "shapley-ols", "--evaluations", "auto"], ["evaluations", "'auto'"]),
+        (["--method", "shapley-partial", "--k", "0"], ["k must be at least 1", "got 0"]),
+        (["--method", "shapley-partial", "--k", "two"], ["'k'", "a whole number", "'two'"]),
+        (["--method", "shapley-partial", "--adding", "maybe"], ["adding", "'maybe'", "'both'"]),
         (["--method", "dirichlet", "--statistic", "sdn"], ["statistic", "'sdn'", "did you mean 'snr'?"]),
         (
             ["--method", "dirichlet", "--statistic", "snr", "--method-options", "statistic=mean"],
@@ -116,6 +125,24 @@ def test_bad_methods_end_in_one_line(
 ) -> None:
     check_one_line(run(*command, "--weights", weights, *arguments), *fragments)
     assert list_files() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["shapley", "--evaluations", "30"], ["at least 102", "a group of 100 channels", "got 30"]),
+        (["shapley-permutation", "--evaluations", "50"], ["at least", "100 channels", "got 50"]),
+        (["shapley-kernel", "--evaluations", "100"], ["at least 101", "100 channels", "got 100"]),
+        (["shapley-exact"], ["at most 20 channels, got 100", "2^100 = 1.3e+30", "try method shapley"]),
+        (["shapley-partial", "--k", "11"], ["k must be in 1 .. 10 for a group of 10 channels", "got 11"]),
+        (["shapley-partial", "--k", "9"], ["k", "got 9", "of 100 channels", "a smaller k"]),
+    ],
+)
+def test_options_that_do_not_fit_a_group_are_refused_before_any_is_worked_on(
+    run: Run, weights: Path, arguments: list[str], fragments: list[str]
+) -> None:
+    check_one_line(run("rank", "--weights", weights, "--method", *arguments), *fragments)
+    assert not list(Path("output/scores").rglob("*.jsonl"))
 
 
 @pytest.mark.parametrize("method", ["leave-one-out", "taylor", "dirichlet", "magnitude"])

@@ -11,11 +11,12 @@ import torch
 
 from dirprune.architecture import Architecture
 from dirprune.cli import subjects
+from dirprune.cli.options import OPTIONS_OF_METHODS
 from dirprune.cli.weights import read_header
 from dirprune.cost import count_costs
 from dirprune.data import load_data
 from dirprune.evaluation import evaluate
-from dirprune.importance import list_methods
+from dirprune.importance import get_method, list_methods
 from dirprune.networks import LeNet5, load_weights_
 from dirprune.records.models import load_model
 from dirprune.tasks import make_task
@@ -201,6 +202,22 @@ def test_scores_do_not_depend_on_validation_or_test(run: Run, weights: Path) -> 
         run(*arguments, "--validation-from", where, "--output", f"{name}.json")
     first, second = (json.loads(Path(f"{name}.json").read_text())["groups"] for name in "ab")
     assert first == second
+
+
+def test_options_of_methods_may_be_given_in_short(run: Run, weights: Path) -> None:
+    arguments = ["rank", "--weights", weights, "--train-images", 100]
+    for number, given in enumerate((["--evaluations", 120], ["--method-options", "evaluations=120"])):
+        result = run(*arguments, "--method", "shapley", *given, "--output", f"{number}.json")
+        assert (result.status, result.errors) == (0, "")
+    first, second = (json.loads(Path(f"{number}.json").read_text()) for number in (0, 1))
+    assert first["method"]["options"]["evaluations"] == 120
+    assert first == second
+    assert "from the cache" in result.output
+
+
+@pytest.mark.parametrize("option", OPTIONS_OF_METHODS)
+def test_each_short_option_is_one_of_some_method(option: str) -> None:
+    assert any(option in get_method(name).options for name in list_methods())
 
 
 def test_classes_that_calibration_lacks_are_said_in_one_line(run: Run, weights: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.registry import register
 from dirprune.importance.shapley.borders_first import estimate_by_borders_first
-from dirprune.importance.shapley.estimate import Estimate, Value
+from dirprune.importance.shapley.estimate import Array, Coalitions, Estimate, Value
 from dirprune.importance.shapley.exact import compute_exact
 from dirprune.importance.shapley.kernel import estimate_by_kernel
 from dirprune.importance.shapley.ols import estimate_by_ols
@@ -28,6 +29,14 @@ from dirprune.importance.shapley.settling import default_evaluations, estimate_u
 from dirprune.importance.shapley.with_shap import estimate_with_shap
 
 DEFAULT_COST = "4 n + 100 coalitions a group by default (beyond 451 channels 2 n + 1,002)"
+
+
+class _Fits(Exception):  # noqa: N818  (no error)
+    """The options fit a group: its estimator has asked for a value."""
+
+
+def _raise_fits(coalitions: Coalitions) -> Array:
+    raise _Fits
 
 
 class ShapleyScorer(Scorer):
@@ -49,12 +58,19 @@ class ShapleyScorer(Scorer):
         Raises:
             ImportanceError: If the options do not fit a group; the message names it.
         """
+        for n_channels in context.grouping.n_channels.values():
+            self._check(n_channels)  # of all groups, before the first one is worked on
         return {group.name: self.estimate_group(context, group.name) for group in context.grouping.groups}
 
     def estimate_group(self, context: ScoringContext, group: str) -> Estimate:
         """Return the estimate of one group."""
         values = open_values(context, group, value=self.options.value)
         return self._estimate(values.evaluate, values.n_channels, context.seed)
+
+    def _check(self, n_channels: int) -> None:
+        """Refuse a group that the options do not fit, which estimators do before they ask for a value."""
+        with contextlib.suppress(_Fits):
+            self._estimate(_raise_fits, n_channels, 0)
 
     @abstractmethod
     def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
