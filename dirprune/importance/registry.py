@@ -58,7 +58,7 @@ def register(
     summary: str,
     *,
     paper: str = "",
-    cost: str = "",
+    cost: str,
     version: int = 1,
     needs_data: bool,
     needs_gradients: bool,

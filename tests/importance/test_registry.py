@@ -14,7 +14,12 @@ from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.magnitude import Magnitude
 from dirprune.importance.registry import describe
 
-NEEDS = {"needs_data": False, "needs_gradients": False, "stochastic": False}
+NEEDS: dict[str, Any] = {
+    "cost": "nothing",
+    "needs_data": False,
+    "needs_gradients": False,
+    "stochastic": False,
+}
 
 
 class Unregistered(Scorer):
@@ -34,8 +39,9 @@ def test_methods_are_listed_by_name_and_wildcard() -> None:
 def test_record_of_every_method_is_complete(name: str) -> None:
     method = get_method(name)
     assert method.name == name
-    assert method.summary
-    assert "\n" not in method.summary
+    for text in (method.summary, method.cost):
+        assert text
+        assert "\n" not in text
     assert method.version >= 1
     assert create(name).options == method.factory.Options(**method.options)
 

@@ -140,6 +140,7 @@ class Path:
 @register(
     "greedy-path",
     "the place in a joint elimination over all groups, each time of what loses least per unit of cost saved",
+    cost="about 10 n coalitions a group, given what the other groups have lost",
     needs_data=True,
     needs_gradients=False,
     stochastic=False,

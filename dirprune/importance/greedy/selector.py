@@ -48,6 +48,7 @@ class GreedyOptions:
 @register(
     "greedy",
     "cuts the channel that costs least given all cut before, again and again; then exchanges",
+    cost="about n^2 coalitions a group (n^2 / 2 of wide ones), anew for each architecture",
     needs_data=True,
     needs_gradients=False,
     stochastic=False,
