@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 
 from dirprune.importance.shapley.estimate import (
@@ -56,36 +58,58 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
     if len(inner) < N_FOR_INTERVALS:
         return Estimate(means, None, len(coalitions))
     deviations = deviations * max(1.0, surrogate.overconfidence())
-    rest = coalitions[n_fitted:]
-    if len(rest) > 0:
-        residuals = values[n_fitted:] - surrogate.predict(rest)
-        means, deviations = _add_residuals(means, deviations, rest, residuals)
+    if len(coalitions) > n_fitted:
+        residuals = values - surrogate.predict(coalitions)
+        means, deviations = _add_residuals(means, deviations, coalitions, residuals, n_fitted)
     return Estimate(means, quantile_of_student(len(inner) / 3) * deviations, len(coalitions))
 
 
 def _add_residuals(
-    means: Array, deviations: Array, coalitions: Coalitions, residuals: Array
+    means: Array, deviations: Array, coalitions: Coalitions, residuals: Array, n_fitted: int
 ) -> tuple[Array, Array]:
-    """Add the Shapley values of the residuals, as far as they are known better than they are large.
+    """Add the Shapley values of the residuals r, as far as they are known better than they are large.
 
     phi_i = sum_{s = 1 .. n - 1} (E[r(S) | i in S] - E[r(S) | i not in S]) / n over coalitions of size s.
     Each channel's sum is weighed against the regression by the inverse of the variances of both.
     """
     n = coalitions.shape[1]
     sums, variances = np.zeros(n), np.zeros(n)
-    spread = float(residuals.var())
+    is_rest = np.arange(len(coalitions)) >= n_fitted
+    sizes = coalitions.sum(1)
+    spread = float(residuals[is_rest].var())
     for size in range(2, n - 1):
-        is_size = coalitions.sum(1) == size
-        present, here = coalitions[is_size].astype(float), residuals[is_size]
-        with_it = present.sum(0)
-        without = len(here) - with_it
-        is_known = np.minimum(with_it, without) >= 2
-        inside = present.T @ here / np.maximum(with_it, 1)
-        outside = (1 - present).T @ here / np.maximum(without, 1)
-        noise = here.var() * (1 / np.maximum(with_it, 1) + 1 / np.maximum(without, 1)) if len(here) else 0
-        sums += np.where(is_known, inside - outside, 0)
-        variances += np.where(is_known, noise, spread)
+        of_size = [(sizes == size) & ~is_rest, (sizes == size) & is_rest]
+        for sign, n_all in ((1, comb(n - 1, size - 1)), (-1, comb(n - 1, size))):
+            present = [(coalitions[rows] == (sign > 0)).astype(float) for rows in of_size]
+            mean, variance = _mean_of_half(present, [residuals[rows] for rows in of_size], n_all, spread)
+            sums += sign * mean
+            variances += variance
     sums, variances = sums / n, variances / n**2
     trust = deviations**2 / np.maximum(deviations**2 + variances, 1e-300)
-    corrected = trust * (sums - sums.mean())
-    return means + corrected - corrected.mean(), np.sqrt(trust * variances)
+    added = trust * sums
+    return means + added - added.mean(), np.sqrt(trust * variances)
+
+
+def _mean_of_half(
+    is_in: list[Array], residuals: list[Array], n_all: int, spread: float
+) -> tuple[Array, Array]:
+    """Return, for each channel, the mean residual over half the coalitions of a size, and its variance.
+
+    Residuals of the fitted coalitions, which the regression has seen, stand for themselves alone, those of
+    the others for all that are left: the mean is exact when none is left.
+
+    Args:
+        is_in: Which of the fitted and of the other coalitions are in each channel's half, each of shape
+            (n_coalitions, n_channels).
+        residuals: Theirs, each of shape (n_coalitions,).
+        n_all: Coalitions of the half in all.
+        spread: Variance of residuals where nothing else is known.
+    """
+    n_fitted, n_others = (part.sum(0) for part in is_in)
+    share_left = (n_all - n_fitted) / n_all
+    of_others = is_in[1].T @ residuals[1] / np.maximum(n_others, 1)
+    mean = is_in[0].T @ residuals[0] / n_all + share_left * of_others
+    noise = float(residuals[1].var()) if len(residuals[1]) > 1 else spread
+    n_left = np.maximum(n_all - n_fitted, 1)
+    unseen = np.where(n_others >= 2, noise / np.maximum(n_others, 1), spread) * (1 - n_others / n_left)
+    return mean, share_left**2 * unseen
