@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from dirprune.importance import (
     get_method,
     list_methods,
 )
+from dirprune.importance.shapley import ShapleyScorer
 from dirprune.tracing import find_groups
 
 SCHEMA = 1
@@ -92,14 +94,18 @@ def rank(
             subject.device,
             progress=progress,
         )
-        scores, was_cached = find_scores(scorer, context, cache=ScoreCache(scoring.cache))
+        cache = ScoreCache(scoring.cache)
+        scores, was_cached = find_scores(scorer, context, cache=cache)
+        half_widths = estimate_half_widths(scorer, dataclasses.replace(context, workspace=cache.folder))
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
     click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
-    click.echo(format_scores({name: scores[name] for name in grouping.names}))
+    click.echo(format_scores({name: scores[name] for name in grouping.names}, half_widths))
     if output is not None:
         groups = {
             name: {"scores": scores[name].tolist(), "order": _order(scores[name])} for name in grouping.names
         }
+        for name, widths in half_widths.items():
+            groups[name]["half_widths"] = widths.tolist()
         method = {"name": scoring.method, "options": vars(scorer.options)}
         write_json(output, {"weights": str(weights), "method": method, "groups": groups}, SCHEMA)
         click.echo(f"\nscores: {output}")
@@ -152,20 +158,40 @@ def _wrap(label: str, text: str) -> str:
     )
 
 
-def format_scores(scores: dict[str, torch.Tensor]) -> str:
+@torch.no_grad()
+def estimate_half_widths(scorer: Scorer, context: ScoringContext) -> dict[str, torch.Tensor]:
+    """Return the half widths of the 95% intervals of scores, for the groups for which a method has them.
+
+    Args:
+        context: With the workspace of the scoring, in which the values of coalitions are found again.
+    """
+    if not isinstance(scorer, ShapleyScorer):
+        return {}
+    estimates = scorer.estimate(context).items()
+    return {
+        name: torch.from_numpy(found.half_widths)
+        for name, found in estimates
+        if found.half_widths is not None
+    }
+
+
+def format_scores(scores: dict[str, torch.Tensor], half_widths: dict[str, torch.Tensor]) -> str:
     """Return a table with a line per group: its range of scores, and its best and worst channels.
 
     Args:
         scores: For each group a tensor of shape (n_channels,); higher means keep.
+        half_widths: Of the scores' 95% intervals, likewise, for some groups or none; their median is shown.
     """
     rows = []
     for name, values in scores.items():
         order = _order(values)
-        numbers = (float(values.max()), float(values.median()), float(values.min()))
+        numbers = [f"{float(number):.4g}" for number in (values.max(), values.median(), values.min())]
+        if half_widths:
+            numbers.append(f"{float(half_widths[name].median()):.2g}" if name in half_widths else "unknown")
         best, worst = order[:N_SHOWN], order[N_SHOWN:][-N_SHOWN:][::-1]
-        shown = (" ".join(map(str, channels)) for channels in (best, worst))
-        rows.append([name, str(len(values)), *(f"{number:.4g}" for number in numbers), *shown])
-    header = ["group", "channels", "highest", "median", "lowest", "best first", "worst first"]
+        rows.append([name, str(len(values)), *numbers, " ".join(map(str, best)), " ".join(map(str, worst))])
+    error = ["95% +-"] if half_widths else []
+    header = ["group", "channels", "highest", "median", "lowest", *error, "best first", "worst first"]
     return format_table(header, rows)
 
 

@@ -215,6 +215,20 @@ def test_options_of_methods_may_be_given_in_short(run: Run, weights: Path) -> No
     assert "from the cache" in result.output
 
 
+def test_intervals_of_scores_are_shown_where_a_method_has_them(run: Run, weights: Path) -> None:
+    arguments = ["rank", "--weights", weights, "--train-images", 100, "--output", "scores.json", "--method"]
+    first = run(*arguments, "shapley-permutation")
+    assert (first.status, first.errors) == (0, "")
+    groups = json.loads(Path("scores.json").read_text())["groups"]
+    assert [len(group["half_widths"]) for group in groups.values()] == [10, 20, 100, 25]
+    median = torch.tensor(groups["conv2"]["half_widths"]).median()
+    assert re.search(rf"conv2 +20 .* {float(median):.2g}  +\d+ ", first.output)
+    assert run(*arguments, "shapley-permutation").output.endswith(first.output.split("computed")[1])
+    result = run(*arguments, "magnitude")
+    assert "95%" not in result.output
+    assert "half_widths" not in Path("scores.json").read_text()
+
+
 @pytest.mark.parametrize("option", OPTIONS_OF_METHODS)
 def test_each_short_option_is_one_of_some_method(option: str) -> None:
     assert any(option in get_method(name).options for name in list_methods())

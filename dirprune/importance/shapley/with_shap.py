@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dirprune.errors import ImportanceError
-from dirprune.importance.shapley.estimate import Array, Estimate, Value, check_evaluations
+from dirprune.importance.shapley.estimate import Array, Estimate, Value, borders, check_evaluations
 
 EXPLAINERS = ("kernel", "permutation")
 
@@ -29,6 +29,7 @@ def estimate_with_shap(
         ImportanceError: If shap is not there or the budget is too small.
     """
     check_evaluations(n_evaluations, 2 * n_channels + 2, n_channels)
+    value(borders(n_channels))  # what it may raise comes before shap, which prints of every error
     seen: set[bytes] = set()
 
     def predict(rows: Any) -> Array:
