@@ -12,6 +12,7 @@ from dirprune.errors import suggest
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dirprune.cli.train", "Train a network from scratch."),
     "rank": ("dirprune.cli.rank", "Score the channels of a trained network."),
+    "covariances": ("dirprune.cli.covariances", "Show which channels of a trained network go together."),
     "prune": ("dirprune.cli.prune", "Prune a trained network to an architecture."),
     "retrain": ("dirprune.cli.retrain", "Fine-tune a pruned model further."),
     "front": ("dirprune.cli.front", "Print a study's Pareto front and redraw its pictures."),

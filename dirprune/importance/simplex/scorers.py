@@ -61,11 +61,9 @@ class LogisticNormalOptions(SimplexOptions):
     Attributes:
         rank: Of the part of the Gaussian's covariance that channels share; >= 0, 0 is diagonal.
         steps: As for all families; more by default, as there is more to fit and its gradients are noisier.
-        lr: As for all families; lower by default for the same reason.
     """
 
     steps: int = 200
-    lr: float = 0.03
     rank: int = 2
 
     def __post_init__(self) -> None:

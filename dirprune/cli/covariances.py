@@ -1,0 +1,165 @@
+"""`dirprune covariances`: which channels of a trained network go together, and do seeds agree about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FILE, FOLDER, DataOptions, KeyValue, check_can_write, data_options
+from dirprune.cli.printing import format_table
+from dirprune.cli.subjects import trained_subject
+from dirprune.errors import ConfigurationError
+from dirprune.files import write_json
+from dirprune.importance import ScoringContext, create
+from dirprune.importance.simplex.covariances import (
+    GroupCovariances,
+    Pair,
+    check_has_covariances,
+    compute_covariances,
+)
+from dirprune.records.covariances import format_agreement, write_covariances_png
+from dirprune.tracing import find_groups
+
+SCHEMA = 1
+N_SHOWN = 3
+N_WRITTEN = 50
+
+
+class Seeds(click.ParamType):
+    """Different whole numbers from zero on, separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the seeds, or fail with an example."""
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
+            self.fail(f"expected different whole numbers such as 0,1,2, got {str(value)!r}", param, ctx)
+        return tuple(map(int, parts))
+
+
+@click.command
+@click.option("--weights", type=FILE, required=True, help="Weights of the trained network.")
+@click.option(
+    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+)
+@click.option(
+    "--method",
+    metavar="NAME",
+    default="logistic-normal",
+    show_default=True,
+    help="Family of the posterior: dirichlet, generalized-dirichlet or logistic-normal.",
+)
+@click.option(
+    "--method-options",
+    type=KeyValue(),
+    multiple=True,
+    help="Option of the method, such as steps=400; may be given several times.",
+)
+@click.option(
+    "--seeds",
+    type=Seeds(),
+    default="0,1,2",
+    show_default=True,
+    help="One posterior is fitted with each; what they do not agree about is noise.",
+)
+@data_options
+@click.option("--output", type=FOLDER, required=True, help="Folder for covariances.json and the pictures.")
+def covariances(
+    weights: Path,
+    network: str | None,
+    method: str,
+    method_options: tuple[tuple[str, str], ...],
+    seeds: tuple[int, ...],
+    data: DataOptions,
+    output: Path,
+) -> None:
+    """Show which channels of a trained network go together; the network stays as it is.
+
+    Switches on the channels of a group share a simplex, so that the covariances in every row sum to zero and
+    the average pair is negative. A Dirichlet makes every pair negative. The excess of a covariance over the
+    Dirichlet with the same means and the same total variance tells what the other families learnt:
+
+    \b
+      positive   the two channels help only together; keep both or neither
+      negative   they are substitutes; one of them may be enough
+
+    Correlations and excesses are covariances over both standard deviations. Believe only pairs that all
+    seeds show, and more of them than chance would.
+    """
+    options = dict(method_options)
+    if len(options) < len(method_options):
+        raise ConfigurationError("expected each method option once, got one twice; leave one out")
+    fitted = check_has_covariances(create(method, options))
+    check_can_write(output, is_folder=True)
+    subject = trained_subject(weights, network, data)
+    grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
+    roles, task = subject.roles, subject.task
+    context = ScoringContext(
+        subject.network, grouping, roles.calibration, roles.normalise, task, device=subject.device
+    )
+    found = compute_covariances(fitted, context, seeds)
+    click.echo(f"\n{method}, seeds {', '.join(map(str, seeds))}: pairs of channels\n")
+    click.echo(format_pairs(found))
+    click.echo()
+    for name, group in found.items():
+        click.echo(f"{name}: {format_agreement(group.agreement())}")
+    content = {
+        "weights": str(weights),
+        "method": {"name": method, "options": dataclasses.asdict(fitted.options)},
+        "seeds": list(seeds),
+        "groups": {name: describe_group(group) for name, group in found.items()},
+    }
+    write_json(output / "covariances.json", content, SCHEMA)
+    for name, group in found.items():
+        title = f"{name}: switches of {group.means.shape[1]} channels, {method}"
+        write_covariances_png(output / f"covariances-{name}.png", group, seeds, title)
+    click.echo(f"\ncovariances: {output / 'covariances.json'} and a picture of each group beside it")
+
+
+def format_pairs(found: Mapping[str, GroupCovariances]) -> str:
+    """Return a table of the strongest pairs of every group, most positive excess first."""
+    rows = []
+    for name, group in found.items():
+        above, below = group.pairs(N_SHOWN)
+        for pair in [*above, *below[::-1]]:
+            first, second = pair.channels
+            n_seeds = len(group.means)
+            rows.append(
+                [
+                    name,
+                    f"{first}, {second}",
+                    f"{pair.correlation:+.3f}",
+                    f"{pair.excess:+.3f}",
+                    f"{pair.n_positive} of {n_seeds}",
+                    f"{pair.n_agreeing} of {n_seeds}",
+                ]
+            )
+    if not rows:
+        return "no pair differs from the Dirichlet with the same means"
+    header = ["group", "channels", "correlation", "excess", "positive in", "excess agrees in"]
+    return format_table(header, rows)
+
+
+def describe_group(group: GroupCovariances) -> dict[str, Any]:
+    """Return what is stored of a group: means of every seed, agreement, strongest pairs, average matrices."""
+
+    def describe(pairs: list[Pair]) -> list[dict[str, Any]]:
+        return [{**dataclasses.asdict(pair), "channels": list(pair.channels)} for pair in pairs]
+
+    above, below = group.pairs(N_WRITTEN)
+    agreement = dataclasses.asdict(group.agreement())
+    return {
+        "means": group.means.tolist(),
+        "agreement": {**agreement, "n_positive": list(agreement["n_positive"])},
+        "positive_excess": describe(above),
+        "negative_excess": describe(below),
+        "covariance": group.covariances.mean(0).tolist(),
+        "excess": group.excess().mean(0).tolist(),
+    }

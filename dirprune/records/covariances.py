@@ -1,0 +1,113 @@
+"""Pictures of which channels go together: covariances, their excess over a Dirichlet, and what seeds say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dirprune.files import write_atomically
+from dirprune.importance.simplex.covariances import Agreement, GroupCovariances, Pair
+
+DOTS_PER_INCH = 150
+N_PAIRS = 6
+MIN_LIMIT = 0.01
+SEED_COLOURS = "tab10"
+
+
+def write_covariances_png(
+    path: Path, covariances: GroupCovariances, seeds: Sequence[int], title: str, n_pairs: int = N_PAIRS
+) -> None:
+    """Write one group's pairs: two heat maps with shared colours, and the strongest pairs seed by seed.
+
+    The heat maps show covariances and their excess over the Dirichlet with the same means and trace, both
+    divided by the two standard deviations and averaged over seeds. Red is positive, blue negative, white
+    zero; the diagonal, which would outshine everything, is grey.
+
+    Args:
+        path: File to write.
+        covariances: Of one group, with one entry per seed.
+        seeds: The seeds, in the same order.
+        title: Shown as text.
+        n_pairs: Strongest pairs of either sign to show.
+    """
+    relative = covariances.relative(covariances.covariances)
+    excess = covariances.relative(covariances.excess())
+    figure = Figure(figsize=(15.0, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
+    limit = choose_limit([relative.mean(0), excess.mean(0)])
+    _draw_heat_map_(left, relative.mean(0), limit, "covariance / (sd sd)")
+    image = _draw_heat_map_(middle, excess.mean(0), limit, "excess over the Dirichlet / (sd sd)")
+    figure.colorbar(image, ax=[left, middle], shrink=0.8, pad=0.02)
+    above, below = covariances.pairs(n_pairs)
+    _draw_pairs_(right, [*above, *below[::-1]], excess, seeds)
+    figure.suptitle(_literal(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.supxlabel(_literal(format_agreement(covariances.agreement())), x=0.01, ha="left", fontsize=8.5)
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
+
+
+def choose_limit(matrices: Sequence[Tensor]) -> float:
+    """Return the largest absolute value off the diagonals, at least `MIN_LIMIT`: both ends of the colours."""
+    off_diagonal = [(matrix - matrix.diagonal().diag()).abs().max() for matrix in matrices]
+    return max(MIN_LIMIT, *(float(largest) for largest in off_diagonal))
+
+
+def format_agreement(agreement: Agreement) -> str:
+    """Return in one line how far seeds agree about the pairs of a group."""
+    counts = ", ".join(map(str, agreement.n_positive))
+    parts = [f"{agreement.n_pairs:,} pairs; positive by seed: {counts}"]
+    if len(agreement.n_positive) > 1:
+        expected = f"{agreement.n_expected:.1f} expected by chance"
+        parts.append(f"positive in all seeds: {agreement.n_confirmed} ({expected})")
+        known = "none" if agreement.spearman is None else f"{agreement.spearman:.2f}"
+        parts.append(f"rank correlation of the excess between seeds: {known}")
+    return "; ".join(parts)
+
+
+def _draw_heat_map_(axes: Axes, matrix: Tensor, limit: float, title: str) -> Any:
+    values = np.ma.masked_array(matrix.numpy(), np.eye(len(matrix), dtype=bool))
+    colours = colormaps["RdBu_r"].with_extremes(bad="#BBBBBB")
+    image = axes.imshow(values, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_title(title, loc="left", fontsize=9.5)
+    axes.set_xlabel("channel", fontsize=8.5)
+    axes.set_ylabel("channel", fontsize=8.5)
+    axes.tick_params(labelsize=8)
+    return image
+
+
+def _draw_pairs_(axes: Axes, pairs: Sequence[Pair], excess: Tensor, seeds: Sequence[int]) -> None:
+    """Draw a row per pair and in it a dot per seed: pairs that seeds agree about lie on one side of zero."""
+    axes.set_title("excess of the strongest pairs, a dot per seed", loc="left", fontsize=9.5)
+    if not pairs:
+        axes.text(0.5, 0.5, "no pair differs from the Dirichlet", ha="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    colours = colormaps[SEED_COLOURS]
+    for number, seed in enumerate(seeds):
+        values = [float(excess[number, pair.channels[0], pair.channels[1]]) for pair in pairs]
+        style: dict[str, Any] = {"s": 22, "alpha": 0.85, "zorder": 3}
+        axes.scatter(values, range(len(pairs)), color=colours(number % 10), label=f"seed {seed}", **style)
+    labels = [f"{pair.channels[0]}, {pair.channels[1]}" for pair in pairs]
+    axes.set_yticks(range(len(pairs)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0.0, color="#444444", linewidth=0.8)
+    axes.grid(True, axis="x", color="#E6E6E6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+def _literal(text: str) -> str:
+    """Return `text` so that matplotlib does not read dollar signs in it as mathematics."""
+    return text.replace("$", r"\$")
