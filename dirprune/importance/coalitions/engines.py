@@ -33,7 +33,7 @@ class ContributionValues(TiledValues):
         context: What is scored, on its device.
         group: Name of a group with one consumer.
         judge: From outputs to values.
-        traced: The network from `graph.trace`, other groups cut; it belongs to this object.
+        traced: The network from `graph.trace`, in which other groups are cut; it belongs to this object.
         slot: Where the group enters its consumer.
         call: The node that calls the consumer.
 
@@ -52,7 +52,7 @@ class ContributionValues(TiledValues):
         slot: Slot,
         call: fx.Node,
     ) -> None:
-        super().__init__(context, group, judge)
+        super().__init__(context, group, judge, traced)
         layer = get_module(traced, call)
         assert layer is not None
         self.contributions = Contributions(layer, slot, self.n_channels)
@@ -63,14 +63,14 @@ class ContributionValues(TiledValues):
 
     def _measure(self) -> None:
         """Find out how large things are on one example."""
-        tensors = self.compute_on_first(self.prepare)
+        tensors = self.prepare_first()
         values = self._sum_up(tensors, torch.ones(1, self.n_channels).to(tensors[0]))
         self.rest.multiply_out(values.shape[1:], values)
         is_plain = self.rest.pooling is None and not self.rest.is_rectified
         is_output = not self.rest.has_nodes and values.dim() == 2
         self.is_linear_to_the_end = is_plain and (self.rest.matrix is not None or is_output)
         if self.is_linear_to_the_end:
-            tensors = self.compute_on_first(self.prepare)
+            tensors = self.prepare_first()
             values = tensors[0][-1]
         self.shared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         self.largest = values.element_size() * values.numel()
@@ -154,11 +154,11 @@ class PrefixValues(TiledValues):
         context: What is scored, on its device.
         group: Name of the channel group.
         judge: From outputs to values.
-        traced: The network from `graph.trace`, other groups cut; it belongs to this object.
+        traced: The network from `graph.trace`, in which other groups are cut; it belongs to this object.
     """
 
     def __init__(self, context: ScoringContext, group: str, judge: Judge, traced: fx.GraphModule) -> None:
-        super().__init__(context, group, judge)
+        super().__init__(context, group, judge, traced)
         slots = context.grouping[group].consumers
         masked: dict[fx.Node, list[str]] = {}
         for number, slot in enumerate(slots):
@@ -190,7 +190,7 @@ class PrefixValues(TiledValues):
 
     def _measure(self) -> None:
         """Find out how large things are on one example."""
-        tensors = self.compute_on_first(self.prepare)
+        tensors = self.prepare_first()
         self.shared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         rows = torch.ones(1, self.n_channels + 1).to(tensors[0])
         self.largest = measure_largest(self.rest, [rows, *tensors])

@@ -13,6 +13,8 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from dirprune.importance.coalitions.fresh_norm import FreshNorm
+
 FORWARD_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__"})
 RECTIFIERS = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"})
@@ -27,8 +29,9 @@ def trace(network: nn.Module) -> fx.GraphModule | None:
     None is returned for a network whose `forward` depends on values (loops over data, say), for one with
     several inputs or with anything but one tensor as its output.
     """
+    root = copy.deepcopy(network).eval()
     try:
-        traced = fx.symbolic_trace(copy.deepcopy(network).eval())
+        traced = fx.GraphModule(root, _Tracer().trace(root))
     except Exception:
         return None
     output = next(node for node in traced.graph.nodes if node.op == "output")
@@ -37,6 +40,11 @@ def trace(network: nn.Module) -> fx.GraphModule | None:
         return None
     _fold_batch_norm_(traced)
     return traced
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        return isinstance(module, FreshNorm) or super().is_leaf_module(module, path)
 
 
 def _fold_batch_norm_(traced: fx.GraphModule) -> None:

@@ -15,6 +15,7 @@ from dirprune.importance.base import ScoringContext
 from dirprune.importance.cache import context_key
 from dirprune.importance.coalitions.contributions import has_contributions
 from dirprune.importance.coalitions.engines import ContributionValues, PrefixValues
+from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms, with_fresh_norms
 from dirprune.importance.coalitions.graph import find_calls, trace
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
@@ -22,8 +23,8 @@ from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
 
-VALUES_VERSION = 1  # raised when the same coalitions get other values
-N_CHECKED = 4  # examples and coalitions on which an engine is compared with masking
+VALUES_VERSION = 2  # raised when the same coalitions get other values
+N_CHECKED = 4  # coalitions, on four times as many examples, on which an engine is compared with masking
 CHECK_TOLERANCE = 1e-3  # of the largest output; float32 stays below 1e-5
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -34,6 +35,7 @@ def open_values(
     kept: Mapping[str, Sequence[int]] | None = None,
     *,
     value: str = "loss",
+    is_recalibrated: bool = False,
     is_stored: bool = True,
 ) -> CoalitionValues:
     """Return what computes the values of a group's coalitions.
@@ -45,11 +47,14 @@ def open_values(
         group: Name of the channel group.
         kept: Channels to which other groups are cut already; groups that are not named are whole.
         value: "loss" (minus the mean loss, the better conditioned one) or "accuracy".
+        is_recalibrated: Whether batch norm takes the statistics of the coalition's own examples (see
+            `FreshNorm`) in place of the stored ones, as it will when it is recalibrated after pruning.
         is_stored: Whether to use the workspace.
     Raises:
         ImportanceError: If the value is unknown, or the workspace cannot be written.
     """
-    values = choose_engine(context, group, kept or {}, Judge(context.task, value))
+    judged = with_fresh_norms(context) if is_recalibrated else context
+    values = choose_engine(judged, group, kept or {}, Judge(context.task, value))
     if context.workspace is None or not is_stored:
         return values
     others = {name: sorted(channels) for name, channels in (kept or {}).items() if name != group}
@@ -60,6 +65,7 @@ def open_values(
             "group": group,
             "kept": others,
             "value": value,
+            "is_recalibrated": is_recalibrated,
         }
     )
     folder = context.workspace / "coalitions"
@@ -87,7 +93,9 @@ def choose_engine(
     whole network.
     """
     others = {name: channels for name, channels in kept.items() if name != group}
-    masked = MaskedValues(context, group, others, judge)
+    has_fresh_norms = bool(find_fresh_norms(context.network))
+    batch_size = count_in_part(len(context.calibration)) if has_fresh_norms else 500
+    masked = MaskedValues(context, group, others, judge, batch_size)
     if len(context.calibration) == 0:
         return masked
     for make in (_open_contributions, _open_prefix):
@@ -112,7 +120,8 @@ def _open_contributions(
     if len(slots) != 1 or len(calls) != 1 or not has_contributions(traced.get_submodule(slots[0].module)):
         return None
     values = ContributionValues(context, group, judge, traced, slots[0], calls[0])
-    return values if 4 * values.shared <= values.memory else None
+    n_at_once = values.chunk_size if values.norms else 1
+    return values if 4 * values.shared * n_at_once <= values.memory else None
 
 
 def _open_prefix(
@@ -126,7 +135,7 @@ def _is_right(values: TiledValues, masked: MaskedValues, context: ScoringContext
     n_channels = values.n_channels
     generator = torch.Generator().manual_seed(0)
     coalitions = torch.rand(N_CHECKED, n_channels, generator=generator) < 0.5
-    inputs, _ = context.load(slice(0, N_CHECKED))
+    inputs, _ = context.load(slice(0, 4 * N_CHECKED))
     expected = masked.compute_outputs(inputs, coalitions)
     found = values.compute_outputs(inputs, coalitions)
     if found.shape != expected.shape:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
 
@@ -53,9 +54,10 @@ class TiledValues(CoalitionValues):
         context: What is scored.
         group: Name of the channel group.
         judge: From outputs to values.
+        traced: The network from `graph.trace`, in which other groups are cut; it belongs to this object.
     """
 
-    def __init__(self, context: ScoringContext, group: str, judge: Judge) -> None:
+    def __init__(self, context: ScoringContext, group: str, judge: Judge, traced: fx.GraphModule) -> None:
         self.context = context
         self.group = group
         self.n_channels = context.grouping[group].n_channels
@@ -65,6 +67,7 @@ class TiledValues(CoalitionValues):
         self.tile_bytes = min(TILE_BYTES.get(self.device.type, TILE_BYTES["cpu"]), self.memory // 4)
         self.largest = 0  # bytes of one example's largest intermediate result, for one coalition
         self.shared = 0  # bytes that preparing one example takes
+        self.norms = find_fresh_norms(traced)
         self._kept: dict[int, Prepared] = {}
         self._has_shrunk = False
 
@@ -86,23 +89,35 @@ class TiledValues(CoalitionValues):
     def compute_outputs(self, inputs: Tensor, coalitions: Tensor) -> Tensor:
         """Return the outputs of all coalitions on all inputs, shape (n_coalitions, n, ...)."""
         with torch.no_grad(), self._exact_products():
-            return self.run(self.prepare(inputs), coalitions.to(inputs))
+            return self._run(self._prepare(inputs), coalitions.to(inputs))
 
-    def compute_on_first(self, prepare: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
+    def _prepare(self, inputs: Tensor) -> list[Tensor]:
+        for norm in self.norms:
+            norm.n_coalitions = 1
+        return self.prepare(inputs)
+
+    def _run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
+        for norm in self.norms:
+            norm.n_coalitions = len(coalitions)
+        return self.run(tensors, coalitions)
+
+    def prepare_first(self) -> list[Tensor]:
         """Return what is prepared for the first example.
 
         Raises:
             ValueError: If it is not one row for each example.
         """
         with torch.no_grad():
-            tensors = prepare(self.context.load(slice(0, 1))[0])
+            tensors = self._prepare(self.context.load(slice(0, 1))[0])
         if not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in tensors):
             raise ValueError("something else than tensors with a row for each example enters the rest")
         return tensors
 
     @property
     def chunk_size(self) -> int:
-        """Examples that are prepared at once."""
+        """Examples that are prepared at once; fixed where their statistics matter."""
+        if self.norms:
+            return count_in_part(len(self.context.calibration))
         by_tile = self.tile_bytes // (ROWS_PER_TILE * max(self.largest, 1))
         by_memory = self.memory // (4 * max(self.shared, 1))
         return max(1, min(by_tile, by_memory, LARGEST_CHUNK, len(self.context.calibration)))
@@ -126,7 +141,7 @@ class TiledValues(CoalitionValues):
             prepared = self._get_prepared(start, min(start + size, n_examples))
             factors = coalitions.to(prepared.tensors[0])
             for first in range(0, len(coalitions), n_rows):
-                outputs = self.run(prepared.tensors, factors[first : first + n_rows])
+                outputs = self._run(prepared.tensors, factors[first : first + n_rows])
                 totals[first : first + n_rows] += self.judge.sum_up(outputs, prepared.targets)
         return (totals / n_examples).numpy()
 
@@ -134,7 +149,7 @@ class TiledValues(CoalitionValues):
         if start in self._kept:
             return self._kept[start]
         inputs, targets = self.context.load(slice(start, stop))
-        prepared = Prepared(self.prepare(inputs), targets)
+        prepared = Prepared(self._prepare(inputs), targets)
         n_chunks = -(-len(self.context.calibration) // self.chunk_size)
         if prepared.n_bytes * n_chunks <= self.memory // 2:
             self._kept[start] = prepared

@@ -1,0 +1,65 @@
+"""Batch norm by the statistics of the examples at hand, as recalibration after pruning would leave it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dirprune.importance.base import ScoringContext
+
+N_FOR_STATISTICS = 250
+
+
+class FreshNorm(nn.Module):
+    """Normalises each coalition's examples by their own mean and variance; weight and bias stay.
+
+    Args:
+        norm: The batch norm in whose place it is.
+
+    Attributes:
+        n_coalitions: How many coalitions the rows hold one after the other; set before each pass.
+    """
+
+    n_coalitions = 1
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        self.n_features, self.eps = norm.num_features, norm.eps
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return normalised values of shape (n_coalitions * n, n_features, ...)."""
+        parts = values.chunk(self.n_coalitions)
+        normalised = [self._normalise(part) for part in parts]
+        return torch.cat(normalised) if len(parts) > 1 else normalised[0]
+
+    def _normalise(self, values: Tensor) -> Tensor:
+        if values.numel() == self.n_features:  # a single number has no variance
+            shape = [1, -1] + [1] * (values.dim() - 2)
+            return torch.zeros_like(values) + (0 if self.bias is None else self.bias.reshape(shape))
+        return F.batch_norm(values, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
+def with_fresh_norms(context: ScoringContext) -> ScoringContext:
+    """Return the context with a copy of the network in which every batch norm is a `FreshNorm`."""
+    network = copy.deepcopy(context.network)
+    for path, module in list(network.named_modules()):
+        if isinstance(module, _BatchNorm):
+            network.set_submodule(path, FreshNorm(module))
+    return dataclasses.replace(context, network=network)
+
+
+def find_fresh_norms(network: nn.Module) -> list[FreshNorm]:
+    """Return the network's `FreshNorm` modules."""
+    return [module for module in network.modules() if isinstance(module, FreshNorm)]
+
+
+def count_in_part(n_examples: int) -> int:
+    """Return into parts of how many examples a split is cut, for statistics from about 250 examples each."""
+    n_parts = -(-n_examples // N_FOR_STATISTICS)
+    return -(-n_examples // max(n_parts, 1))
