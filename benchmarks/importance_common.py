@@ -25,6 +25,7 @@ from dirprune.groups import Grouping
 from dirprune.importance import ScoringContext
 from dirprune.networks import create_network, load_weights_
 from dirprune.networks.weights import read_metadata
+from dirprune.pruning import recalibrate_
 from dirprune.recipe import Recipe
 from dirprune.surgery import compact
 from dirprune.tasks import make_task
@@ -33,7 +34,8 @@ from dirprune.training import train_
 
 ARCHITECTURE_SEED = 2026
 N_CIFAR_TRAIN = 10_000  # calibration is the half of it: 5,000 images, as on MNIST
-N_CIFAR_TEST = 2_000
+N_TEST = {"mnist": 5_000, "cifar10": 2_000}  # images at most, drawn at random
+N_RECALIBRATION = 2_000
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class Subject:
         """Return the compact network, batch-norm statistics as they were."""
         return compact(self.network, self.grouping, kept, self.roles.example_input().to(self.device)).eval()
 
+    def recalibrate_(self, network: nn.Module) -> None:
+        """Estimate batch-norm statistics anew on `N_RECALIBRATION` calibration images, in place."""
+        context = self.context(N_RECALIBRATION)
+        recalibrate_(network, context.calibration, context.normalise, self.device)
+
     def measure_test_accuracy(self, network: nn.Module) -> float:
         """Return the accuracy on the test role, in [0, 1]."""
         return evaluate(network, self.roles.test, self.roles, make_task(), self.device, "")["accuracy"]
@@ -136,7 +143,7 @@ def _load_lenet_data(setting: Setting, validation_from: str, seed: int) -> DataR
 def load_cifar_subject(name: str, setting: Setting) -> Subject:
     """Return a network for CIFAR by its name; published weights have seen the whole training set.
 
-    Validation is therefore a half of the test set, and the test role `N_CIFAR_TEST` images of the other half.
+    Validation is therefore a half of the test set, and the test role is drawn from the other half.
     """
     weights = {"resnet20": setting.resnet20_weights, "resnet56": setting.resnet56_weights}.get(name)
     network = create_network(name, seed=0)
@@ -153,8 +160,6 @@ def load_cifar_subject(name: str, setting: Setting) -> Subject:
         roles = load_data(
             "cifar10", setting.cifar, validation_from=FOREIGN_SPLIT, train_limit=N_CIFAR_TRAIN, seed=0
         )
-    drawn = torch.randperm(len(roles.test), generator=torch.Generator().manual_seed(0))
-    roles = dataclasses.replace(roles, test=roles.test.subset(drawn[:N_CIFAR_TEST]))
     is_trained = weights is not None and setting.cifar is not None
     return _make_subject(name, network, roles, setting, is_trained)
 
@@ -163,6 +168,9 @@ def _make_subject(
     name: str, network: nn.Module, roles: DataRoles, setting: Setting, is_trained: bool
 ) -> Subject:
     grouping = find_groups(network.cpu(), roles.example_input())
+    drawn = torch.randperm(len(roles.test), generator=torch.Generator().manual_seed(0))
+    test = roles.test.subset(drawn[: N_TEST.get(roles.name)])
+    roles = dataclasses.replace(roles, test=test)
     return Subject(name, network.to(setting.device).eval(), roles, grouping, setting.device, is_trained)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -18,12 +19,12 @@ from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
 from dirprune.groups import Grouping
-from dirprune.importance import compute_scores, create, list_methods
+from dirprune.importance import ScoringContext, compute_scores, create, list_methods
 from dirprune.importance.coalitions import CoalitionValues, open_values
 
 Numbers = NDArray[np.float64]
 LARGEST_EXACT = 20
-BUDGETS = (30, 60, 100, 200, 500, 2000)
+BUDGETS = (30, 60, 102, 202, 500, 2000)  # 102 and 202 are the least that some take for 100 channels
 N_REFERENCE_IMAGES = 6000
 N_REFERENCE_COALITIONS = 30
 REFERENCE_LAYERS = ("conv1", "conv2", "linear1", "linear2")
@@ -182,6 +183,10 @@ def _estimate(rows: Rows, key: dict[str, Any], variant: Variant, alone: Subject,
     return True
 
 
+def _rank(variant: Variant, context: ScoringContext) -> dict[str, Tensor]:
+    return compute_scores(create(variant.method, variant.options), context)
+
+
 @torch.no_grad()
 def rank_as_reference(network: nn.Module, inputs: Tensor, targets: Tensor, seed: int) -> dict[str, Tensor]:
     """Rank every layer as the reference does: the whole network over all images for every coalition.
@@ -230,7 +235,11 @@ def reference_ranking(
     quick = setting.is_quick
     if quick:
         repetitions, images, evaluations, truth_images, long_run = 1, "100", "102", 100, 2000
-    budgets = list(itertools.product(map(int, images.split(",")), evaluations.split(",")))
+    ours = [
+        (Variant(f"shapley, {budget} evaluations", "shapley", {"evaluations": budget}), int(n_images))
+        for n_images, budget in itertools.product(images.split(","), evaluations.split(","))
+    ]
+    ours += [(Variant("shapley-partial, k=1", "shapley-partial"), int(n)) for n in images.split(",")]
     subject = load_lenets(setting)[0]
     truths = {v: find_truth(setting, subject, truth_images, long_run, v) for v in ("loss", "accuracy")}
     train = subject.roles.train
@@ -243,16 +252,12 @@ def reference_ranking(
         def run_reference(inputs: Tensor = inputs, targets: Tensor = targets, seed: int = seed) -> dict:
             return rank_as_reference(subject.network, inputs, targets, seed)
 
-        sides = {"reference": (run_reference, {"n_images": len(seen), "evaluations": N_REFERENCE_COALITIONS})}
-        for n_images, budget in budgets:
-            context = subject.context(n_images, seed)
-            sides[f"shapley, {n_images} images, {budget} evaluations"] = (
-                lambda context=context, budget=budget: compute_scores(
-                    create("shapley", {"evaluations": budget}), context
-                ),
-                {"n_images": n_images, "evaluations": budget},
+        sides: dict[str, Callable[[], dict]] = {"reference": run_reference}
+        for variant, n_images in ours:
+            sides[f"{variant.label}, {n_images} images"] = partial(
+                _rank, variant, subject.context(n_images, seed)
             )
-        for side, (run, said) in sides.items():
+        for side, run in sides.items():
             key = {"subject": subject.name, "side": side, "seed": seed}
             if rows.is_done(**key):
                 continue
@@ -267,5 +272,5 @@ def reference_ranking(
                 for value, truth in truths.items()
             }
             scores = {group: to_list(values) for group, values in found.items()}
-            rows.add(key, {**said, "seconds": seconds, "spearman": spearman, "scores": scores})
+            rows.add(key, {"seconds": seconds, "spearman": spearman, "scores": scores})
             click.echo(f"{side}: {seconds:.2f} s")

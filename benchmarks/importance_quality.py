@@ -23,7 +23,6 @@ from dirprune.architecture import Architecture
 from dirprune.errors import ImportanceError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, compute_scores, create, keep_best
-from dirprune.pruning import recalibrate_
 from dirprune.recipe import Recipe
 from dirprune.tasks import make_task
 from dirprune.training import train_
@@ -101,7 +100,7 @@ def _prune_all(
             return
         smaller = subject.cut(selection.kept)
         before = subject.measure_test_accuracy(smaller)
-        recalibrate_(smaller, subject.roles.calibration, subject.roles.normalise, subject.device)
+        subject.recalibrate_(smaller)
         after = subject.measure_test_accuracy(smaller)
         accuracies.append(after)
         seconds = None if selection.was_cached else selection.wall_time_s
@@ -132,7 +131,7 @@ def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int) -
                     continue
                 context = subject.context(images, seed if variant.is_stochastic else 0)
                 network = subject.cut(variant.select(context, architecture, cache).kept)
-                recalibrate_(network, subject.roles.calibration, subject.roles.normalise, subject.device)
+                subject.recalibrate_(network)
                 before = subject.measure_test_accuracy(network)
                 for _ in train_(
                     network, subject.roles, make_task(), recipe, seed=seed, device=subject.device
@@ -193,6 +192,6 @@ def _measure_mean_accuracy(subject: Subject, scores: dict) -> float:
     accuracies = []
     for architecture in architectures:
         network = subject.cut(keep_best(scores, architecture))
-        recalibrate_(network, subject.roles.calibration, subject.roles.normalise, subject.device)
+        subject.recalibrate_(network)
         accuracies.append(subject.measure_test_accuracy(network))
     return statistics.fmean(accuracies)
