@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.registry import register
 from dirprune.importance.shapley.borders_first import estimate_by_borders_first
-from dirprune.importance.shapley.estimate import Array, Coalitions, Estimate, Value
+from dirprune.importance.shapley.estimate import Array, Coalitions, Estimate, Value, count_coalitions
 from dirprune.importance.shapley.exact import compute_exact
 from dirprune.importance.shapley.kernel import estimate_by_kernel
 from dirprune.importance.shapley.ols import estimate_by_ols
@@ -122,6 +123,26 @@ class Shapley(SampledScorer):
 )
 class ShapleyExact(ShapleyScorer):
     """Exact Shapley values by `compute_exact`."""
+
+    def estimate_group(self, context: ScoringContext, group: str) -> Estimate:
+        """Return the values of one group; progress is told of all its coalitions, not of each block."""
+        n_channels = context.grouping[group].n_channels
+        tell, n_before, n_all = context.progress, 0, count_coalitions(n_channels)
+
+        def tell_of_all(what: str, n_done: int, n_total: int) -> None:
+            if tell is not None:
+                tell(what, min(n_before + n_done, n_all), n_all)
+
+        telling = dataclasses.replace(context, progress=tell_of_all)
+        values = open_values(telling, group, value=self.options.value)
+
+        def value(coalitions: Coalitions) -> Array:
+            nonlocal n_before
+            found = values.evaluate(coalitions)
+            n_before += len(coalitions)
+            return found
+
+        return self._estimate(value, n_channels, context.seed)
 
     def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
         return compute_exact(value, n_channels)
