@@ -175,16 +175,16 @@ def _make_subject(
 
 
 def draw_architectures(
-    grouping: Grouping, n_architectures: int, seed: int = ARCHITECTURE_SEED
+    grouping: Grouping, n_architectures: int, least: float, most: float, seed: int = ARCHITECTURE_SEED
 ) -> list[Architecture]:
-    """Draw architectures: the keep ratio of every group is uniform in [0.1, 0.9], independently.
+    """Draw architectures: the keep ratio of every group is uniform in [least, most], independently.
 
     The law is fixed: the first of many architectures are those of few.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = []
     for _ in range(n_architectures):
-        ratios = 0.1 + 0.8 * torch.rand(len(grouping.groups), generator=generator)
+        ratios = least + (most - least) * torch.rand(len(grouping.groups), generator=generator)
         kept = {
             group.name: max(1, round(float(ratio) * group.n_channels))
             for group, ratio in zip(grouping.groups, ratios, strict=True)

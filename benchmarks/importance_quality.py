@@ -29,6 +29,8 @@ from dirprune.training import train_
 
 REFERENCE = ("8-20-50-20", "8-9-36-17", "7-10-40-20", "6-7-34-16")
 KEEP_RATIOS = (0.75, 0.5, 0.25)
+LAWS = ((0.3, 0.9), (0.1, 0.9))
+"""Keep ratios between which random architectures are drawn, mild and harsh."""
 N_SEEDS = 5
 FINE_TUNED = "random;magnitude L1;fisher;dirichlet, integral;shapley, loss;greedy"
 N_STEPS = 300
@@ -38,8 +40,9 @@ def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, 
     """Yield sets and their architectures: random ones, and the reference's or uniform keep ratios."""
     is_lenet = subject.name.startswith("lenet5")
     n_random = 2 if is_quick else (24 if is_lenet else 6)
-    for architecture in draw_architectures(subject.grouping, n_random):
-        yield f"{n_random} random", architecture
+    for least, most in LAWS if is_lenet else LAWS[:1]:
+        for architecture in draw_architectures(subject.grouping, n_random, least, most):
+            yield f"{n_random} random, {least:g} to {most:g}", architecture
     if is_lenet:
         for text in REFERENCE[: 1 if is_quick else None]:
             yield "the reference's 4", Architecture.parse(text, subject.grouping)

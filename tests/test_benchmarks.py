@@ -49,7 +49,7 @@ def test_rows_are_measured_once_and_reported(modules: dict[str, ModuleType], tmp
     choice = ("after-pruning", "--subjects", "lenet5", "--methods", "random;magnitude L1")
     run(main, tmp_path, *choice)
     rows = (tmp_path / "after-pruning.jsonl").read_text().splitlines()
-    assert len(rows) == 2 * (2 + 1)
+    assert len(rows) == 2 * (2 + 2 + 1)
     run(main, tmp_path, *choice)
     assert (tmp_path / "after-pruning.jsonl").read_text().splitlines() == rows
 
@@ -76,9 +76,9 @@ def test_the_architectures_are_the_committed_ones(modules: dict[str, ModuleType]
         tuple(ChannelGroup(name, n, (), ()) for name, n in zip("abcd", (10, 20, 100, 25), strict=True))
     )
     draw = modules["importance_common"].draw_architectures
-    drawn = draw(grouping, 24)
+    drawn = draw(grouping, 24, 0.1, 0.9)
     assert [str(architecture) for architecture in drawn[:3]] == ["2-6-68-4", "1-10-71-3", "7-3-75-6"]
-    assert draw(grouping, 3) == drawn[:3]
+    assert draw(grouping, 3, 0.1, 0.9) == drawn[:3]
     ratios = np.array([list(architecture.values()) for architecture in drawn]) / [10, 20, 100, 25]
     assert 0.1 <= ratios.min() < 0.2
     assert 0.8 < ratios.max() <= 0.9
