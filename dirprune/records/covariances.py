@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from dirprune.files import write_atomically
@@ -80,6 +81,8 @@ def _draw_heat_map_(axes: Axes, matrix: Tensor, limit: float, title: str) -> Any
     axes.set_title(title, loc="left", fontsize=9.5)
     axes.set_xlabel("channel", fontsize=8.5)
     axes.set_ylabel("channel", fontsize=8.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=8)
     return image
 

@@ -1,0 +1,63 @@
+"""`dirprune covariances`: its table, its files, and one line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dirprune.files import read_json
+from tests.cli.conftest import Run
+from tests.cli.test_cli_bad_input import check_one_line, list_files
+
+GROUPS = ["conv1", "conv2", "linear1", "linear2"]
+QUICK = ("--method-options", "steps=3", "--train-images", "200")
+
+
+def test_pairs_are_printed_and_written_with_a_picture_per_group(run: Run, weights: Path) -> None:
+    result = run("covariances", "--weights", weights, *QUICK, "--seeds", "4,5", "--output", "pairs")
+    assert result.status == 0, result.errors
+    assert "logistic-normal, seeds 4, 5: pairs of channels" in result.output
+    assert "excess agrees in" in result.output
+    assert "conv2: 190 pairs; positive by seed:" in result.output
+    assert [path.name for path in sorted(Path("pairs").iterdir())] == [
+        *(f"covariances-{name}.png" for name in GROUPS),
+        "covariances.json",
+    ]
+    stored = read_json(Path("pairs/covariances.json"), 1)
+    assert stored["method"]["name"] == "logistic-normal"
+    assert stored["method"]["options"]["steps"] == 3
+    assert stored["seeds"] == [4, 5]
+    conv1 = stored["groups"]["conv1"]
+    assert len(conv1["means"]) == 2
+    assert [len(row) for row in conv1["covariance"]] == [10] * 10
+    assert all(abs(sum(row)) < 1e-12 for row in conv1["covariance"])
+    assert len(conv1["agreement"]["n_positive"]) == 2
+    assert conv1["positive_excess"][0]["excess"] >= conv1["positive_excess"][1]["excess"] > 0
+
+
+def test_dirichlet_has_no_pair_to_show(run: Run, weights: Path) -> None:
+    dirichlet = ("--method", "dirichlet", "--seeds", "0")
+    result = run("covariances", "--weights", weights, *QUICK, *dirichlet, "--output", "pairs")
+    assert result.status == 0, result.errors
+    assert "no pair differs from the Dirichlet with the same means" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--method", "dirichlet", "--method-options", "estimator=point"], ["'point'", "estimator=integral"]),
+        (["--method", "magnitude"], ["posterior on the simplex", "try dirichlet"]),
+        (["--method", "logistic"], ["unknown importance method 'logistic'"]),
+        (["--method-options", "rank=1", "--method-options", "rank=2"], ["each method option once"]),
+        (["--method-options", "ranks=1"], ["unknown option 'ranks'", "did you mean 'rank'?"]),
+        (["--seeds", "0,0"], ["--seeds", "different whole numbers such as 0,1,2", "'0,0'"]),
+        (["--seeds", "0,-1"], ["--seeds", "'0,-1'"]),
+        (["--seeds", ""], ["--seeds", "got ''"]),
+        ([], ["weights file", "w.safetensors"]),
+    ],
+)
+def test_mistakes_end_in_one_line(run: Run, arguments: list[str], fragments: list[str]) -> None:
+    result = run("covariances", "--weights", "w.safetensors", "--output", "pairs", *arguments)
+    check_one_line(result, *fragments)
+    assert list_files() == []

@@ -1,0 +1,51 @@
+"""Pictures of covariances: whole files, colours centred at zero, and what is said of the seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dirprune.importance.simplex.covariances import Agreement, GroupCovariances
+from dirprune.records.covariances import choose_limit, format_agreement, write_covariances_png
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def make_covariances(n_seeds: int, n_channels: int) -> GroupCovariances:
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(n_seeds, 500, n_channels, generator=draws, dtype=torch.float64)
+    samples = logits.softmax(2)
+    return GroupCovariances(samples.mean(1), torch.stack([one.T.cov() for one in samples.unbind()]))
+
+
+@pytest.mark.parametrize(("n_seeds", "n_channels"), [(1, 5), (3, 30), (2, 2)])
+def test_picture_is_written_whole(tmp_path: Path, n_seeds: int, n_channels: int) -> None:
+    path = tmp_path / "deep" / "pairs.png"
+    write_covariances_png(path, make_covariances(n_seeds, n_channels), range(n_seeds), "costs $5 and $6")
+    assert path.read_bytes().startswith(PNG)
+    assert [found.name for found in path.parent.iterdir()] == ["pairs.png"]
+
+
+def test_picture_of_one_channel_says_that_there_are_no_pairs(tmp_path: Path) -> None:
+    alone = GroupCovariances(torch.ones(2, 1).double(), torch.zeros(2, 1, 1).double())
+    write_covariances_png(tmp_path / "alone.png", alone, [0, 1], "alone")
+    assert (tmp_path / "alone.png").read_bytes().startswith(PNG)
+
+
+def test_colours_reach_as_far_as_the_strongest_pair_of_either_sign_and_leave_out_the_diagonal() -> None:
+    first = torch.tensor([[1.0, 0.2], [0.2, 1.0]])
+    second = torch.tensor([[0.5, -0.4], [-0.4, 0.5]])
+    assert choose_limit([first, second]) == pytest.approx(0.4)
+    assert choose_limit([torch.eye(3)]) == 0.01
+
+
+def test_agreement_is_told_with_what_chance_would_give() -> None:
+    told = format_agreement(Agreement(-0.021, 4950, (12, 7), 1, 0.02))
+    assert told == (
+        "4,950 pairs; positive by seed: 12, 7; positive in all seeds: 1 (0.0 expected by chance); "
+        "rank correlation of the excess between seeds: -0.02"
+    )
+    assert format_agreement(Agreement(None, 3, (0,), 0, 0.0)) == "3 pairs; positive by seed: 0"
+    assert format_agreement(Agreement(None, 3, (0, 0), 0, 0.0)).endswith("between seeds: none")
