@@ -36,7 +36,7 @@ def list_files() -> list[Path]:
     ("arguments", "fragments"),
     [
         (["prun"], ["unknown command 'prun'", "did you mean 'prune'?"]),
-        (["quantise"], ["unknown command 'quantise'", "known: abandon, front, prune"]),
+        (["quantise"], ["unknown command 'quantise'", "known: abandon, covariances, front"]),
         (["train", "--epoch", "3"], ["unknown option '--epoch'", "did you mean '--epochs'?"]),
         (["train", "surplus"], ["surplus", "try 'dirprune train --help'"]),
         (["train", "--epochs"], ["--epochs", "requires an argument"]),
