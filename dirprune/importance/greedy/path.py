@@ -15,14 +15,11 @@ from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext
 from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination
-from dirprune.importance.greedy.images import check_common, recalibrated, with_examples
+from dirprune.importance.greedy.images import check_common, with_examples
 from dirprune.importance.registry import register
 
 Cost = Callable[[Mapping[str, int]], float]
 """From the kept channels of every group to what such a network costs."""
-
-LEFT_UNTIL_RECALIBRATED = 0.95
-"""Batch-norm statistics are estimated again when this share of the channels is left since the last time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,8 @@ class PathOptions:
         slack: Share by which a channel may cost more than the cheapest one of another group was last known
             to cost, before that group is looked at again; >= 0.
         lazy: Whether channels that cannot be the cheapest are left out.
-        recalibrate: Whether batch-norm statistics follow what is cut already, as they will after pruning.
+        recalibrate: Whether channels are judged with the batch-norm statistics that they leave, as when these
+            are estimated again after pruning.
     """
 
     cost: str = "macs"
@@ -191,8 +189,6 @@ class _Walk:
         self.steps: list[Step] = []
         self.n_total = sum(n - 1 for n in self.full.values())
         self.is_settled: set[str] = set()  # groups that were looked at since the last removal
-        self.n_when_recalibrated = sum(self.full.values())
-        self.recalibrated = self.context
         self.opened: CoalitionValues | None = None
 
     def walk(self) -> Path:
@@ -234,20 +230,17 @@ class _Walk:
 
     def _open(self, name: str) -> CoalitionValues:
         """Return the values of a group's coalitions given what the others have lost."""
-        n_left = sum(self.architecture.values())
-        is_due = self.options.recalibrate and n_left <= LEFT_UNTIL_RECALIBRATED * self.n_when_recalibrated
-        if self.opened is not None and self.opened.group == name and not is_due:
+        if self.opened is not None and self.opened.group == name:
             return self.opened
         kept = {
             other: state.is_left.nonzero()[0].tolist()
             for other, state in self.states.items()
-            if not state.is_left.all()
+            if other != name and not state.is_left.all()
         }
-        if is_due:
-            self.recalibrated = recalibrated(self.context, kept)
-            self.n_when_recalibrated = n_left
-        kept.pop(name, None)
-        self.opened = open_values(self.recalibrated, name, kept, value=self.options.value)
+        options = self.options
+        self.opened = open_values(
+            self.context, name, kept, value=options.value, is_recalibrated=options.recalibrate
+        )
         return self.opened
 
 

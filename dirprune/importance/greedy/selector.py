@@ -12,7 +12,7 @@ from dirprune.errors import ImportanceError
 from dirprune.importance.base import Kept, ScoringContext, Selector
 from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination, exchange
-from dirprune.importance.greedy.images import check_common, recalibrated, with_examples
+from dirprune.importance.greedy.images import check_common, with_examples
 from dirprune.importance.registry import register
 
 
@@ -27,7 +27,8 @@ class GreedyOptions:
         sweeps: Further passes over the groups, with exchanges given all that is cut elsewhere; >= 0.
         step: Share of the channels left that may go at once, in (0, 1]; at least one always may.
         lazy: Whether channels that cannot be the cheapest are left out.
-        recalibrate: Whether batch-norm statistics follow what is cut already, as they will after pruning.
+        recalibrate: Whether channels are judged with the batch-norm statistics that they leave, as when these
+            are estimated again after pruning.
     """
 
     value: str = "loss"
@@ -89,10 +90,9 @@ class Greedy(Selector):
     ) -> CoalitionValues:
         """Return the values of a group's coalitions given what is cut elsewhere."""
         kept = {name: np.flatnonzero(chosen).tolist() for name, chosen in is_kept.items() if not chosen.all()}
-        if self.options.recalibrate:
-            context = recalibrated(context, kept)
         kept.pop(group, None)
-        return open_values(context, group, kept, value=self.options.value)
+        options = self.options
+        return open_values(context, group, kept, value=options.value, is_recalibrated=options.recalibrate)
 
     def _eliminate(
         self, values: CoalitionValues, is_left: NDArray[np.bool_], n_kept: int

@@ -6,15 +6,14 @@ import dataclasses
 from typing import Any
 
 import pytest
-import torch
 
 from dirprune.errors import ImportanceError
 from dirprune.importance import create
 from dirprune.importance.base import compute_selection
-from dirprune.importance.greedy.images import recalibrated, with_examples
-from dirprune.pruning import recalibrate_
-from dirprune.surgery import compact
-from tests.importance.cases import evidence_case, linear_case, make_context, make_split
+from dirprune.importance.coalitions import open_values
+from dirprune.importance.greedy import selector
+from dirprune.importance.greedy.images import with_examples
+from tests.importance.cases import evidence_case, linear_case, make_split
 from tests.importance.greedy.networks import two_sides
 
 
@@ -67,16 +66,18 @@ def test_sweep_takes_back_what_later_cuts_made_wrong() -> None:
     assert again == {"left": [1], "right": [1]}
 
 
-def test_statistics_follow_what_is_cut() -> None:
-    context = make_context()
-    kept = {"conv1": [0, 2]}
-    found = recalibrated(context, kept).network
-    whole = {group.name: list(range(group.n_channels)) for group in context.grouping.groups}
-    smaller = compact(context.network, context.grouping, {**whole, **kept}, context.calibration.inputs[:2])
-    recalibrate_(smaller.eval(), context.calibration, context.normalise)
-    torch.testing.assert_close(found.bn2.running_mean, smaller.bn2.running_mean)
-    assert not torch.allclose(found.bn2.running_mean, context.network.bn2.running_mean)
-    assert recalibrated(context, {}) is context
+def test_channels_are_judged_with_the_statistics_that_they_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def record(*arguments: Any, is_recalibrated: bool, **options: Any) -> Any:
+        asked.append(is_recalibrated)
+        return open_values(*arguments, is_recalibrated=is_recalibrated, **options)
+
+    monkeypatch.setattr(selector, "open_values", record)
+    for is_recalibrated in (True, False):
+        method = create("greedy", {"recalibrate": is_recalibrated, "sweeps": 0})
+        compute_selection(method, two_sides([3, -1], [0.5, 4]), {"left": 1, "right": 2})
+    assert asked == [True, False]
 
 
 def test_progress_reaches_its_end() -> None:
