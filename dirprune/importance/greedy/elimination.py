@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dirprune.importance.coalitions import Coalitions, CoalitionValues
 
-LEAST_REFRESHED = 8
+LEAST_REFRESHED = 4
 PAIRS_IN_A_ROUND = 256
 LEAST_GAIN = 1e-6
 """Exchanges must gain this share of the value, so that rounding never makes them go in circles."""
@@ -49,6 +49,7 @@ class Elimination:
         self.is_lazy = is_lazy
         self.increases = np.where(is_left, -np.inf, np.inf)
         """Shape (n_channels,): last known increases of the loss; -inf when never known, inf when removed."""
+        self._last: tuple[CoalitionValues, float] | None = None  # the value of what is left, and who said so
 
     @property
     def n_left(self) -> int:
@@ -78,15 +79,17 @@ class Elimination:
             What was removed, in order; empty when the cheapest channel costs more than the limit.
         """
         n_now = min(n_wanted, n_at_once)
-        start = float(values.evaluate(self.is_left[None])[0])
-        candidates = self._refresh(values, start, n_now)
+        if self._last is None or self._last[0] is not values:
+            self._last = values, float(values.evaluate(self.is_left[None])[0])
+        start = self._last[1]
+        candidates, first_value = self._refresh(values, start, n_now)
         if self.increases[candidates[0]] > limit:
             return []
         bound = min(limit, float(self.increases[candidates[min(2 * n_now, len(candidates)) - 1]]))
         nested = self._without(np.triu(np.ones((n_now, n_now), dtype=bool)).T, candidates[:n_now])
-        after = values.evaluate(nested)
+        after = [first_value, *values.evaluate(nested[1:]).tolist()]
         removals: list[Removal] = []
-        for channel, value in zip(candidates[:n_now].tolist(), after.tolist(), strict=True):
+        for channel, value in zip(candidates[:n_now].tolist(), after, strict=True):
             increase = (removals[-1].value if removals else start) - value
             if removals and increase > bound:
                 self.increases[channel] = increase
@@ -94,24 +97,32 @@ class Elimination:
             removals.append(Removal(channel, value, increase))
             self.is_left[channel] = False
             self.increases[channel] = np.inf
+            self._last = values, value
         return removals
 
-    def _refresh(self, values: CoalitionValues, start: float, n_now: int) -> NDArray[np.intp]:
-        """Evaluate channels anew until the cheapest are among them; return those, cheapest first."""
+    def _refresh(self, values: CoalitionValues, start: float, n_now: int) -> tuple[NDArray[np.intp], float]:
+        """Evaluate channels anew until the cheapest are among them.
+
+        Returns:
+            The channels that were evaluated, cheapest first, and the value without the first of them.
+        """
+        best = -np.inf
         order = np.argsort(self.increases, kind="stable")[: self.n_left]
         size = max(LEAST_REFRESHED, 2 * n_now, self.n_left // 8) if self.is_lazy else self.n_left
         size = max(size, int(np.isneginf(self.increases).sum()))
         n_fresh = 0
         while n_fresh < len(order):
             part = order[n_fresh : n_fresh + size]
-            self.increases[part] = start - values.evaluate(self._without(np.eye(len(part), dtype=bool), part))
+            after = values.evaluate(self._without(np.eye(len(part), dtype=bool), part))
+            self.increases[part] = start - after
+            best = max(best, float(after.max()))
             n_fresh += len(part)
             known = np.sort(self.increases[order[:n_fresh]])
             rest = self.increases[order[n_fresh:]]
             if len(rest) == 0 or known[min(n_now, n_fresh) - 1] <= rest.min():
                 break
         fresh = order[:n_fresh]
-        return fresh[np.argsort(self.increases[fresh], kind="stable")]
+        return fresh[np.argsort(self.increases[fresh], kind="stable")], best
 
     def _without(self, chosen: NDArray[np.bool_], channels: NDArray[np.intp]) -> Coalitions:
         """Return what is left less the channels that each row chooses, shape (n_rows, n_channels)."""
