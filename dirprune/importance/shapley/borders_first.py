@@ -23,6 +23,8 @@ MAX_FITTED = 2500
 """Coalitions that the regression takes: its cost grows with their third power."""
 N_FOR_INTERVALS = 10
 """Coalitions besides the borders from which on there are intervals."""
+FLOAT32_ROUNDING = 1.2e-7
+"""Of values, relative: a network computes in float32, and no interval is narrower."""
 
 
 def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
@@ -61,7 +63,9 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
     if len(coalitions) > n_fitted:
         residuals = values - surrogate.predict(coalitions)
         means, deviations = _add_residuals(means, deviations, coalitions, residuals, n_fitted)
-    return Estimate(means, quantile_of_student(len(inner) / 3) * deviations, len(coalitions))
+    rounding = FLOAT32_ROUNDING * float(np.abs(values).max())
+    half_widths = quantile_of_student(len(inner) / 6) * deviations + rounding
+    return Estimate(means, half_widths, len(coalitions))
 
 
 def _add_residuals(

@@ -70,5 +70,5 @@ def _half_widths(present: Array, residuals: Array, inverse: Array) -> Array | No
     if degrees < 2:
         return None
     scores = (present * residuals[:, None]).reshape(n_pairs, 2, n).sum(1) @ inverse
-    variances = (scores**2).sum(0) * n_pairs / degrees
+    variances = (scores**2).sum(0) * (n_pairs / degrees) ** 2  # as the jackknife does
     return quantile_of_student(degrees) * np.sqrt(variances)

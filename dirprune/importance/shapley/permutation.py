@@ -19,17 +19,22 @@ from dirprune.importance.shapley.estimate import (
 )
 from dirprune.importance.shapley.exact import compute_exact
 
+N_FOR_INTERVALS = 4
+"""Pairs from which on there are intervals."""
+
 
 def estimate_by_permutations(value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
     """Average what each channel adds to those before it, over random orders and their reverses.
 
     Castro, Gomez and Tejada 2009; the antithetic pairs are Mitchell et al. 2022, section 4.1. Unbiased; the
-    values add up to v(full) - v(empty). Only whole orders count, so that a part of the budget may be left.
+    values add up to v(full) - v(empty). Only whole pairs count, so that a part of the budget may be left: an
+    order without its reverse would bring in the errors of interactions of pairs, which a pair does not have.
 
     Args:
-        n_evaluations: Most different coalitions to evaluate; one order takes n_channels + 1 of them.
+        n_evaluations: Most different coalitions to evaluate; one order takes n_channels + 1 of them, a pair
+            2 n_channels; below that there is one order alone.
     Returns:
-        The intervals are Student's over the pairs; None with fewer than two pairs.
+        The intervals are Student's over the pairs; None with fewer than four pairs.
     Raises:
         ImportanceError: If the budget does not pay for one order.
     """
@@ -37,8 +42,10 @@ def estimate_by_permutations(value: Value, n_channels: int, n_evaluations: int, 
     check_evaluations(n_evaluations, n + 1, n)
     if is_everything(n_evaluations, n):
         return compute_exact(value, n)
-    n_orders = max(1, n_evaluations // max(n - 1, 1)) * 4
-    coalitions = take_distinct(_chains(n, seed), n_evaluations, n_orders)
+    if n_evaluations < 2 * n:
+        coalitions = next(_pairs(n, seed))[: n + 1]
+    else:
+        coalitions = take_distinct(_pairs(n, seed), n_evaluations, 2 * n_evaluations)
     found, n_distinct = evaluate_distinct(value, coalitions)
     chains = coalitions.reshape(-1, n + 1, n)
     channels = (chains[:, 1:] & ~chains[:, :-1]).argmax(2)
@@ -47,18 +54,18 @@ def estimate_by_permutations(value: Value, n_channels: int, n_evaluations: int, 
     return Estimate(gains.mean(0), _half_widths(gains), n_distinct)
 
 
-def _chains(n_channels: int, seed: int) -> Iterator[Coalitions]:
-    """Yield chains from the empty to the full coalition, shape (n_channels + 1, n_channels), in pairs."""
+def _pairs(n_channels: int, seed: int) -> Iterator[Coalitions]:
+    """Yield two chains from the empty to the full coalition, shape (2 n_channels + 2, n_channels)."""
     rng = np.random.default_rng(seed)
     while True:
         place = rng.permutation(n_channels)
-        for ranks in (place, n_channels - 1 - place):
-            yield ranks < np.arange(n_channels + 1)[:, None]
+        both = np.stack([place, n_channels - 1 - place])[:, None, :]
+        yield (both < np.arange(n_channels + 1)[:, None]).reshape(-1, n_channels)
 
 
 def _half_widths(gains: Array) -> Array | None:
     n_pairs = len(gains) // 2
-    if n_pairs < 2:
+    if n_pairs < N_FOR_INTERVALS:
         return None
-    pairs = gains[: 2 * n_pairs].reshape(n_pairs, 2, -1).mean(1)
+    pairs = gains.reshape(n_pairs, 2, -1).mean(1)
     return quantile_of_student(n_pairs - 1) * pairs.std(0, ddof=1) / np.sqrt(n_pairs)
