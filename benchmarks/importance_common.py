@@ -271,7 +271,9 @@ def format_spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def format_mean(values: Sequence[float], digits: int = 1, factor: float = 1.0) -> str:
-    """Return the mean and, of several values, their standard deviation."""
+    """Return the mean and, of several values, their standard deviation; nothing of none."""
+    if not values:
+        return ""
     scaled = [factor * value for value in values]
     mean = f"{statistics.fmean(scaled):.{digits}f}"
     return mean if len(scaled) < 2 else f"{mean} ± {statistics.stdev(scaled):.{digits}f}"

@@ -159,7 +159,7 @@ def joint_switches(setting: Setting, steps: int, images: int, repetitions: int) 
     for subject in (load_lenets(setting)[0], *(load_cifar_subject(name, setting) for name in names)):
         for seed in range(repetitions):
             # VGG-16 has no trained weights, and a step of it takes seconds: times alone, of few steps.
-            n_steps = steps if subject.is_trained else min(steps, 5)
+            n_steps = steps if subject.is_trained else min(steps, 2)
             key = {"subject": subject.name, "seed": seed, "steps": n_steps, "n_images": images}
             if not rows.is_done(**key):
                 rows.add(key, _compare_switches(subject, subject.context(images, seed), n_steps))

@@ -53,7 +53,7 @@ def report_coalitions(rows: list[Row], output: Path) -> str:
             ]
         )
     header = ["group (channels)", "images", "engine", "masked, ms", "engine, ms", "ratio", "coalitions/s"]
-    header += ["bound, ms", "of the bound", "first 64, s", "largest difference", "other predictions"]
+    header += ["bound, ms", "of the bound", "first 32, s", "largest difference", "other predictions"]
     return format_markdown(header, lines)
 
 
@@ -102,7 +102,7 @@ def report_errors(rows: list[Row], output: Path) -> str:
         lines = []
         for method in methods:
             found = [pick(of_group, method=method, evaluations=budget) for budget in budgets]
-            cells = [format_mean([row[measure] for row in each], digits) if each else "" for each in found]
+            cells = [format_mean([row[measure] for row in each], digits) for each in found]
             lines.append([method, *cells])
         title = f"{measure}, {group}, by evaluations"
         parts.append(f"{title}\n\n" + format_markdown(["method", *map(str, budgets)], lines))
@@ -146,7 +146,7 @@ def report_pruning(rows: list[Row], output: Path) -> str:
                 for subject in (subjects if len(subjects) > 1 else ())
             ]
             lines.append(cells)
-        lines.sort(key=lambda cells: -float(cells[2].partition(" ")[0]))
+        lines.sort(key=lambda cells: -float(cells[2].partition(" ")[0] or 0))
         dense = [statistics.fmean(row["dense"] for row in pick(of_kind, subject=s)) for s in subjects]
         header = ["method", *(f"{name}, {when}" for name in sets for when in ("before", "after"))]
         header += [f"{subject}, {sets[0]}, after" for subject in (subjects if len(subjects) > 1 else ())]
@@ -157,12 +157,11 @@ def report_pruning(rows: list[Row], output: Path) -> str:
 
 
 def average(rows: list[Row], what: str) -> list[float]:
-    """Return the mean over architectures, once for each network and seed; [nan] of none."""
-    means = [
+    """Return the mean over architectures, once for each network and seed."""
+    return [
         statistics.fmean(row[what] for row in pick(rows, subject=subject, seed=seed))
         for subject, seed in dict.fromkeys((row["subject"], row["seed"]) for row in rows)
     ]
-    return means or [float("nan")]
 
 
 def _draw_pruning(rows: list[Row], variants: list[str], sets: list[str], path: Path) -> None:
@@ -190,7 +189,7 @@ def report_fine_tuning(rows: list[Row], output: Path) -> str:
         cells = [variant]
         for when in ("before", "after"):
             values = [[row[when] for row in pick(found, architecture=text)] for text in architectures]
-            cells += [format_mean(each, 2, 100) if each else "" for each in values]
+            cells += [format_mean(each, 2, 100) for each in values]
         lines.append(cells)
     header = [f"{text}, {when}" for when in ("before", "after") for text in architectures]
     return f"{rows[0]['n_steps']} steps\n\n" + format_markdown(["method", *header], lines)

@@ -33,13 +33,15 @@ from dirprune.tracing import find_groups
 
 SECONDS_OF_FAST_SIDE = 3.0
 N_SLOW = 4  # coalitions that the slow side evaluates in a repetition
+N_FIRST = 32  # coalitions that tell how fast the fast side is, and the least that it evaluates
 PLACES = {  # groups by their places in forward order; None: every group
     "lenet5": None,
     "resnet20": (0, 4, 8),
     "resnet56": (0, 13, 26),
     "vgg16": (1, 6, 12),
 }
-N_IMAGES = {"lenet5": 5000, "resnet20": 500, "resnet56": 200, "vgg16": 200}
+N_IMAGES_OF_RESNETS = 200  # and a single repetition, where the seconds of methods are measured
+N_IMAGES = {"lenet5": 5000, "resnet20": 500, "resnet56": 200, "vgg16": 64}
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,10 @@ def compare_coalitions(
     slow = MaskedValues(context, group)
     fast = open_values(context, group, is_stored=False)
     rng = np.random.default_rng(0)
-    first = rng.random((64, fast.n_channels)) < 0.5
+    first = rng.random((N_FIRST, fast.n_channels)) < 0.5
     preparing_s = measure_seconds(lambda: fast.evaluate(first))
     rate = len(first) / measure_seconds(lambda: fast.evaluate(first))
-    n_coalitions = n_fast or int(np.clip(rate * SECONDS_OF_FAST_SIDE, 64, 100_000))
+    n_coalitions = n_fast or int(np.clip(rate * SECONDS_OF_FAST_SIDE, N_FIRST, 100_000))
     coalitions = rng.random((n_coalitions, fast.n_channels)) < 0.5
     found: dict[str, np.ndarray] = {}
     sides = {
@@ -206,17 +208,18 @@ def scale_lenet(subject: Subject, factor: int) -> Subject:
 @click.option("--repetitions", default=3)
 @click.option("--methods", help="Labels or names, separated by semicolons; all by default.")
 @click.option("--images", default=1000)
+@click.option("--networks", default="resnet20", help="Networks for CIFAR beside LeNet-5: resnet20, resnet56.")
 @click.pass_obj
-def seconds(setting: Setting, repetitions: int, methods: str | None, images: int) -> None:
+def seconds(setting: Setting, repetitions: int, methods: str | None, images: int, networks: str) -> None:
     """Seconds per network of every method, and how they grow with channels, evaluations and images."""
     rows = setting.rows("seconds")
     quick = setting.is_quick
     images, repetitions = (100, 1) if quick else (images, repetitions)
     variants = find_variants("random;fisher;shapley;greedy" if quick else methods)
     lenet = load_lenets(setting)[0]
-    names = () if quick else ("resnet20", "resnet56")
-    for subject in (lenet, *(load_cifar_subject(name, setting) for name in names)):
-        _time(rows, variants, subject, "network", subject.name.partition("-")[0], images, repetitions)
+    _time(rows, variants, lenet, "network", "lenet5", images, repetitions)
+    for name in () if quick or not networks else networks.split(","):
+        _time(rows, variants, load_cifar_subject(name, setting), "network", name, N_IMAGES_OF_RESNETS, 1)
     for factor in (1, 2) if quick else (1, 2, 4):
         _time(rows, variants, scale_lenet(lenet, factor), "channels", factor, images, repetitions)
     for n_images in (50, 100) if quick else (500, 1000, 2000, 4000):
