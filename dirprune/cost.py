@@ -92,6 +92,25 @@ class CostModel:
         Raises:
             ArchitectureError: If a group is missing or unknown or its number of channels is out of range.
         """
+        kept = self._read(architecture)
+        return Costs(
+            sum([factor * kept[i] * kept[j] for factor, i, j in self._macs]),
+            sum([factor * kept[i] * kept[j] for factor, i, j in self._parameters]),
+        )
+
+    def macs_by_pair(self, architecture: Mapping[str, int]) -> list[int]:
+        """Compute the MACs of the layers in which the same two groups meet, always in the same order.
+
+        Args:
+            architecture: Kept channels of every group, from 1 to the group's channels.
+        Raises:
+            ArchitectureError: If a group is missing or unknown or its number of channels is out of range.
+        """
+        kept = self._read(architecture)
+        return [factor * kept[i] * kept[j] for factor, i, j in self._macs]
+
+    def _read(self, architecture: Mapping[str, int]) -> list[int]:
+        """Return the kept channels of all groups in order, and a one behind them."""
         kept = []
         for name, n_channels in self.n_channels.items():
             n_kept = architecture.get(name, 0)
@@ -104,11 +123,7 @@ class CostModel:
         if len(architecture) != len(kept):
             unknown = next(name for name in architecture if name not in self.n_channels)
             raise ArchitectureError(f"no channel group {unknown!r}{suggest(unknown, self.n_channels)}")
-        kept.append(1)
-        return Costs(
-            sum([factor * kept[i] * kept[j] for factor, i, j in self._macs]),
-            sum([factor * kept[i] * kept[j] for factor, i, j in self._parameters]),
-        )
+        return [*kept, 1]
 
 
 _Polynomial = dict[tuple[int, int], int]

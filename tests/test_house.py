@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "switches",
             "surgery",
             "cost",
+            "latency",
             "architecture",
             "tasks",
         }
