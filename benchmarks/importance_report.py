@@ -11,6 +11,7 @@ from typing import Any
 import click
 from importance_common import Rows, Setting, format_mean, format_spread
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 Row = dict[str, Any]
 ALWAYS = ("random", "magnitude L1")  # drawn in colour: no claim counts but beside these
@@ -119,6 +120,7 @@ def report_errors(rows: list[Row], output: Path) -> str:
             ]
             axes.plot(budgets, means, "o-", ms=3, label=method)
         axes.set(title=group, xscale="log", xlabel="evaluations")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("Spearman with exact values")
     figure.axes[-1].legend(fontsize=7)
