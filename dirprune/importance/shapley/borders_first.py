@@ -61,7 +61,7 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
         return Estimate(means, None, len(coalitions))
     deviations = deviations * max(1.0, surrogate.overconfidence())
     if len(coalitions) > n_fitted:
-        residuals = values - surrogate.predict(coalitions)
+        residuals = values[n_fitted:] - surrogate.predict(coalitions[n_fitted:])
         means, deviations = _add_residuals(means, deviations, coalitions, residuals, n_fitted)
     rounding = FLOAT32_ROUNDING * float(np.abs(values).max())
     half_widths = quantile_of_student(len(inner) / 6) * deviations + rounding
@@ -73,47 +73,35 @@ def _add_residuals(
 ) -> tuple[Array, Array]:
     """Add the Shapley values of the residuals r, as far as they are known better than they are large.
 
-    phi_i = sum_{s = 1 .. n - 1} (E[r(S) | i in S] - E[r(S) | i not in S]) / n over coalitions of size s.
-    Each channel's sum is weighed against the regression by the inverse of the variances of both.
+    phi_i = sum_{s = 1 .. n - 1} (E[r(S) | i in S] - E[r(S) | i not in S]) / n over coalitions of size s. The
+    residuals of the fitted coalitions are in the regression's values already; those of the others stand for
+    all that were not fitted. Each channel's sum is weighed against the regression by the inverse of the
+    variances of both.
+
+    Args:
+        residuals: Of the coalitions that were not fitted, shape (n_coalitions - n_fitted,).
     """
     n = coalitions.shape[1]
     sums, variances = np.zeros(n), np.zeros(n)
-    is_rest = np.arange(len(coalitions)) >= n_fitted
-    sizes = coalitions.sum(1)
-    spread = float(residuals[is_rest].var())
+    fitted, others = coalitions[:n_fitted], coalitions[n_fitted:]
+    spread = float(residuals.var())
     for size in range(2, n - 1):
-        of_size = [(sizes == size) & ~is_rest, (sizes == size) & is_rest]
-        for sign, n_all in ((1, comb(n - 1, size - 1)), (-1, comb(n - 1, size))):
-            present = [(coalitions[rows] == (sign > 0)).astype(float) for rows in of_size]
-            mean, variance = _mean_of_half(present, [residuals[rows] for rows in of_size], n_all, spread)
-            sums += sign * mean
-            variances += variance
+        here, is_size = fitted[fitted.sum(1) == size], others.sum(1) == size
+        noise = float(residuals[is_size].var()) if is_size.sum() > 1 else spread
+        for sign, n_all in ((1, _count(n - 1, size - 1)), (-1, _count(n - 1, size))):
+            is_in = (others[is_size] == (sign > 0)).astype(float)
+            n_seen = is_in.sum(0)
+            n_left = n_all - (here == (sign > 0)).sum(0)
+            mean = is_in.T @ residuals[is_size] / np.maximum(n_seen, 1)
+            variance = np.where(n_seen >= 2, noise / np.maximum(n_seen, 1), spread)
+            sums += sign * n_left / n_all * mean
+            variances += (n_left / n_all) ** 2 * variance * (1 - n_seen / np.maximum(n_left, 1))
     sums, variances = sums / n, variances / n**2
     trust = deviations**2 / np.maximum(deviations**2 + variances, 1e-300)
     added = trust * sums
     return means + added - added.mean(), np.sqrt(trust * variances)
 
 
-def _mean_of_half(
-    is_in: list[Array], residuals: list[Array], n_all: int, spread: float
-) -> tuple[Array, Array]:
-    """Return, for each channel, the mean residual over half the coalitions of a size, and its variance.
-
-    Residuals of the fitted coalitions, which the regression has seen, stand for themselves alone, those of
-    the others for all that are left: the mean is exact when none is left.
-
-    Args:
-        is_in: Which of the fitted and of the other coalitions are in each channel's half, each of shape
-            (n_coalitions, n_channels).
-        residuals: Theirs, each of shape (n_coalitions,).
-        n_all: Coalitions of the half in all.
-        spread: Variance of residuals where nothing else is known.
-    """
-    n_fitted, n_others = (part.sum(0) for part in is_in)
-    share_left = (n_all - n_fitted) / n_all
-    of_others = is_in[1].T @ residuals[1] / np.maximum(n_others, 1)
-    mean = is_in[0].T @ residuals[0] / n_all + share_left * of_others
-    noise = float(residuals[1].var()) if len(residuals[1]) > 1 else spread
-    n_left = np.maximum(n_all - n_fitted, 1)
-    unseen = np.where(n_others >= 2, noise / np.maximum(n_others, 1), spread) * (1 - n_others / n_left)
-    return mean, share_left**2 * unseen
+def _count(n: int, k: int) -> float:
+    """Return n over k, cut off where a float ends."""
+    return float(min(comb(n, k), 10**300))

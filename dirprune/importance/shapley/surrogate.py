@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -48,13 +49,13 @@ class Surrogate:
 
     with sum_i g_i(s) = 0 and sum_j h_ij(s) = 0 for each size s: within a size, the parts are the orthogonal
     harmonic components of degree 0, 1, 2 and above of functions on subsets (Diaconis 1988, chapter 8). The
-    mean, all g_i and all h_ij are Gaussian processes over s. Shapley values need nothing but the additive
-    part:
+    mean, all g_i and all h_ij are Gaussian processes over s. Shapley values are those of the additive part,
 
         phi_i = (v(full) - v(empty)) / n + sum_{s = 1 .. n - 1} g_i(s) / (n - 1),
 
-    and are linear in v, so that their posterior is known. With all coalitions of a size the noise averages
-    out and the posterior's mean is the exact value: the model decides how fast values converge, not to what.
+    plus the Shapley values of the noise, which belongs to v as well. They are linear in v, so that their
+    posterior is known. With all coalitions its mean is the exact value whatever the model: that decides how
+    fast values converge, not to what.
 
     Args:
         coalitions: Different ones, among them the empty and the full one, shape (n_coalitions, n_channels);
@@ -82,6 +83,9 @@ class Surrogate:
         sizes = self.coalitions.sum(1)
         reach = self._over_sizes(self.shape, sizes / n, self.sizes_inside / n).sum(1) / (n - 1)
         links = reach[:, None] * (self.coalitions - sizes[:, None] / n)
+        noise = self._noise(self.shape, self.coalitions)
+        links += noise[:, None] * shapley_coefficients(self.coalitions)
+        prior += self._prior_of_noise()
         # v(full) - v(empty) is known, and so is what it adds to each channel.
         rise = (self.targets[1] - self.targets[0]) / n
         variances = np.maximum(prior - (links * (self.precision @ links)).sum(0), 0)
@@ -106,6 +110,13 @@ class Surrogate:
             return 1.0
         errors = self.weights[is_noisy] ** 2 / np.diag(self.precision)[is_noisy]
         return float(np.sqrt(errors.mean()))
+
+    def _prior_of_noise(self) -> float:
+        """Return the variance of a Shapley value of the noise before any coalition is seen."""
+        n = self.n
+        variances = self._noise(self.shape, np.tri(n + 1, n, -1))[1:-1]
+        shares = np.array([1 / comb(n - 1, s - 1) + 1 / comb(n - 1, s) for s in range(1, n)])
+        return float(variances @ shares) / n**2
 
     def _over_sizes(self, shape: Shape, left: Array, right: Array) -> Array:
         """Return the covariance of g_i between sizes, (n_left, n_right): Matern 3/2 times amplitudes."""
@@ -172,6 +183,19 @@ class Surrogate:
         fit = np.linalg.solve(factor, targets)
         prior = (((position - PRIOR) / PRIOR_SPREAD) ** 2).sum()
         return float((fit @ fit + prior) / 2 + np.log(np.diag(factor)).sum()), whole
+
+
+def shapley_coefficients(coalitions: Array) -> Array:
+    """Return what each Shapley value has of the values of coalitions, shape (n_coalitions, n_channels).
+
+    1 / (n C(n - 1, s - 1)) where the channel is in, -1 / (n C(n - 1, s)) where it is not, 0 for the empty and
+    the full coalition.
+    """
+    n = coalitions.shape[1]
+    inside = np.array([0.0, *(1 / (n * comb(n - 1, s - 1)) for s in range(1, n)), 0.0])
+    outside = np.array([0.0, *(1 / (n * comb(n - 1, s)) for s in range(1, n)), 0.0])
+    sizes = coalitions.sum(1).astype(int)
+    return coalitions * (inside + outside)[sizes][:, None] - outside[sizes][:, None]
 
 
 def _harmonics(left: Array, right: Array) -> tuple[Array, Array]:

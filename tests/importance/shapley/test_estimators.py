@@ -122,6 +122,12 @@ def test_beyond_what_the_regression_takes_estimates_still_converge(
     assert errors[2] < 0.1 * errors[0]
 
 
+def test_residuals_of_many_channels_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(borders_first, "MAX_FITTED", 60)
+    estimate = estimate_by_borders_first(additive([1.0] * 90), 90, 230, 0)
+    np.testing.assert_allclose(estimate.values, 1.0, atol=1e-3)
+
+
 @every_converging
 def test_estimates_on_a_network_converge_to_its_exact_values(name: str) -> None:
     values = open_values(make_context(n_examples=48), "conv2")
