@@ -21,10 +21,12 @@ from dirprune.importance.simplex.covariances import (
     check_has_covariances,
     compute_covariances,
 )
+from dirprune.importance.simplex.laplace import compute_laplace_covariances
 from dirprune.records.covariances import format_agreement, write_covariances_png
 from dirprune.tracing import find_groups
 
 SCHEMA = 1
+LAPLACE = "laplace"
 N_SHOWN = 3
 N_WRITTEN = 50
 
@@ -52,9 +54,10 @@ class Seeds(click.ParamType):
 @click.option(
     "--method",
     metavar="NAME",
-    default="logistic-normal",
+    default=LAPLACE,
     show_default=True,
-    help="Family of the posterior: dirichlet, generalized-dirichlet or logistic-normal.",
+    help="Posterior: laplace (from curvature, nothing is fitted), logistic-normal, generalized-dirichlet "
+    "or dirichlet.",
 )
 @click.option(
     "--method-options",
@@ -67,7 +70,8 @@ class Seeds(click.ParamType):
     type=Seeds(),
     default="0,1,2",
     show_default=True,
-    help="One posterior is fitted with each; what they do not agree about is noise.",
+    help="One posterior is fitted with each, or, by laplace, on one of so many disjoint parts of the images; "
+    "what they do not agree about is noise.",
 )
 @data_options
 @click.option("--output", type=FOLDER, required=True, help="Folder for covariances.json and the pictures.")
@@ -96,15 +100,20 @@ def covariances(
     options = dict(method_options)
     if len(options) < len(method_options):
         raise ConfigurationError("expected each method option once, got one twice; leave one out")
-    fitted = check_has_covariances(create(method, options))
+    if method == LAPLACE and options:
+        raise ConfigurationError(f"laplace has no options, got {', '.join(options)}; leave them out")
+    fitted = None if method == LAPLACE else check_has_covariances(create(method, options))
     check_can_write(output, is_folder=True)
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
     roles, task = subject.roles, subject.task
     context = ScoringContext(
-        subject.network, grouping, roles.calibration, roles.normalise, task, device=subject.device
+        subject.network, grouping, roles.calibration, roles.normalise, task, seeds[0], subject.device
     )
-    found = compute_covariances(fitted, context, seeds)
+    if fitted is None:
+        found = compute_laplace_covariances(context, len(seeds))
+    else:
+        found = compute_covariances(fitted, context, seeds)
     click.echo(f"\n{method}, seeds {', '.join(map(str, seeds))}: pairs of channels\n")
     click.echo(format_pairs(found))
     click.echo()
@@ -112,7 +121,7 @@ def covariances(
         click.echo(f"{name}: {format_agreement(group.agreement())}")
     content = {
         "weights": str(weights),
-        "method": {"name": method, "options": dataclasses.asdict(fitted.options)},
+        "method": {"name": method, "options": {} if fitted is None else dataclasses.asdict(fitted.options)},
         "seeds": list(seeds),
         "groups": {name: describe_group(group) for name, group in found.items()},
     }

@@ -15,7 +15,8 @@ QUICK = ("--method-options", "steps=3", "--train-images", "200")
 
 
 def test_pairs_are_printed_and_written_with_a_picture_per_group(run: Run, weights: Path) -> None:
-    result = run("covariances", "--weights", weights, *QUICK, "--seeds", "4,5", "--output", "pairs")
+    family = ("--method", "logistic-normal", "--seeds", "4,5")
+    result = run("covariances", "--weights", weights, *QUICK, *family, "--output", "pairs")
     assert result.status == 0, result.errors
     assert "logistic-normal, seeds 4, 5: pairs of channels" in result.output
     assert "excess agrees in" in result.output
@@ -36,6 +37,15 @@ def test_pairs_are_printed_and_written_with_a_picture_per_group(run: Run, weight
     assert conv1["positive_excess"][0]["excess"] >= conv1["positive_excess"][1]["excess"] > 0
 
 
+def test_laplace_takes_a_part_of_the_images_for_each_seed(run: Run, weights: Path) -> None:
+    few = ("--train-images", "200", "--seeds", "0,1")
+    result = run("covariances", "--weights", weights, *few, "--output", "pairs")
+    assert result.status == 0, result.errors
+    assert "laplace, seeds 0, 1: pairs of channels" in result.output
+    means = read_json(Path("pairs/covariances.json"), 1)["groups"]["conv1"]["means"]
+    assert means == [[0.1] * 10] * 2
+
+
 def test_dirichlet_has_no_pair_to_show(run: Run, weights: Path) -> None:
     dirichlet = ("--method", "dirichlet", "--seeds", "0")
     result = run("covariances", "--weights", weights, *QUICK, *dirichlet, "--output", "pairs")
@@ -50,7 +60,11 @@ def test_dirichlet_has_no_pair_to_show(run: Run, weights: Path) -> None:
         (["--method", "magnitude"], ["posterior on the simplex", "try dirichlet"]),
         (["--method", "logistic"], ["unknown importance method 'logistic'"]),
         (["--method-options", "rank=1", "--method-options", "rank=2"], ["each method option once"]),
-        (["--method-options", "ranks=1"], ["unknown option 'ranks'", "did you mean 'rank'?"]),
+        (["--method-options", "rank=1"], ["laplace has no options, got rank"]),
+        (
+            ["--method", "logistic-normal", "--method-options", "ranks=1"],
+            ["unknown option 'ranks'", "did you mean 'rank'?"],
+        ),
         (["--seeds", "0,0"], ["--seeds", "different whole numbers such as 0,1,2", "'0,0'"]),
         (["--seeds", "0,-1"], ["--seeds", "'0,-1'"]),
         (["--seeds", ""], ["--seeds", "got ''"]),

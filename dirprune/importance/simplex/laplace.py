@@ -1,0 +1,115 @@
+"""Covariances of switches by Laplace's approximation: from curvature at the dense network, without fitting.
+
+Stochastic fits of the families disagree about pairs of channels from seed to seed. Curvature has no such
+noise, and what it says of one set of images it says of another far more often than chance would.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dirprune.errors import ImportanceError
+from dirprune.importance.base import ScoringContext
+from dirprune.importance.simplex.covariances import GroupCovariances
+from dirprune.switches import switched
+
+BATCH_SIZE = 250
+
+
+def compute_laplace_covariances(
+    context: ScoringContext, n_parts: int = 3, prior_concentration: float = 3.0
+) -> dict[str, GroupCovariances]:
+    """Return Gaussian covariances of the switches around 1 / n, one for each disjoint part of the images.
+
+    With s = softmax(t) the prior Dirichlet(p, ..., p) has the curvature p P in t at t = 0, P = I - 1 1^T / n,
+    and the loss P H P, where H is its Gauss-Newton matrix in the factors n s, summed over the images. The
+    covariance of t is the inverse on the space that P projects onto, that of s follows from ds = P dt / n.
+
+    Args:
+        context: Its seed deals the calibration images out to the parts.
+        n_parts: How many; each takes the place of a seed in `GroupCovariances`; >= 1.
+        prior_concentration: p, of each channel; > 0.
+    Raises:
+        ImportanceError: If there are fewer images than parts.
+    """
+    n_images = len(context.calibration)
+    if not 1 <= n_parts <= n_images:
+        raise ImportanceError(f"parts must be between 1 and the {n_images} images, got {n_parts}")
+    network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
+    order = torch.randperm(n_images, generator=torch.Generator().manual_seed(context.seed))
+    found: dict[str, list[Tensor]] = {group.name: [] for group in context.grouping.groups}
+    for number, positions in enumerate(order.tensor_split(n_parts)):
+        part = dataclasses.replace(
+            context, network=network, calibration=context.calibration.subset(positions)
+        )
+        for name, curvature in compute_curvature(part).items():
+            found[name].append(_invert(curvature, prior_concentration))
+        if context.progress is not None:
+            context.progress("parts of the images", number + 1, n_parts)
+    return {name: _gather(covariances) for name, covariances in found.items()}
+
+
+@torch.enable_grad()
+def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
+    """Return the Gauss-Newton matrix of the summed loss in factors at one on the channels of each group.
+
+    It is the sum over images of J^T C J, with J the Jacobian of the network's outputs in the factors and C
+    the Hessian of the image's loss in its outputs. It costs one backward pass for each output.
+
+    Returns:
+        For each group a positive semi-definite float64 matrix of shape (n_channels, n_channels).
+    """
+    groups = context.grouping.groups
+    totals = {
+        group.name: torch.zeros(group.n_channels, group.n_channels, dtype=torch.float64) for group in groups
+    }
+    for inputs, targets in context.batches(BATCH_SIZE):
+        ones = {
+            group.name: torch.ones(len(inputs), group.n_channels, device=inputs.device, requires_grad=True)
+            for group in groups
+        }
+        with switched(context.network, context.grouping, ones):
+            outputs = context.network(inputs)
+        curvature = _loss_curvature(context, outputs.detach(), targets)
+        rows = [
+            torch.autograd.grad(column.sum(), list(ones.values()), retain_graph=True, materialize_grads=True)
+            for column in outputs.flatten(1).unbind(1)
+        ]
+        for name, parts in zip(ones, zip(*rows, strict=True), strict=True):
+            jacobian = torch.stack(parts, dim=1).to("cpu", torch.float64)
+            totals[name] += torch.einsum("bkn,bkm->nm", jacobian, curvature @ jacobian)
+    return totals
+
+
+def _loss_curvature(context: ScoringContext, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the Hessian of each example's loss in its outputs, shape (batch, n_outputs, n_outputs)."""
+    outputs = outputs.requires_grad_()
+    loss = context.task.summed_loss(outputs, targets)
+    (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
+    rows = [
+        torch.autograd.grad(column.sum(), outputs, retain_graph=True, materialize_grads=True)[0]
+        for column in slope.flatten(1).unbind(1)
+    ]
+    return torch.stack([row.flatten(1) for row in rows], dim=1).to("cpu", torch.float64)
+
+
+def _gather(covariances: Sequence[Tensor]) -> GroupCovariances:
+    """Return the covariances of one group with the means that they lie around."""
+    n_channels = len(covariances[0])
+    means = torch.full((len(covariances), n_channels), 1 / n_channels, dtype=torch.float64)
+    return GroupCovariances(means, torch.stack(list(covariances)))
+
+
+def _invert(curvature: Tensor, prior_concentration: float) -> Tensor:
+    """Return the covariance of the switches from the curvature of the loss in the factors."""
+    n_channels = len(curvature)
+    identity = torch.eye(n_channels, dtype=torch.float64)
+    project = identity - 1 / n_channels
+    precision = prior_concentration * identity + project @ curvature @ project
+    covariance = project @ torch.linalg.inv(precision) @ project / n_channels**2
+    return (covariance + covariance.T) / 2

@@ -1,0 +1,58 @@
+"""Laplace's covariances: the curvature by hand and by finite differences, and planted pairs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dirprune.errors import ImportanceError
+from dirprune.importance.simplex.laplace import compute_curvature, compute_laplace_covariances
+from dirprune.switches import switched
+from tests.importance.cases import evidence_case, linear_case
+from tests.importance.simplex.planted import SUBSTITUTES, TOGETHER, planted_case
+
+
+def test_curvature_of_a_regression_is_twice_the_gram_matrix_of_contributions() -> None:
+    weights = torch.tensor([1.0, -2.0, 0.5])
+    context = linear_case(weights.tolist())
+    contributions = (context.calibration.inputs * weights).double()
+    torch.testing.assert_close(
+        compute_curvature(context)["0"], 2 * contributions.T @ contributions, rtol=1e-5, atol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_curvature_of_a_classifier_without_hidden_layers_is_its_hessian() -> None:
+    context = evidence_case([0.4, 0.9, 0.3], n_examples=20)
+    context.network.double()
+    inputs, targets = context.calibration.inputs.double(), context.calibration.targets
+
+    def loss(factors: torch.Tensor) -> torch.Tensor:
+        with switched(context.network, context.grouping, {"0": factors}):
+            return context.task.summed_loss(context.network(inputs), targets)
+
+    with torch.enable_grad():
+        exact = torch.autograd.functional.hessian(loss, torch.ones(3, dtype=torch.float64))
+    context.network.float()
+    torch.testing.assert_close(compute_curvature(context)["0"], exact, rtol=1e-4, atol=1e-5)
+
+
+def test_planted_pairs_stand_out_in_every_part_of_the_images() -> None:
+    found = compute_laplace_covariances(planted_case(), n_parts=3)["0"]
+    above, below = found.pairs(2)
+    assert above[0].channels == TOGETHER
+    assert below[0].channels == SUBSTITUTES
+    assert (above[0].n_positive, above[0].n_agreeing) == (3, 3)
+    assert below[0].n_agreeing == 3
+    assert found.covariances.sum(2).abs().max() < 1e-12
+    assert found.excess().sum(2).abs().max() < 1e-12
+    agreement = found.agreement()
+    assert agreement.spearman is not None
+    assert agreement.spearman > 0.5
+    assert agreement.n_confirmed > agreement.n_expected
+
+
+def test_one_channel_and_too_few_images() -> None:
+    assert compute_laplace_covariances(linear_case([2.0]), 2)["0"].covariances.abs().max() == 0
+    with pytest.raises(ImportanceError, match="parts must be between 1 and the 64 images, got 65"):
+        compute_laplace_covariances(linear_case([1.0, 2.0]), 65)
