@@ -44,7 +44,9 @@ class GeneralizedDirichletOptions(SimplexOptions):
     """Options of `GeneralizedDirichletSwitches`, beside those that all families share.
 
     Attributes:
-        n_orders: Random orders of the sticks that are fitted side by side and averaged over; >= 1.
+        n_orders: Random orders of the sticks that are fitted side by side and averaged over; >= 1. With one
+            order, scores depend on it: accuracies after pruning differ by several points from order to order
+            and are lower than with eight.
     """
 
     n_orders: int = 8

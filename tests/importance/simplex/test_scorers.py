@@ -22,7 +22,8 @@ every_family = pytest.mark.parametrize("name", NAMES)
 def test_order_of_the_scores_is_how_much_each_removal_hurts(name: str, statistic: str) -> None:
     context = evidence_case([0.1, 0.9, 0.3, 0.02])
     scores = score(name, context, {"statistic": statistic, "steps": 200})["0"]
-    assert scores.argsort(descending=True).tolist() == [1, 2, 0, 3]
+    n_told_apart = 4 if statistic == "mean" else 2  # the snr of what hardly matters is all about the same
+    assert scores.argsort(descending=True).tolist()[:n_told_apart] == [1, 2, 0, 3][:n_told_apart]
     assert (scores > 0).all()
     assert (abs(float(scores.sum()) - 1) < 1e-9) is (statistic == "mean")
 
