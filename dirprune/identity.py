@@ -59,14 +59,14 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
         return {"name": target}
     if isinstance(target, functools.partial):
         described = identify(target.func)
-        bound = [described.pop("state_sha256", None), _keep_plain(target.args), _keep_plain(target.keywords)]
+        bound = [described.pop("state_sha256", None), keep_plain(target.args), keep_plain(target.keywords)]
         return {**described, "state_sha256": digest(bound)}
     if inspect.ismethod(target):
-        state = _keep_plain(getattr(target.__self__, "__dict__", {}))
+        state = keep_plain(getattr(target.__self__, "__dict__", {}))
         return _describe(target.__func__, state)
     if inspect.isroutine(target) or inspect.isclass(target):
         return _describe(target, _get_function_state(target))
-    return _describe(type(target), _keep_plain(getattr(target, "__dict__", {})))
+    return _describe(type(target), keep_plain(getattr(target, "__dict__", {})))
 
 
 def _describe(definition: Any, state: Any) -> dict[str, Any]:
@@ -101,17 +101,17 @@ def _get_function_state(function: Any) -> Any:
             continue
     defaults = list(getattr(function, "__defaults__", None) or ())
     keyword_defaults = getattr(function, "__kwdefaults__", None) or {}
-    return [_keep_plain(part) for part in (cells, defaults, keyword_defaults) if part]
+    return [keep_plain(part) for part in (cells, defaults, keyword_defaults) if part]
 
 
-def _keep_plain(value: Any) -> Any:
+def keep_plain(value: Any) -> Any:
     """Keep what JSON can say; of anything else only its type's name, since its text may hold an address."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _keep_plain(item) for key, item in value.items()}
+        return {str(key): keep_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_keep_plain(item) for item in value]
+        return [keep_plain(item) for item in value]
     if inspect.isroutine(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     return type(value).__qualname__

@@ -9,15 +9,15 @@ from typing import Any
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
 from dirprune.files import write_atomically
-from dirprune.identity import digest, identify
+from dirprune.identity import digest, identify, keep_plain
 from dirprune.importance.base import Scores, ScoringContext, Selector
 from dirprune.importance.registry import describe
 
-SCORES_VERSION = 2  # raised when compute_scores itself gives other numbers
+SCORES_VERSION = 3  # raised when compute_scores itself gives other numbers
 
 
 class ScoreCache:
@@ -112,7 +112,8 @@ def context_key(context: ScoringContext) -> str:
     probe = context.normalise(calibration.inputs[:8].cpu())
     return digest(
         {
-            "network": [identify(type(network)), repr(network)],
+            "network": [repr(network), describe_modules(network)],
+            "normalise": identify(context.normalise),
             "grouping": context.grouping.fingerprint(),
             "task": context.task.loss_identity,
             "calibration": calibration.fingerprint(),
@@ -120,6 +121,19 @@ def context_key(context: ScoringContext) -> str:
         *weights,
         _array(probe),
     )
+
+
+def describe_modules(network: nn.Module) -> dict[str, Any]:
+    """Return the class of every module and the plain values that it carries, but for its mode."""
+    kinds: dict[type, dict[str, Any]] = {}
+    described = {}
+    for path, module in network.named_modules():
+        kind = kinds.setdefault(type(module), identify(type(module)))
+        carried = {
+            name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"
+        }
+        described[path] = [kind, keep_plain(carried)]
+    return described
 
 
 def _array(values: Tensor) -> Any:

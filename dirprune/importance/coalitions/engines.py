@@ -61,6 +61,7 @@ class ContributionValues(TiledValues):
         self.prefix = extract(traced, inputs, [get_source(call), *self.rest.added, *self.rest.beside])
         self._measure()
 
+    @torch.no_grad()
     def _measure(self) -> None:
         """Find out how large things are on one example."""
         tensors = self.prepare_first()
@@ -72,11 +73,17 @@ class ContributionValues(TiledValues):
         if self.is_linear_to_the_end:
             tensors = self.prepare_first()
             values = tensors[0][-1]
-        self.shared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self.shared = max(count_bytes(tensors), self._measure_preparing())
         self.largest = values.element_size() * values.numel()
         if self.rest.matrix is None and self.rest.has_nodes:
             beside = tensors[self._n_phases :]
             self.largest = max(self.largest, measure_largest(self.rest.graph, [values, *beside]))
+
+    def _measure_preparing(self) -> int:
+        """Return the bytes that are there at once while one example is prepared."""
+        inputs, _ = self.context.load(slice(0, 1))
+        parts = self.contributions.compute(self.prefix(inputs)[0])
+        return max(2 * measure_largest(self.prefix, [inputs]), 3 * count_bytes([parts]))
 
     @property
     def _n_phases(self) -> int:
@@ -188,10 +195,12 @@ class PrefixValues(TiledValues):
         self.rest = extract(traced, [rows, *beside], [output], mask_input)
         self._measure()
 
+    @torch.no_grad()
     def _measure(self) -> None:
         """Find out how large things are on one example."""
         tensors = self.prepare_first()
-        self.shared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        inputs, _ = self.context.load(slice(0, 1))
+        self.shared = max(count_bytes(tensors), 2 * measure_largest(self.prefix, [inputs]))
         rows = torch.ones(1, self.n_channels + 1).to(tensors[0])
         self.largest = measure_largest(self.rest, [rows, *tensors])
 
@@ -226,6 +235,11 @@ class _Mask(nn.Module):
         return values * rows[:, self.index.to(rows.device)].reshape(shape)
 
 
+def count_bytes(tensors: Sequence[Tensor]) -> int:
+    """Return the memory of some tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def with_constant(coalitions: Tensor) -> Tensor:
     """Return coalitions with a column of ones behind, for what is always there."""
     return torch.cat([coalitions, coalitions.new_ones(len(coalitions), 1)], dim=1)
@@ -233,7 +247,7 @@ def with_constant(coalitions: Tensor) -> Tensor:
 
 def repeat(values: Tensor, n_coalitions: int) -> Tensor:
     """Return the values of n examples once for each coalition, shape (n_coalitions * n, ...)."""
-    return values.expand(n_coalitions, *values.shape).flatten(0, 1)
+    return values.repeat(n_coalitions, *[1] * (values.dim() - 1))  # always a copy: what follows may write
 
 
 def get_source(call: fx.Node) -> fx.Node:

@@ -45,13 +45,18 @@ class FreshNorm(nn.Module):
         return F.batch_norm(values, None, None, self.weight, self.bias, training=True, eps=self.eps)
 
 
-def with_fresh_norms(context: ScoringContext) -> ScoringContext:
-    """Return the context with a copy of the network in which every batch norm is a `FreshNorm`."""
+def with_fresh_norms(context: ScoringContext, are_all: bool = True) -> ScoringContext:
+    """Return the context with a copy of the network in which batch norms are `FreshNorm`s.
+
+    Args:
+        are_all: Otherwise only those that have no stored statistics and use the examples' own anyway.
+    """
     network = copy.deepcopy(context.network)
-    for path, module in list(network.named_modules()):
-        if isinstance(module, _BatchNorm):
-            network.set_submodule(path, FreshNorm(module))
-    return dataclasses.replace(context, network=network)
+    fresh: dict[int, FreshNorm] = {}  # one for each, under however many names it is known
+    for path, module in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(module, _BatchNorm) and (are_all or module.running_mean is None):
+            network.set_submodule(path, fresh.setdefault(id(module), FreshNorm(module)))
+    return dataclasses.replace(context, network=network) if fresh else context
 
 
 def find_fresh_norms(network: nn.Module) -> list[FreshNorm]:

@@ -46,8 +46,8 @@ class Judge:
             whose class is right.
         """
         if self.value == "accuracy":
-            return (outputs.argmax(2) == targets).sum(1).double().cpu()
-        if self.is_cross_entropy and outputs.dim() == 3:
+            return self._count_right(outputs, targets)
+        if self.is_cross_entropy and outputs.dim() == 3 and targets.dim() == 1:
             # The classes before the examples: on a CPU ten times as fast as one row for each example.
             rows = outputs.transpose(1, 2).contiguous()
             losses = F.cross_entropy(rows, targets.expand(len(rows), -1), reduction="none")
@@ -58,3 +58,9 @@ class Judge:
         if losses.shape == (n_coalitions * n_examples,):
             return -losses.reshape(n_coalitions, n_examples).sum(1, dtype=torch.float64).cpu()
         return -torch.stack([self.task.summed_loss(part, targets).double().cpu() for part in outputs])
+
+    def _count_right(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the number of right examples of each coalition; NaN where an output is not finite."""
+        is_right = (outputs.argmax(2) == targets).double()
+        counts = is_right.flatten(2).mean(2).sum(1) if is_right.dim() > 2 else is_right.sum(1)
+        return counts.masked_fill(~outputs.isfinite().flatten(1).all(1), float("nan")).cpu()

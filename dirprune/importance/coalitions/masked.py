@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.coalitions.device import exact_products, is_out_of_memory
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
 from dirprune.switches import mask, switched
+
+logger = logging.getLogger(__name__)
 
 
 class MaskedValues(CoalitionValues):
@@ -43,10 +47,20 @@ class MaskedValues(CoalitionValues):
 
     @torch.no_grad()
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
+        while True:
+            try:
+                return self._go_through(torch.from_numpy(coalitions))
+            except RuntimeError as error:
+                if self.batch_size == 1 or not is_out_of_memory(error):
+                    raise
+                self.batch_size //= 2
+                logger.warning("out of memory on %s: going on with %d images", self.group, self.batch_size)
+
+    def _go_through(self, coalitions: Tensor) -> NDArray[np.float64]:
         totals = torch.zeros(len(coalitions), dtype=torch.float64)
         for inputs, targets in self.context.batches(self.batch_size):
-            for row, coalition in enumerate(torch.from_numpy(coalitions)):
-                outputs = self.compute_outputs(inputs, coalition.unsqueeze(0))
+            for row, coalition in enumerate(coalitions):
+                outputs = self.compute_outputs(inputs.clone(), coalition.unsqueeze(0))
                 totals[row] += self.judge.sum_up(outputs, targets)[0]
         return (totals / len(self.context.calibration)).numpy()
 
@@ -57,6 +71,9 @@ class MaskedValues(CoalitionValues):
         others = {name: factors.to(inputs) for name, factors in self.others.items()}
         outputs = []
         for coalition in coalitions.to(inputs):
-            with switched(network, grouping, {**others, self.group: coalition}):
+            with (
+                switched(network, grouping, {**others, self.group: coalition}),
+                exact_products(self.context.device),
+            ):
                 outputs.append(network(inputs))
         return torch.stack(outputs)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from dirprune.errors import ImportanceError
+from dirprune.errors import ImportanceError, one_line
 from dirprune.groups import Grouping
 from dirprune.identity import digest
 from dirprune.importance.base import ScoringContext
@@ -23,7 +24,9 @@ from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
 
-VALUES_VERSION = 2  # raised when the same coalitions get other values
+logger = logging.getLogger(__name__)
+
+VALUES_VERSION = 3  # raised when the same coalitions get other values
 N_CHECKED = 4  # coalitions, on four times as many examples, on which an engine is compared with masking
 CHECK_TOLERANCE = 1e-3  # of the largest output; float32 stays below 1e-5
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -53,7 +56,7 @@ def open_values(
     Raises:
         ImportanceError: If the value is unknown, or the workspace cannot be written.
     """
-    judged = with_fresh_norms(context) if is_recalibrated else context
+    judged = with_fresh_norms(context, are_all=is_recalibrated)
     values = choose_engine(judged, group, kept or {}, Judge(context.task, value))
     if context.workspace is None or not is_stored:
         return values
@@ -107,8 +110,9 @@ def choose_engine(
             values = make(context, group, judge, traced)
             if values is not None and _is_right(values, masked, context):
                 return values
-        except (ValueError, RuntimeError, TypeError, IndexError, AttributeError, NotImplementedError):
-            continue
+        except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
+            logger.info("%s: %s does not serve: %s", group, make.__name__, one_line(error, has_type=True))
+    logger.warning("coalitions of %s are evaluated by the whole network, which is slow", group)
     return masked
 
 
@@ -140,8 +144,24 @@ def _is_right(values: TiledValues, masked: MaskedValues, context: ScoringContext
     found = values.compute_outputs(inputs, coalitions)
     if found.shape != expected.shape:
         return False
-    scale = expected.abs().max()
-    return bool(((found - expected).abs() <= CHECK_TOLERANCE * scale).all()) or not expected.isfinite().all()
+    if values.norms:
+        return _is_near(found, expected)
+    # Neither the size of a batch nor what was computed before may matter.
+    few = values.compute_outputs(inputs[:1], coalitions[:1])
+    return _is_near(found, expected) and _is_near(few, expected[:1, :1])
+
+
+def _is_near(found: Tensor, expected: Tensor) -> bool:
+    """Return whether outputs agree, finite ones and others."""
+    is_finite = expected.isfinite()
+    if not torch.equal(found.isfinite(), is_finite):
+        return False
+    differences = (found - expected).abs()[is_finite]
+    return (
+        bool((differences <= CHECK_TOLERANCE * expected[is_finite].abs().max()).all())
+        if len(differences)
+        else True
+    )
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,28 @@ class StoredValues(CoalitionValues):
         keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
         self._read()
         if any(key not in self.known for key in keys):
-            with FileLock(self.path.with_suffix(".lock")):
+            with self._locked():
                 self._read()
                 self._compute_missing(coalitions, keys)
         return np.array([self.known[key] for key in keys])
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _cannot_write(self, error: OSError) -> ImportanceError:
+        return ImportanceError(
+            f"coalition values must be kept in a folder that can be written, got {self.path.parent} "
+            f"({error.strerror}); choose another folder"
+        )
 
     def _compute_missing(self, coalitions: Coalitions, keys: list[bytes]) -> None:
         first_row: dict[bytes, int] = {}
@@ -88,10 +107,7 @@ class StoredValues(CoalitionValues):
                     file.write(b"\n")
                 file.write(line)
         except OSError as error:
-            raise ImportanceError(
-                f"coalition values must be kept in a folder that can be written, got {self.path.parent} "
-                f"({error.strerror}); choose another folder"
-            ) from error
+            raise self._cannot_write(error) from error
         self.known.update(zip(keys, values.tolist(), strict=True))
 
     def _ends_with_newline(self) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor, fx
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.coalitions.device import exact_products, is_out_of_memory
 from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
@@ -66,7 +65,7 @@ class TiledValues(CoalitionValues):
         self.memory = context.memory_mb << 20
         self.tile_bytes = min(TILE_BYTES.get(self.device.type, TILE_BYTES["cpu"]), self.memory // 4)
         self.largest = 0  # bytes of one example's largest intermediate result, for one coalition
-        self.shared = 0  # bytes that preparing one example takes
+        self.shared = 0  # bytes that preparing one example takes, at its largest
         self.norms = find_fresh_norms(traced)
         self._kept: dict[int, Prepared] = {}
         self._has_shrunk = False
@@ -88,15 +87,17 @@ class TiledValues(CoalitionValues):
 
     def compute_outputs(self, inputs: Tensor, coalitions: Tensor) -> Tensor:
         """Return the outputs of all coalitions on all inputs, shape (n_coalitions, n, ...)."""
-        with torch.no_grad(), self._exact_products():
-            return self._run(self._prepare(inputs), coalitions.to(inputs))
+        with torch.no_grad(), exact_products(self.device):
+            return self._run(self._prepare(inputs), coalitions.to(inputs), len(inputs))
 
     def _prepare(self, inputs: Tensor) -> list[Tensor]:
         for norm in self.norms:
             norm.n_coalitions = 1
         return self.prepare(inputs)
 
-    def _run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
+    def _run(self, tensors: list[Tensor], coalitions: Tensor, n_examples: int) -> Tensor:
+        if len(coalitions) * n_examples == 1:  # of which `squeeze` would leave no row
+            return self._run(tensors, coalitions.repeat(2, 1), n_examples)[:1]
         for norm in self.norms:
             norm.n_coalitions = len(coalitions)
         return self.run(tensors, coalitions)
@@ -126,10 +127,10 @@ class TiledValues(CoalitionValues):
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
         while True:
             try:
-                with self._exact_products():
+                with exact_products(self.device):
                     return self._go_through(torch.from_numpy(coalitions))
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
                     raise
                 self._shrink(error)
 
@@ -141,7 +142,8 @@ class TiledValues(CoalitionValues):
             prepared = self._get_prepared(start, min(start + size, n_examples))
             factors = coalitions.to(prepared.tensors[0])
             for first in range(0, len(coalitions), n_rows):
-                outputs = self._run(prepared.tensors, factors[first : first + n_rows])
+                rows = factors[first : first + n_rows]
+                outputs = self._run(prepared.tensors, rows, len(prepared.targets))
                 totals[first : first + n_rows] += self.judge.sum_up(outputs, prepared.targets)
         return (totals / n_examples).numpy()
 
@@ -170,17 +172,3 @@ class TiledValues(CoalitionValues):
         if not self._has_shrunk:
             logger.warning("out of memory on coalitions of %s: going on in smaller batches", self.group)
         self._has_shrunk = True
-
-    @contextlib.contextmanager
-    def _exact_products(self) -> Iterator[None]:
-        """Compute convolutions on a GPU in float32 proper, so that values equal those of masking."""
-        if self.device.type != "cuda":
-            yield
-            return
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text

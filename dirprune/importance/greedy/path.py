@@ -195,9 +195,9 @@ class _Walk:
         """Remove channels until one is left in each group."""
         while len(self.steps) < self.n_total:
             saved = self._compute_savings()
-            rates = {name: self.states[name].lowest / saved[name] for name in saved}
+            rates = {name: _rate(self.states[name].lowest, saved[name]) for name in saved}
             first, *others = sorted(rates, key=rates.__getitem__)
-            self._remove(first, rates[others[0]] * saved[first] if others else float("inf"))
+            self._remove(first, _rate(rates[others[0]], 1 / saved[first]) if others else float("inf"))
         return Path(self.full, self.full_cost, tuple(self.steps))
 
     def _remove(self, name: str, limit: float) -> None:
@@ -242,6 +242,11 @@ class _Walk:
             self.context, name, kept, value=options.value, is_recalibrated=options.recalibrate
         )
         return self.opened
+
+
+def _rate(increase: float, saved: float) -> float:
+    """Return what a unit of cost saved costs; where the loss falls, the lower the more is saved."""
+    return increase / saved if increase >= 0 else increase * saved
 
 
 def _count_cost(context: ScoringContext, metric: str) -> Cost:
