@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -107,9 +109,12 @@ def choose_engine(
             if traced is None:
                 break
             cut_(traced, context.grouping, others)
-            values = make(context, group, judge, traced)
-            if values is not None and _is_right(values, masked, context):
-                return values
+            with contextlib.redirect_stderr(
+                io.StringIO()
+            ):  # where fx shows failures that are dealt with here
+                values = make(context, group, judge, traced)
+                if values is not None and _is_right(values, masked, context):
+                    return values
         except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
             logger.info("%s: %s does not serve: %s", group, make.__name__, one_line(error, has_type=True))
     logger.warning("coalitions of %s are evaluated by the whole network, which is slow", group)

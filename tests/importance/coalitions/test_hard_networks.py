@@ -105,6 +105,7 @@ def test_values_do_not_depend_on_what_is_asked_at_once_or_before(
         values = open_values(
             dataclasses.replace(context, memory_mb=memory_mb), "first", is_recalibrated=is_recalibrated
         )
+        assert isinstance(values, MaskedValues) is (kind is CentresBatch)
         one_by_one = [values.evaluate(coalition[None])[0] for coalition in coalitions]
         np.testing.assert_allclose(one_by_one, expected, rtol=1e-5)
         np.testing.assert_allclose(values.evaluate(coalitions), expected, rtol=1e-5)
