@@ -215,7 +215,7 @@ method_options = _collected(
     click.option(
         "--adding", metavar="WHICH", help="yes (only adds to none), no (only takes from all), both."
     ),
-    click.option("--cost", metavar="NAME", help="macs or parameters: what a greedy path saves."),
+    click.option("--cost", metavar="NAME", help="macs, parameters or latency: what a greedy path saves."),
     click.option(
         "--cache",
         type=FOLDER,

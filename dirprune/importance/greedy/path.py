@@ -17,7 +17,10 @@ from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination
 from dirprune.importance.greedy.images import check_common, with_examples
 from dirprune.importance.registry import register
+from dirprune.latency import LatencyModel
 
+COSTS = (*COST_METRICS, "latency")
+N_FOR_LATENCY = 64
 Cost = Callable[[Mapping[str, int]], float]
 """From the kept channels of every group to what such a network costs."""
 
@@ -27,7 +30,8 @@ class PathOptions:
     """Options of `GreedyPath`.
 
     Attributes:
-        cost: What is saved by removing a channel: "macs" or "parameters".
+        cost: What is saved by removing a channel: "macs", "parameters", or "latency" as `LatencyModel` has it
+            for batches of 64 calibration images on the device: other measurements give other paths.
         value: "loss" (the better conditioned one) or "accuracy".
         n_examples: Calibration images that judge; >= 1. All of them where there are fewer.
         step: Share of a group's channels left that may go at once, in (0, 1]; at least one always may.
@@ -48,9 +52,9 @@ class PathOptions:
 
     def __post_init__(self) -> None:
         check_common(self.value, self.n_examples, self.step)
-        if self.cost not in COST_METRICS:
+        if self.cost not in COSTS:
             raise ImportanceError(
-                f"cost must be 'macs' or 'parameters', got {self.cost!r}{suggest(self.cost, COST_METRICS)}"
+                f"cost must be 'macs', 'parameters' or 'latency', got {self.cost!r}{suggest(self.cost, COSTS)}"
             )
         if not 0 <= self.slack < float("inf"):
             raise ImportanceError(f"slack must be a number of at least 0, got {self.slack:g}")
@@ -179,7 +183,7 @@ class _Walk:
     def __init__(self, context: ScoringContext, options: PathOptions, cost: Cost | None) -> None:
         self.context = with_examples(context, options.n_examples)
         self.options = options
-        self.cost = cost or _count_cost(self.context, options.cost)
+        self.cost = cost or _find_cost(self.context, options.cost)
         self.full = Architecture.full(context.grouping)
         self.states = {
             name: Elimination(np.ones(n, dtype=bool), options.lazy) for name, n in self.full.items()
@@ -249,6 +253,9 @@ def _rate(increase: float, saved: float) -> float:
     return increase / saved if increase >= 0 else increase * saved
 
 
-def _count_cost(context: ScoringContext, metric: str) -> Cost:
-    model = CostModel(context.network, context.grouping, context.load(slice(0, 2))[0])
+def _find_cost(context: ScoringContext, metric: str) -> Cost:
+    inputs, _ = context.load(slice(0, N_FOR_LATENCY))
+    if metric == "latency":
+        return LatencyModel(context.network, context.grouping, inputs, seed=context.seed).latency_ms
+    model = CostModel(context.network, context.grouping, inputs[:2])
     return lambda architecture: float(model.costs(architecture).as_dict()[metric])

@@ -24,7 +24,7 @@ class GreedyOptions:
         value: "loss" (the better conditioned one) or "accuracy".
         n_examples: Calibration images that judge; >= 1. All of them where there are fewer.
         swaps: Rounds of exchanges after each elimination; 0 makes none.
-        sweeps: Further passes over the groups, with exchanges given all that is cut elsewhere; >= 0.
+        sweeps: Further passes over the groups, given all that is cut elsewhere; >= 0.
         step: Share of the channels left that may go at once, in (0, 1]; at least one always may.
         lazy: Whether channels that cannot be the cheapest are left out.
         recalibrate: Whether channels are judged with the batch-norm statistics that they leave, as when these
@@ -58,8 +58,9 @@ class Greedy(Selector):
     """Cuts group after group in forward order, always the channel without which the value is highest.
 
     Every candidate is judged by running the network without it and without all that was cut before; later
-    groups are whole. In each group kept and removed channels are then exchanged as long as that helps, and
-    after the last group there are further sweeps of exchanges, in which all other groups are cut.
+    groups are whole. In each group kept and removed channels are then exchanged as long as that helps. After
+    the last group there are further sweeps, in which all other groups are cut: each group is eliminated anew,
+    and the better of the old and the new choice, both after exchanges, stays.
     """
 
     Options = GreedyOptions
@@ -75,8 +76,7 @@ class Greedy(Selector):
             for name in groups:
                 before = is_kept[name]
                 values = self._open(context, name, is_kept)
-                chosen = self._eliminate(values, before, architecture[name])
-                is_kept[name], _ = exchange(values, chosen, self.options.swaps)
+                is_kept[name] = self._choose(values, before, architecture[name])
                 has_changed |= not np.array_equal(is_kept[name], before)
                 n_done += 1
                 if context.progress is not None:
@@ -93,6 +93,14 @@ class Greedy(Selector):
         kept.pop(group, None)
         options = self.options
         return open_values(context, group, kept, value=options.value, is_recalibrated=options.recalibrate)
+
+    def _choose(self, values: CoalitionValues, is_kept: NDArray[np.bool_], n_kept: int) -> NDArray[np.bool_]:
+        """Return the better of what an elimination from the whole group leads to and of what is kept now."""
+        starts = [self._eliminate(values, np.ones_like(is_kept), n_kept)]
+        if is_kept.sum() == n_kept:
+            starts.insert(0, is_kept)
+        found = [exchange(values, start, self.options.swaps) for start in starts]
+        return max(found, key=lambda pair: pair[1])[0]  # of equals the first: what is kept now
 
     def _eliminate(
         self, values: CoalitionValues, is_left: NDArray[np.bool_], n_kept: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path as File
 from typing import Any
@@ -15,6 +16,7 @@ from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext, create
 from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.greedy import Path, PathOptions, compute_path
+from dirprune.importance.greedy.path import _rate
 from tests.importance.cases import make_context, score
 from tests.importance.greedy.networks import two_sides
 
@@ -152,7 +154,7 @@ def test_network_without_groups_has_no_path() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cost": "mac"}, "cost must be 'macs' or 'parameters', got 'mac'"),
+        ({"cost": "mac"}, "cost must be 'macs', 'parameters' or 'latency', got 'mac'"),
         ({"slack": -0.1}, "slack must be a number of at least 0, got -0.1"),
         ({"slack": "inf"}, "slack must be a number of at least 0, got inf"),
         ({"step": 2}, r"step must be in \(0, 1\], got 2"),
@@ -170,3 +172,17 @@ def test_scores_are_the_path() -> None:
     scores = score("greedy-path", context)
     for group, values in compute_path(context).scores().items():
         assert torch.equal(scores[group], values)
+
+
+def test_a_path_by_latency_never_gets_slower() -> None:
+    context = make_context()
+    path = compute_path(context, PathOptions(cost="latency", n_examples=16, step=0.5))
+    costs = [path.full_cost, *(step.cost for step in path.steps)]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(costs))
+    assert 0 < costs[-1]
+
+
+def test_where_removing_helps_the_group_that_saves_more_goes_first() -> None:
+    assert _rate(-1.0, 10.0) < _rate(-1.0, 2.0) < 0 < _rate(1.0, 10.0) < _rate(1.0, 2.0)
+    assert _rate(_rate(-3.0, 4.0), 1 / 4.0) == -3.0
+    assert _rate(_rate(3.0, 4.0), 1 / 4.0) == 3.0
