@@ -67,7 +67,8 @@ VARIANTS = (
     Variant("shapley-permutation", "shapley-permutation"),
     Variant("shapley-partial", "shapley-partial"),
     Variant("shapley-ols", "shapley-ols"),
-    Variant("greedy", "greedy"),
+    Variant("greedy, loss", "greedy", {"value": "loss"}),
+    Variant("greedy, accuracy", "greedy", {"value": "accuracy"}),
     Variant("greedy-path", "greedy-path"),
 )
 LEFT_OUT = frozenset({"shapley-exact", "shapley-shap"})

@@ -32,7 +32,7 @@ KEEP_RATIOS = (0.75, 0.5, 0.25)
 LAWS = ((0.3, 0.9), (0.1, 0.9))
 """Keep ratios between which random architectures are drawn, mild and harsh."""
 N_SEEDS = 5
-FINE_TUNED = "random;magnitude L1;fisher;dirichlet, integral;shapley, loss;greedy"
+FINE_TUNED = "random;magnitude L1;fisher;dirichlet, integral;shapley, loss;greedy, loss"
 N_STEPS = 300
 
 

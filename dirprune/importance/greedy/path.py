@@ -53,9 +53,8 @@ class PathOptions:
     def __post_init__(self) -> None:
         check_common(self.value, self.n_examples, self.step)
         if self.cost not in COSTS:
-            raise ImportanceError(
-                f"cost must be 'macs', 'parameters' or 'latency', got {self.cost!r}{suggest(self.cost, COSTS)}"
-            )
+            hint = suggest(self.cost, COSTS)
+            raise ImportanceError(f"cost must be 'macs', 'parameters' or 'latency', got {self.cost!r}{hint}")
         if not 0 <= self.slack < float("inf"):
             raise ImportanceError(f"slack must be a number of at least 0, got {self.slack:g}")
 

@@ -179,7 +179,7 @@ def test_a_path_by_latency_never_gets_slower() -> None:
     path = compute_path(context, PathOptions(cost="latency", n_examples=16, step=0.5))
     costs = [path.full_cost, *(step.cost for step in path.steps)]
     assert all(later <= earlier for earlier, later in itertools.pairwise(costs))
-    assert 0 < costs[-1]
+    assert costs[-1] > 0
 
 
 def test_where_removing_helps_the_group_that_saves_more_goes_first() -> None:
