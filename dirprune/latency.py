@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -19,6 +20,13 @@ from dirprune.surgery import compact
 
 LEAST_KEPT = 0.1
 """The smallest keep ratio of the architectures that are measured."""
+
+
+def describe_machine(device: str | torch.device) -> list[str | int]:
+    """Return what latencies on a device belong to: the machine, the device and the threads."""
+    is_cuda = torch.device(device).type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_cuda else platform.processor() or platform.machine()
+    return [platform.node(), str(device), name, torch.get_num_threads()]
 
 
 @torch.no_grad()

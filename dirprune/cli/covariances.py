@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FILE, FOLDER, DataOptions, KeyValue, check_can_write, data_options
+from dirprune.cli.options import (
+    FILE,
+    FOLDER,
+    LARGEST,
+    DataOptions,
+    KeyValue,
+    check_can_write,
+    data_options,
+)
 from dirprune.cli.printing import format_table
 from dirprune.cli.subjects import trained_subject
 from dirprune.errors import ConfigurationError
@@ -43,6 +51,8 @@ class Seeds(click.ParamType):
         parts = [part.strip() for part in str(value).split(",")]
         if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
             self.fail(f"expected different whole numbers such as 0,1,2, got {str(value)!r}", param, ctx)
+        if max(map(int, parts)) > LARGEST:
+            self.fail(f"expected whole numbers of at most {LARGEST}, got {str(value)!r}", param, ctx)
         return tuple(map(int, parts))
 
 

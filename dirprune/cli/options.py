@@ -17,8 +17,11 @@ from dirprune.errors import ConfigurationError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+LARGEST = 2**63 - 1
+
+
 class WholeNumber(click.ParamType):
-    """A whole number that is not below `least`."""
+    """A whole number that is not below `least`, nor above what a seed may be."""
 
     name = "N"
 
@@ -33,6 +36,8 @@ class WholeNumber(click.ParamType):
             number = self.least - 1
         if number < self.least:
             self.fail(f"expected a whole number of at least {self.least}, got {str(value)!r}", param, ctx)
+        if number > LARGEST:
+            self.fail(f"expected a whole number of at most {LARGEST}, got {str(value)!r}", param, ctx)
         return number
 
 

@@ -66,7 +66,11 @@ def _list_images(part: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (part / name).iterdir() if path.suffix.lower() in SUFFIXES)
+        found = sorted(
+            path
+            for path in (part / name).iterdir()
+            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
+        )
         if not found:
             raise DataError(
                 f"expected images ({', '.join(sorted(SUFFIXES))}) of class {name!r}, "
@@ -86,7 +90,7 @@ def _read_images(paths: Sequence[Path]) -> Tensor:
         [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)]
     )
     stored = user_cache_folder() / "decoded" / f"{key}.safetensors"
-    with suppress(FileNotFoundError, SafetensorError):  # not there, or broken: decoded again
+    with suppress(OSError, SafetensorError):  # not there, or broken: decoded again
         return load_file(stored)["images"]
     images = _decode(paths)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time

@@ -91,6 +91,13 @@ class Selector(ABC):
                 f"got {type(self.options).__name__}; a method by name takes a mapping"
             )
 
+    def depends_on(self, context: ScoringContext) -> Any:
+        """Return what else than weights, images, options and seed the choice depends on, as plain data.
+
+        None, as nearly always, leaves it out of the keys of the cache.
+        """
+        return None
+
     @abstractmethod
     def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Kept:
         """Return the kept channels of every group, sorted, as many as `architecture` says."""

@@ -85,8 +85,9 @@ def score_key(method: Selector, context: ScoringContext, architecture: dict[str,
     """Return the digest of everything that scores depend on.
 
     That is: what `context_key` says, the method with its version and options, and the seed; for a selector
-    also the architecture.
+    also the architecture; and what `Selector.depends_on` says.
     """
+    beside = method.depends_on(context)
     return digest(
         {
             "scores_version": SCORES_VERSION,
@@ -94,7 +95,8 @@ def score_key(method: Selector, context: ScoringContext, architecture: dict[str,
             "method": describe(method),
             "seed": context.seed,
             "architecture": architecture,
-        }
+        },
+        *([] if beside is None else [beside]),
     )
 
 

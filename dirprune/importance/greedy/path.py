@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination
 from dirprune.importance.greedy.images import check_common, with_examples
 from dirprune.importance.registry import register
-from dirprune.latency import LatencyModel
+from dirprune.latency import LatencyModel, describe_machine
 
 COSTS = (*COST_METRICS, "latency")
 N_FOR_LATENCY = 64
@@ -154,6 +155,12 @@ class GreedyPath(Scorer):
 
     Options = PathOptions
 
+    def depends_on(self, context: ScoringContext) -> Any:
+        """Return the machine and the device where latency is what is saved."""
+        if self.options.cost != "latency":
+            return None
+        return describe_machine(context.device)
+
     def score(self, context: ScoringContext) -> Scores:
         """Return places >= 0, each of shape (n_channels,); no two channels of a group have the same."""
         return compute_path(context, self.options).scores() if context.grouping.groups else {}
@@ -228,7 +235,7 @@ class _Walk:
         for name, n_left in self.architecture.items():
             if n_left > 1:
                 smaller = self.cost({**self.architecture, name: n_left - 1})
-                saved[name] = max(self.cost_now - smaller, 1e-12 * self.full_cost)
+                saved[name] = max(self.cost_now - smaller, 1e-12 * self.full_cost, 1e-300)
         return saved
 
     def _open(self, name: str) -> CoalitionValues:

@@ -89,10 +89,10 @@ def take_distinct(draws: Iterable[Coalitions], n_distinct: int, n_draws: int) ->
     seen: set[bytes] = set()
     taken: list[Coalitions] = []
     for _, block in zip(range(n_draws), draws, strict=False):
-        keys = {row.tobytes() for row in block}
-        if len(seen | keys) > n_distinct:
+        new = {row.tobytes() for row in block} - seen
+        if len(seen) + len(new) > n_distinct:
             break
-        seen |= keys
+        seen |= new
         taken.append(block)
     return np.concatenate(taken)
 

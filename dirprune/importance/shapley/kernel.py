@@ -42,6 +42,7 @@ def estimate_by_kernel(value: Value, n_channels: int, n_evaluations: int, seed: 
     check_evaluations(n_evaluations, n + 1, n)
     if is_everything(n_evaluations, n):
         return compute_exact(value, n)
+    value(borders(n))  # needed anyway, and asked for before long work on the sequence
     drawn = take_distinct(_pairs(n, seed), n_evaluations, 50 * n_evaluations)
     found, n_distinct = evaluate_distinct(value, drawn)
     total = found[1] - found[0]

@@ -11,6 +11,7 @@ from dirprune.importance.shapley.estimate import (
     Coalitions,
     Estimate,
     Value,
+    borders,
     check_evaluations,
     evaluate_distinct,
     is_everything,
@@ -43,6 +44,7 @@ def estimate_by_permutations(value: Value, n_channels: int, n_evaluations: int, 
     check_evaluations(n_evaluations, n + 1, n)
     if is_everything(n_evaluations, n):
         return compute_exact(value, n)
+    value(borders(n))  # needed anyway, and asked for before long work on the sequence
     if n_evaluations < 2 * n:
         coalitions = next(_pairs(n, seed))[: n + 1]
     else:

@@ -40,7 +40,7 @@ def weigh_sizes(border_values: Array) -> Array:
     """
     n = len(border_values) // 2 - 1
     spreads = border_values[2:].reshape(2, n).std(1)
-    scale = max(float(np.ptp(border_values)), 1e-300)
+    scale = max(float(np.ptp(border_values[2:])), 1e-300)
     decay = float(np.diff(np.log(spreads / scale + 1e-6))[0])
     weights = np.exp(np.clip(decay, -8, 8) / 2 * np.arange(2, n - 1) / n)
     return 0.8 * weights / weights.sum() + 0.2 / len(weights)
@@ -63,11 +63,14 @@ def draw_coalitions(n_channels: int, weights: Array, seed: int) -> Iterator[Coal
     decks = (_Deck(n, rng), _Deck(n, rng))
     cumulated = np.cumsum(weights)
     position = rng.random()
-    while any(not stratum.is_used_up for stratum in strata.values()):
+    n_left = sum(comb(n, size) for size in strata)
+    while n_left > 0:
+        n_left -= 1
         position = (position + GOLDEN) % 1
         size = 2 + min(int(np.searchsorted(cumulated, position * cumulated[-1])), n - 4)
-        open_sizes = [s for s in strata if not strata[s].is_used_up]
-        size = min(open_sizes, key=lambda s: (abs(s - size), s))
+        if strata[size].is_used_up:
+            open_sizes = [other for other in strata if not strata[other].is_used_up]
+            size = min(open_sizes, key=lambda other: (abs(other - size), other))
         yield strata[size].draw(decks[int(2 * size > n)])
 
 

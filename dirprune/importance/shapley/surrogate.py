@@ -6,6 +6,7 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dirprune.importance.shapley.estimate import Array, Coalitions
 
@@ -13,6 +14,9 @@ N_FITTED = 150
 N_STEPS = 25
 BLOCK = 4096
 STEP = 1e-4
+N_OUTSTANDING = 4
+JUMPS = (0.0, 1.0)
+"""Variances that the values of the empty and the full coalition may have of their own."""
 
 
 class Shape(NamedTuple):
@@ -63,17 +67,42 @@ class Surrogate:
         values: Shape (n_coalitions,).
     """
 
+    jump = 0.0
+
     def __init__(self, coalitions: Coalitions, values: Array) -> None:
         self.n = coalitions.shape[1]
         self.sizes_inside = np.arange(1, self.n)
-        self.centre, self.scale = float(values.mean()), float(values.std()) or 1.0
+        inner = values[2:]  # the empty and the full coalition do not tell channels apart
+        self.centre, self.scale = float(inner.mean()), float(inner.std()) or 1.0
         self.coalitions = coalitions.astype(float)
         self.targets = (values - self.centre) / self.scale
-        places = np.unique(np.linspace(0, len(values) - 1, N_FITTED).round().astype(int))
-        self.shape = self._fit_shape(self.coalitions[places], self.targets[places])
+        self._choose_shape(self._find_telling())
         covariance = self._covariance(self.shape, self.coalitions, self.coalitions)
         self.precision = np.linalg.inv(covariance + np.diag(self._noise(self.shape, self.coalitions)))
         self.weights = self.precision @ self.targets
+
+    def _find_telling(self) -> NDArray[np.intp]:
+        """Return places of coalitions spread over all, with both ends and the borders that stand out most."""
+        n_all = len(self.targets)
+        places = [0, 1, *np.linspace(0, n_all - 1, N_FITTED).round().astype(int)]
+        for start in (2, 2 + self.n):
+            border = self.targets[start : start + self.n]
+            if len(border) > 0:
+                order = np.argsort(-np.abs(border - np.median(border)), kind="stable")
+                places.extend(start + order[:N_OUTSTANDING])
+        return np.unique(places)
+
+    def _choose_shape(self, places: NDArray[np.intp]) -> None:
+        """Fit the shape, with a jump at the empty and the full coalition only where that explains more."""
+        lowest = np.inf
+        for jump in JUMPS:
+            before, self.jump = self.jump, jump
+            shape = self._fit_shape(self.coalitions[places], self.targets[places])
+            loss, _ = self._judge(np.array(shape), self.coalitions[places], self.targets[places])
+            if loss < lowest - 1:
+                lowest, self.shape = loss, shape
+            else:
+                self.jump = before
 
     def shapley(self) -> tuple[Array, Array]:
         """Return the posterior means and standard deviations of the Shapley values, each (n_channels,)."""
@@ -103,13 +132,12 @@ class Surrogate:
     def overconfidence(self) -> float:
         """Return the root mean square of the leave-one-out errors in their own standard deviations.
 
-        Over the coalitions with noise; 1 where there are none. Sundararajan and Keerthi 2001, equation 13.
+        Over all coalitions and over those with noise, the larger. Sundararajan and Keerthi 2001, equation 13.
         """
+        errors = self.weights**2 / np.diag(self.precision)
         is_noisy = self._noise(self.shape, self.coalitions) > 1e-8
-        if not is_noisy.any():
-            return 1.0
-        errors = self.weights[is_noisy] ** 2 / np.diag(self.precision)[is_noisy]
-        return float(np.sqrt(errors.mean()))
+        of_noisy = errors[is_noisy].mean() if is_noisy.any() else 0.0
+        return float(np.sqrt(max(errors.mean(), of_noisy)))
 
     def _prior_of_noise(self) -> float:
         """Return the variance of a Shapley value of the noise before any coalition is seen."""
@@ -137,7 +165,8 @@ class Surrogate:
         """Return the variances of the noise; coalitions next to the borders interact in pairs alone."""
         sizes = coalitions.sum(1)
         variances = shape.amplitude(shape.noise, shape.noise_fall, sizes / self.n) ** 2
-        return np.where(np.minimum(sizes, self.n - sizes) > 2, variances, 0) + 1e-9
+        to_border = np.minimum(sizes, self.n - sizes)
+        return np.where(to_border > 2, variances, np.where(to_border == 0, self.jump, 0)) + 1e-9
 
     def _fit_shape(self, coalitions: Array, targets: Array) -> Shape:
         """Maximise the posterior of the shape by Fisher scoring with Levenberg's damping."""

@@ -80,6 +80,13 @@ class GroupCovariances:
     means: Tensor
     covariances: Tensor
 
+    def __post_init__(self) -> None:
+        if not (self.means.isfinite().all() and self.covariances.isfinite().all()):
+            raise ImportanceError(
+                "covariances must be finite, got NaN or infinity; "
+                "look for NaN in weights and calibration inputs"
+            )
+
     def excess(self) -> Tensor:
         """Return covariances less those of the Dirichlets with the same means and traces, same shape."""
         matched = [match_dirichlet(mean, cov) for mean, cov in zip(self.means, self.covariances, strict=True)]

@@ -45,11 +45,14 @@ class GeneralizedDirichletPosterior(SimplexFamily):
         return [self.logits]
 
     def sample(self, n_samples: int, rng: torch.Generator) -> Tensor:
-        """Draw switches, sample k with order k modulo n_orders, differentiably; shape (n_samples, n_total).
+        """Draw switches, their orders in turn, differentiably; shape (n_samples, n_total).
 
         A Beta is a Gamma over the sum of two, whose derivatives are the implicit ones (Figurnov et al. 2018).
         """
-        dealt = torch.arange(n_samples) % len(self.orders)
+        n_orders = len(self.orders)
+        # With fewer samples than orders each call begins with another order, so that all are fitted.
+        first = int(torch.randint(n_orders, (), generator=rng)) if n_samples < n_orders else 0
+        dealt = (torch.arange(n_samples) + first) % n_orders
         gammas = torch._standard_gamma(self.logits.exp()[:, dealt], generator=rng).clamp_min(1e-300)
         log_taken, log_left = (gammas / gammas.sum(0)).clamp_min(1e-300).log()
         log_taken = torch.where(self.is_last, 0.0, log_taken)

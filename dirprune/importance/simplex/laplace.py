@@ -38,6 +38,12 @@ def compute_laplace_covariances(
         ImportanceError: If there are fewer images than parts.
     """
     n_images = len(context.calibration)
+    if not context.grouping.groups:
+        return {}
+    if n_images == 0:
+        raise ImportanceError(
+            "covariances need at least one calibration example, got none; enlarge the training set"
+        )
     if not 1 <= n_parts <= n_images:
         raise ImportanceError(f"parts must be between 1 and the {n_images} images, got {n_parts}")
     network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)

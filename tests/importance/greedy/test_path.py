@@ -14,6 +14,7 @@ import torch
 from dirprune.cost import CostModel
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext, create
+from dirprune.importance.cache import score_key
 from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.greedy import Path, PathOptions, compute_path
 from dirprune.importance.greedy.path import _rate
@@ -186,3 +187,17 @@ def test_where_removing_helps_the_group_that_saves_more_goes_first() -> None:
     assert _rate(-1.0, 10.0) < _rate(-1.0, 2.0) < 0 < _rate(1.0, 10.0) < _rate(1.0, 2.0)
     assert _rate(_rate(-3.0, 4.0), 1 / 4.0) == -3.0
     assert _rate(_rate(3.0, 4.0), 1 / 4.0) == 3.0
+
+
+def test_paths_by_latency_of_other_devices_or_threads_have_other_keys() -> None:
+    context = make_context()
+    by_latency, by_macs = create("greedy-path", {"cost": "latency"}), create("greedy-path")
+    n_threads = torch.get_num_threads()
+    keys = [score_key(method, context) for method in (by_latency, by_macs)]
+    try:
+        torch.set_num_threads(n_threads + 1)
+        later = [score_key(method, context) for method in (by_latency, by_macs)]
+    finally:
+        torch.set_num_threads(n_threads)
+    assert later[0] != keys[0]
+    assert later[1] == keys[1]
