@@ -24,6 +24,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.files import write_json
 from dirprune.importance import ScoringContext, create
 from dirprune.importance.simplex.covariances import (
+    LEAST_CORRELATION,
     GroupCovariances,
     Pair,
     check_has_covariances,
@@ -162,7 +163,14 @@ def format_pairs(found: Mapping[str, GroupCovariances]) -> str:
             )
     if not rows:
         return "no pair differs from the Dirichlet with the same means"
-    header = ["group", "channels", "correlation", "excess", "positive in", "excess agrees in"]
+    header = [
+        "group",
+        "channels",
+        "correlation",
+        "excess",
+        f"positive (> {LEAST_CORRELATION}) in",
+        "excess agrees in",
+    ]
     return format_table(header, rows)
 
 

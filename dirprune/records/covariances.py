@@ -62,6 +62,10 @@ def choose_limit(matrices: Sequence[Tensor]) -> float:
     return max(MIN_LIMIT, *(float(largest) for largest in off_diagonal))
 
 
+LEAST_AGREEMENT = 0.2
+"""Rank correlation between seeds below which single pairs are not worth reading."""
+
+
 def format_agreement(agreement: Agreement) -> str:
     """Return in one line how far seeds agree about the pairs of a group."""
     counts = ", ".join(map(str, agreement.n_positive))
@@ -71,6 +75,10 @@ def format_agreement(agreement: Agreement) -> str:
         parts.append(f"positive in all seeds: {agreement.n_confirmed} ({expected})")
         known = "none" if agreement.spearman is None else f"{agreement.spearman:.2f}"
         parts.append(f"rank correlation of the excess between seeds: {known}")
+        if agreement.spearman is not None and agreement.spearman < LEAST_AGREEMENT:
+            parts.append("seeds hardly agree, single pairs say little")
+    else:
+        parts.append("one seed confirms nothing")
     return "; ".join(parts)
 
 

@@ -45,7 +45,9 @@ def test_agreement_is_told_with_what_chance_would_give() -> None:
     told = format_agreement(Agreement(-0.021, 4950, (12, 7), 1, 0.02))
     assert told == (
         "4,950 pairs; positive by seed: 12, 7; positive in all seeds: 1 (0.0 expected by chance); "
-        "rank correlation of the excess between seeds: -0.02"
+        "rank correlation of the excess between seeds: -0.02; seeds hardly agree, single pairs say little"
     )
-    assert format_agreement(Agreement(None, 3, (0,), 0, 0.0)) == "3 pairs; positive by seed: 0"
+    assert format_agreement(Agreement(None, 3, (0,), 0, 0.0)) == (
+        "3 pairs; positive by seed: 0; one seed confirms nothing"
+    )
     assert format_agreement(Agreement(None, 3, (0, 0), 0, 0.0)).endswith("between seeds: none")
