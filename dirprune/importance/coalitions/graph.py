@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,10 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from dirprune.errors import one_line
 from dirprune.importance.coalitions.fresh_norm import FreshNorm
+
+logger = logging.getLogger(__name__)
 
 FORWARD_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__"})
@@ -32,7 +36,8 @@ def trace(network: nn.Module) -> fx.GraphModule | None:
     root = copy.deepcopy(network).eval()
     try:
         traced = fx.GraphModule(root, _Tracer().trace(root))
-    except Exception:
+    except Exception as error:  # whatever a user's `forward` does with what is not a tensor
+        logger.info("the network cannot be traced: %s", one_line(error, has_type=True))
         return None
     output = next(node for node in traced.graph.nodes if node.op == "output")
     n_inputs = sum(node.op == "placeholder" for node in traced.graph.nodes)

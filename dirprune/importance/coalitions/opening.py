@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 VALUES_VERSION = 3  # raised when the same coalitions get other values
 N_CHECKED = 4  # coalitions, on four times as many examples, on which an engine is compared with masking
 CHECK_TOLERANCE = 1e-3  # of the largest output; float32 stays below 1e-5
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def open_values(
@@ -178,7 +177,6 @@ def cut_(traced: nn.Module, grouping: Grouping, kept: Mapping[str, Sequence[int]
         for slot in grouping[name].consumers:
             layer = traced.get_submodule(slot.module)
             weight = cast(Tensor, layer.weight)
-            is_transposed = isinstance(layer, TRANSPOSED)
             shape = [1] * weight.dim()
-            shape[0 if is_transposed else 1] = -1
+            shape[0 if getattr(layer, "transposed", False) else 1] = -1
             weight.mul_(present[list(slot.channel_of)].reshape(shape).to(weight))

@@ -57,7 +57,7 @@ class ShapleyScorer(Scorer):
         """Return the estimate of every group, with its intervals where the method has them.
 
         Raises:
-            ImportanceError: If the options do not fit a group; the message names it.
+            ImportanceError: If the options do not fit a group; the message tells its number of channels.
         """
         for n_channels in context.grouping.n_channels.values():
             self._check(n_channels)  # of all groups, before the first one is worked on
