@@ -28,10 +28,49 @@ def mark_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
         losses = to_losses(np.array(list(candidates)), [objective.direction for objective in objectives])
         is_front = front_mask(losses)
         front = {number for number, on in zip(candidates.values(), is_front, strict=True) if on}
-    return [record.on_front(record.number in front) for record in records]
+    return [
+        record if record.is_front == (record.number in front) else record.on_front(record.number in front)
+        for record in records
+    ]
 
 
 def sort_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the records that are on the front, sorted by macs and then by number."""
     front = [record for record in records if record.is_front]
     return sorted(front, key=lambda record: (record.metrics.get("macs", 0.0), record.number))
+
+
+class GrowingFront:
+    """The front of a study whose trials end one after the other; the same as `mark_front` gives of them all.
+
+    A trial that has left the front never comes back, so that a newcomer is compared with the front alone.
+
+    Args:
+        objectives: The study's objectives.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = tuple(objectives)
+        self._front: dict[int, TrialRecord] = {}
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """The trials on the front, marked, sorted by macs and then by number."""
+        return sort_front(list(self._front.values()))
+
+    def __contains__(self, number: object) -> bool:
+        """Return whether the trial of a number is on the front."""
+        return number in self._front
+
+    def add_(self, records: Sequence[TrialRecord]) -> list[int]:
+        """Take trials that ended.
+
+        Args:
+            records: Trials of any state; only complete ones with all objectives can be on the front.
+        Returns:
+            Numbers of complete trials that are not, or no longer, on the front.
+        """
+        candidates = [*self._front.values(), *records]
+        marked = mark_front(candidates, self.objectives)
+        self._front = {record.number: record for record in marked if record.is_front}
+        return [r.number for r in marked if r.state == "COMPLETE" and not r.is_front]

@@ -17,7 +17,7 @@ from dirprune.halving import StoppingHalving
 from dirprune.pareto import to_losses
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
-from dirprune.records.front import mark_front, sort_front
+from dirprune.records.front import GrowingFront, mark_front
 from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
@@ -70,6 +70,7 @@ class Ledger:
         self._failing: set[str] = set()
         self._open: dict[int, optuna.trial.Trial] = {}
         self._records: dict[int, TrialRecord] = {}
+        self._front = GrowingFront(spec.objectives)
         for source, params in spec.space.first_trials(grouping):
             study.enqueue_trial(params, user_attrs={storage.SOURCE: source}, skip_if_exists=True)
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
@@ -83,6 +84,7 @@ class Ledger:
             if not storage.is_infeasible(trial):
                 self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
                 self._replay_rungs(trial)
+        self._take_into_front(list(self._records.values()))
 
     def _replay_rungs(self, trial: FrozenTrial) -> None:
         """Let the rungs know what an earlier driver heard."""
@@ -115,7 +117,7 @@ class Ledger:
         """The hypervolume of the finished trials; costs count as fractions of the dense network's."""
         summary = self.summary
         return compute_hypervolume(
-            list(self._records.values()), self.spec.objectives, summary.reference_point, summary.dense_costs
+            self._front.records, self.spec.objectives, summary.reference_point, summary.dense_costs
         )
 
     def start(self) -> None:
@@ -155,6 +157,18 @@ class Ledger:
 
         The driver may be killed between any two of these steps: the next one takes them again.
         """
+        with storage.write_together(trial):
+            configuration = self._fix_configuration(trial)
+        if configuration is None:
+            self._records.pop(trial.number, None)
+            self._n_infeasible += 1
+            return None
+        self._open[configuration.number] = trial
+        self._refresh(configuration.number)
+        self._tell_of_trial(configuration.number)
+        return configuration
+
+    def _fix_configuration(self, trial: optuna.trial.Trial) -> Configuration | None:
         attributes = trial.user_attrs
         if storage.CONFIGURATION in attributes:
             configuration = Configuration.from_json(attributes[storage.CONFIGURATION])
@@ -164,14 +178,9 @@ class Ledger:
         if self._exceeds_limits(trial, configuration) and configuration.source != "dense":
             trial.set_user_attr(storage.INFEASIBLE, True)
             self.study.tell(trial, state=TrialState.PRUNED)
-            self._records.pop(trial.number, None)
-            self._n_infeasible += 1
             return None
         trial.set_user_attr(storage.CONFIGURATION, configuration.to_json())
         trial.set_user_attr(storage.ADOPTABLE, True)
-        self._open[configuration.number] = trial
-        self._refresh(configuration.number)
-        self._tell_of_trial(configuration.number)
         return configuration
 
     def _exceeds_limits(self, trial: optuna.trial.Trial, configuration: Configuration) -> bool:
@@ -179,7 +188,7 @@ class Ledger:
         costs = self.costs.costs(configuration.architecture).as_dict()
         trial.set_user_attr(storage.COSTS, costs)
         excess = {metric: costs[metric] - limit for metric, limit in self.spec.limits.items()}
-        known = self.study.get_trials(deepcopy=False)[trial.number].constraints
+        known = storage.read_trial(trial).constraints
         for metric, value in excess.items():
             if metric not in known:  # Optuna lets it be set once
                 trial.set_constraint(metric, value)
@@ -211,10 +220,14 @@ class Ledger:
             return
         self._failures_in_a_row = 0
         self._settle(number, TrialState.COMPLETE, {}, values)
-        for record in self.records:
-            if record.state == "COMPLETE" and not record.is_front:
-                shutil.rmtree(self.folder.model_dir(record.number), ignore_errors=True)
+        self._take_into_front([self._records[number]])
         self._tell_of_front()
+
+    def _take_into_front(self, records: Sequence[TrialRecord]) -> None:
+        """Keep the models of the front alone."""
+        for number in self._front.add_(records):
+            if self.folder.model_dir(number).exists():
+                shutil.rmtree(self.folder.model_dir(number), ignore_errors=True)
 
     def stopped(self, number: int, images: int) -> None:
         """Tell a trial that was stopped at a rung; its last values are no final objectives."""
@@ -272,7 +285,7 @@ class Ledger:
         self._tell_observers(lambda observer: observer.trial_changed(record))
 
     def _tell_of_front(self) -> None:
-        front, hypervolume, counts = sort_front(self.records), self.hypervolume, self.counts
+        front, hypervolume, counts = self._front.records, self.hypervolume, self.counts
         self._tell_observers(lambda observer: observer.front_changed(front, hypervolume, counts))
 
     def _tell_observers(self, tell: Callable[[StudyObserver], None]) -> None:

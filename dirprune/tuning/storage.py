@@ -8,13 +8,13 @@ import shutil
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import filelock
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from dirprune.errors import StudyError
@@ -25,6 +25,7 @@ from dirprune.records.record import TrialRecord, make_record
 from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudySummary
 from dirprune.study.space import Configuration
+from dirprune.tuning.journal import StudyJournal
 
 STUDY_SCHEMA = 1
 
@@ -38,6 +39,14 @@ REASON = "reason"
 RUNG = "rung:"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class JournalStorage(optuna.storages.JournalStorage):
+    """Optuna's storage in a journal file whose writes can be held together."""
+
+    def __init__(self, path: Path) -> None:
+        self.journal = StudyJournal(path)
+        super().__init__(self.journal)
 
 
 @contextmanager
@@ -71,7 +80,7 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
         StudyError: If the database cannot be opened; a password in the URL is not repeated.
     """
     if not url:
-        return optuna.storages.JournalStorage(JournalFileBackend(str(folder.journal)))
+        return JournalStorage(folder.journal)
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # drivers raise their own types, SQLAlchemy's among them
@@ -141,9 +150,17 @@ def heal_journal(folder: StudyFolder) -> None:
     if not folder.journal.exists():
         return
     with folder.journal.open("rb+") as journal:
-        content = journal.read()
-        if not content.endswith(b"\n"):
-            journal.truncate(content.rfind(b"\n") + 1)
+        whole = end = journal.seek(0, os.SEEK_END)
+        while whole > 0:
+            start = max(0, whole - 65_536)
+            journal.seek(start)
+            newline = journal.read(whole - start).rfind(b"\n")
+            if newline >= 0:
+                whole = start + newline + 1
+                break
+            whole = start
+        if whole < end:
+            journal.truncate(whole)
 
 
 def make_sampler(seed: int, n_trials: int) -> optuna.samplers.BaseSampler:
@@ -284,6 +301,20 @@ def continue_trial(study: optuna.Study, frozen: FrozenTrial) -> optuna.trial.Tri
     return optuna.trial.Trial(study, frozen._trial_id)
 
 
+def write_together(trial: optuna.trial.Trial) -> AbstractContextManager[None]:
+    """Return the context in which all that is written of a trial reaches the journal at once, at its end.
+
+    A database writes as it always does.
+    """
+    storage = trial.storage
+    return storage.journal.batch() if isinstance(storage, JournalStorage) else nullcontext()
+
+
+def read_trial(trial: optuna.trial.Trial) -> FrozenTrial:
+    """Return a trial as the storage has it, without looking at the others."""
+    return trial.storage.get_trial(trial._trial_id)
+
+
 def settle(
     study: optuna.Study,
     number: int,
@@ -293,9 +324,10 @@ def settle(
 ) -> None:
     """Give a trial its attributes, then its final state: a driver that ends in between leaves it RUNNING."""
     trial = continue_trial(study, study.get_trials(deepcopy=False)[number])
-    for name, value in {**attributes, ADOPTABLE: False}.items():
-        trial.set_user_attr(name, value)
-    study.tell(number, values=list(values) if values is not None else None, state=state)
+    with write_together(trial):
+        for name, value in {**attributes, ADOPTABLE: False}.items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, values=list(values) if values is not None else None, state=state)
 
 
 def plain(value: Any) -> Any:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 
-from dirprune.records.front import mark_front, sort_front
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dirprune.records.front import GrowingFront, mark_front, sort_front
 from dirprune.study.objectives import Objective
 from tests.records.example_study import OBJECTIVES, make_study, make_trial
 
@@ -44,3 +48,20 @@ def test_one_objective_has_one_trial_on_the_front() -> None:
     marked = mark_front(make_study(), [Objective("val_accuracy", "maximize")])
     best = max((r for r in marked if r.state == "COMPLETE"), key=lambda r: r.metrics["val_accuracy"])
     assert [record.number for record in marked if record.is_front] == [best.number]
+
+
+@given(values=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=25), seed=st.integers(0, 99))
+def test_front_that_grows_trial_by_trial_is_that_of_all_of_them(
+    values: list[tuple[int, int]], seed: int
+) -> None:
+    records = [
+        make_trial(n, "sampler", 0.5, 0.5, metrics={"val_accuracy": a / 6, "macs": float(m)})
+        for n, (a, m) in enumerate(values)
+    ]
+    growing, gone = GrowingFront(OBJECTIVES), set()
+    for place in np.random.default_rng(seed).permutation(len(records)):
+        gone |= set(growing.add_([records[place]]))
+    marked = mark_front(records, OBJECTIVES)
+    assert growing.records == sort_front(marked)
+    assert gone == {record.number for record in marked if not record.is_front}
+    assert all((record.number in growing) == record.is_front for record in marked)
