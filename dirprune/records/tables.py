@@ -38,8 +38,6 @@ from dirprune.records.models import load_model
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 
-_FACTS = ("trial", "source", "state", "is_front", "method", "architecture", "options", "images", "reason")
-
 
 def format_architecture(record: TrialRecord) -> str:
     """Return kept channels per group in forward order, as in "8-9-36-17"."""
@@ -118,7 +116,7 @@ def _point(row: dict[str, str], folder: StudyFolder) -> FrontPoint:
         method=row["method"],
         architecture=tuple(int(kept) for kept in row["architecture"].split("-") if kept),
         options=json.loads(row["options"]),
-        metrics={name: float(value) for name, value in row.items() if name not in _FACTS and value},
+        metrics={name: float(value) for name, value in row.items() if name not in _FACT and value},
         model_dir=folder.model_dir(trial),
     )
 
@@ -144,20 +142,22 @@ def _write(path: Path, columns: Sequence[str], records: Sequence[TrialRecord]) -
         table.writerows([_cell(record, column) for column in columns] for record in records)
 
 
+_FACT: dict[str, Callable[[TrialRecord], str | int]] = {
+    "trial": lambda record: record.number,
+    "source": lambda record: record.source,
+    "state": lambda record: record.state,
+    "is_front": lambda record: int(record.is_front),
+    "method": lambda record: record.method,
+    "architecture": format_architecture,
+    "options": lambda record: json.dumps(record.options, sort_keys=True, default=str),
+    "images": lambda record: record.last_images,
+    "reason": lambda record: record.reason or "",
+}
+
+
 def _cell(record: TrialRecord, column: str) -> str | int | float:
-    facts: dict[str, Callable[[], str | int]] = {
-        "trial": lambda: record.number,
-        "source": lambda: record.source,
-        "state": lambda: record.state,
-        "is_front": lambda: int(record.is_front),
-        "method": lambda: record.method,
-        "architecture": lambda: format_architecture(record),
-        "options": lambda: json.dumps(record.options, sort_keys=True, default=str),
-        "images": lambda: record.last_images,
-        "reason": lambda: record.reason or "",
-    }
-    if column in facts:
-        return facts[column]()
+    if (fact := _FACT.get(column)) is not None:
+        return fact(record)
     value = record.metrics.get(column)
     if value is None:
         return ""

@@ -14,7 +14,9 @@ from dirprune.records.tables import write_front, write_trials
 from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudyObserver, StudySummary
 
+TABLES_EVERY_S = 2.0
 PICTURES_EVERY_S = 60.0
+SHARE = 30
 
 
 def write_tables(
@@ -55,7 +57,10 @@ def write_views(
 
 
 class ViewWriter(StudyObserver):
-    """Write the tables with every change of the front, the pictures now and then and at the end.
+    """Write the tables within seconds of a change, the pictures now and then, and both at the end.
+
+    Writing takes longer the more trials there are: however many come, it takes at most one part in
+    `SHARE` of the time.
 
     Args:
         clock: Returns seconds.
@@ -64,7 +69,10 @@ class ViewWriter(StudyObserver):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.records: dict[int, TrialRecord] = {}
-        self.drawn_at = clock()
+        self.has_front = False
+        self.is_old = False
+        self.tables_due = clock()
+        self.pictures_due = clock() + PICTURES_EVERY_S
 
     def study_started(self, summary: StudySummary) -> None:
         """Learn where to write."""
@@ -73,19 +81,33 @@ class ViewWriter(StudyObserver):
     def trial_changed(self, record: TrialRecord) -> None:
         """Note a trial."""
         self.records[record.number] = record
+        self.is_old = True
+        if self.has_front:
+            self._write_what_is_due()
 
     def front_changed(
         self, front: Sequence[TrialRecord], hypervolume: float, counts: Mapping[str, int]
     ) -> None:
-        """Bring the tables up to date, and the pictures when they are old."""
-        summary = self.summary
-        records = mark_front(list(self.records.values()), summary.objectives)
-        if self.clock() - self.drawn_at < PICTURES_EVERY_S:
-            write_tables(summary.folder, records, summary.objectives)
-        else:
-            write_views(summary.folder, records, summary.objectives, summary.n_channels)
-            self.drawn_at = self.clock()
+        """Begin to write: before the first front a resumed study has not told of all its trials."""
+        self.has_front = self.is_old = True
+        self._write_what_is_due()
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Write everything for the last time."""
         write_views(self.summary.folder, records, self.summary.objectives, self.summary.n_channels)
+
+    def _write_what_is_due(self) -> None:
+        began = self.clock()
+        if not self.is_old or began < self.tables_due:
+            return
+        summary, has_pictures = self.summary, began >= self.pictures_due
+        records = mark_front(list(self.records.values()), summary.objectives)
+        if has_pictures:
+            write_views(summary.folder, records, summary.objectives, summary.n_channels)
+        else:
+            write_tables(summary.folder, records, summary.objectives)
+        self.is_old = False
+        ended = self.clock()
+        self.tables_due = ended + max(TABLES_EVERY_S, SHARE * (ended - began))
+        if has_pictures:
+            self.pictures_due = ended + max(PICTURES_EVERY_S, SHARE * (ended - began))

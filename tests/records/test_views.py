@@ -1,0 +1,114 @@
+"""The views of a running study: there within seconds, complete at the end, and a small part of the time."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from dirprune.records import views
+from dirprune.records.folder import StudyFolder
+from dirprune.records.front import mark_front
+from dirprune.records.views import ViewWriter
+from dirprune.study.observer import StudySummary
+from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_study
+
+
+class Clock:
+    """Time that passes when told to, and while tables or pictures are written."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.spent = {"tables": 0.0, "views": 0.0}
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    write_tables = views.write_tables
+
+    def slow_tables(folder, records, objectives):
+        write_tables(folder, records, objectives)
+        clock.now += 0.5
+        clock.spent["tables"] += 0.5
+
+    def slow_views(folder, records, objectives, n_channels):
+        write_tables(folder, records, objectives)
+        clock.now += 5.0
+        clock.spent["views"] += 5.0
+
+    monkeypatch.setattr(views, "write_tables", slow_tables)
+    monkeypatch.setattr(views, "write_views", slow_views)
+    return clock
+
+
+def make_writer(clock: Clock, root: Path) -> ViewWriter:
+    writer = ViewWriter(clock)
+    writer.study_started(
+        StudySummary("lenet", "1", StudyFolder(root), OBJECTIVES, {}, {}, N_CHANNELS, n_trials=60, seed=0)
+    )
+    return writer
+
+
+def read(root: Path) -> list[tuple[int, str, str]]:
+    path = StudyFolder(root).trials_csv
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [(int(row["trial"]), row["state"], row["is_front"]) for row in csv.DictReader(file)]
+
+
+def expect(records) -> list[tuple[int, str, str]]:
+    return [(r.number, r.state, str(int(r.is_front))) for r in mark_front(records, OBJECTIVES)]
+
+
+def test_first_finished_trial_is_in_the_tables_at_once(tmp_path, clock):
+    writer, records = make_writer(clock, tmp_path), make_study()
+    writer.trial_changed(records[0])
+    assert read(tmp_path) == []
+    writer.front_changed([], 0.0, {})
+    assert read(tmp_path) == expect(records[:1])
+
+
+def test_change_that_came_too_soon_is_written_with_a_later_one(tmp_path, clock):
+    writer, records = make_writer(clock, tmp_path), make_study()
+    writer.trial_changed(records[0])
+    writer.front_changed([], 0.0, {})
+    writer.trial_changed(records[1])
+    assert len(read(tmp_path)) == 1
+    clock.now += views.SHARE * 0.5
+    writer.trial_changed(records[3])
+    assert read(tmp_path) == expect([records[0], records[1], records[3]])
+
+
+def test_resumed_study_is_not_written_before_all_its_trials_are_told(tmp_path, clock):
+    writer, records = make_writer(clock, tmp_path), make_study()
+    for record in records:
+        writer.trial_changed(record)
+        clock.now += 10.0
+    assert read(tmp_path) == []
+    writer.front_changed([], 0.0, {})
+    assert read(tmp_path) == expect(records)
+
+
+def test_writing_takes_a_small_part_of_the_time_however_many_changes_come(tmp_path, clock):
+    writer, records = make_writer(clock, tmp_path), make_study()
+    for _ in range(4000):
+        clock.now += 0.25
+        writer.trial_changed(records[0])
+        writer.front_changed([], 0.0, {})
+    assert clock.spent["tables"] > 0
+    assert clock.spent["views"] > 0
+    assert sum(clock.spent.values()) < clock.now / 15
+
+
+def test_end_writes_everything_however_soon_it_comes(tmp_path, clock):
+    writer, records = make_writer(clock, tmp_path), make_study()
+    writer.trial_changed(records[0])
+    writer.front_changed([], 0.0, {})
+    writer.study_ended(mark_front(records, OBJECTIVES), interrupted=False)
+    assert read(tmp_path) == expect(records)
