@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,9 +34,8 @@ from dirprune.training import TrainingReport, evaluate
 from dirprune.trial import TrialContext
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, Slots, check, connect
+from dirprune.tuning.execution import execute
 from dirprune.tuning.ledger import Ledger
-
-MAX_LOST_WORKERS = 2  # the third loss of a trial's worker is the trial's own failure
 
 
 @dataclass(frozen=True)
@@ -294,31 +292,7 @@ def _short(value: Any) -> str:
 
 
 def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> None:
-    """Let Ray Tune run the ledger's trials; Ray's own files go, as it owns nothing that outlives it."""
-    from ray import tune
+    """Let Ray Tune prune and fine-tune the ledger's trials."""
+    from dirprune.tuning.trainable import PruningTrainable  # loads Ray, whose environment is set by now
 
-    from dirprune.tuning.searcher import LedgerScheduler, LedgerSearcher
-    from dirprune.tuning.trainable import PruningTrainable
-
-    searcher = LedgerSearcher(ledger)
-    with tempfile.TemporaryDirectory(prefix="dirprune-ray-", ignore_cleanup_errors=True) as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(PruningTrainable, context=prepared.context),
-                {"cpu": slots.cpus, "gpu": slots.gpus},
-            ),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=LedgerScheduler(searcher),
-                num_samples=-1,
-                max_concurrent_trials=slots.n_trials,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name=uuid.uuid4().hex,
-                storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=MAX_LOST_WORKERS),
-                verbose=0,
-            ),
-        )
-        tuner.fit()
+    execute(ledger, slots, PruningTrainable, context=prepared.context)
