@@ -48,6 +48,7 @@ LIBRARIES: dict[str, int] = {
     "PIL": 1,
     "torch_pruning": 1,
     "sklearn": 1,
+    "scipy": 1,
     "safetensors": 1,
     "filelock": 2,
     "shap": 2,

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prune": ("dirprune.cli.prune", "Prune a trained network to an architecture."),
     "retrain": ("dirprune.cli.retrain", "Fine-tune a pruned model further."),
     "front": ("dirprune.cli.front", "Print a study's Pareto front and redraw its pictures."),
+    "explain": ("dirprune.cli.explain", "Explain which choices moved a study's objectives."),
     "abandon": ("dirprune.cli.front", "Give up the unfinished trials of a study."),
 }
 """Module and summary of each subcommand; the module has the command under the subcommand's name."""

@@ -66,6 +66,15 @@ class StudyFolder:
         return self.root / "architectures.png"
 
     @property
+    def explanations_csv(self) -> Path:
+        """What moved the objectives, as a table."""
+        return self.root / "explanations.csv"
+
+    def explanation_png(self, metric: str) -> Path:
+        """Return the picture of what moved one objective."""
+        return self.root / f"explanation-{metric}.png"
+
+    @property
     def models_dir(self) -> Path:
         """The finished trials' networks, one folder each."""
         return self.root / "models"

@@ -1,0 +1,90 @@
+"""`dirprune explain`: which choices moved each objective of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dirprune.cli.front import storage_option
+from dirprune.cli.options import FOLDER, WholeNumber, check_can_write
+from dirprune.cli.printing import format_table
+from dirprune.errors import ConfigurationError, StudyError, suggest
+from dirprune.explain import (
+    MIN_R2,
+    Explanation,
+    draw_beeswarm,
+    summarise,
+    write_table,
+)
+from dirprune.explain import explain as compute_explanations
+from dirprune.records.folder import StudyFolder
+from dirprune.tracking import attach_files, check_server
+from dirprune.tuning import storage
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@storage_option
+@click.option(
+    "--objective", "chosen", multiple=True, metavar="METRIC", help="Only this one; may be repeated."
+)
+@click.option(
+    "--min-r2",
+    default=MIN_R2,
+    show_default=True,
+    help="Explain nothing whose surrogate predicts unseen trials worse than this.",
+)
+@click.option("--seed", type=WholeNumber(0), default=0, show_default=True, help="Of the surrogate.")
+@click.option(
+    "--tracking-uri", metavar="URI", help="MLflow server. Default: <output>/mlflow.db, if it is there."
+)
+def explain(
+    study: Path, storage_url: str, chosen: tuple[str, ...], min_r2: float, seed: int, tracking_uri: str | None
+) -> None:
+    """Explain which choices moved the objectives of the study in folder STUDY.
+
+    A surrogate learns each objective from all trials, stopped ones included, with the training images as one
+    of its inputs; SHAP values say how much every channel group's width, the method and each hyperparameter
+    moved each trial at full resource. A table and a picture for each objective go into the study's folder and
+    to its run in MLflow.
+    """
+    if not min_r2 <= 1:
+        raise ConfigurationError(f"R2 is at most 1, got --min-r2 {min_r2:g}; try {MIN_R2:g}")
+    folder = StudyFolder(study)
+    payload = storage.read_study_json(folder)
+    metrics = [metric for metric, _ in payload["description"]["objectives"]]
+    for metric in chosen:
+        if metric not in metrics:
+            raise ConfigurationError(f"{metric!r} is no objective of {study.name}{suggest(metric, metrics)}")
+    if tracking_uri:
+        check_server(tracking_uri)
+    check_can_write(folder.root, is_folder=True, option="STUDY")
+    records = storage.read_records(folder, storage_url)
+    explanations = compute_explanations(records, chosen or metrics, seed)
+    files = [_show(folder, explanation, min_r2) for explanation in explanations]
+    trusted = [explanation for explanation in explanations if explanation.is_trusted(min_r2)]
+    if not trusted:
+        raise StudyError(
+            f"no surrogate reached an out-of-fold R2 of {min_r2:g}; explanations of worse ones mislead: "
+            "run more trials with --resume, or lower --min-r2"
+        )
+    write_table(folder.explanations_csv, trusted)
+    written = [folder.explanations_csv, *(path for path in files if path is not None)]
+    click.echo(f"\nfiles: {', '.join(map(str, written))}")
+    if attach_files(tracking_uri, folder.output, payload["id"], written):
+        click.echo("MLflow: the same files on the study's run")
+
+
+def _show(folder: StudyFolder, explanation: Explanation, min_r2: float) -> Path | None:
+    """Print one objective and draw its picture; None if its surrogate is not to be trusted."""
+    click.echo(
+        f"\n{explanation.metric}: out-of-fold R2 {explanation.r2:.2f}, {len(explanation.trials)} trials"
+    )
+    if not explanation.is_trusted(min_r2):
+        click.echo(f"not explained: the surrogate predicts unseen trials too badly (--min-r2 {min_r2:g})")
+        return None
+    click.echo(format_table(["choice", "mean |SHAP|", "effect"], summarise(explanation)))
+    path = folder.explanation_png(explanation.metric)
+    draw_beeswarm(path, explanation)
+    return path
