@@ -58,6 +58,22 @@ class StoppingHalving:
         Raises:
             ValueError: If the rung is unknown, or the losses are not finite or not as many as before.
         """
+        self.remember(trial, rung, losses)
+        reached = self._reports[rung]
+        if len(reached) < self.minimum:
+            return True
+        numbers = sorted(reached)
+        table = np.array([reached[number] for number in numbers])
+        rank = nondominated_rank(table)
+        own = numbers.index(trial)
+        n_survivors = math.ceil(len(numbers) / self.reduction_factor)
+        return bool(rank[own] == 0) or _find_place(table, rank, own) < n_survivors
+
+    def remember(self, trial: int, rung: int, losses: Sequence[float]) -> None:
+        """Take a trial's losses at a rung that was decided before, as a resumed study does.
+
+        Args and raised errors are those of `report`.
+        """
         if rung not in self._reports:
             raise ValueError(f"expected one of the rungs {list(self.rungs)}, got {rung}")
         values = tuple(float(loss) for loss in losses)
@@ -68,14 +84,6 @@ class StoppingHalving:
         if len(values) != n_objectives:
             raise ValueError(f"expected {n_objectives} losses of trial {trial}, got {len(values)}")
         reached[trial] = values
-        if len(reached) < self.minimum:
-            return True
-        numbers = sorted(reached)
-        table = np.array([reached[number] for number in numbers])
-        rank = nondominated_rank(table)
-        own = numbers.index(trial)
-        n_survivors = math.ceil(len(numbers) / self.reduction_factor)
-        return bool(rank[own] == 0) or _find_place(table, rank, own) < n_survivors
 
 
 def _find_place(table: np.ndarray, rank: np.ndarray, own: int) -> int:

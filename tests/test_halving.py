@@ -151,3 +151,12 @@ def test_settings_out_of_range_raise(arguments, message) -> None:
 
 def test_no_rungs_are_allowed() -> None:
     assert StoppingHalving(()).rungs == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=20))
+def test_remembered_losses_count_as_reported_ones_do(reports):
+    told, resumed = StoppingHalving([0]), StoppingHalving([0])
+    for trial, losses in enumerate(reports[:-1]):
+        told.report(trial, 0, losses)
+        resumed.remember(trial, 0, losses)
+    assert resumed.report(99, 0, reports[-1]) == told.report(99, 0, reports[-1])

@@ -91,7 +91,7 @@ class Ledger:
         for rung in self.rungs:
             losses = trial.user_attrs.get(f"{storage.RUNG}{rung}")
             if losses is not None:
-                self.halving.report(trial.number, rung, losses)
+                self.halving.remember(trial.number, rung, losses)
 
     @property
     def records(self) -> list[TrialRecord]:
