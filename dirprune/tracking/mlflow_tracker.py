@@ -203,6 +203,8 @@ class MlflowTracker(StudyObserver):
             with self._lock:
                 self._is_study_waiting = True
             raise
+        with self._lock:
+            del self._points[: len(points)]  # sent: a long study would look at all of them in each round
         if failure is not None:
             raise failure
 
