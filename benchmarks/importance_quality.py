@@ -24,6 +24,7 @@ from dirprune.errors import ImportanceError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, compute_scores, create, keep_best
 from dirprune.recipe import Recipe
+from dirprune.reconstruction import N_IMAGES, reconstruct_
 from dirprune.tasks import make_task
 from dirprune.training import train_
 
@@ -58,7 +59,7 @@ def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, 
 @click.option("--seeds", default=N_SEEDS, help="Of methods that have one.")
 @click.pass_obj
 def after_pruning(setting: Setting, methods: str | None, images: int, subjects: str, seeds: int) -> None:
-    """Test accuracy right after pruning, before and after batch-norm recalibration."""
+    """Test accuracy right after pruning, after batch-norm recalibration, and after reconstruction instead."""
     rows = setting.rows("after-pruning")
     variants = find_variants(methods)
     cache = ScoreCache(setting.output / "scores")
@@ -105,9 +106,13 @@ def _prune_all(
         before = subject.measure_test_accuracy(smaller)
         subject.recalibrate_(smaller)
         after = subject.measure_test_accuracy(smaller)
+        refitted = subject.cut(selection.kept)
+        reconstruct_(refitted, subject.context(N_IMAGES), selection.kept)
+        reconstructed = subject.measure_test_accuracy(refitted)
         accuracies.append(after)
         seconds = None if selection.was_cached else selection.wall_time_s
-        rows.add(key, {"before": before, "after": after, "dense": dense, "scoring_s": seconds})
+        found = {"before": before, "after": after, "reconstructed": reconstructed}
+        rows.add(key, {**found, "dense": dense, "scoring_s": seconds})
     if accuracies:
         click.echo(f"{subject.name}, {variant.label}, seed {seed}: {100 * statistics.fmean(accuracies):.1f}%")
 

@@ -128,6 +128,10 @@ def report_errors(rows: list[Row], output: Path) -> str:
     return "\n\n".join(parts)
 
 
+WHENS = ("before", "after", "reconstructed")
+"""As pruned, after batch-norm recalibration, and after reconstruction instead."""
+
+
 def report_pruning(rows: list[Row], output: Path) -> str:
     """Return a table for each kind of network, methods by sets of architectures; draw it as well."""
     parts = []
@@ -139,10 +143,7 @@ def report_pruning(rows: list[Row], output: Path) -> str:
             of_variant = pick(of_kind, variant=variant)
             cells = [variant]
             for name in sets:
-                cells += [
-                    format_mean(average(pick(of_variant, set=name), when), 1, 100)
-                    for when in ("before", "after")
-                ]
+                cells += [format_mean(average(pick(of_variant, set=name), when), 1, 100) for when in WHENS]
             cells += [
                 format_mean(average(pick(of_variant, subject=subject, set=sets[0]), "after"), 1, 100)
                 for subject in (subjects if len(subjects) > 1 else ())
@@ -150,16 +151,18 @@ def report_pruning(rows: list[Row], output: Path) -> str:
             lines.append(cells)
         lines.sort(key=lambda cells: -float(cells[2].partition(" ")[0] or 0))
         dense = [statistics.fmean(row["dense"] for row in pick(of_kind, subject=s)) for s in subjects]
-        header = ["method", *(f"{name}, {when}" for name in sets for when in ("before", "after"))]
+        header = ["method", *(f"{name}, {when}" for name in sets for when in WHENS)]
         header += [f"{subject}, {sets[0]}, after" for subject in (subjects if len(subjects) > 1 else ())]
-        title = f"{kind}: accuracy in % before and after recalibration; dense {format_mean(dense, 2, 100)}"
+        shown = "accuracy in % as pruned, recalibrated, or reconstructed instead"
+        title = f"{kind}: {shown}; dense {format_mean(dense, 2, 100)}"
         parts.append(f"{title}\n\n" + format_markdown(header, lines))
         _draw_pruning(of_kind, [line[0] for line in lines], sets, output / f"after-pruning-{kind}.png")
     return "\n\n".join(parts)
 
 
 def average(rows: list[Row], what: str) -> list[float]:
-    """Return the mean over architectures, once for each network and seed."""
+    """Return the mean over architectures, once for each network and seed that was measured so."""
+    rows = [row for row in rows if what in row]
     return [
         statistics.fmean(row[what] for row in pick(rows, subject=subject, seed=seed))
         for subject, seed in dict.fromkeys((row["subject"], row["seed"]) for row in rows)
@@ -167,15 +170,15 @@ def average(rows: list[Row], what: str) -> list[float]:
 
 
 def _draw_pruning(rows: list[Row], variants: list[str], sets: list[str], path: Path) -> None:
-    """Draw a mark for each network and seed, hollow before recalibration and filled after it."""
+    """Draw a mark for each network and seed: hollow as pruned, filled recalibrated, a cross reconstructed."""
     figure = Figure(figsize=(3.4 * len(sets), 1 + 0.26 * len(variants)), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
         for place, variant in enumerate(reversed(variants)):
             found = pick(rows, variant=variant, set=name)
             colour = "tab:red" if variant in ALWAYS else "tab:blue"
-            for when, face in (("before", "none"), ("after", colour)):
+            for when, mark, face in zip(WHENS, "oox", ("none", colour, colour), strict=True):
                 values = [100 * value for value in average(found, when)]
-                axes.plot(values, [place] * len(values), "o", ms=5, mfc=face, mec=colour)
+                axes.plot(values, [place] * len(values), mark, ms=5, mfc=face, mec=colour)
         axes.set(title=name, xlabel="test accuracy, %", yticks=range(len(variants)))
         axes.set_yticklabels(reversed(variants))
         axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""The story of the project in one function: score, select, compact, recalibrate."""
+"""The story of the project in one function: score, select, compact, recalibrate or reconstruct."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
 from dirprune.importance.base import Progress
 from dirprune.layers import modes_restored
+from dirprune.reconstruction import reconstruct_
 from dirprune.surgery import compact
 from dirprune.tasks import Task, make_task
 from dirprune.tracing import find_groups
@@ -58,10 +59,12 @@ def prune(
     device: str | torch.device = "cpu",
     grouping: Grouping | None = None,
     progress: Progress | None = None,
+    reconstruct: bool = False,
 ) -> Pruned:
     """Make a smaller network that keeps the most important channels; the given network stays as it is.
 
-    Scores and batch-norm statistics come from the calibration split alone. No weight is trained.
+    Scores, batch-norm statistics and refitted weights come from the calibration split alone. Nothing is
+    trained.
 
     Args:
         network: The trained dense network.
@@ -78,6 +81,8 @@ def prune(
         device: Where to compute, and where the result is.
         grouping: The network's channel groups, when known already.
         progress: Told, while scores take long to compute, what is being done and how much of it is.
+        reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs; else
+            batch-norm statistics are estimated anew.
     Raises:
         ArchitectureError: If not exactly one of `architecture` and `kept` is given, or it does not fit.
         ImportanceError: If the method or an option is unknown, or scores break the contract.
@@ -89,6 +94,16 @@ def prune(
         raise ArchitectureError(
             "prune needs either an architecture or kept indices, got neither or both; give one"
         )
+    context = ScoringContext(
+        dense,
+        grouping,
+        roles.calibration,
+        roles.normalise,
+        task or make_task(),
+        seed,
+        device,
+        progress=progress,
+    )
     if kept is not None:
         whole = {group.name: range(group.n_channels) for group in grouping.groups}
         indices, scores, was_cached, seconds = grouping.checked_kept({**whole, **kept}), {}, False, 0.0
@@ -96,21 +111,14 @@ def prune(
     else:
         chosen = _read_architecture(architecture, grouping)
         chooser = create(method, options) if isinstance(method, str) else method
-        context = ScoringContext(
-            dense,
-            grouping,
-            roles.calibration,
-            roles.normalise,
-            task or make_task(),
-            seed,
-            device,
-            progress=progress,
-        )
         selection = select_channels(chooser, context, chosen, cache)
         indices, scores = selection.kept, selection.scores
         was_cached, seconds = selection.was_cached, selection.wall_time_s
     smaller = compact(dense, grouping, indices, example).eval()
-    recalibrate_(smaller, roles.calibration, roles.normalise, device)
+    if reconstruct:
+        reconstruct_(smaller, context, indices)
+    else:
+        recalibrate_(smaller, roles.calibration, roles.normalise, device)
     return Pruned(smaller, chosen, indices, scores, was_cached, seconds)
 
 

@@ -187,6 +187,7 @@ class _Attempt:
                 cache=bench.cache,
                 device=bench.device,
                 grouping=bench.grouping,
+                reconstruct=bench.spec.reconstruct,
             )
             network, kept = pruned.network, pruned.kept
             self.log.append(

@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "tasks",
         }
     ),
-    frozenset({"importance", "pruning", "training", "recipe", "evaluation"}),
+    frozenset({"importance", "pruning", "reconstruction", "training", "recipe", "evaluation"}),
     frozenset({"trial", "study", "records"}),
     frozenset({"tuning"}),
     frozenset({"tracking", "explain"}),

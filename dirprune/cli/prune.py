@@ -38,6 +38,11 @@ from dirprune.tracing import find_groups
     help="Channels to keep of each group, in forward order, such as 8,9,36,17.",
 )
 @method_options
+@click.option(
+    "--reconstruct",
+    is_flag=True,
+    help="Refit the layers behind the cuts to the dense network's outputs by least squares.",
+)
 @click.option("--retrain", is_flag=True, help="Fine-tune after pruning.")
 @training_options
 @data_options
@@ -49,6 +54,7 @@ def prune(
     network: str | None,
     arch: str,
     scoring: MethodOptions,
+    reconstruct: bool,
     retrain: bool,
     training: TrainingOptions,
     data: DataOptions,
@@ -85,6 +91,7 @@ def prune(
             device=subject.device,
             grouping=grouping,
             progress=progress,
+            reconstruct=reconstruct,
         )
     measured["pruned"] = subject.measure(pruned.network)
     if retrain:

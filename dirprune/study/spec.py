@@ -51,6 +51,8 @@ class StudySpec:
         dense: How the dense network is trained where no weights are given; `dense_epochs` sets its `images`.
         dense_epochs: Passes over the training role for the dense network.
         fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
+        reconstruct: Whether a trial refits the layers behind its cuts to the dense network's outputs by least
+            squares before it is fine-tuned; else it estimates batch-norm statistics anew.
         validation_from: "train:F" or "test:F"; empty: by where the weights come from.
         train_images: Training images to use; None: all.
         seed: The study's seed, >= 0; a trial's randomness follows from it and the trial's number.
@@ -77,6 +79,7 @@ class StudySpec:
     dense: Recipe = field(default_factory=lambda: Recipe(images=0))
     dense_epochs: float = 20.0
     fine_tuning: Recipe = field(default_factory=lambda: Recipe(images=0))
+    reconstruct: bool = False
     validation_from: str = ""
     train_images: int | None = None
     seed: int = 0
@@ -216,6 +219,7 @@ class StudySpec:
             "epochs": self.epochs,
             "rungs": list(self.rungs),
             "reduction_factor": self.reduction_factor,
+            "reconstruct": self.reconstruct,
             "fine_tuning": {key: value for key, value in asdict(self.fine_tuning).items() if key != "images"},
             "seed": self.seed,
         }

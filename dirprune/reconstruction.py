@@ -1,0 +1,256 @@
+"""Least-squares reconstruction: refit the layers behind the cuts to what they gave in the dense network.
+
+A layer that lost inputs can make up for them with those that stayed, as far as channels are correlated. For
+every convolution and linear layer behind a cut, in forward order, the new weights are the ridge regression of
+the dense network's outputs on the inputs that the layer now has, over positions drawn from calibration images
+[He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", eq. 5; Luo et al. 2017,
+"ThiNet", eq. 7]. Nothing is trained: it takes a pass of the dense network, and for each layer the part of a
+pass of the smaller one that leads to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dirprune.errors import ConfigurationError
+from dirprune.groups import Grouping
+from dirprune.importance import ScoringContext
+from dirprune.layers import modes_restored
+
+RIDGE = 1e-3
+N_POSITIONS = 16
+N_IMAGES = 2_000
+BATCH = 250
+TINY = 1e-12
+
+Layer = nn.Conv2d | nn.Linear
+
+
+@torch.no_grad()
+def reconstruct_(
+    network: nn.Module,
+    context: ScoringContext,
+    kept: Mapping[str, Sequence[int]],
+    *,
+    ridge: float = RIDGE,
+    n_positions: int = N_POSITIONS,
+    n_images: int = N_IMAGES,
+) -> list[str]:
+    """Refit the layers behind the cuts of a compact network to the outputs of the dense one, in place.
+
+    Batch-norm statistics stay those of the dense network, which the refitted layers give again. Layers that
+    are called more than once in a pass, grouped and transposed convolutions, and such that do not pad with
+    zeros are left as they are.
+
+    Args:
+        network: The compact network, on the context's device; left in the modes in which it came.
+        context: The dense network, its groups, the calibration images, the memory to keep within.
+        kept: Kept channel indices of every group.
+        ridge: Pull towards the weights as they are, in units of the inputs' mean square; > 0.
+        n_positions: Positions drawn from each image for a convolution; >= 1.
+        n_images: Calibration images at most; >= 1.
+    Returns:
+        Module paths of the layers that were refitted, in forward order.
+    Raises:
+        ConfigurationError: If a number is out of its range, or there is no calibration image.
+    """
+    n_images = min(n_images, len(context.calibration))
+    if not ridge > 0 or n_positions < 1 or n_images < 1:
+        raise ConfigurationError(
+            "reconstruction needs a ridge > 0, at least 1 position and at least 1 image, "
+            f"got {ridge:g}, {n_positions} and {n_images}"
+        )
+    rows = _Rows(context, n_images, n_positions)
+    paths = _list_layers(context)
+    left = _list_outputs_left(context.grouping, kept)
+    n_done = 0
+    with modes_restored(network), modes_restored(context.network):
+        network.eval()
+        context.network.eval()
+        for together in rows.split_by_memory(paths):
+            targets = rows.outputs(context.network, together)
+            for path in together:
+                if context.progress is not None:
+                    context.progress("reconstruction", n_done, len(paths))
+                wanted = targets.pop(path)
+                layer = cast(Layer, network.get_submodule(path))
+                _refit_(
+                    layer,
+                    rows.inputs(network, path),
+                    wanted[:, left[path]] if path in left else wanted,
+                    ridge,
+                )
+                n_done += 1
+    return paths
+
+
+def _list_layers(context: ScoringContext) -> list[str]:
+    """Return the layers that can be refitted, in forward order from the first that loses an input."""
+    calls: list[str] = []
+    layers = [(path, layer) for path, layer in context.network.named_modules() if _can_refit(layer)]
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, path=path: calls.append(path)) for path, layer in layers
+    ]
+    try:
+        context.network(context.load(slice(1))[0])
+    finally:
+        for handle in handles:
+            handle.remove()
+    consumers = {slot.module for group in context.grouping.groups for slot in group.consumers}
+    first = next((place for place, path in enumerate(calls) if path in consumers), len(calls))
+    return [path for path in calls[first:] if calls.count(path) == 1]
+
+
+def _can_refit(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return isinstance(layer, nn.Linear)
+
+
+def _list_outputs_left(grouping: Grouping, kept: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Return for every layer whose outputs are cut which of them are left."""
+    left: dict[str, list[int]] = {}
+    for group in grouping.groups:
+        channels = set(kept[group.name])
+        for slot in group.producers:
+            before = left.get(slot.module, range(len(slot.channel_of)))
+            left[slot.module] = [
+                index for index in before if slot.channel_of[index] < 0 or slot.channel_of[index] in channels
+            ]
+    return left
+
+
+class _ReachedError(Exception):
+    """The layer that was asked for has been reached: the rest of the pass is not needed."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What layers see and give at the same positions of the same images, a row for each."""
+
+    context: ScoringContext
+    n_images: int
+    n_positions: int
+
+    def split_by_memory(self, paths: Sequence[str]) -> Iterator[list[str]]:
+        """Yield layers together whose outputs fit into the memory; at least one at a time."""
+        together: list[str] = []
+        used = 0
+        for path in paths:
+            layer = cast(Layer, self.context.network.get_submodule(path))
+            per_image = 4 * layer.weight.shape[0] * (1 if isinstance(layer, nn.Linear) else self.n_positions)
+            if together and used + self.n_images * per_image > self.context.memory_mb * 2**20:
+                yield together
+                together, used = [], 0
+            together.append(path)
+            used += self.n_images * per_image
+        if together:
+            yield together
+
+    def outputs(self, network: nn.Module, paths: Sequence[str]) -> dict[str, Tensor]:
+        """Return what layers give, each (n_rows, n_outputs), on the CPU; one pass over the images."""
+        found: dict[str, list[Tensor]] = {path: [] for path in paths}
+        start = 0
+
+        def take(path: str, layer: nn.Module, output: Tensor) -> None:
+            is_linear = isinstance(layer, nn.Linear)
+            rows = output.flatten(0, -2) if is_linear else self._draw(output.flatten(2), start)
+            found[path].append(rows.cpu())
+            if path == paths[-1]:
+                raise _ReachedError
+
+        handles = [
+            network.get_submodule(path).register_forward_hook(
+                lambda layer, _, output, path=path: take(path, layer, output)
+            )
+            for path in paths
+        ]
+        try:
+            for start in self._starts():
+                self._run(network, start)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {path: torch.cat(parts) for path, parts in found.items()}
+
+    def inputs(self, network: nn.Module, path: str) -> Iterator[Tensor]:
+        """Yield what a layer multiplies its weights with, shape (n_rows, n_features), batch by batch."""
+        layer = cast(Layer, network.get_submodule(path))
+        seen: list[Tensor] = []
+
+        def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.append(inputs[0])
+            raise _ReachedError
+
+        for start in self._starts():
+            handle = layer.register_forward_pre_hook(take)
+            try:
+                self._run(network, start)
+            finally:
+                handle.remove()
+            entering = seen.pop()
+            if isinstance(layer, nn.Linear):
+                yield entering.flatten(0, -2)
+            else:
+                padding = cast(tuple[int, int], layer.padding)
+                columns = functional.unfold(
+                    entering, layer.kernel_size, layer.dilation, padding, layer.stride
+                )
+                yield self._draw(columns, start)
+
+    def _starts(self) -> range:
+        return range(0, self.n_images, BATCH)
+
+    def _run(self, network: nn.Module, start: int) -> None:
+        try:
+            network(self.context.load(slice(start, min(start + BATCH, self.n_images)))[0])
+        except _ReachedError:
+            return
+
+    def _draw(self, columns: Tensor, start: int) -> Tensor:
+        """Return rows of columns of shape (n_images, n_features, n_columns), the same ones for a start."""
+        n_images, n_features, n_columns = columns.shape
+        generator = torch.Generator().manual_seed(start)
+        drawn = torch.rand(n_images, n_columns, generator=generator).topk(min(self.n_positions, n_columns))
+        index = drawn.indices.to(columns.device)[:, None, :].expand(-1, n_features, -1)
+        return columns.gather(2, index).transpose(1, 2).reshape(-1, n_features)
+
+
+def _refit_(layer: Layer, inputs: Iterator[Tensor], wanted: Tensor, ridge: float) -> None:
+    """Set the weights of a layer by ridge regression of what is missing of the wanted outputs.
+
+    Args:
+        inputs: Batches of shape (n_rows, n_features).
+        wanted: Outputs of all batches, shape (n_rows, n_outputs).
+        ridge: As in `reconstruct_`; the bias is not pulled.
+    """
+    weights = layer.weight.flatten(1).double()
+    if layer.bias is not None:
+        weights = torch.cat([weights, layer.bias[:, None].double()], dim=1)
+    n_features = weights.shape[1]
+    gram = weights.new_zeros(n_features, n_features)
+    cross = weights.new_zeros(n_features, len(weights))
+    n_seen = 0
+    for rows in inputs:
+        rows = rows.double()
+        if layer.bias is not None:
+            rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+        missing = wanted[n_seen : n_seen + len(rows)].to(rows) - rows @ weights.T
+        gram.addmm_(rows.T, rows)
+        cross.addmm_(rows.T, missing)
+        n_seen += len(rows)
+    n_weights = layer.weight[0].numel()
+    pull = gram.diagonal().clone()
+    pull[:n_weights] = ridge * pull[:n_weights].mean() + TINY  # inputs may all be zero
+    pull[n_weights:] = 0
+    gram.diagonal().add_(pull)
+    fitted = weights + torch.cholesky_solve(cross, torch.linalg.cholesky(gram)).T
+    layer.weight.copy_(fitted[:, :n_weights].reshape(layer.weight.shape))
+    if layer.bias is not None:
+        layer.bias.copy_(fitted[:, n_weights])

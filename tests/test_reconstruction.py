@@ -1,0 +1,124 @@
+"""What a reconstructed network gives is nearer to the dense one; what can be recovered exactly is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dirprune.data.roles import DataRoles, Split, make_roles
+from dirprune.errors import ConfigurationError
+from dirprune.importance import ScoringContext
+from dirprune.pruning import prune
+from dirprune.reconstruction import reconstruct_
+from dirprune.surgery import compact
+from dirprune.tasks import make_task
+from dirprune.tracing import find_groups
+from tests.networks_for_tests import CASES, SmallLeNet, build_case
+
+
+def make_context(network: nn.Module, inputs: Tensor) -> ScoringContext:
+    n_inputs = len(inputs)
+    split = Split(inputs, torch.arange(n_inputs) % 2, torch.arange(n_inputs), "inputs")
+    return ScoringContext(
+        network.eval(), find_groups(network, inputs[:2]), split, lambda batch: batch, make_task(), 0, "cpu"
+    )
+
+
+def cut(context: ScoringContext, kept: dict[str, list[int]]) -> nn.Module:
+    return compact(context.network, context.grouping, kept, context.calibration.inputs[:2]).eval()
+
+
+@torch.no_grad()
+def measure_error(network: nn.Module, context: ScoringContext) -> float:
+    inputs = context.calibration.inputs
+    return float((network(inputs) - context.network(inputs)).square().mean())
+
+
+def make_mlp(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def test_a_channel_that_others_can_replace_is_replaced_exactly() -> None:
+    network = make_mlp()
+    first = network[0]
+    with torch.no_grad():  # channel 7 is a copy of channel 2: its sign is turned by an odd function
+        first.weight[7], first.bias[7] = -first.weight[2], -first.bias[2]
+    context = make_context(network, torch.randn(300, 6, generator=torch.Generator().manual_seed(0)))
+    kept = {"0": list(range(7))}
+    smaller = cut(context, kept)
+    assert measure_error(smaller, context) > 1e-4
+    assert reconstruct_(smaller, context, kept, ridge=1e-9) == ["2"]
+    assert measure_error(smaller, context) < 1e-10
+
+
+def test_an_uncut_network_stays_as_it_is() -> None:
+    context = make_context(make_mlp(), torch.randn(100, 6))
+    kept = {"0": list(range(8))}
+    smaller = cut(context, kept)
+    reconstruct_(smaller, context, kept)
+    for before, after in zip(context.network.parameters(), smaller.parameters(), strict=True):
+        assert torch.allclose(before, after, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 1000), kept=st.sets(st.integers(0, 7), min_size=1))
+def test_the_error_of_a_single_linear_layer_never_grows(seed: int, kept: set[int]) -> None:
+    inputs = torch.randn(64, 6, generator=torch.Generator().manual_seed(seed))
+    context = make_context(make_mlp(seed), inputs)
+    smaller = cut(context, {"0": sorted(kept)})
+    before = measure_error(smaller, context)
+    reconstruct_(smaller, context, {"0": sorted(kept)}, ridge=1e-4)
+    assert measure_error(smaller, context) <= before * (1 + 1e-6) + 1e-12
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_networks_of_all_kinds_come_nearer_to_the_dense_one(name: str) -> None:
+    network, example = build_case(name)
+    inputs = torch.randn(400, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+    context = make_context(network, inputs)
+    kept = {group.name: list(range(0, group.n_channels, 2)) for group in context.grouping.groups}
+    smaller = cut(context, kept)
+    before = measure_error(smaller, context)
+    assert reconstruct_(smaller, context, kept)
+    assert measure_error(smaller, context) < 0.8 * before
+
+
+def test_memory_bounds_what_is_held_and_does_not_change_the_result() -> None:
+    context = make_context(build_case("lenet")[0], torch.randn(60, 1, 14, 14))
+    kept = {group.name: [0, 1, 2] for group in context.grouping.groups}
+    wide, narrow = cut(context, kept), cut(context, kept)
+    reconstruct_(wide, context, kept)
+    reconstruct_(narrow, replace(context, memory_mb=0), kept)
+    for one, other in zip(wide.parameters(), narrow.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_pruning_can_reconstruct() -> None:
+    images = torch.randint(0, 256, (260, 1, 14, 14), generator=torch.Generator().manual_seed(0)).byte()
+    labels = torch.arange(260) % 3
+    roles: DataRoles = make_roles(
+        "noise", images[:200], labels[:200], images[200:], labels[200:], n_classes=3, mean=(0.5,), std=(0.25,)
+    )
+    network = SmallLeNet()
+    recalibrated = prune(network, roles, architecture="2,3,4", method="magnitude")
+    reconstructed = prune(network, roles, architecture="2,3,4", method="magnitude", reconstruct=True)
+    assert reconstructed.kept == recalibrated.kept
+    batch = roles.normalise(roles.calibration.inputs)
+    with torch.no_grad():
+        wanted = network.eval()(batch)
+        errors = [float((p.network(batch) - wanted).square().mean()) for p in (recalibrated, reconstructed)]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("options", [{"ridge": 0.0}, {"n_positions": 0}, {"n_images": 0}])
+def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
+    context = make_context(make_mlp(), torch.randn(20, 6))
+    with pytest.raises(ConfigurationError, match="reconstruction needs"):
+        reconstruct_(cut(context, {"0": [0]}), context, {"0": [0]}, **options)  # type: ignore[arg-type]
