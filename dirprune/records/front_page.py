@@ -20,6 +20,7 @@ from dirprune.study.objectives import Objective
 
 SYMBOLS = {"dense": "star", "uniform": "square", "reference": "diamond", "warm-start": "triangle-up"}
 SIZES = {"front": 13, "dominated": 8, "stopped": 7}
+MAX_WITH_CHANNELS = 2000  # trials; of more, only the front's points list channels: pages stay small
 OPACITIES = {"front": 1.0, "dominated": 0.35, "stopped": 0.5}
 _CONFIG = {
     "displaylogo": False,
@@ -142,7 +143,10 @@ def _make_trace(scene: Scene, points: Sequence[Point], category: str, colour: st
         legendgroup=category,
         showlegend=False,
         hovertemplate="%{customdata}<extra></extra>",
-        customdata=[_hover(point.record) for point in points],
+        customdata=[
+            _hover(point.record, has_channels=role == "front" or len(scene.points) <= MAX_WITH_CHANNELS)
+            for point in points
+        ],
     )
 
 
@@ -204,7 +208,7 @@ def _axis_layout(axis: Axis, scene: Scene) -> dict[str, Any]:
     return {**layout, "tickformat": ",d"} if axis.metric is None else layout
 
 
-def _hover(record: TrialRecord) -> str:
+def _hover(record: TrialRecord, has_channels: bool) -> str:
     """Return the text that a point shows: who it is, what it measures, which channels it keeps."""
     lines = [f"<b>trial {record.number}</b> · {escape(record.source)} · {escape(record.method)}"]
     if record.state == "PRUNED":
@@ -212,6 +216,8 @@ def _hover(record: TrialRecord) -> str:
     names = [n for n in record.metrics if n.startswith(("val_", "test_"))]
     names += [n for n in (*COST_METRICS, "latency_ms", "wall_time_s") if n in record.metrics]
     lines += [f"{escape(label_of(name))}: {format_metric(name, record.metrics[name])}" for name in names]
+    if not has_channels:
+        return "<br>".join(lines)
     lines.append("<b>channels kept</b>")
     kept = [f"{escape(group)}: {n}" for group, n in record.architecture.items()]
     per_line = 1 + len(kept) // 16  # the box of a network with hundreds of groups still fits on a screen

@@ -31,6 +31,7 @@ SYMBOLS = {"dense": "*", "uniform": "s", "reference": "D", "warm-start": "^"}
 SIZES = {"front": 64.0, "dominated": 26.0, "stopped": 22.0}
 OPACITIES = {"front": 1.0, "dominated": 0.3, "stopped": 0.45}
 DOTS_PER_INCH = 150
+MAX_ROWS = 60
 
 
 def write_front_png(
@@ -49,8 +50,11 @@ def write_front_png(
     if scene.line:
         style = "steps-post" if scene.is_held else "steps-pre"
         axes.plot(*zip(*scene.line, strict=True), drawstyle=style, color="#444444", linewidth=1.2, zorder=2)
+    alike: dict[tuple[str, ...], list[Point]] = {}
     for point in scene.points:
-        _draw_point_(axes, scene, point)
+        alike.setdefault((point.role, point.record.source, scene.category_of(point.record)), []).append(point)
+    for points in alike.values():
+        _draw_points_(axes, scene, points)
     _dress_axis_(axes.xaxis, axes, "x", scene.across, scene)
     _dress_axis_(axes.yaxis, axes, "y", scene.up, scene)
     axes.set_title(_literal(title), loc="left", fontsize=11, fontweight="bold")
@@ -67,6 +71,8 @@ def write_architectures_png(
 ) -> None:
     """Write what each network of the front keeps: a row per network, a column per channel group.
 
+    Of a front of more than `MAX_ROWS` networks so many are shown, evenly from its smallest to its largest.
+
     Args:
         path: File to write.
         records: Every trial, with `is_front` set.
@@ -74,6 +80,9 @@ def write_architectures_png(
         title: Shown as text.
     """
     front = sort_front(records)
+    if len(front) > MAX_ROWS:
+        title = f"{title} ({MAX_ROWS} of {len(front)})"
+        front = [front[place] for place in np.linspace(0, len(front) - 1, MAX_ROWS).round().astype(int)]
     many = len(n_channels) > 24  # thin columns without counts
     width = min(4.0 + (0.28 if many else 0.85) * len(n_channels), 24.0)
     figure, axes = _make_axes(width, 1.6 + 0.32 * max(len(front), 3))
@@ -132,22 +141,24 @@ def _make_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw_point_(axes: Axes, scene: Scene, point: Point) -> None:
-    is_stopped = point.role == "stopped"
-    colour: Any = scene.colours[scene.category_of(point.record)]
+def _draw_points_(axes: Axes, scene: Scene, points: Sequence[Point]) -> None:
+    """Draw points of one role, source and category: one by one, thousands would take minutes."""
+    role, record = points[0].role, points[0].record
+    is_stopped = role == "stopped"
+    colour: Any = scene.colours[scene.category_of(record)]
     if scene.colour is not None:
-        colour = _colour_of(scene, point)
+        colour = [_colour_of(scene, point) for point in points]
     edge: dict[str, Any] = {} if is_stopped else {"edgecolors": "#222222"}  # a cross has no edge
     axes.scatter(
-        [point.x],
-        [point.y],
-        s=SIZES[point.role] * (2.2 if point.record.source == "dense" and not is_stopped else 1.0),
-        marker="x" if is_stopped else SYMBOLS.get(point.record.source, "o"),
+        [point.x for point in points],
+        [point.y for point in points],
+        s=SIZES[role] * (2.2 if record.source == "dense" and not is_stopped else 1.0),
+        marker="x" if is_stopped else SYMBOLS.get(record.source, "o"),
         color=colour,
-        alpha=OPACITIES[point.role],
-        linewidths=1.0 if is_stopped or point.role == "front" else 0.0,
+        alpha=OPACITIES[role],
+        linewidths=1.0 if is_stopped or role == "front" else 0.0,
         **edge,
-        zorder=4 if point.role == "front" else 3,
+        zorder=4 if role == "front" else 3,
     )
 
 

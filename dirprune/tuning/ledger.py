@@ -188,7 +188,7 @@ class Ledger:
         costs = self.costs.costs(configuration.architecture).as_dict()
         trial.set_user_attr(storage.COSTS, costs)
         excess = {metric: costs[metric] - limit for metric, limit in self.spec.limits.items()}
-        known = storage.read_trial(trial).constraints
+        known = storage.read_trial(self.study, trial.number).constraints
         for metric, value in excess.items():
             if metric not in known:  # Optuna lets it be set once
                 trial.set_constraint(metric, value)
@@ -277,7 +277,7 @@ class Ledger:
         self._tell_of_trial(number)
 
     def _refresh(self, number: int) -> None:
-        frozen = self.study.get_trials(deepcopy=False)[number]
+        frozen = storage.read_trial(self.study, number)
         self._records[number] = storage.make_trial_record(self.folder, frozen, self.metrics)
 
     def _tell_of_trial(self, number: int) -> None:

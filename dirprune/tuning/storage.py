@@ -310,9 +310,10 @@ def write_together(trial: optuna.trial.Trial) -> AbstractContextManager[None]:
     return storage.journal.batch() if isinstance(storage, JournalStorage) else nullcontext()
 
 
-def read_trial(trial: optuna.trial.Trial) -> FrozenTrial:
-    """Return a trial as the storage has it, without looking at the others."""
-    return trial.storage.get_trial(trial._trial_id)
+def read_trial(study: optuna.Study, number: int) -> FrozenTrial:
+    """Return a trial as the storage has it without looking at the others; Optuna has no public way for it."""
+    trials = study._storage
+    return trials.get_trial(trials.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
 def settle(
@@ -323,7 +324,7 @@ def settle(
     values: Sequence[float] | None = None,
 ) -> None:
     """Give a trial its attributes, then its final state: a driver that ends in between leaves it RUNNING."""
-    trial = continue_trial(study, study.get_trials(deepcopy=False)[number])
+    trial = continue_trial(study, read_trial(study, number))
     with write_together(trial):
         for name, value in {**attributes, ADOPTABLE: False}.items():
             trial.set_user_attr(name, value)

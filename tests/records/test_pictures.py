@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dirprune.records.front import mark_front
-from dirprune.records.front_page import make_figure
-from dirprune.records.pictures import write_architectures_png, write_front_html, write_front_png
+from dirprune.records.front_page import MAX_WITH_CHANNELS, make_figure
+from dirprune.records.pictures import MAX_ROWS, write_architectures_png, write_front_html, write_front_png
 from dirprune.records.scene import Axis, make_scene
 from dirprune.study.objectives import Objective
 from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_study, make_trial
@@ -138,3 +138,25 @@ def test_architectures_of_a_network_with_many_groups_are_drawn(tmp_path: Path) -
     object.__setattr__(trial, "architecture", dict.fromkeys(groups, 32))
     write_architectures_png(tmp_path / "architectures.png", [trial.on_front(True)], groups)
     assert (tmp_path / "architectures.png").stat().st_size > 1000
+
+
+def test_picture_of_a_long_front_shows_its_ends_and_says_how_many(tmp_path: Path) -> None:
+    front = [
+        make_trial(n, "sampler", 0.05 + n / 200, 0.5 + n / 400).on_front(True) for n in range(MAX_ROWS + 20)
+    ]
+    long, short = tmp_path / "long.png", tmp_path / "short.png"
+    write_architectures_png(long, front, N_CHANNELS)
+    write_architectures_png(short, front[:MAX_ROWS], N_CHANNELS)
+    heights = [int(path.read_bytes()[20:24].hex(), 16) for path in (long, short)]
+    assert heights[0] == heights[1]
+
+
+def test_page_of_thousands_lists_channels_of_the_front_alone(tmp_path: Path) -> None:
+    records = mark_front(make_study(MAX_WITH_CHANNELS + 200), OBJECTIVES)
+    write_front_html(tmp_path / "many.html", records, OBJECTIVES)
+    write_front_html(tmp_path / "few.html", records[:100], OBJECTIVES)
+    n_front = sum(record.is_front for record in records)
+    assert (tmp_path / "many.html").read_text().count("channels kept\\u003c") == n_front
+    assert (tmp_path / "few.html").read_text().count("channels kept\\u003c") == len(
+        [r for r in records[:100] if r.state in ("COMPLETE", "PRUNED")]
+    )

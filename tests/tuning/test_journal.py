@@ -65,7 +65,7 @@ def test_nothing_of_an_open_batch_is_on_disk_but_its_writer_sees_it(tmp_path):
     trial = study.ask()
     with storage.write_together(trial):
         trial.suggest_int("kept/0", 1, 16)
-        assert storage.read_trial(trial).params == trial.params
+        assert storage.read_trial(study, 0).params == trial.params
         assert read(tmp_path / "journal")[0].params == {}
     assert read(tmp_path / "journal")[0].params == trial.params
 
