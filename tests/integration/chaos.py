@@ -1,0 +1,190 @@
+"""Someone who kills whatever a running study stands on: workers, nodes, its driver and the MLflow server."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dirprune.records.folder import StudyFolder
+from dirprune.tuning import storage
+from tests.tracking.mlflow_process import MlflowServer
+
+SCRIPT = Path(__file__).with_name("digits_study.py")
+DECK = ("worker", "worker", "node", "driver", "server")
+SERVER_AWAY_S = 6.0
+END_S = 400
+HEALTH_CHECKS = {
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 3,
+}
+
+
+class Chaos:
+    """A study on a cluster of two nodes with one slot each, and its killer.
+
+    Args:
+        output: Folder of the study.
+        server: The running MLflow server.
+        seed: Decides what is killed when.
+    """
+
+    def __init__(self, output: Path, server: MlflowServer, seed: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        output.mkdir()
+        self.output, self.server = output, server
+        self.folder = StudyFolder(output / "digits")
+        self.rng = random.Random(seed)
+        self.done: Counter[str] = Counter()
+        self.returning: threading.Timer | None = None
+        self.log = output / "driver.log"
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH_CHECKS}
+        )
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.driver = self.start_driver()
+
+    def start_driver(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the study or continue it."""
+        command = [sys.executable, str(SCRIPT), "--output", str(self.output), "--resume"]
+        command += ["--ray-address", self.cluster.address, "--tracking-uri", self.server.uri, *arguments]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, "DIGITS_SECONDS": "0.3", "OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def close(self) -> None:
+        """End everything that was started here."""
+        self.bring_server_back()
+        if self.driver.poll() is None:
+            os.killpg(self.driver.pid, signal.SIGKILL)
+            self.driver.wait()
+        self.cluster.shutdown()
+
+    def run(self, seconds: float) -> None:
+        """Let the study come under way, kill for so long (all at least once), and let it end in order."""
+        self.wait_for_ended(2)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for victim in self.rng.sample(DECK, len(DECK)):
+                time.sleep(self.rng.uniform(1.5, 6.0))
+                self.check_driver()
+                self.done[victim] += getattr(self, f"kill_{victim}")()
+        self.kill_driver(restart=False)
+        self.bring_server_back()
+        n_started = len(storage.read_records(self.folder))
+        self.driver = self.start_driver("--trials", str(n_started + 2))
+        assert self.driver.wait(END_S) == 0, self.read_log()
+
+    def wait_for_ended(self, n_trials: int) -> None:
+        """Return when so many trials have ended."""
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline:
+            self.check_driver()
+            if self.folder.study_json.exists():
+                states = [record.state for record in storage.read_records(self.folder)]
+                if sum(state != "RUNNING" for state in states) >= n_trials:
+                    return
+            time.sleep(0.3)
+        raise TimeoutError(self.read_log())
+
+    def check_driver(self) -> None:
+        """Raise if the driver ended although nobody killed it."""
+        if self.driver.poll() is not None:
+            raise AssertionError(f"the driver left with {self.driver.returncode}: {self.read_log()}")
+
+    def read_log(self) -> str:
+        """Return the end of what the drivers said."""
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def kill_worker(self) -> int:
+        """Kill a process that runs trials; return how many were killed."""
+        workers = []
+        for node in self.nodes:
+            raylet = psutil.Process(find_raylet(node))
+            workers += [p for p in raylet.children(recursive=True) if is_trial_worker(p)]
+        if not workers:
+            return 0
+        self.rng.choice(sorted(workers, key=lambda process: process.pid)).kill()
+        return 1
+
+    def kill_driver(self, restart: bool = True) -> int:
+        """Kill the driver and, if asked to, start the next one."""
+        os.kill(self.driver.pid, signal.SIGKILL)
+        self.driver.wait()
+        if restart:
+            self.bring_server_back()  # a study does not begin without the server that it was told to use
+            self.driver = self.start_driver()
+            self.wait_until_at_work()
+        return 1
+
+    def wait_until_at_work(self) -> None:
+        """Return when the new driver has a trial under way: not only beginnings are to be killed."""
+        deadline = time.monotonic() + END_S
+        began = time.time()
+        while time.monotonic() < deadline:
+            self.check_driver()
+            if any(path.stat().st_mtime > began for path in self.folder.events_dir.glob("*.jsonl")):
+                return
+            time.sleep(0.2)
+        raise TimeoutError(self.read_log())
+
+    def kill_node(self) -> int:
+        """Kill a node with all its processes and add a fresh one."""
+        node = self.nodes.pop(self.rng.randrange(len(self.nodes)))
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
+        return 1
+
+    def kill_server(self) -> int:
+        """Kill the MLflow server; it comes back a while later, when other things may have been killed."""
+        self.bring_server_back()
+        self.server.kill()
+        self.returning = threading.Timer(SERVER_AWAY_S, self.server.start)
+        self.returning.start()
+        return 1
+
+    def bring_server_back(self) -> None:
+        """Return when the server answers again."""
+        if self.returning is not None:
+            self.returning.join()
+
+
+def find_raylet(node: Any) -> int:
+    """Return the process id of a node's raylet."""
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def is_trial_worker(process: psutil.Process) -> bool:
+    """Whether a process runs trials."""
+    try:
+        return "PruningTrainable" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+@contextmanager
+def open_chaos(output: Path, server: MlflowServer, seed: int) -> Iterator[Chaos]:
+    """Yield a study that runs; end all that belongs to it."""
+    chaos = Chaos(output, server, seed)
+    try:
+        yield chaos
+    finally:
+        chaos.close()
