@@ -18,11 +18,11 @@ from dirprune.cli.options import (
     check_can_write,
     data_options,
 )
-from dirprune.cli.printing import format_table
+from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import trained_subject
-from dirprune.errors import ConfigurationError
+from dirprune.errors import ConfigurationError, suggest
 from dirprune.files import write_json
-from dirprune.importance import ScoringContext, create
+from dirprune.importance import ScoringContext, create, get_method, list_methods
 from dirprune.importance.simplex.covariances import (
     LEAST_CORRELATION,
     GroupCovariances,
@@ -31,7 +31,8 @@ from dirprune.importance.simplex.covariances import (
     compute_covariances,
 )
 from dirprune.importance.simplex.laplace import compute_laplace_covariances
-from dirprune.records.covariances import format_agreement, write_covariances_png
+from dirprune.importance.simplex.scorers import SimplexSwitches
+from dirprune.records.covariances import PART, SEED, format_agreement, write_covariances_png
 from dirprune.tracing import find_groups
 
 SCHEMA = 1
@@ -113,23 +114,40 @@ def covariances(
         raise ConfigurationError("expected each method option once, got one twice; leave one out")
     if method == LAPLACE and options:
         raise ConfigurationError(f"laplace has no options, got {', '.join(options)}; leave them out")
+    known = [
+        LAPLACE,
+        *(name for name in list_methods() if issubclass(get_method(name).factory, SimplexSwitches)),
+    ]
+    if method not in known:
+        raise ConfigurationError(
+            f"expected a posterior on the simplex, got {method!r}{suggest(method, known)}"
+        )
     fitted = None if method == LAPLACE else check_has_covariances(create(method, options))
     check_can_write(output, is_folder=True)
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
     roles, task = subject.roles, subject.task
-    context = ScoringContext(
-        subject.network, grouping, roles.calibration, roles.normalise, task, seeds[0], subject.device
-    )
-    if fitted is None:
-        found = compute_laplace_covariances(context, len(seeds))
-    else:
-        found = compute_covariances(fitted, context, seeds)
-    click.echo(f"\n{method}, seeds {', '.join(map(str, seeds))}: pairs of channels\n")
+    with ScoringProgress(grouping.names) as progress:
+        context = ScoringContext(
+            subject.network,
+            grouping,
+            roles.calibration,
+            roles.normalise,
+            task,
+            seeds[0],
+            subject.device,
+            progress=progress,
+        )
+        if fitted is None:
+            found = compute_laplace_covariances(context, len(seeds))
+        else:
+            found = compute_covariances(fitted, context, seeds)
+    fit = PART if fitted is None else SEED
+    click.echo(f"\n{method}, one posterior for each {fit} {', '.join(map(str, seeds))}: pairs of channels\n")
     click.echo(format_pairs(found))
     click.echo()
     for name, group in found.items():
-        click.echo(f"{name}: {format_agreement(group.agreement())}")
+        click.echo(f"{name}: {format_agreement(group.agreement(), fit)}")
     content = {
         "weights": str(weights),
         "method": {"name": method, "options": {} if fitted is None else dataclasses.asdict(fitted.options)},
@@ -139,7 +157,7 @@ def covariances(
     write_json(output / "covariances.json", content, SCHEMA)
     for name, group in found.items():
         title = f"{name}: switches of {group.means.shape[1]} channels, {method}"
-        write_covariances_png(output / f"covariances-{name}.png", group, seeds, title)
+        write_covariances_png(output / f"covariances-{name}.png", group, seeds, title, fit)
     click.echo(f"\ncovariances: {output / 'covariances.json'} and a picture of each group beside it")
 
 

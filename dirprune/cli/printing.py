@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
@@ -153,3 +155,15 @@ class ScoringProgress:
             self.has_line = self.is_terminal
         if n_done >= n_total:
             del self.pieces[what]
+
+
+@contextmanager
+def kept_on_interrupt(folder: Path) -> Iterator[None]:
+    """Say on Ctrl-C where lies what was computed, and that the same command goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            f"kept in {folder}: what was computed so far; the same command goes on from there", err=True
+        )
+        raise

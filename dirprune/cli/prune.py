@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -18,12 +20,15 @@ from dirprune.cli.options import (
     method_options,
     training_options,
 )
-from dirprune.cli.printing import ScoringProgress
+from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
 from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, store, trained_subject
 from dirprune.errors import ConfigurationError
+from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, create
 from dirprune.pruning import prune as prune_network
 from dirprune.tracing import find_groups
+
+WIDTH = 60
 
 
 @click.command
@@ -79,7 +84,7 @@ def prune(
         output = Path("output/pruned") / f"{subject.header.network}-{scoring.method}-{architecture}"
         check_can_write(output, is_folder=True)
     measured = {"dense": subject.measure(dense)}
-    with ScoringProgress(grouping.names) as progress:
+    with kept_on_interrupt(scoring.cache), ScoringProgress(grouping.names) as progress:
         pruned = prune_network(
             dense,
             subject.roles,
@@ -98,5 +103,36 @@ def prune(
         subject.train_(pruned.network, training, FINE_TUNING_EPOCHS)
         measured["retrained"] = subject.measure(pruned.network)
     store(output, subject, pruned.network, architecture, pruned.kept, list(measured.values())[-1])
+    click.echo("\n" + format_kept(pruned.kept, grouping))
     click.echo("\n" + format_comparison(measured))
     click.echo(f"\nmodel: {output}")
+
+
+def format_kept(kept: Mapping[str, Sequence[int]], grouping: Grouping) -> str:
+    """Return a table of the channels that each group keeps.
+
+    Args:
+        kept: Sorted indices of every group.
+        grouping: The groups of the whole network.
+    """
+    rows = [
+        [
+            name,
+            str(len(kept[name])),
+            str(n_channels),
+            textwrap.shorten(_join(kept[name]), WIDTH, placeholder=" .."),
+        ]
+        for name, n_channels in grouping.n_channels.items()
+    ]
+    return format_table(["group", "kept", "of", "channels"], rows)
+
+
+def _join(channels: Sequence[int]) -> str:
+    """Return sorted channels as in "0-3 5 8-9"."""
+    runs: list[list[int]] = []
+    for channel in channels:
+        if runs and channel == runs[-1][-1] + 1:
+            runs[-1].append(channel)
+        else:
+            runs.append([channel])
+    return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

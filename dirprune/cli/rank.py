@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
+from scipy.stats import spearmanr
 
+from dirprune.cli.greedy_paths import PathPoint, format_path, measure_path
 from dirprune.cli.options import (
     FILE,
     DataOptions,
@@ -17,8 +21,8 @@ from dirprune.cli.options import (
     data_options,
     method_options,
 )
-from dirprune.cli.printing import ScoringProgress, format_table
-from dirprune.cli.subjects import format_comparison, trained_subject
+from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
+from dirprune.cli.subjects import Subject, format_comparison, trained_subject
 from dirprune.errors import ConfigurationError, ImportanceError, suggest
 from dirprune.files import write_json
 from dirprune.importance import (
@@ -31,7 +35,9 @@ from dirprune.importance import (
     get_method,
     list_methods,
 )
+from dirprune.importance.greedy.path import GreedyPath
 from dirprune.importance.shapley import ShapleyScorer
+from dirprune.records.scores import write_scores_png
 from dirprune.tracing import find_groups
 
 SCHEMA = 1
@@ -53,15 +59,25 @@ WIDTH = 100
     metavar="[PATTERN]",
     help="List the importance methods, or those that match, such as 'shapley*', and leave.",
 )
+@click.option(
+    "--compare",
+    "others",
+    multiple=True,
+    metavar="NAME",
+    help="Another method, with its default options, to compare the order with; may be given several times.",
+)
 @data_options
 @click.option("--output", type=FILE, help="JSON file to write the scores to.")
+@click.option("--plot", type=FILE, help="PNG file to draw the scores in.")
 def rank(
     weights: Path | None,
     network: str | None,
     scoring: MethodOptions,
     listed: str | None,
+    others: tuple[str, ...],
     data: DataOptions,
     output: Path | None,
+    plot: Path | None,
 ) -> None:
     """Score the channels of a trained network, which stays as it is; a higher score means keep."""
     if listed is not None:
@@ -72,18 +88,14 @@ def rank(
         raise ConfigurationError(
             f"expected {missing}, got nothing; try 'dirprune rank --list' for the methods"
         )
-    values = scoring.values()
-    scorer = create(scoring.method, values)
-    if not isinstance(scorer, Scorer):
-        raise ImportanceError(
-            f"{scoring.method} chooses channels for one architecture and has no scores; try 'dirprune prune'"
-        )
-    if output is not None:
-        check_can_write(output, is_folder=False)
+    scorer = _create_scorer(scoring.method, scoring.values())
+    compared = {name: _create_scorer(name, {}) for name in others}
+    for file in filter(None, (output, plot)):
+        check_can_write(file, is_folder=False)
     check_can_write(scoring.cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
-    with ScoringProgress(grouping.names) as progress:
+    with kept_on_interrupt(scoring.cache), ScoringProgress(grouping.names) as progress:
         context = ScoringContext(
             subject.network,
             grouping,
@@ -97,18 +109,67 @@ def rank(
         cache = ScoreCache(scoring.cache)
         scores, was_cached = find_scores(scorer, context, cache=cache)
         half_widths = estimate_half_widths(scorer, dataclasses.replace(context, workspace=cache.folder))
+        of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}
+        path = measure_path(subject, grouping, scores) if isinstance(scorer, GreedyPath) else []
+    scores = {name: scores[name] for name in grouping.names}
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
     click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
-    click.echo(format_scores({name: scores[name] for name in grouping.names}, half_widths))
+    click.echo(format_scores(scores, half_widths))
+    if path:
+        click.echo(f"\nthe path at {len(path)} costs, right after pruning and recalibration:")
+        click.echo(format_path(path))
+    if of_others:
+        click.echo(f"\nrank correlation with {scoring.method} (Spearman):")
+        click.echo(format_correlations(scores, of_others))
     if output is not None:
-        groups = {
-            name: {"scores": scores[name].tolist(), "order": _order(scores[name])} for name in grouping.names
-        }
-        for name, widths in half_widths.items():
-            groups[name]["half_widths"] = widths.tolist()
-        method = {"name": scoring.method, "options": vars(scorer.options)}
-        write_json(output, {"weights": str(weights), "method": method, "groups": groups}, SCHEMA)
+        write_scores(output, weights, scoring.method, scorer, subject, scores, half_widths, path)
         click.echo(f"\nscores: {output}")
+    if plot is not None:
+        write_scores_png(plot, {scoring.method: scores, **of_others}, half_widths)
+        click.echo(f"\npicture: {plot}")
+
+
+def _create_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
+    scorer = create(name, options)
+    if not isinstance(scorer, Scorer):
+        raise ImportanceError(
+            f"{name} chooses channels for one architecture and has no scores; try 'dirprune prune'"
+        )
+    return scorer
+
+
+def write_scores(
+    output: Path,
+    weights: Path,
+    method: str,
+    scorer: Scorer,
+    subject: Subject,
+    scores: Mapping[str, torch.Tensor],
+    half_widths: Mapping[str, torch.Tensor],
+    path: Sequence[PathPoint],
+) -> None:
+    """Write scores with all that they depend on as JSON."""
+    groups: dict[str, dict[str, Any]] = {
+        name: {"scores": values.tolist(), "order": _order(values)} for name, values in scores.items()
+    }
+    for name, widths in half_widths.items():
+        groups[name]["half_widths"] = widths.tolist()
+    content = {
+        "weights": str(weights),
+        "method": {"name": method, "options": vars(scorer.options)},
+        "seed": subject.seed,
+        "data": {
+            "name": subject.roles.name,
+            "validation_from": subject.header.validation_from,
+            "seed": subject.header.data_seed,
+            "n_calibration": len(subject.roles.calibration),
+            "fingerprint": subject.roles.calibration.fingerprint(),
+        },
+        "groups": groups,
+    }
+    if path:
+        content["path"] = [dataclasses.asdict(point) for point in path]
+    write_json(output, content, SCHEMA)
 
 
 def format_methods(pattern: str = "*") -> str:
@@ -175,7 +236,7 @@ def estimate_half_widths(scorer: Scorer, context: ScoringContext) -> dict[str, t
     }
 
 
-def format_scores(scores: dict[str, torch.Tensor], half_widths: dict[str, torch.Tensor]) -> str:
+def format_scores(scores: Mapping[str, torch.Tensor], half_widths: Mapping[str, torch.Tensor]) -> str:
     """Return a table with a line per group: its range of scores, and its best and worst channels.
 
     Args:
@@ -183,16 +244,43 @@ def format_scores(scores: dict[str, torch.Tensor], half_widths: dict[str, torch.
         half_widths: Of the scores' 95% intervals, likewise, for some groups or none; their median is shown.
     """
     rows = []
+    noisy = []
     for name, values in scores.items():
         order = _order(values)
         numbers = [f"{float(number):.4g}" for number in (values.max(), values.median(), values.min())]
         if half_widths:
             numbers.append(f"{float(half_widths[name].median()):.2g}" if name in half_widths else "unknown")
+            if name in half_widths and half_widths[name].median() > values.std(correction=0):
+                noisy.append(name)
         best, worst = order[:N_SHOWN], order[N_SHOWN:][-N_SHOWN:][::-1]
         rows.append([name, str(len(values)), *numbers, " ".join(map(str, best)), " ".join(map(str, worst))])
     error = ["95% +-"] if half_widths else []
     header = ["group", "channels", "highest", "median", "lowest", *error, "best first", "worst first"]
-    return format_table(header, rows)
+    notes = []
+    if half_widths:
+        notes.append("95% +-: half the width of the median channel's 95% interval, for these images")
+        if len(half_widths) < len(scores):
+            notes.append("unknown: too few evaluations for an interval")
+    if noisy:
+        notes.append(
+            f"WARNING: in {', '.join(noisy)} the intervals are wider than the scores differ, so that the "
+            "order is mostly noise; try more --evaluations"
+        )
+    return "\n".join([format_table(header, rows), *notes])
+
+
+def format_correlations(
+    scores: Mapping[str, torch.Tensor], others: Mapping[str, Mapping[str, torch.Tensor]]
+) -> str:
+    """Return a table of rank correlations of every other method's scores with these, by group."""
+    rows = []
+    for name, values in scores.items():
+        cells = []
+        for other in others.values():
+            is_order = min(len(values.unique()), len(other[name].unique())) > 1
+            cells.append(f"{spearmanr(values, other[name]).statistic:+.2f}" if is_order else "no order")
+        rows.append([name, *cells])
+    return format_table(["group", *others], rows)
 
 
 def _order(scores: torch.Tensor) -> list[int]:

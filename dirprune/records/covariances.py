@@ -11,7 +11,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import pdist
 from torch import Tensor
 
 from dirprune.files import write_atomically
@@ -21,22 +22,34 @@ DOTS_PER_INCH = 150
 N_PAIRS = 6
 MIN_LIMIT = 0.01
 SEED_COLOURS = "tab10"
+MIN_CLUSTERED = 3
+N_LABELLED = 40  # channels whose numbers fit beside a heat map
+
+SEED, PART = "seed", "image part"
+"""What one posterior of several was fitted with."""
 
 
 def write_covariances_png(
-    path: Path, covariances: GroupCovariances, seeds: Sequence[int], title: str, n_pairs: int = N_PAIRS
+    path: Path,
+    covariances: GroupCovariances,
+    seeds: Sequence[int],
+    title: str,
+    fit: str = SEED,
+    n_pairs: int = N_PAIRS,
 ) -> None:
     """Write one group's pairs: two heat maps with shared colours, and the strongest pairs seed by seed.
 
-    The heat maps show covariances and their excess over the Dirichlet with the same means and trace, both
-    divided by the two standard deviations and averaged over seeds. Red is positive, blue negative, white
-    zero; the diagonal, which would outshine everything, is grey.
+    The heat maps show correlations and the excess of the covariances over the Dirichlet with the same means
+    and trace, divided by the two standard deviations, both averaged over seeds. Red is positive, blue
+    negative, white zero; the diagonal, which would outshine everything, is grey. Channels whose excess is
+    alike stand side by side, in the order of a hierarchical clustering with average linkage.
 
     Args:
         path: File to write.
         covariances: Of one group, with one entry per seed.
         seeds: The seeds, in the same order.
         title: Shown as text.
+        fit: What one entry was fitted with: `SEED` or `PART`.
         n_pairs: Strongest pairs of either sign to show.
     """
     relative = covariances.relative(covariances.covariances)
@@ -45,13 +58,18 @@ def write_covariances_png(
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     limit = choose_limit([relative.mean(0), excess.mean(0)])
-    _draw_heat_map_(left, relative.mean(0), limit, "covariance / (sd sd)")
-    image = _draw_heat_map_(middle, excess.mean(0), limit, "excess over the Dirichlet / (sd sd)")
+    order = order_by_similarity(excess.mean(0))
+    _draw_heat_map_(left, relative.mean(0), order, limit, "correlation")
+    image = _draw_heat_map_(
+        middle, excess.mean(0), order, limit, "correlation beyond the Dirichlet's (excess)"
+    )
     figure.colorbar(image, ax=[left, middle], shrink=0.8, pad=0.02)
     above, below = covariances.pairs(n_pairs)
-    _draw_pairs_(right, [*above, *below[::-1]], excess, seeds)
+    _draw_pairs_(right, [*above, *below[::-1]], excess, seeds, fit)
     figure.suptitle(_literal(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.supxlabel(_literal(format_agreement(covariances.agreement())), x=0.01, ha="left", fontsize=8.5)
+    figure.supxlabel(
+        _literal(format_agreement(covariances.agreement(), fit)), x=0.01, ha="left", fontsize=8.5
+    )
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
 
@@ -66,38 +84,56 @@ LEAST_AGREEMENT = 0.2
 """Rank correlation between seeds below which single pairs are not worth reading."""
 
 
-def format_agreement(agreement: Agreement) -> str:
-    """Return in one line how far seeds agree about the pairs of a group."""
+def format_agreement(agreement: Agreement, fit: str = SEED) -> str:
+    """Return in one line how far seeds, or parts of the images, agree about the pairs of a group."""
     counts = ", ".join(map(str, agreement.n_positive))
-    parts = [f"{agreement.n_pairs:,} pairs; positive by seed: {counts}"]
+    parts = [f"{agreement.n_pairs:,} pairs; positive by {fit}: {counts}"]
     if len(agreement.n_positive) > 1:
         expected = f"{agreement.n_expected:.1f} expected by chance"
-        parts.append(f"positive in all seeds: {agreement.n_confirmed} ({expected})")
+        parts.append(f"positive in every {fit}: {agreement.n_confirmed} ({expected})")
         known = "none" if agreement.spearman is None else f"{agreement.spearman:.2f}"
-        parts.append(f"rank correlation of the excess between seeds: {known}")
+        parts.append(f"mean rank correlation of the excess from one {fit} to another: {known}")
         if agreement.spearman is not None and agreement.spearman < LEAST_AGREEMENT:
-            parts.append("seeds hardly agree, single pairs say little")
+            parts.append("hardly any agreement, single pairs say little")
     else:
-        parts.append("one seed confirms nothing")
+        parts.append(f"one {fit} confirms nothing")
     return "; ".join(parts)
 
 
-def _draw_heat_map_(axes: Axes, matrix: Tensor, limit: float, title: str) -> Any:
-    values = np.ma.masked_array(matrix.numpy(), np.eye(len(matrix), dtype=bool))
+def order_by_similarity(matrix: Tensor) -> list[int]:
+    """Return channels so that those with similar rows are neighbours.
+
+    Args:
+        matrix: Symmetric, shape (n_channels, n_channels).
+    """
+    if len(matrix) < MIN_CLUSTERED:
+        return list(range(len(matrix)))
+    rows = (matrix - matrix.diagonal().diag()).double().numpy()
+    return [int(channel) for channel in leaves_list(linkage(pdist(rows), "average", optimal_ordering=True))]
+
+
+def _draw_heat_map_(axes: Axes, matrix: Tensor, order: Sequence[int], limit: float, title: str) -> Any:
+    values = np.ma.masked_array(matrix.numpy()[np.ix_(order, order)], np.eye(len(matrix), dtype=bool))
     colours = colormaps["RdBu_r"].with_extremes(bad="#BBBBBB")
     image = axes.imshow(values, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
     axes.set_title(title, loc="left", fontsize=9.5)
     axes.set_xlabel("channel", fontsize=8.5)
     axes.set_ylabel("channel", fontsize=8.5)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
-    axes.tick_params(labelsize=8)
+    if len(order) <= N_LABELLED:
+        labels = [str(channel) for channel in order]
+        axes.set_xticks(range(len(order)), labels, rotation=90)
+        axes.set_yticks(range(len(order)), labels)
+        axes.tick_params(labelsize=7)
+    else:  # the list of pairs beside it names the channels that stand out
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel(f"{len(order)} channels, similar ones side by side", fontsize=8.5)
     return image
 
 
-def _draw_pairs_(axes: Axes, pairs: Sequence[Pair], excess: Tensor, seeds: Sequence[int]) -> None:
+def _draw_pairs_(axes: Axes, pairs: Sequence[Pair], excess: Tensor, seeds: Sequence[int], fit: str) -> None:
     """Draw a row per pair and in it a dot per seed: pairs that seeds agree about lie on one side of zero."""
-    axes.set_title("excess of the strongest pairs, a dot per seed", loc="left", fontsize=9.5)
+    axes.set_title(f"excess of the strongest pairs, a dot per {fit}", loc="left", fontsize=9.5)
     if not pairs:
         axes.text(0.5, 0.5, "no pair differs from the Dirichlet", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
@@ -106,7 +142,7 @@ def _draw_pairs_(axes: Axes, pairs: Sequence[Pair], excess: Tensor, seeds: Seque
     for number, seed in enumerate(seeds):
         values = [float(excess[number, pair.channels[0], pair.channels[1]]) for pair in pairs]
         style: dict[str, Any] = {"s": 22, "alpha": 0.85, "zorder": 3}
-        axes.scatter(values, range(len(pairs)), color=colours(number % 10), label=f"seed {seed}", **style)
+        axes.scatter(values, range(len(pairs)), color=colours(number % 10), label=f"{fit} {seed}", **style)
     labels = [f"{pair.channels[0]}, {pair.channels[1]}" for pair in pairs]
     axes.set_yticks(range(len(pairs)), labels, fontsize=8)
     axes.invert_yaxis()

@@ -18,7 +18,7 @@ def test_pairs_are_printed_and_written_with_a_picture_per_group(run: Run, weight
     family = ("--method", "logistic-normal", "--seeds", "4,5")
     result = run("covariances", "--weights", weights, *QUICK, *family, "--output", "pairs")
     assert result.status == 0, result.errors
-    assert "logistic-normal, seeds 4, 5: pairs of channels" in result.output
+    assert "logistic-normal, one posterior for each seed 4, 5: pairs of channels" in result.output
     assert "excess agrees in" in result.output
     assert "conv2: 190 pairs; positive by seed:" in result.output
     assert [path.name for path in sorted(Path("pairs").iterdir())] == [
@@ -41,7 +41,7 @@ def test_laplace_takes_a_part_of_the_images_for_each_seed(run: Run, weights: Pat
     few = ("--train-images", "200", "--seeds", "0,1")
     result = run("covariances", "--weights", weights, *few, "--output", "pairs")
     assert result.status == 0, result.errors
-    assert "laplace, seeds 0, 1: pairs of channels" in result.output
+    assert "laplace, one posterior for each image part 0, 1: pairs of channels" in result.output
     means = read_json(Path("pairs/covariances.json"), 1)["groups"]["conv1"]["means"]
     assert means == [[0.1] * 10] * 2
 
@@ -57,8 +57,11 @@ def test_dirichlet_has_no_pair_to_show(run: Run, weights: Path) -> None:
     ("arguments", "fragments"),
     [
         (["--method", "dirichlet", "--method-options", "estimator=point"], ["'point'", "estimator=integral"]),
-        (["--method", "magnitude"], ["posterior on the simplex", "try dirichlet"]),
-        (["--method", "logistic"], ["unknown importance method 'logistic'"]),
+        (
+            ["--method", "magnitude"],
+            ["posterior on the simplex", "known: dirichlet, gen"],
+        ),
+        (["--method", "logistic"], ["got 'logistic'", "did you mean 'logistic-normal'?"]),
         (["--method-options", "rank=1", "--method-options", "rank=2"], ["each method option once"]),
         (["--method-options", "rank=1"], ["laplace has no options, got rank"]),
         (

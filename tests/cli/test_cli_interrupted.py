@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 N_COALITIONS = 11 + 21 + 101 + 26  # each group of LeNet-5 whole, and without each of its channels
+KEPT = "kept in output/scores: what was computed so far; the same command goes on from there"
 PROGRAM = """
 import os, time
 from dirprune.cli import main
@@ -69,7 +70,7 @@ def read_coalitions(files: dict[str, bytes]) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize(
     ("signal_sent", "status", "said"),
-    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
+    [(signal.SIGINT, 130, f"{KEPT}\ninterrupted\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
 )
 def test_scoring_that_was_stopped_goes_on_where_it_was(
     tmp_path: Path, weights: Path, signal_sent: int, status: int, said: str

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from dirprune.importance.simplex.covariances import Agreement, GroupCovariances
-from dirprune.records.covariances import choose_limit, format_agreement, write_covariances_png
+from dirprune.records.covariances import (
+    PART,
+    choose_limit,
+    format_agreement,
+    order_by_similarity,
+    write_covariances_png,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -44,10 +50,23 @@ def test_colours_reach_as_far_as_the_strongest_pair_of_either_sign_and_leave_out
 def test_agreement_is_told_with_what_chance_would_give() -> None:
     told = format_agreement(Agreement(-0.021, 4950, (12, 7), 1, 0.02))
     assert told == (
-        "4,950 pairs; positive by seed: 12, 7; positive in all seeds: 1 (0.0 expected by chance); "
-        "rank correlation of the excess between seeds: -0.02; seeds hardly agree, single pairs say little"
+        "4,950 pairs; positive by seed: 12, 7; positive in every seed: 1 (0.0 expected by chance); "
+        "mean rank correlation of the excess from one seed to another: -0.02; "
+        "hardly any agreement, single pairs say little"
     )
     assert format_agreement(Agreement(None, 3, (0,), 0, 0.0)) == (
         "3 pairs; positive by seed: 0; one seed confirms nothing"
     )
-    assert format_agreement(Agreement(None, 3, (0, 0), 0, 0.0)).endswith("between seeds: none")
+    assert format_agreement(Agreement(None, 3, (0, 0), 0, 0.0)).endswith("to another: none")
+    assert "positive in every image part: 0" in format_agreement(Agreement(None, 3, (0, 0), 0, 0.0), PART)
+
+
+def test_channels_that_are_alike_become_neighbours() -> None:
+    blocks = torch.block_diag(torch.ones(3, 3), -torch.ones(3, 3))
+    mixed = [0, 3, 1, 4, 2, 5]
+    order = order_by_similarity(blocks[mixed][:, mixed])
+    assert [{mixed[place] for place in order[:3]}, {mixed[place] for place in order[3:]}] in (
+        [{0, 1, 2}, {3, 4, 5}],
+        [{3, 4, 5}, {0, 1, 2}],
+    )
+    assert order_by_similarity(torch.eye(1)) == [0]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 
+from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.registry import register
@@ -57,16 +59,28 @@ class ShapleyScorer(Scorer):
         """Return the estimate of every group, with its intervals where the method has them.
 
         Raises:
-            ImportanceError: If the options do not fit a group; the message tells its number of channels.
+            ImportanceError: If the options do not fit a group; the message names every such group.
         """
-        for n_channels in context.grouping.n_channels.values():
-            self._check(n_channels)  # of all groups, before the first one is worked on
+        self._check_all(context.grouping.n_channels)
         return {group.name: self.estimate_group(context, group.name) for group in context.grouping.groups}
 
     def estimate_group(self, context: ScoringContext, group: str) -> Estimate:
         """Return the estimate of one group."""
         values = open_values(context, group, value=self.options.value)
         return self._estimate(values.evaluate, values.n_channels, context.seed)
+
+    def _check_all(self, n_channels: Mapping[str, int]) -> None:
+        """Refuse groups that the options do not fit, all of them, before the first one is worked on."""
+        refused: dict[str, ImportanceError] = {}
+        for name, n in n_channels.items():
+            try:
+                self._check(n)
+            except ImportanceError as error:
+                refused[name] = error
+        if refused:
+            first, *others = refused
+            also = f" (nor do the options fit {', '.join(others)})" if others else ""
+            raise ImportanceError(f"{first}: {refused[first]}{also}") from refused[first]
 
     def _check(self, n_channels: int) -> None:
         """Refuse a group that the options do not fit, which estimators do before they ask for a value."""

@@ -1,0 +1,85 @@
+"""`dirprune rank` shows what decides: paths, comparisons, noise, and where all came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from dirprune.cli.prune import format_kept
+from dirprune.cli.rank import format_correlations, format_scores
+from dirprune.groups import ChannelGroup, Grouping
+from tests.cli.conftest import Run
+
+
+def test_greedy_path_shows_networks_that_prune_takes(run: Run, weights: Path) -> None:
+    few = ("--train-images", 200, "--method-options", "n_examples=50", "--method-options", "step=0.5")
+    result = run("rank", "--weights", weights, "--method", "greedy-path", *few, "--output", "path.json")
+    assert result.status == 0, result.errors
+    lines = result.output.split("right after pruning and recalibration:")[1].splitlines()
+    assert lines[1].split()[-1] == "--arch"
+    assert len(lines[2].split()[-1].split(",")) == 4
+    stored = json.loads(Path("path.json").read_text())
+    shares = [point["share"] for point in stored["path"]]
+    assert shares == sorted(shares, reverse=True)
+    assert all(point["share"] <= 0.9 for point in stored["path"])
+    pruned = run(
+        "prune", "--weights", weights, "--method", "random", "--arch", stored["path"][0]["architecture"]
+    )
+    assert pruned.status == 0, pruned.errors
+    assert f"{stored['path'][0]['macs']:,}" in pruned.output
+
+
+def test_methods_are_compared_and_drawn(run: Run, weights: Path) -> None:
+    compared = ("--compare", "taylor", "--compare", "bn-scale", "--train-images", 200)
+    result = run("rank", "--weights", weights, "--method", "taylor", *compared, "--plot", "scores.png")
+    assert result.status == 0, result.errors
+    table = result.output.split("(Spearman):")[1].splitlines()
+    assert table[1].split() == ["group", "taylor", "bn-scale"]
+    assert table[2].split()[:2] == ["conv1", "+1.00"]
+    assert Path("scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scores_file_says_what_they_depend_on(run: Run, weights: Path) -> None:
+    run("rank", "--weights", weights, "--method", "magnitude", "--seed", 3, "--output", "scores.json")
+    stored = json.loads(Path("scores.json").read_text())
+    assert stored["seed"] == 3
+    assert stored["data"]["name"] == "digits"
+    assert stored["data"]["validation_from"] == "train:0.1"
+    assert stored["data"]["n_calibration"] > 0
+
+
+def test_an_output_that_cannot_be_made_ends_in_one_line(run: Run, weights: Path) -> None:
+    result = run("rank", "--weights", weights, "--method", "random", "--output", "/proc/none/scores.json")
+    assert result.status == 2
+    assert result.errors.startswith("error: expected")
+    assert "Traceback" not in result.errors
+
+
+def test_a_budget_that_fits_no_group_names_them_all(run: Run, weights: Path) -> None:
+    result = run("rank", "--weights", weights, "--method", "shapley", "--evaluations", 11)
+    assert result.status == 2
+    assert "conv1: evaluations must be at least 12" in result.errors
+    assert "(nor do the options fit conv2, linear1, linear2)" in result.errors
+
+
+def test_an_order_that_is_noise_is_marked() -> None:
+    scores = {"sure": torch.tensor([3.0, 2.0, 1.0]), "noise": torch.tensor([1.1, 1.0, 0.9])}
+    widths = {"sure": torch.full((3,), 0.1), "noise": torch.full((3,), 0.5)}
+    told = format_scores(scores, widths)
+    assert "WARNING: in noise the intervals are wider" in told
+    assert "95% +-: half the width" in told
+    assert "WARNING" not in format_scores(scores, {})
+
+
+def test_equal_scores_have_no_order() -> None:
+    scores = {"conv": torch.tensor([3.0, 2.0, 1.0])}
+    told = format_correlations(scores, {"flat": {"conv": torch.ones(3)}})
+    assert told.splitlines()[1].split() == ["conv", "no", "order"]
+
+
+def test_kept_channels_are_told_as_runs() -> None:
+    grouping = Grouping((ChannelGroup("conv", 12, (), ()),))
+    table = format_kept({"conv": [0, 1, 2, 5, 8, 9]}, grouping).splitlines()
+    assert table[1].split() == ["conv", "6", "12", "0-2", "5", "8-9"]
