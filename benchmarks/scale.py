@@ -49,7 +49,7 @@ WIDTH = 16
 N_OPEN = 8
 SAMPLERS = {
     "random": lambda: optuna.samplers.RandomSampler(seed=0),
-    "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, group=True, seed=0),
+    "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=0),
     "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=0),
 }
 

@@ -26,7 +26,7 @@ def execute(ledger: Ledger, slots: Slots, trainable: type[Trainable], **paramete
     """
     from ray import tune
 
-    from dirprune.tuning.searcher import LedgerScheduler, LedgerSearcher
+    from dirprune.tuning.searcher import ForgiveLostNodes, LedgerScheduler, LedgerSearcher
 
     searcher = LedgerSearcher(ledger)
     with tempfile.TemporaryDirectory(prefix="dirprune-ray-", ignore_cleanup_errors=True) as scratch:
@@ -45,6 +45,7 @@ def execute(ledger: Ledger, slots: Slots, trainable: type[Trainable], **paramete
             run_config=tune.RunConfig(
                 name=uuid.uuid4().hex,
                 storage_path=scratch,
+                callbacks=[ForgiveLostNodes()],
                 failure_config=tune.FailureConfig(max_failures=MAX_LOST_WORKERS),
                 verbose=0,
             ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.exceptions import RayActorError
+from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -15,6 +17,7 @@ FAILED = "failed"  # a result with this key announces that the next step raises,
 IMAGES = "images"
 METRICS = "metrics"
 IS_FINAL = "is_final"
+NODE_DIED = "its node has died"  # how Ray puts it
 
 
 class LedgerSearcher(Searcher):
@@ -84,3 +87,13 @@ class LedgerScheduler(FIFOScheduler):
         number = self.searcher.numbers[trial.trial_id]
         goes_on = self.searcher.ledger.reported(number, result[IMAGES], dict(result[METRICS]))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+
+class ForgiveLostNodes(Callback):
+    """Let the loss of a machine not count among a trial's lost workers: it was not the trial's doing."""
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Take back what Ray has counted."""
+        error = trial.get_pickled_error()
+        if isinstance(error, RayActorError) and NODE_DIED in str(error):
+            trial.run_metadata.num_failures -= 1

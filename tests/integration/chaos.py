@@ -33,20 +33,25 @@ HEALTH_CHECKS = {
 
 
 class Chaos:
-    """A study on a cluster of two nodes with one slot each, and its killer.
+    """A study on a cluster of nodes with one slot each, and its killer.
 
     Args:
         output: Folder of the study.
-        server: The running MLflow server.
+        server: The running MLflow server; None: the study is not tracked.
         seed: Decides what is killed when.
+        n_nodes: Nodes beside the head, which runs no trials.
+        seconds: How long each evaluation takes.
     """
 
-    def __init__(self, output: Path, server: MlflowServer, seed: int) -> None:
+    def __init__(
+        self, output: Path, server: MlflowServer | None, seed: int, n_nodes: int = 2, seconds: float = 0.3
+    ) -> None:
         from ray.cluster_utils import Cluster
 
         output.mkdir()
         self.output, self.server = output, server
         self.folder = StudyFolder(output / "digits")
+        self.seconds = seconds
         self.rng = random.Random(seed)
         self.done: Counter[str] = Counter()
         self.returning: threading.Timer | None = None
@@ -54,17 +59,18 @@ class Chaos:
         self.cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH_CHECKS}
         )
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(n_nodes)]
         self.driver = self.start_driver()
 
     def start_driver(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the study or continue it."""
         command = [sys.executable, str(SCRIPT), "--output", str(self.output), "--resume"]
-        command += ["--ray-address", self.cluster.address, "--tracking-uri", self.server.uri, *arguments]
+        command += ["--ray-address", self.cluster.address, *arguments]
+        command += ["--tracking-uri", self.server.uri] if self.server else ["--no-tracking"]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command,
-                env={**os.environ, "DIGITS_SECONDS": "0.3", "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "DIGITS_SECONDS": str(self.seconds), "OMP_NUM_THREADS": "1"},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -115,13 +121,14 @@ class Chaos:
         return self.log.read_text(errors="replace")[-4000:]
 
     def kill_worker(self) -> int:
-        """Kill a process that runs trials; return how many were killed."""
-        workers = []
-        for node in self.nodes:
-            raylet = psutil.Process(find_raylet(node))
-            workers += [p for p in raylet.children(recursive=True) if is_trial_worker(p)]
-        if not workers:
-            return 0
+        """Kill a process that runs trials, as soon as there is one."""
+        deadline = time.monotonic() + END_S
+        workers: list[psutil.Process] = []
+        while not workers and time.monotonic() < deadline:
+            for node in self.nodes:
+                raylet = psutil.Process(find_raylet(node))
+                workers += [p for p in raylet.children(recursive=True) if is_trial_worker(p)]
+            time.sleep(0.1)
         self.rng.choice(sorted(workers, key=lambda process: process.pid)).kill()
         return 1
 
@@ -155,6 +162,7 @@ class Chaos:
 
     def kill_server(self) -> int:
         """Kill the MLflow server; it comes back a while later, when other things may have been killed."""
+        assert self.server is not None
         self.bring_server_back()
         self.server.kill()
         self.returning = threading.Timer(SERVER_AWAY_S, self.server.start)
@@ -173,17 +181,20 @@ def find_raylet(node: Any) -> int:
 
 
 def is_trial_worker(process: psutil.Process) -> bool:
-    """Whether a process runs trials."""
+    """Whether a process is a worker of Ray that has a trial, by the title that Ray gives it."""
     try:
-        return "PruningTrainable" in " ".join(process.cmdline())
+        title = " ".join(process.cmdline())
+        return title.startswith("ray::") and not any(name in title for name in ("Agent", "IDLE"))
     except psutil.Error:
         return False
 
 
 @contextmanager
-def open_chaos(output: Path, server: MlflowServer, seed: int) -> Iterator[Chaos]:
+def open_chaos(
+    output: Path, server: MlflowServer | None, seed: int, n_nodes: int = 2, seconds: float = 0.3
+) -> Iterator[Chaos]:
     """Yield a study that runs; end all that belongs to it."""
-    chaos = Chaos(output, server, seed)
+    chaos = Chaos(output, server, seed, n_nodes, seconds)
     try:
         yield chaos
     finally:

@@ -24,7 +24,7 @@ from dirprune.records.models import load_model
 from dirprune.records.record import TrialRecord
 from dirprune.tracking import names
 from dirprune.tuning import storage
-from tests.integration.chaos import open_chaos
+from tests.integration.chaos import DECK, open_chaos
 from tests.integration.digits_study import spec
 from tests.tracking.mlflow_process import MlflowServer, run_server
 
@@ -47,7 +47,7 @@ def test_accounts_are_exact_whatever_is_killed(tmp_path):
         check_models(chaos.folder)
         check_told_once(chaos.folder, records)
         check_mlflow(server, records)
-    assert {"worker", "node", "driver", "server"} == set(chaos.done)
+    assert min(chaos.done[victim] for victim in DECK) > 0
 
 
 def check_numbers_and_states(folder: StudyFolder, records: list[TrialRecord]) -> None:
