@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.data import DataRoles
-from dirprune.errors import ConfigurationError, TrainingDiverged, one_line
+from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, one_line
 from dirprune.files import read_json, write_json
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
@@ -107,6 +107,7 @@ def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialR
     Raises:
         TrainingDiverged: If an objective is not finite.
         ConfigurationError: If an objective is not among the metrics.
+        StudyError: At its end, if a later attempt at the same trial has started.
     """
     attempt = _Attempt(bench, configuration)
     try:
@@ -224,6 +225,8 @@ class _Attempt:
         bench, number = self.bench, self.configuration.number
         tested = evaluate(network, bench.roles.test, bench.roles, bench.task, bench.device, prefix="test_")
         metrics = {**self._judge(last.metrics), **tested}
+        if not self._is_newest():
+            raise StudyError(f"trial {number} goes on elsewhere, this worker had been given up")
         save_model(
             bench.folder.model_dir(number),
             network,

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dirprune.architecture import Architecture
-from dirprune.errors import ConfigurationError, TrainingDiverged
+from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged
 from dirprune.networks import create_network
 from dirprune.recipe import Recipe
-from dirprune.records.events import read_events, replay
+from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.models import load_model
 from dirprune.study.objectives import Objective
 from dirprune.study.space import Configuration
@@ -110,6 +110,19 @@ def test_late_checkpoint_of_a_lost_worker_does_not_overwrite_its_successor(tmp_p
     next(lost)
     assert (bench.folder.checkpoint_dir(4) / "state.pt").read_bytes() == checkpoint
     assert replay(read_events(bench.folder.events(4))).finished is not None
+
+
+def test_late_end_of_a_lost_worker_is_refused_and_leaves_no_model(tmp_path):
+    bench = make_bench(tmp_path)
+    lost = run_trial(bench, configure())
+    next(lost)
+    successor = EventLog(bench.folder.events(4), "successor")
+    successor.append("started", resumed_from=None)
+    with pytest.raises(StudyError, match="trial 4 goes on elsewhere"):
+        list(lost)
+    assert not bench.folder.model_dir(4).exists()
+    events = replay(read_events(bench.folder.events(4)))
+    assert (events.attempt, events.finished, events.failed) == ("successor", None, None)
 
 
 def test_another_trial_or_study_seed_draws_another_order_of_images(tmp_path):
