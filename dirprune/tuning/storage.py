@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import socket
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,30 @@ class JournalStorage(optuna.storages.JournalStorage):
 
     def __init__(self, path: Path) -> None:
         self.journal = StudyJournal(path)
+        self._unsettled: dict[int, list[int]] = {}  # by study: ids of trials that were not settled when seen
+        self._n_seen: Counter[int] = Counter()
         super().__init__(self.journal)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials; those that wait or run without going through all that are settled for ever.
+
+        Optuna looks for waiting ones at every `ask`.
+        """
+        if states is None or any(state in states for state in TrialState if state.is_finished()):
+            return super().get_all_trials(study_id, deepcopy, states)
+        unsettled = self._unsettled.setdefault(study_id, [])
+        with suppress(KeyError):  # where there are no more
+            while True:
+                unsettled.append(
+                    self.get_trial_id_from_study_id_trial_number(study_id, self._n_seen[study_id])
+                )
+                self._n_seen[study_id] += 1
+        trials = [trial for trial in map(self.get_trial, unsettled) if not trial.state.is_finished()]
+        self._unsettled[study_id] = [trial._trial_id for trial in trials]
+        found = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -146,3 +149,28 @@ def test_journal_reads_from_the_start_again_when_asked(tmp_path):
     everything = list(journal.read_logs(0))
     assert list(journal.read_logs(len(everything))) == []
     assert list(journal.read_logs(2)) == everything[2:]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(["enqueue", "ask", "complete", "fail", "look"]), max_size=25))
+def test_trials_that_wait_or_run_are_those_that_optuna_finds(deeds):
+    with tempfile.TemporaryDirectory() as folder:
+        study = open_study(Path(folder) / "journal")
+        running: list[optuna.trial.Trial] = []
+        for deed in deeds:
+            if deed == "enqueue":
+                study.enqueue_trial({})
+            elif deed == "ask":
+                running.append(study.ask())
+            elif deed == "look":
+                study.get_trials(states=(TrialState.WAITING,))
+            elif running:
+                state = TrialState.COMPLETE if deed == "complete" else TrialState.FAIL
+                study.tell(running.pop(0), 1.0 if deed == "complete" else None, state=state)
+        for states in [
+            (TrialState.WAITING,),
+            (TrialState.RUNNING,),
+            (TrialState.RUNNING, TrialState.WAITING),
+        ]:
+            expected = [trial for trial in read(Path(folder) / "journal") if trial.state in states]
+            assert study.get_trials(states=states) == expected
