@@ -9,9 +9,9 @@
 draws one number for a trial and keeps no accounts; ours keeps all of them: journal, halving, front, tables,
 pictures. `share`: the part of a wall time, with the last pictures but without the start of Ray, that is not
 trials. `raylets` and `slots`: trials per second against slots / seconds of a trial, the most that there could
-be; real raylets on this machine with two slots each, and one raylet that declares more CPUs than there are. A
-first round, which starts the workers, does not count. Trials sleep, so that the driver has the cores for
-itself.
+be; real raylets on this machine with two slots each, and one raylet that declares more CPUs than it has. The
+first round, which starts the workers, does not count: the clock runs from the first ending to the last.
+Trials sleep, so that the driver has the cores for itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from ray import tune
 from scale import find_subject, open_ledger
 
 from dirprune.cli.printing import format_table
+from dirprune.records.record import TrialRecord
+from dirprune.study.observer import StudyObserver
 from dirprune.tuning.cluster import Resources, Slots, connect
 from dirprune.tuning.execution import execute
 
@@ -81,12 +83,27 @@ def run_plain(slots: Slots, seconds: float, n_trials: int) -> float:
     return time.perf_counter() - began
 
 
-def run_ours(slots: Slots, seconds: float, n_trials: int, has_end: bool = False) -> float:
+class Endings(StudyObserver):
+    """Notes when trials ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Note the time, in s."""
+        if record.state != "RUNNING":
+            self.times.append(time.perf_counter())
+
+
+def run_ours(
+    slots: Slots, seconds: float, n_trials: int, has_end: bool = False, endings: Endings | None = None
+) -> float:
     """Return the wall time in s of a study with all its accounts, and with its last pictures if asked for."""
     subject = find_subject(N_GROUPS)
     with tempfile.TemporaryDirectory() as output:
         began = time.perf_counter()
         ledger = open_ledger(Path(output), subject, n_trials, "tpe")
+        ledger.observers = [*ledger.observers, *([endings] if endings else [])]
         ledger.start()
         execute(ledger, slots, SleepingTrainable, seconds=seconds)
         if has_end:
@@ -163,10 +180,13 @@ def rate(output: Path, seconds: str, trials: str, repetitions: int) -> None:
 def share(output: Path, seconds: float, trials: int) -> None:
     """Measure how much of a study's wall time is not trials."""
     with connect(Resources(cpus_per_trial=CPUS)) as slots:
-        elapsed = run_ours(slots, seconds, trials, has_end=True)
+        endings = Endings()
+        elapsed = run_ours(slots, seconds, trials, has_end=True, endings=endings)
         ideal = -(-trials // slots.n_trials) * seconds
         lost = 1 - ideal / elapsed
+        steady = endings.times[-1] - endings.times[0]
         row = {"seconds": seconds, "trials": trials, "slots": slots.n_trials, "wall_s": elapsed, "lost": lost}
+        row["lost_between_endings"] = 1 - (ideal - seconds) / steady
         note(output, "share", row)
 
 
@@ -195,12 +215,13 @@ def many_slots(output: Path, numbers: str, seconds: float, rounds: int) -> None:
 
 
 def measure_efficiency(slots: Slots, seconds: float, rounds: int) -> dict[str, float]:
-    """Return trials per second once the workers have started, and their part of what could be."""
-    run_ours(slots, 0.05, slots.n_trials)
-    n_trials = rounds * slots.n_trials
-    elapsed = run_ours(slots, seconds, n_trials)
+    """Return trials per second between the first ending and the last, and their part of what could be."""
+    endings = Endings()
+    n_trials = (rounds + 1) * slots.n_trials
+    elapsed = run_ours(slots, seconds, n_trials, endings=endings)
+    rate = (n_trials - slots.n_trials) / (endings.times[-1] - endings.times[0])
     found = {"slots": slots.n_trials, "seconds": seconds, "trials": n_trials, "wall_s": elapsed}
-    return {**found, "trials_per_s": n_trials / elapsed, "efficiency": rounds * seconds / elapsed}
+    return {**found, "trials_per_s": rate, "efficiency": rate * seconds / slots.n_trials}
 
 
 if __name__ == "__main__":
