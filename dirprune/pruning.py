@@ -81,8 +81,8 @@ def prune(
         device: Where to compute, and where the result is.
         grouping: The network's channel groups, when known already.
         progress: Told, while scores take long to compute, what is being done and how much of it is.
-        reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs; else
-            batch-norm statistics are estimated anew.
+        reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs. Without
+            it, or where a layer cannot be refitted, batch-norm statistics are estimated anew.
     Raises:
         ArchitectureError: If not exactly one of `architecture` and `kept` is given, or it does not fit.
         ImportanceError: If the method or an option is unknown, or scores break the contract.
@@ -115,9 +115,8 @@ def prune(
         indices, scores = selection.kept, selection.scores
         was_cached, seconds = selection.was_cached, selection.wall_time_s
     smaller = compact(dense, grouping, indices, example).eval()
-    if reconstruct:
-        reconstruct_(smaller, context, indices)
-    else:
+    consumers = {slot.module for group in grouping.groups for slot in group.consumers}
+    if not (reconstruct and consumers <= set(reconstruct_(smaller, context, indices))):
         recalibrate_(smaller, roles.calibration, roles.normalise, device)
     return Pruned(smaller, chosen, indices, scores, was_cached, seconds)
 

@@ -160,7 +160,7 @@ class _Rows:
 
         def take(path: str, layer: nn.Module, output: Tensor) -> None:
             is_linear = isinstance(layer, nn.Linear)
-            rows = output.flatten(0, -2) if is_linear else self._draw(output.flatten(2), start)
+            rows = output.flatten(0, -2) if is_linear else self._take_places(output, start)
             found[path].append(rows.cpu())
             if path == paths[-1]:
                 raise _ReachedError
@@ -198,11 +198,7 @@ class _Rows:
             if isinstance(layer, nn.Linear):
                 yield entering.flatten(0, -2)
             else:
-                padding = cast(tuple[int, int], layer.padding)
-                columns = functional.unfold(
-                    entering, layer.kernel_size, layer.dilation, padding, layer.stride
-                )
-                yield self._draw(columns, start)
+                yield self._cut_patches(layer, entering, start)
 
     def _starts(self) -> range:
         return range(0, self.n_images, BATCH)
@@ -213,13 +209,35 @@ class _Rows:
         except _ReachedError:
             return
 
-    def _draw(self, columns: Tensor, start: int) -> Tensor:
-        """Return rows of columns of shape (n_images, n_features, n_columns), the same ones for a start."""
-        n_images, n_features, n_columns = columns.shape
+    def _draw(self, n_images: int, n_places: int, start: int) -> Tensor:
+        """Return drawn positions, shape (n_images, n_drawn), in [0, n_places); the same ones for a start."""
         generator = torch.Generator().manual_seed(start)
-        drawn = torch.rand(n_images, n_columns, generator=generator).topk(min(self.n_positions, n_columns))
-        index = drawn.indices.to(columns.device)[:, None, :].expand(-1, n_features, -1)
-        return columns.gather(2, index).transpose(1, 2).reshape(-1, n_features)
+        return (
+            torch.rand(n_images, n_places, generator=generator).topk(min(self.n_positions, n_places)).indices
+        )
+
+    def _take_places(self, output: Tensor, start: int) -> Tensor:
+        """Return what a convolution gives at the positions, shape (n_rows, n_outputs)."""
+        columns = output.flatten(2)
+        drawn = self._draw(len(columns), columns.shape[2], start).to(columns.device)
+        index = drawn[:, None, :].expand(-1, columns.shape[1], -1)
+        return columns.gather(2, index).transpose(1, 2).flatten(0, 1)
+
+    def _cut_patches(self, layer: nn.Conv2d, entering: Tensor, start: int) -> Tensor:
+        """Return what a convolution's weights meet at the positions, shape (n_rows, n_features)."""
+        (high, wide), (up, left) = layer.kernel_size, cast(tuple[int, int], layer.padding)
+        padded = functional.pad(entering, (left, left, up, up))
+        n_images, n_channels, height, width = padded.shape
+        rows = torch.arange(high) * layer.dilation[0]
+        columns = torch.arange(wide) * layer.dilation[1]
+        n_high = (height - int(rows[-1]) - 1) // layer.stride[0] + 1
+        n_wide = (width - int(columns[-1]) - 1) // layer.stride[1] + 1
+        drawn = self._draw(n_images, n_high * n_wide, start)
+        corners = (drawn // n_wide) * layer.stride[0] * width + (drawn % n_wide) * layer.stride[1]
+        inside = (rows[:, None] * width + columns).flatten()
+        index = (corners[:, :, None] + inside).flatten(1).to(padded.device)
+        found = padded.flatten(2).gather(2, index[:, None, :].expand(-1, n_channels, -1))
+        return found.unflatten(2, (-1, high * wide)).movedim(2, 1).flatten(0, 1).flatten(1)
 
 
 def _refit_(layer: Layer, inputs: Iterator[Tensor], wanted: Tensor, ridge: float) -> None:

@@ -67,6 +67,40 @@ def test_an_uncut_network_stays_as_it_is() -> None:
         assert torch.allclose(before, after, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        nn.Conv2d(5, 3, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+        nn.Conv2d(5, 3, 1, stride=3, bias=False),
+        nn.Conv2d(5, 3, 5, padding=2, dilation=2),
+    ],
+)
+def test_inputs_and_outputs_of_a_convolution_are_of_the_same_places(second: nn.Module) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 5, 3), nn.Tanh(), second)
+    context = make_context(network, torch.randn(40, 2, 17, 14))
+    kept = {"0": list(range(5))}
+    smaller = cut(context, kept)
+    assert reconstruct_(smaller, context, kept, ridge=1e-8) == ["2"]
+    assert torch.allclose(smaller[2].weight, second.weight, atol=1e-5)
+
+
+def test_a_network_that_cannot_be_refitted_gets_new_statistics() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 2, 3),
+        nn.Flatten(),
+        nn.LazyLinear(2),
+    )
+    network(torch.zeros(2, 1, 8, 8))
+    images = torch.randint(0, 256, (120, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    roles = make_roles("noise", images[:100], torch.arange(100) % 2, images[100:], torch.arange(20) % 2)
+    pruned = prune(network, roles, architecture=0.5, method="random", reconstruct=True)
+    kept = pruned.kept["0"]
+    assert not torch.allclose(pruned.network[1].running_mean, network[1].running_mean[kept])
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 1000), kept=st.sets(st.integers(0, 7), min_size=1))
 def test_the_error_of_a_single_linear_layer_never_grows(seed: int, kept: set[int]) -> None:

@@ -88,6 +88,12 @@ def make_command(spec: StudySpec) -> click.Command:
     @click.option(
         "--train-images", type=WholeNumber(), help="Use only so many training images. Default: all."
     )
+    @click.option(
+        "--reconstruct/--no-reconstruct",
+        default=None,
+        help="Refit the layers behind the cuts by least squares before fine-tuning, or only estimate "
+        f"batch norm's statistics anew. Default: {'refit' if spec.reconstruct else 'estimate'}.",
+    )
     @click.option("--name", help=f"Name of the study and of its folder. Default: {spec.name}.")
     @click.option("--resume", is_flag=True, help="Continue the study of that name, if there is one.")
     @click.option("--seed", type=WholeNumber(0), help=f"Decides all randomness. Default: {spec.seed}.")
@@ -157,6 +163,7 @@ class Arguments:
     trials: int | None
     epochs: float | None
     train_images: int | None
+    reconstruct: bool | None
     name: str | None
     resume: bool
     seed: int | None
@@ -197,6 +204,7 @@ class Arguments:
             trials=self.trials,
             epochs=self.epochs,
             train_images=self.train_images,
+            reconstruct=self.reconstruct,
             seed=self.seed,
             validation_from=self.validation_from or None,
             reference_point=self.reference_point,

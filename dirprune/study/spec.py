@@ -79,7 +79,7 @@ class StudySpec:
     dense: Recipe = field(default_factory=lambda: Recipe(images=0))
     dense_epochs: float = 20.0
     fine_tuning: Recipe = field(default_factory=lambda: Recipe(images=0))
-    reconstruct: bool = False
+    reconstruct: bool = True
     validation_from: str = ""
     train_images: int | None = None
     seed: int = 0
