@@ -57,8 +57,11 @@ def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, 
 @click.option("--images", default=1000, help="Calibration images that scores may see.")
 @click.option("--subjects", default="lenet5,resnet20", help="lenet5, resnet20, resnet56.")
 @click.option("--seeds", default=N_SEEDS, help="Of methods that have one.")
+@click.option("--sets", default="", help="Only sets of architectures whose names begin so, such as keep.")
 @click.pass_obj
-def after_pruning(setting: Setting, methods: str | None, images: int, subjects: str, seeds: int) -> None:
+def after_pruning(
+    setting: Setting, methods: str | None, images: int, subjects: str, seeds: int, sets: str
+) -> None:
     """Test accuracy right after pruning, after batch-norm recalibration, and after reconstruction instead."""
     rows = setting.rows("after-pruning")
     variants = find_variants(methods)
@@ -70,7 +73,7 @@ def after_pruning(setting: Setting, methods: str | None, images: int, subjects: 
             dense = subject.measure_test_accuracy(subject.network)
             for variant in variants:
                 for seed in range(seeds if variant.is_stochastic else 1):
-                    _prune_all(rows, setting, subject, variant, seed, images, cache, dense)
+                    _prune_all(rows, setting, subject, variant, seed, images, cache, dense, sets)
 
 
 def _prune_all(
@@ -82,6 +85,7 @@ def _prune_all(
     n_images: int,
     cache: ScoreCache,
     dense: float,
+    sets: str,
 ) -> None:
     """Prune to every architecture with one method and seed."""
     context = subject.context(n_images, seed)
@@ -95,7 +99,7 @@ def _prune_all(
             "architecture": str(architecture),
             "n_images": n_images,
         }
-        if rows.is_done(**key):
+        if rows.is_done(**key) or not name.startswith(sets):
             continue
         try:
             selection = variant.select(context, architecture, cache)
