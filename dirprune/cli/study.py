@@ -20,6 +20,7 @@ from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.importance import get_method
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
+from dirprune.study.stopping import PATIENCE_SHARE, parse_duration
 from dirprune.tracking import MlflowTracker, check_server, default_tracking_uri, ui_command
 from dirprune.training import TrainingReport
 from dirprune.tuning.cluster import LOCAL, Resources
@@ -27,6 +28,19 @@ from dirprune.tuning.run import RunOptions, StudyResult, run_study
 
 N_ROWS = 30
 CLOSING_S = 300.0
+
+
+class Duration(click.ParamType):
+    """A time in seconds, or in minutes or hours with m or h behind it."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds, or fail with examples."""
+        try:
+            return parse_duration(str(value))
+        except ConfigurationError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Metrics(click.ParamType):
@@ -83,6 +97,23 @@ def make_command(spec: StudySpec) -> click.Command:
     )
     @click.option("--trials", type=int, help=f"Trials to start in all. Default: {spec.trials}.")
     @click.option(
+        "--patience",
+        type=WholeNumber(),
+        help="End the search after so many settled trials without growth of the hypervolume. Default: never.",
+    )
+    @click.option(
+        "--patience-share",
+        type=Number(),
+        default=PATIENCE_SHARE,
+        show_default=True,
+        help="Growth of the hypervolume that counts, as a share of it.",
+    )
+    @click.option(
+        "--time-limit",
+        type=Duration(),
+        help="End in order after 90 (seconds), 15m or 2h; --resume goes on. Default: never.",
+    )
+    @click.option(
         "--epochs", type=float, help=f"Fine-tuning of a trial; fractions work. Default: {spec.epochs:g}."
     )
     @click.option(
@@ -137,7 +168,7 @@ def make_command(spec: StudySpec) -> click.Command:
     def command(**given: Any) -> None:
         arguments = Arguments(**given)
         result = run(spec, arguments)
-        if result.is_interrupted:
+        if result.is_interrupted and not result.finish_reason:
             raise click.exceptions.Exit(INTERRUPTED)
 
     return command
@@ -161,6 +192,9 @@ class Arguments:
     weights: Path | None
     validation_from: str
     trials: int | None
+    patience: int | None
+    patience_share: float
+    time_limit: float | None
     epochs: float | None
     train_images: int | None
     reconstruct: bool | None
@@ -225,6 +259,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         resume=arguments.resume,
         resources=resources,
         storage_url=arguments.storage,
+        patience=arguments.patience,
+        patience_share=arguments.patience_share,
+        time_limit_s=arguments.time_limit,
     )
     observers: list[StudyObserver] = [StudyProgress()]
     tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
@@ -244,6 +281,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         click.echo(f"MLflow: {ui_command(tracking_uri)}")
     if left:
         click.echo(f"not in MLflow yet: {', '.join(left)}; the same command with --resume completes it")
+    if result.finish_reason:
+        click.echo(f"the study ended early: {result.finish_reason}")
     if result.is_interrupted:
         n_left = sum(record.state == "RUNNING" for record in result.records)
         click.echo(

@@ -66,6 +66,7 @@ class Ledger:
         self.halving = StoppingHalving(self.rungs, spec.reduction_factor)
         self.metrics = [objective.metric for objective in spec.objectives]
         self.end_reason = ""
+        self.finish_reason = ""
         self._failures_in_a_row = 0
         self._failing: set[str] = set()
         self._open: dict[int, optuna.trial.Trial] = {}
@@ -102,7 +103,7 @@ class Ledger:
     @property
     def has_work(self) -> bool:
         """Whether there is a trial to continue or to start."""
-        return bool(self._again) or self._n_started < self.spec.trials
+        return bool(self._again) or (not self.finish_reason and self._n_started < self.spec.trials)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -140,7 +141,7 @@ class Ledger:
             if configuration is not None:
                 return configuration
             self._n_started -= 1
-        if self.end_reason or self._n_started >= self.spec.trials:
+        if self.end_reason or self.finish_reason or self._n_started >= self.spec.trials:
             return None
         for _ in range(MAX_INFEASIBLE_IN_A_ROW):
             configuration = self._hand_out(self.study.ask())
@@ -151,6 +152,10 @@ class Ledger:
             f"{MAX_INFEASIBLE_IN_A_ROW} architectures in a row were above the limits {dict(self.spec.limits)}"
         )
         return None
+
+    def finish(self, reason: str) -> None:
+        """Start no more trials, because enough is known; those under way still end."""
+        self.finish_reason = self.finish_reason or reason
 
     def _hand_out(self, trial: optuna.trial.Trial) -> Configuration | None:
         """Fix a trial's configuration in the storage; None if a limit forbids it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +30,13 @@ from dirprune.study.dense import (
 )
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
+from dirprune.study.stopping import PATIENCE_SHARE, Patience
 from dirprune.tracing import find_groups
 from dirprune.training import TrainingReport, evaluate
 from dirprune.trial import TrialContext
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, Slots, check, connect
+from dirprune.tuning.endings import PatienceWatch, TimeLimit
 from dirprune.tuning.execution import execute
 from dirprune.tuning.ledger import Ledger
 
@@ -49,6 +52,9 @@ class RunOptions:
         resume: Whether a study of that name may be continued.
         resources: What to use of which cluster.
         storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
+        patience: Settled trials without growth of the hypervolume after which the search ends; None: never.
+        patience_share: Growth that counts, as a share of the hypervolume.
+        time_limit_s: Seconds from the call after which no trial runs on, to be resumed; None: never.
     """
 
     output: Path = Path("output")
@@ -57,6 +63,9 @@ class RunOptions:
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
     storage_url: str = ""
+    patience: int | None = None
+    patience_share: float = PATIENCE_SHARE
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class StudyResult:
         records: Every started trial, the front marked.
         hypervolume: Of the finished trials; costs as fractions of the dense network's.
         is_interrupted: Whether trials are left that a resumed run would go on with.
-        end_reason: Why the study ended before all its trials; empty if it did not.
+        end_reason: Why the study gave up before all its trials; empty if it did not.
+        finish_reason: Why it ended in order before all its trials, by patience or the clock; empty otherwise.
     """
 
     folder: StudyFolder
@@ -76,6 +86,7 @@ class StudyResult:
     hypervolume: float
     is_interrupted: bool
     end_reason: str
+    finish_reason: str = ""
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -104,7 +115,9 @@ def run_study(
             driven by another process.
         DirpruneError: Of other kinds for data, weights and settings that cannot work.
     """
+    began = time.monotonic()
     options = options or RunOptions()
+    patience = None if options.patience is None else Patience(options.patience, options.patience_share)
     spec = spec.for_data(options.data)
     folder = StudyFolder(options.output / spec.name)
     is_new = not folder.study_json.exists()
@@ -122,16 +135,24 @@ def run_study(
     with storage.hold_study(folder):
         prepared = _prepare(spec, options, folder, subject, say, listen)
         ledger = _open_ledger(spec, options, folder, prepared, [ViewWriter(), *observers])
+        if patience is not None:
+            ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]
         is_interrupted = False
+        limit = TimeLimit()
         ledger.start()
         try:
             if ledger.has_work:
-                with connect(options.resources) as slots:
+                left_s = options.time_limit_s and options.time_limit_s - (time.monotonic() - began)
+                with limit.running_out_in(left_s), connect(options.resources) as slots:
                     _execute(ledger, prepared, slots)
         except (KeyboardInterrupt, SystemExit):
             is_interrupted = True
+        if limit.is_over:
+            ledger.finish(f"the time limit of {options.time_limit_s:g} s is over")
         ledger.end(is_interrupted)
-    return StudyResult(folder, ledger.records, ledger.hypervolume, is_interrupted, ledger.end_reason)
+    return StudyResult(
+        folder, ledger.records, ledger.hypervolume, is_interrupted, ledger.end_reason, ledger.finish_reason
+    )
 
 
 @dataclass(frozen=True)

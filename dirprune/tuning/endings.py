@@ -1,0 +1,87 @@
+"""How a running study is brought to its end in order: by patience, or by the clock."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from dirprune.errors import ConfigurationError
+from dirprune.records.front import GrowingFront
+from dirprune.records.hypervolume import compute_hypervolume
+from dirprune.records.record import TrialRecord
+from dirprune.study.observer import StudyObserver
+from dirprune.study.stopping import Patience
+from dirprune.tuning.ledger import Ledger
+
+
+class PatienceWatch(StudyObserver):
+    """End a study's search when its hypervolume no longer grows; trials under way still end.
+
+    A resumed study counts its earlier trials as well, by number.
+
+    Args:
+        patience: The rule.
+        ledger: The study's accounts.
+    """
+
+    def __init__(self, patience: Patience, ledger: Ledger) -> None:
+        self.patience, self.ledger = patience, ledger
+        self._front = GrowingFront(ledger.spec.objectives)
+        self._settled: set[int] = set()
+        self._hypervolume = 0.0
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Take a trial that has become complete or was stopped; a failed one says nothing of the search."""
+        if record.state not in ("COMPLETE", "PRUNED") or record.number in self._settled:
+            return
+        self._settled.add(record.number)
+        if record.state == "COMPLETE":
+            self._front.add_([record])
+            summary = self.ledger.summary
+            self._hypervolume = compute_hypervolume(
+                self._front.records, summary.objectives, summary.reference_point, summary.dense_costs
+            )
+        if self.patience.settled(self._hypervolume):
+            self.ledger.finish(self.patience.reason)
+
+
+class TimeLimit:
+    """Interrupt what runs when the time is up, as Ctrl-C does.
+
+    Attributes:
+        is_over: Whether it was the clock that interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    @contextmanager
+    def running_out_in(self, seconds: float | None) -> Iterator[None]:
+        """Raise KeyboardInterrupt in the body after so many seconds; None never does.
+
+        Raises:
+            ConfigurationError: If not in the main thread, which alone can be interrupted.
+        """
+        if seconds is None:
+            yield
+            return
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigurationError(
+                "expected a study with a time limit in the main thread, got another one; leave the limit out"
+            )
+        if seconds <= 0:
+            self._ring(signal.SIGALRM, None)
+        previous = signal.signal(signal.SIGALRM, self._ring)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        self.is_over = True
+        raise KeyboardInterrupt
