@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "cost",
             "latency",
             "architecture",
+            "projection",
             "tasks",
         }
     ),
