@@ -20,6 +20,8 @@ from dirprune.importance.channels import find_dead_channels
 from dirprune.importance.untouched import Fingerprint
 from dirprune.tasks import Task
 
+N_FOR_DEAD = 64  # examples in a batch: nearly always the first one shows every channel alive
+
 Scores = dict[str, Tensor]
 Kept = dict[str, list[int]]
 Progress = Callable[[str, int, int], None]
@@ -138,7 +140,7 @@ def compute_scores(method: Scorer, context: ScoringContext) -> Scores:
     lent = _lend(context)
     scores = _call_untouched(method, lent, lambda: method.score(lent))
     checked = _check_scores(method, scores, context.grouping)
-    dead = find_dead_channels(lent.network, lent.grouping, (inputs for inputs, _ in lent.batches(256)))
+    dead = find_dead_channels(lent.network, lent.grouping, (inputs for inputs, _ in lent.batches(N_FOR_DEAD)))
     return {name: put_dead_last(values, dead[name]) for name, values in checked.items()}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import Scorer, Scores, ScoringContext
-from dirprune.importance.coalitions import VALUES, open_values
+from dirprune.importance.coalitions import VALUES, Opener
 from dirprune.importance.registry import register
 
 
@@ -51,8 +51,9 @@ class LeaveOneOut(Scorer):
     def score(self, context: ScoringContext) -> Scores:
         """Return what is lost without each channel, each of shape (n_channels,); negative where it harms."""
         scores: Scores = {}
+        opener = Opener(context, value=self.options.value)
         for group in context.grouping.groups:
-            values = open_values(context, group.name, value=self.options.value)
+            values = opener.open(group.name)
             whole = np.ones((1, group.n_channels), dtype=bool)
             without_one = ~np.eye(group.n_channels, dtype=bool)
             found = values.evaluate(np.concatenate([whole, without_one]))

@@ -18,6 +18,7 @@ from dirprune.importance.coalitions.graph import (
     get_module,
 )
 from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.prefix import Prefix
 from dirprune.importance.coalitions.rest import Rest, find_beside
 from dirprune.importance.coalitions.tiles import TiledValues
 
@@ -33,7 +34,7 @@ class ContributionValues(TiledValues):
         context: What is scored, on its device.
         group: Name of a group with one consumer.
         judge: From outputs to values.
-        traced: The network from `graph.trace`, in which other groups are cut; it belongs to this object.
+        traced: The network from `graph.trace`, in which other groups are cut.
         slot: Where the group enters its consumer.
         call: The node that calls the consumer.
 
@@ -57,49 +58,51 @@ class ContributionValues(TiledValues):
         assert layer is not None
         self.contributions = Contributions(layer, slot, self.n_channels)
         self.rest = Rest(traced, call)
-        inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
-        self.prefix = extract(traced, inputs, [get_source(call), *self.rest.added, *self.rest.beside])
+        self.prefix = Prefix(traced, [get_source(call), *self.rest.added, *self.rest.beside])
         self._measure()
 
     @torch.no_grad()
     def _measure(self) -> None:
         """Find out how large things are on one example."""
-        tensors = self.prepare_first()
+        entering = self.enter_first()
+        parts = self._take_apart(entering)
+        n_preparing = max(2 * self.prefix.largest, 3 * count_bytes([parts]))
+        tensors = self._arrange(parts, entering)
         values = self._sum_up(tensors, torch.ones(1, self.n_channels).to(tensors[0]))
         self.rest.multiply_out(values.shape[1:], values)
         is_plain = self.rest.pooling is None and not self.rest.is_rectified
         is_output = not self.rest.has_nodes and values.dim() == 2
         self.is_linear_to_the_end = is_plain and (self.rest.matrix is not None or is_output)
         if self.is_linear_to_the_end:
-            tensors = self.prepare_first()
+            tensors = self._arrange(parts, entering)
             values = tensors[0][-1]
-        self.shared = max(count_bytes(tensors), self._measure_preparing())
+        self.shared = max(count_bytes(tensors), n_preparing)
         self.largest = values.element_size() * values.numel()
         if self.rest.matrix is None and self.rest.has_nodes:
             beside = tensors[self._n_phases :]
             self.largest = max(self.largest, measure_largest(self.rest.graph, [values, *beside]))
 
-    def _measure_preparing(self) -> int:
-        """Return the bytes that are there at once while one example is prepared."""
-        inputs, _ = self.context.load(slice(0, 1))
-        parts = self.contributions.compute(self.prefix(inputs)[0])
-        return max(2 * measure_largest(self.prefix, [inputs]), 3 * count_bytes([parts]))
-
     @property
     def _n_phases(self) -> int:
         return 1 if self.rest.pooling is None else self.rest.pooling[0] * self.rest.pooling[1]
 
-    def prepare(self, inputs: Tensor) -> list[Tensor]:
+    def prepare(self, entering: list[Tensor]) -> list[Tensor]:
         """Return the contributions, one tensor for each place of the pooling window, and what is beside.
 
         A tensor of contributions has the shape (n_channels + 1, n, *features), where convolutions follow with
         the channels last; where the outputs are linear in them, (n_channels + 1, n_outputs, n).
         """
-        n_added = len(self.rest.added)
-        layer_input, *others = self.prefix(inputs)
-        parts = self.contributions.compute(layer_input)
-        for added in others[:n_added]:
+        return self._arrange(self._take_apart(entering), entering)
+
+    def _take_apart(self, entering: list[Tensor]) -> Tensor:
+        """Return the contributions to what follows, whatever is added there among the constant one."""
+        parts = self.contributions.compute(entering[0])
+        for added in entering[1 : 1 + len(self.rest.added)]:
             parts[-1] += added
+        return parts
+
+    def _arrange(self, parts: Tensor, entering: list[Tensor]) -> list[Tensor]:
+        """Return contributions in the order in which they are read, and what is beside; see `prepare`."""
         if self.is_linear_to_the_end:
             return [self._multiply_out(parts)]
         phases = [parts]
@@ -113,7 +116,7 @@ class ContributionValues(TiledValues):
         self._feature_shape = phases[0].shape[2:]
         if self._is_channels_last:
             phases = [phase.movedim(2, -1) for phase in phases]
-        return [*(phase.contiguous() for phase in phases), *others[n_added:]]
+        return [*(phase.contiguous() for phase in phases), *entering[1 + len(self.rest.added) :]]
 
     def _multiply_out(self, parts: Tensor) -> Tensor:
         """Return the contributions to the network's outputs, shape (n_channels + 1, n_outputs, n)."""
@@ -175,7 +178,6 @@ class PrefixValues(TiledValues):
             for call in find_calls(traced, slot.module):
                 masked.setdefault(call, []).append(path)
         rows = traced.graph.placeholder("rows")
-        inputs = [node for node in traced.graph.nodes if node.op == "placeholder" and node is not rows]
         output = next(node for node in traced.graph.nodes if node.op == "output").args[0]
         behind = find_downstream(masked)
         beside = find_beside(traced, behind, set())
@@ -191,22 +193,21 @@ class PrefixValues(TiledValues):
                 entering = graph.call_module(path, (entering, copies[rows]))
             return {source: entering}
 
-        self.prefix = extract(traced, inputs, beside)
+        self.prefix = Prefix(traced, beside)
         self.rest = extract(traced, [rows, *beside], [output], mask_input)
         self._measure()
 
     @torch.no_grad()
     def _measure(self) -> None:
         """Find out how large things are on one example."""
-        tensors = self.prepare_first()
-        inputs, _ = self.context.load(slice(0, 1))
-        self.shared = max(count_bytes(tensors), 2 * measure_largest(self.prefix, [inputs]))
+        tensors = self.enter_first()
+        self.shared = max(count_bytes(tensors), 2 * self.prefix.largest)
         rows = torch.ones(1, self.n_channels + 1).to(tensors[0])
         self.largest = measure_largest(self.rest, [rows, *tensors])
 
-    def prepare(self, inputs: Tensor) -> list[Tensor]:
+    def prepare(self, entering: list[Tensor]) -> list[Tensor]:
         """Return what enters the part of the network that depends on the group."""
-        return list(self.prefix(inputs))
+        return entering
 
     def run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
         """Return the outputs of coalitions on prepared examples; see `TiledValues.run`."""

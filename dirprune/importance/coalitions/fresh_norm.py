@@ -51,12 +51,15 @@ def with_fresh_norms(context: ScoringContext, are_all: bool = True) -> ScoringCo
     Args:
         are_all: Otherwise only those that have no stored statistics and use the examples' own anyway.
     """
+    modules = context.network.modules()
+    if not any(isinstance(m, _BatchNorm) and (are_all or m.running_mean is None) for m in modules):
+        return context
     network = copy.deepcopy(context.network)
     fresh: dict[int, FreshNorm] = {}  # one for each, under however many names it is known
     for path, module in list(network.named_modules(remove_duplicate=False)):
         if isinstance(module, _BatchNorm) and (are_all or module.running_mean is None):
             network.set_submodule(path, fresh.setdefault(id(module), FreshNorm(module)))
-    return dataclasses.replace(context, network=network) if fresh else context
+    return dataclasses.replace(context, network=network)
 
 
 def find_fresh_norms(network: nn.Module) -> list[FreshNorm]:

@@ -120,7 +120,7 @@ def extract(
     copies: dict[fx.Node, fx.Node] = {}
     for number, node in enumerate(inputs):
         copies[node] = graph.placeholder(f"input_{number}")
-    needed = _find_needed(outputs, set(inputs))
+    needed = find_needed(outputs, set(inputs))
     for node in traced.graph.nodes:
         if node not in needed:
             continue
@@ -133,7 +133,8 @@ def extract(
     return fx.GraphModule(traced, graph)
 
 
-def _find_needed(outputs: Sequence[fx.Node], inputs: set[fx.Node]) -> set[fx.Node]:
+def find_needed(outputs: Sequence[fx.Node], inputs: set[fx.Node]) -> set[fx.Node]:
+    """Return the nodes that have to be computed for some outputs when some inputs are given."""
     needed: set[fx.Node] = set()
     open_nodes = [node for node in outputs if node not in inputs]
     while open_nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_
 from dirprune.importance.coalitions.graph import find_calls, trace
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
+from dirprune.importance.coalitions.prefix import Handover
 from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
@@ -29,8 +31,75 @@ from dirprune.importance.coalitions.values import CoalitionValues
 logger = logging.getLogger(__name__)
 
 VALUES_VERSION = 3  # raised when the same coalitions get other values
-N_CHECKED = 4  # coalitions, on four times as many examples, on which an engine is compared with masking
+N_CHECKED = 4  # coalitions, on twice as many examples, on which an engine is compared with masking
 CHECK_TOLERANCE = 1e-3  # of the largest output; float32 stays below 1e-5
+
+
+class Opener:
+    """Opens the values of a network's groups one after the other; what they have in common is done once.
+
+    While it is used, the network must not change. Args and Raises are those of `open_values`.
+    """
+
+    def __init__(
+        self,
+        context: ScoringContext,
+        *,
+        value: str = "loss",
+        is_recalibrated: bool = False,
+        is_stored: bool = True,
+    ) -> None:
+        self.context = context
+        self.is_recalibrated = is_recalibrated
+        self.is_stored = is_stored
+        self.judge = Judge(context.task, value)
+        self.judged = with_fresh_norms(context, are_all=is_recalibrated)
+        self.has_fresh_norms = bool(find_fresh_norms(self.judged.network))
+        self.handover: Handover | None = None
+        if len(context.grouping.names) > 1 and not self.has_fresh_norms:
+            # Two of them are there at once: what is known, and what is being collected.
+            self.handover = Handover(len(context.calibration), (context.memory_mb << 20) // 8)
+
+    @functools.cached_property
+    def traced(self) -> fx.GraphModule | None:
+        """The whole network as a graph, which nobody may change; None where it cannot be traced."""
+        return trace(self.judged.network)
+
+    def open(self, group: str, kept: Mapping[str, Sequence[int]] | None = None) -> CoalitionValues:
+        """Return what computes the values of a group's coalitions; see `open_values`."""
+        others = {name: channels for name, channels in (kept or {}).items() if name != group}
+        values = choose_engine(self, group, others)
+        if self.context.workspace is None or not self.is_stored:
+            return values
+        return self._store(values, others)
+
+    def _store(self, values: CoalitionValues, others: Mapping[str, Sequence[int]]) -> StoredValues:
+        context = self.context
+        key = digest(
+            {
+                "values_version": VALUES_VERSION,
+                "context": context_key(context),
+                "group": values.group,
+                "kept": {name: sorted(channels) for name, channels in others.items()},
+                "value": self.judge.value,
+                "is_recalibrated": self.is_recalibrated,
+            }
+        )
+        assert context.workspace is not None
+        folder = context.workspace / "coalitions"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImportanceError(
+                f"coalition values must be kept in a folder that can be written, got {folder} "
+                f"({error.strerror}); choose another folder"
+            ) from error
+        progress = context.progress
+        return StoredValues(
+            values,
+            folder / f"{key}.jsonl",
+            None if progress is None else lambda n_done, n_total: progress(values.group, n_done, n_total),
+        )
 
 
 def open_values(
@@ -57,54 +126,26 @@ def open_values(
     Raises:
         ImportanceError: If the value is unknown, or the workspace cannot be written.
     """
-    judged = with_fresh_norms(context, are_all=is_recalibrated)
-    values = choose_engine(judged, group, kept or {}, Judge(context.task, value))
-    if context.workspace is None or not is_stored:
-        return values
-    others = {name: sorted(channels) for name, channels in (kept or {}).items() if name != group}
-    key = digest(
-        {
-            "values_version": VALUES_VERSION,
-            "context": context_key(context),
-            "group": group,
-            "kept": others,
-            "value": value,
-            "is_recalibrated": is_recalibrated,
-        }
-    )
-    folder = context.workspace / "coalitions"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImportanceError(
-            f"coalition values must be kept in a folder that can be written, got {folder} "
-            f"({error.strerror}); choose another folder"
-        ) from error
-    progress = context.progress
-    return StoredValues(
-        values,
-        folder / f"{key}.jsonl",
-        None if progress is None else lambda n_done, n_total: progress(group, n_done, n_total),
-    )
+    opener = Opener(context, value=value, is_recalibrated=is_recalibrated, is_stored=is_stored)
+    opener.handover = None
+    return opener.open(group, kept)
 
 
-def choose_engine(
-    context: ScoringContext, group: str, kept: Mapping[str, Sequence[int]], judge: Judge
-) -> CoalitionValues:
+def choose_engine(opener: Opener, group: str, others: Mapping[str, Sequence[int]]) -> CoalitionValues:
     """Return the fastest way of computing values that a group's place in the network allows.
 
     Each is tried on a few examples and coalitions, and taken only if it gives the outputs of masking the
     whole network.
     """
-    others = {name: channels for name, channels in kept.items() if name != group}
-    has_fresh_norms = bool(find_fresh_norms(context.network))
-    batch_size = count_in_part(len(context.calibration)) if has_fresh_norms else 500
+    context, judge = opener.judged, opener.judge
+    batch_size = count_in_part(len(context.calibration)) if opener.has_fresh_norms else 500
     masked = MaskedValues(context, group, others, judge, batch_size)
     if len(context.calibration) == 0:
         return masked
     for make in (_open_contributions, _open_prefix):
         try:
-            traced = trace(context.network)
+            is_shared = make is _open_contributions and not others  # the others write in it
+            traced = opener.traced if is_shared else trace(context.network)
             if traced is None:
                 break
             cut_(traced, context.grouping, others)
@@ -112,7 +153,11 @@ def choose_engine(
                 io.StringIO()
             ):  # where fx shows failures that are dealt with here
                 values = make(context, group, judge, traced)
-                if values is not None and _is_right(values, masked, context):
+                if values is None:
+                    continue
+                if is_shared and opener.handover is not None:
+                    values.take_over(opener.handover)
+                if _is_right(values, masked, context):
                     return values
         except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
             logger.info("%s: %s does not serve: %s", group, make.__name__, one_line(error, has_type=True))
@@ -143,8 +188,14 @@ def _is_right(values: TiledValues, masked: MaskedValues, context: ScoringContext
     n_channels = values.n_channels
     generator = torch.Generator().manual_seed(0)
     coalitions = torch.rand(N_CHECKED, n_channels, generator=generator) < 0.5
-    inputs, _ = context.load(slice(0, 4 * N_CHECKED))
+    inputs, _ = context.load(slice(0, 2 * N_CHECKED))
     expected = masked.compute_outputs(inputs, coalitions)
+    if values.known:
+        found = values.compute_outputs(inputs, coalitions, values.read_known(0, len(inputs)))
+        if found.shape == expected.shape and _is_near(found, expected):
+            few = values.compute_outputs(inputs[:1], coalitions[:1])
+            return _is_near(few, expected[:1, :1])
+        values.known = {}
     found = values.compute_outputs(inputs, coalitions)
     if found.shape != expected.shape:
         return False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from dirprune.importance.coalitions.graph import (
     ADDITIONS,
@@ -107,7 +108,7 @@ class Rest:
         )
         if not is_chain or self.beside or n_features**2 > LARGEST_MATRIX:
             return
-        exact = copy.deepcopy(self.graph).double()
+        exact = partial(functional_call, self.graph, to_float64(self.graph))
         zero = torch.zeros(1, *shape, dtype=torch.float64, device=like.device)
         units = torch.eye(n_features, dtype=torch.float64, device=like.device).reshape(-1, *shape)
         offset = exact(zero)[0]
@@ -127,6 +128,12 @@ class Rest:
         if self.matrix is not None and self.offset is not None:
             return torch.addmm(self.offset, values.flatten(1), self.matrix)
         return self.graph(values, *beside)[0]
+
+
+def to_float64(graph: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a graph, those of floating point in float64."""
+    tensors = [*graph.named_parameters(), *graph.named_buffers()]
+    return {path: value.double() if value.is_floating_point() else value for path, value in tensors}
 
 
 def find_beside(traced: fx.GraphModule, behind: set[fx.Node], known: set[fx.Node]) -> list[fx.Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.device import exact_products, is_out_of_memory
 from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms
 from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.prefix import Handover, Prefix
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,13 @@ class TiledValues(CoalitionValues):
         context: What is scored.
         group: Name of the channel group.
         judge: From outputs to values.
-        traced: The network from `graph.trace`, in which other groups are cut; it belongs to this object.
+        traced: The network from `graph.trace`, in which other groups are cut.
+
+    Attributes:
+        prefix: Computes what enters `prepare`; set by each kind of engine.
     """
+
+    prefix: Prefix
 
     def __init__(self, context: ScoringContext, group: str, judge: Judge, traced: fx.GraphModule) -> None:
         self.context = context
@@ -69,10 +76,12 @@ class TiledValues(CoalitionValues):
         self.norms = find_fresh_norms(traced)
         self._kept: dict[int, Prepared] = {}
         self._has_shrunk = False
+        self.handover: Handover | None = None
+        self.known: Mapping[fx.Node, Tensor] = {}
 
     @abstractmethod
-    def prepare(self, inputs: Tensor) -> list[Tensor]:
-        """Return what all coalitions share on some examples."""
+    def prepare(self, entering: list[Tensor]) -> list[Tensor]:
+        """Return what all coalitions share on some examples, from the prefix's values on them."""
 
     @abstractmethod
     def run(self, tensors: list[Tensor], coalitions: Tensor) -> Tensor:
@@ -85,15 +94,33 @@ class TiledValues(CoalitionValues):
             Shape (n_coalitions, n, ...).
         """
 
-    def compute_outputs(self, inputs: Tensor, coalitions: Tensor) -> Tensor:
-        """Return the outputs of all coalitions on all inputs, shape (n_coalitions, n, ...)."""
-        with torch.no_grad(), exact_products(self.device):
-            return self._run(self._prepare(inputs), coalitions.to(inputs), len(inputs))
+    def compute_outputs(
+        self, inputs: Tensor, coalitions: Tensor, known: Mapping[fx.Node, Tensor] | None = None
+    ) -> Tensor:
+        """Return the outputs of all coalitions on all inputs, shape (n_coalitions, n, ...).
 
-    def _prepare(self, inputs: Tensor) -> list[Tensor]:
+        Args:
+            inputs: Shape (n, ...).
+            coalitions: Shape (n_coalitions, n_channels).
+            known: Values of nodes on these inputs, from `read_known`; everything is computed without.
+        """
+        with torch.no_grad(), exact_products(self.device):
+            tensors = self.prepare(self._enter(inputs, known))
+            return self._run(tensors, coalitions.to(inputs), len(inputs))
+
+    def take_over(self, handover: Handover) -> None:
+        """Start from what another group has left, and leave something for the next one."""
+        self.handover = handover
+        self.known = handover.known
+
+    def read_known(self, start: int, stop: int) -> dict[fx.Node, Tensor]:
+        """Return what other groups have left about some calibration examples, as a copy."""
+        return {node: values[start:stop].clone() for node, values in self.known.items()}
+
+    def _enter(self, inputs: Tensor, known: Mapping[fx.Node, Tensor] | None = None) -> list[Tensor]:
         for norm in self.norms:
             norm.n_coalitions = 1
-        return self.prepare(inputs)
+        return self.prefix(inputs, known)
 
     def _run(self, tensors: list[Tensor], coalitions: Tensor, n_examples: int) -> Tensor:
         if len(coalitions) * n_examples == 1:  # of which `squeeze` would leave no row
@@ -102,14 +129,14 @@ class TiledValues(CoalitionValues):
             norm.n_coalitions = len(coalitions)
         return self.run(tensors, coalitions)
 
-    def prepare_first(self) -> list[Tensor]:
-        """Return what is prepared for the first example.
+    def enter_first(self) -> list[Tensor]:
+        """Return the prefix's values on the first example.
 
         Raises:
             ValueError: If it is not one row for each example.
         """
         with torch.no_grad():
-            tensors = self._prepare(self.context.load(slice(0, 1))[0])
+            tensors = self._enter(self.context.load(slice(0, 1))[0])
         if not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in tensors):
             raise ValueError("something else than tensors with a row for each example enters the rest")
         return tensors
@@ -151,9 +178,12 @@ class TiledValues(CoalitionValues):
         if start in self._kept:
             return self._kept[start]
         inputs, targets = self.context.load(slice(start, stop))
-        prepared = Prepared(self._prepare(inputs), targets)
+        entering = self._enter(inputs, self.read_known(start, stop))
+        if self.handover is not None:
+            self.handover.collect(self.prefix.wanted, start, entering)
+        prepared = Prepared(self.prepare(entering), targets)
         n_chunks = -(-len(self.context.calibration) // self.chunk_size)
-        if prepared.n_bytes * n_chunks <= self.memory // 2:
+        if prepared.n_bytes * n_chunks <= self.memory // (2 if self.handover is None else 4):
             self._kept[start] = prepared
         return prepared
 
@@ -165,6 +195,7 @@ class TiledValues(CoalitionValues):
                 "free some, or use another device"
             ) from error
         self._kept.clear()
+        self.handover = None
         self.tile_bytes //= 2
         self.memory //= 2
         if self.device.type == "cuda":

@@ -12,7 +12,7 @@ import torch
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
-from dirprune.importance.coalitions import open_values
+from dirprune.importance.coalitions import Opener, open_values
 from dirprune.importance.registry import register
 from dirprune.importance.shapley.borders_first import estimate_by_borders_first
 from dirprune.importance.shapley.estimate import Array, Coalitions, Estimate, Value, count_coalitions
@@ -62,12 +62,13 @@ class ShapleyScorer(Scorer):
             ImportanceError: If the options do not fit a group; the message names every such group.
         """
         self._check_all(context.grouping.n_channels)
-        return {group.name: self.estimate_group(context, group.name) for group in context.grouping.groups}
+        opener = Opener(context, value=self.options.value)
+        return {group.name: self._estimate_group(opener, group.name) for group in context.grouping.groups}
 
-    def estimate_group(self, context: ScoringContext, group: str) -> Estimate:
+    def _estimate_group(self, opener: Opener, group: str) -> Estimate:
         """Return the estimate of one group."""
-        values = open_values(context, group, value=self.options.value)
-        return self._estimate(values.evaluate, values.n_channels, context.seed)
+        values = opener.open(group)
+        return self._estimate(values.evaluate, values.n_channels, opener.context.seed)
 
     def _check_all(self, n_channels: Mapping[str, int]) -> None:
         """Refuse groups that the options do not fit, all of them, before the first one is worked on."""
@@ -139,8 +140,9 @@ class Shapley(SampledScorer):
 class ShapleyExact(ShapleyScorer):
     """Exact Shapley values by `compute_exact`."""
 
-    def estimate_group(self, context: ScoringContext, group: str) -> Estimate:
+    def _estimate_group(self, opener: Opener, group: str) -> Estimate:
         """Return the values of one group; progress is told of all its coalitions, not of each block."""
+        context = opener.context
         n_channels = context.grouping[group].n_channels
         tell, n_before, n_all = context.progress, 0, count_coalitions(n_channels)
 
