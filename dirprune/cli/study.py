@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dirprune.cli.watch import StudyProgress
 from dirprune.data import DATA_NAMES
 from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.importance import get_method
+from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE, parse_duration
@@ -317,11 +319,20 @@ def _close(tracker: MlflowTracker) -> list[str]:
         return ["what was left when Ctrl-C came"]
 
 
+def _count_sources(front: Sequence[TrialRecord]) -> str:
+    counts = Counter(record.source for record in front)
+    return ", ".join(f"{n} {source}" for source, n in counts.most_common())
+
+
 def _print_result(spec: StudySpec, result: StudyResult) -> None:
     """Print the front and where the files are."""
     front = result.front
     if front:
         click.echo(f"\nPareto front: {len(front)} networks, hypervolume {result.hypervolume:.4f}")
+        click.echo(
+            f"without the sampler's own trials: hypervolume {result.hypervolume_without_sampler:.4f}; "
+            f"on the front: {_count_sources(front)}"
+        )
         click.echo(format_front(front[:N_ROWS], spec.objectives))
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")

@@ -17,6 +17,7 @@ from dirprune.groups import Grouping
 from dirprune.networks import load_weights_
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import sort_front
+from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.records.views import ViewWriter
 from dirprune.study.dense import (
@@ -29,6 +30,7 @@ from dirprune.study.dense import (
     obtain_dense,
 )
 from dirprune.study.observer import StudyObserver
+from dirprune.study.reference import check_reference, compare_reference
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE, Patience
 from dirprune.tracing import find_groups
@@ -76,6 +78,7 @@ class StudyResult:
         folder: The study's files.
         records: Every started trial, the front marked.
         hypervolume: Of the finished trials; costs as fractions of the dense network's.
+        hypervolume_without_sampler: The same of the trials whose configuration the sampler did not choose.
         is_interrupted: Whether trials are left that a resumed run would go on with.
         end_reason: Why the study gave up before all its trials; empty if it did not.
         finish_reason: Why it ended in order before all its trials, by patience or the clock; empty otherwise.
@@ -84,6 +87,7 @@ class StudyResult:
     folder: StudyFolder
     records: list[TrialRecord]
     hypervolume: float
+    hypervolume_without_sampler: float
     is_interrupted: bool
     end_reason: str
     finish_reason: str = ""
@@ -150,8 +154,16 @@ def run_study(
         if limit.is_over:
             ledger.finish(f"the time limit of {options.time_limit_s:g} s is over")
         ledger.end(is_interrupted)
+    records, summary = ledger.records, ledger.summary
+    others = [record for record in records if record.source != "sampler"]
     return StudyResult(
-        folder, ledger.records, ledger.hypervolume, is_interrupted, ledger.end_reason, ledger.finish_reason
+        folder,
+        records,
+        ledger.hypervolume,
+        compute_hypervolume(others, spec.objectives, summary.reference_point, summary.dense_costs),
+        is_interrupted,
+        ledger.end_reason,
+        ledger.finish_reason,
     )
 
 
@@ -207,6 +219,8 @@ def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], Non
     costs = CostModel(network, grouping, roles.example_input())
     dense_costs = costs.costs(grouping.n_channels)
     reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
+    lowest = costs.costs({name: spec.space.lowest(n) for name, n in grouping.n_channels.items()})
+    check_reference(spec.objectives, reference_point, dense_costs.as_dict(), lowest.as_dict())
     check_metrics(spec, evaluate(network, roles.validation, roles, spec.task()))
     return _Subject(choice, roles, grouping, costs, dense_costs, reference_point)
 
@@ -223,6 +237,8 @@ def _prepare(
     roles = subject.roles
     dense = obtain_dense(spec, roles, subject.choice, options.output, options.weights, listen)
     if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
+        say(warning)
+    if warning := compare_reference(spec.objectives, subject.reference_point, dense.metrics):
         say(warning)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
     costs = subject.dense_costs

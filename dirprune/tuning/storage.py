@@ -32,6 +32,7 @@ from dirprune.tuning.journal import StudyJournal
 STUDY_SCHEMA = 1
 
 SOURCE = "source"
+ARCHITECTURE = "architecture"
 CONFIGURATION = "configuration"
 COSTS = "costs"
 ADOPTABLE = "adoptable"
@@ -117,11 +118,16 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
 
 
 def describe_url(url: str) -> str:
-    """Return where a study's trials are kept: "journal", or a database's URL without user and password."""
+    """Return where a study's trials are kept: "journal", or a database's URL without user and options.
+
+    Options may hold a password as well. Where an @ comes behind the first ?, which of the two belongs to a
+    password cannot be told, so that nothing of the place is shown.
+    """
     if not url:
         return "journal"
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    place, _, rest = rest.partition("?")
+    return f"{scheme}://{'...' if '@' in rest else place.rpartition('@')[2]}"
 
 
 def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = "") -> optuna.Study:

@@ -18,6 +18,7 @@ from dirprune.networks import create_network
 from dirprune.networks.weights import save_weights
 from dirprune.recipe import Recipe
 from dirprune.study.objectives import Objective
+from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.tuning import run as tuning_run
 from tests.integration.toy_study import spec as toy_spec
@@ -105,6 +106,11 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
             ["--reference-point", "val_accuracy=93"],
             "accuracy is a fraction in [0, 1], got val_accuracy=93; 93% is 0.93",
         ),
+        (["--reference-point", "val_accuracy=1"], "reference value of val_accuracy must be below 1"),
+        (["--reference-point", "macs=10"], "which the smallest network of the space has, got 10;"),
+        (["--patience", "0"], "expected a whole number of at least 1, got '0'"),
+        (["--patience-share", "-1"], "expected a number above 0"),
+        (["--time-limit", "soon"], "got 'soon'; try 90, 15m or 2h"),
         (["--reference-point", "accuracy=0.9"], "did you mean 'val_accuracy'?"),
         (["--dataset", "mnits"], "did you mean 'mnist'?"),
         (["--validation-from", "half"], "expected validation_from train:F or test:F"),
@@ -183,6 +189,10 @@ def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, caps
     assert "network" in line
     line = refused(*output, "--resume", "--seed", "5")
     assert "seed" in line
+    line = refused(*output, "--resume", spec=replace(LENET, rungs=(0.0, 0.05)))
+    assert "study lenet has rungs [0.0, 1.0], got [0.0, 0.05]" in line
+    line = refused(*output, "--resume", spec=replace(LENET, space=SearchSpace(min_keep_ratio=0.5)))
+    assert "study lenet has space {'min_keep_ratio': 0.1" in line
     line = refused(*output, "--resume", spec=replace(LENET, fine_tuning=Recipe(images=0, batch_size=7)))
     assert "study lenet has fine_tuning" in line
     line = refused(*output, "--resume", "--storage", "sqlite:///other.db")

@@ -405,6 +405,12 @@ def test_study_is_not_continued_in_another_storage(tmp_path):
 
 def test_password_of_a_database_is_never_described():
     assert storage.describe_url("postgresql://me:secret@host:5432/db") == "postgresql://host:5432/db"
+    for url in (
+        "://host/db?user=me&password=secret",
+        "://host/db?password=x@secret",
+        "://me:secret?@host/db",
+    ):
+        assert "secret" not in storage.describe_url(f"postgresql{url}")
     with pytest.raises(StudyError, match="expected an Optuna storage behind the nonsense URL") as caught:
         storage.open_storage(StudyFolder(Path("nowhere")), "nonsense://me:secret@host/db")
     assert "secret" not in str(caught.value)
