@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 from dirprune.architecture import Architecture
+from dirprune.cost import COST_METRICS, CostModel
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import Grouping
 from dirprune.importance import create
+from dirprune.study.shapes import PER_GROUP, SHAPES, Shapes, Suggests, make_shapes
 from dirprune.training import Recipe
 
 DEFAULT_METHODS: Mapping[str, Mapping[str, Sequence[Any]]] = {
@@ -67,14 +69,6 @@ class Choice:
             )
 
 
-class Suggests(Protocol):
-    """What the space asks of a sampler's trial; Optuna's `Trial` is one."""
-
-    def suggest_int(self, name: str, low: int, high: int) -> int: ...
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Configuration:
     """The choices of one trial, and where they came from.
@@ -120,6 +114,12 @@ class SearchSpace:
         min_keep_ratio: Smallest kept / original channels of a group, in (0, 1]; at least one channel stays.
         methods: Importance methods by name, each with the values that its options may take.
         fine_tuning: Hyperparameters by the name of a `Recipe` field.
+        architectures: How architectures are drawn: "per-group", a width for each group, or "budgeted", a cost
+            target drawn evenly from what can be reached and an offset for each group.
+        cost: The cost of the target: "macs" or "parameters".
+        max_offset: Largest absolute offset; with 1 a group of keep ratio 0.5 may go from 0.15 to 0.77.
+        channel_multiple: Widths are multiples of this (hardware likes 8), apart from a group's smallest and
+            its whole width.
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
         reference_architectures: Known good ones to start from, such as "8,9,36,17" in forward order.
 
@@ -131,6 +131,10 @@ class SearchSpace:
     min_keep_ratio: float = 0.1
     methods: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=lambda: DEFAULT_METHODS)
     fine_tuning: Mapping[str, Range | Choice] = field(default_factory=dict)
+    architectures: str = PER_GROUP
+    cost: str = "macs"
+    max_offset: float = 1.0
+    channel_multiple: int = 1
     uniform_keep_ratios: tuple[float, ...] = (0.75, 0.5, 0.3)
     reference_architectures: tuple[str, ...] = ()
 
@@ -138,6 +142,18 @@ class SearchSpace:
         for ratio in (self.min_keep_ratio, *self.uniform_keep_ratios):
             if not 0 < ratio <= 1:
                 raise ConfigurationError(f"keep ratio must be in (0, 1], got {ratio}; 50% is 0.5")
+        if self.architectures not in SHAPES:
+            raise ConfigurationError(
+                f"unknown kind of architectures {self.architectures!r}{suggest(self.architectures, SHAPES)}"
+            )
+        if self.cost not in COST_METRICS:
+            raise ConfigurationError(f"unknown cost {self.cost!r}{suggest(self.cost, COST_METRICS)}")
+        if not (self.max_offset > 0 and math.isfinite(self.max_offset)):
+            raise ConfigurationError(f"max_offset must be above 0 and finite, got {self.max_offset}; try 1")
+        if self.channel_multiple < 1:
+            raise ConfigurationError(
+                f"channel multiple must be at least 1, got {self.channel_multiple}; 8 suits most GPUs"
+            )
         if not self.methods:
             raise ConfigurationError(
                 "a search space needs at least one importance method, got none; try magnitude"
@@ -164,22 +180,40 @@ class SearchSpace:
         """Return the smallest number of channels that a group of `n_channels` may keep."""
         return max(1, math.ceil(self.min_keep_ratio * n_channels - 1e-9))
 
-    def first_trials(self, grouping: Grouping) -> list[tuple[str, dict[str, Any]]]:
-        """Return the trials that every study starts with: dense, uniform, then reference architectures.
+    def shapes(self, costs: CostModel, limits: Mapping[str, float]) -> Shapes:
+        """Return how architectures of a network are drawn.
+
+        Args:
+            costs: Costs of its architectures.
+            limits: Highest cost of a trial by metric; a budgeted space draws nothing above its own.
+
+        Raises:
+            ConfigurationError: If nothing in a budgeted space is as cheap as the limit.
+        """
+        least = {name: self.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
+        limit = limits.get(self.cost)
+        return make_shapes(
+            self.architectures, costs, self.cost, least, self.channel_multiple, limit, self.max_offset
+        )
+
+    def first_trials(self, grouping: Grouping) -> list[tuple[str, Architecture]]:
+        """Return what every study starts with: dense, uniform, then reference architectures.
+
+        They are what they are in every space, whatever the channel multiple.
 
         Returns:
-            (source, fixed parameters) pairs; the sampler draws the parameters that are not fixed.
+            (source, architecture) pairs.
 
         Raises:
             ArchitectureError: If a reference architecture does not fit the network.
             ConfigurationError: If it is outside the space.
         """
         sizes = {group.name: group.n_channels for group in grouping.groups}
-        trials = [("dense", {_kept(name): size for name, size in sizes.items()})]
+        trials = [("dense", Architecture.full(grouping))]
         for ratio in self.uniform_keep_ratios:
             kept = Architecture.uniform(grouping, ratio)
-            clipped = {_kept(name): max(kept[name], self.lowest(size)) for name, size in sizes.items()}
-            trials.append(("uniform", clipped))
+            clipped = {name: max(kept[name], self.lowest(size)) for name, size in sizes.items()}
+            trials.append(("uniform", Architecture(clipped)))
         for text in self.reference_architectures:
             kept = Architecture.parse(text, grouping)
             for name, size in sizes.items():
@@ -188,22 +222,27 @@ class SearchSpace:
                         f"reference architecture {text} keeps {kept[name]} channels of {name}, the space at "
                         f"least {self.lowest(size)}; try a lower min_keep_ratio than {self.min_keep_ratio:g}"
                     )
-            trials.append(("reference", {_kept(name): n_kept for name, n_kept in kept.items()}))
+            trials.append(("reference", kept))
         return trials
 
-    def suggest(self, trial: Suggests, grouping: Grouping, number: int, source: str) -> Configuration:
+    def suggest(
+        self,
+        trial: Suggests,
+        shapes: Shapes,
+        number: int,
+        source: str,
+        architecture: Architecture | None = None,
+    ) -> Configuration:
         """Draw one configuration.
 
         Args:
             trial: The sampler's trial.
-            grouping: The network's channel groups.
+            shapes: From `shapes`, for the network.
             number: The trial's number.
-            source: Where a trial with fixed parameters came from; "sampler" otherwise.
+            source: Where a given architecture came from; "sampler" otherwise.
+            architecture: The trial's own one, where it is given; what is drawn then stands for it.
         """
-        kept = {
-            group.name: trial.suggest_int(_kept(group.name), self.lowest(group.n_channels), group.n_channels)
-            for group in grouping.groups
-        }
+        drawn = shapes.suggest(trial)
         method = trial.suggest_categorical("method", sorted(self.methods))
         options = {
             name: trial.suggest_categorical(f"{method}.{name}", list(values))
@@ -212,12 +251,16 @@ class SearchSpace:
         fine_tuning = {
             name: _draw(trial, f"fine_tuning.{name}", choice) for name, choice in self.fine_tuning.items()
         }
-        return Configuration(number, source, Architecture(kept), method, options, fine_tuning)
+        return Configuration(number, source, architecture or drawn, method, options, fine_tuning)
 
     def describe(self) -> dict[str, Any]:
         """Return the space as plain data; two spaces are the same when their descriptions are."""
         return {
             "min_keep_ratio": self.min_keep_ratio,
+            "architectures": self.architectures,
+            "cost": self.cost,
+            "max_offset": self.max_offset,
+            "channel_multiple": self.channel_multiple,
             "methods": {
                 method: {option: list(values) for option, values in sorted(options.items())}
                 for method, options in sorted(self.methods.items())
@@ -231,10 +274,6 @@ class SearchSpace:
             "uniform_keep_ratios": list(self.uniform_keep_ratios),
             "reference_architectures": list(self.reference_architectures),
         }
-
-
-def _kept(group: str) -> str:
-    return f"kept/{group}"
 
 
 def _check_hyperparameter(name: str, choice: Range | Choice) -> None:

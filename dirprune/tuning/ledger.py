@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.groups import Grouping
 from dirprune.halving import StoppingHalving
@@ -72,8 +73,8 @@ class Ledger:
         self._open: dict[int, optuna.trial.Trial] = {}
         self._records: dict[int, TrialRecord] = {}
         self._front = GrowingFront(spec.objectives)
-        for source, params in spec.space.first_trials(grouping):
-            study.enqueue_trial(params, user_attrs={storage.SOURCE: source}, skip_if_exists=True)
+        self.shapes = spec.space.shapes(costs, spec.limits)
+        self._enqueue_first_trials()
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
         self._again = [trial for trial in known if trial.state == TrialState.RUNNING]
         settled = [trial for trial in known if trial.state != TrialState.RUNNING]
@@ -86,6 +87,16 @@ class Ledger:
                 self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
                 self._replay_rungs(trial)
         self._take_into_front(list(self._records.values()))
+
+    def _enqueue_first_trials(self) -> None:
+        """Enqueue what every study starts with, unless an earlier driver has done it."""
+        first = self.spec.space.first_trials(self.grouping)
+        n_enqueued = sum(
+            storage.SOURCE in trial.user_attrs for trial in self.study.get_trials(deepcopy=False)
+        )
+        for source, architecture in first[n_enqueued:]:
+            attributes = {storage.SOURCE: source, storage.ARCHITECTURE: architecture.to_json()}
+            self.study.enqueue_trial(self.shapes.parameters(architecture), user_attrs=attributes)
 
     def _replay_rungs(self, trial: FrozenTrial) -> None:
         """Let the rungs know what an earlier driver heard."""
@@ -179,7 +190,9 @@ class Ledger:
             configuration = Configuration.from_json(attributes[storage.CONFIGURATION])
         else:
             source = attributes.get(storage.SOURCE, "sampler")
-            configuration = self.spec.space.suggest(trial, self.grouping, trial.number, source)
+            given = attributes.get(storage.ARCHITECTURE)
+            architecture = None if given is None else Architecture.from_json(given)
+            configuration = self.spec.space.suggest(trial, self.shapes, trial.number, source, architecture)
         if self._exceeds_limits(trial, configuration) and configuration.source != "dense":
             trial.set_user_attr(storage.INFEASIBLE, True)
             self.study.tell(trial, state=TrialState.PRUNED)

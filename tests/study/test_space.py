@@ -8,6 +8,7 @@ import optuna
 import pytest
 import torch
 
+from dirprune.cost import CostModel
 from dirprune.errors import ArchitectureError, ConfigurationError, ImportanceError
 from dirprune.networks import create_network
 from dirprune.study.space import Choice, Configuration, Range, SearchSpace
@@ -31,21 +32,26 @@ def grouping():
     return find_groups(create_network("lenet5"), torch.zeros(2, 1, 28, 28))
 
 
-def test_parameters_become_a_configuration_that_survives_json(grouping):
+@pytest.fixture(scope="module")
+def costs(grouping):
+    return CostModel(create_network("lenet5"), grouping, torch.zeros(2, 1, 28, 28))
+
+
+def test_parameters_become_a_configuration_that_survives_json(costs):
     space = SearchSpace(fine_tuning=FINE_TUNING)
-    configuration = space.suggest(optuna.trial.FixedTrial(PARAMETERS), grouping, 7, "sampler")
+    configuration = space.suggest(optuna.trial.FixedTrial(PARAMETERS), space.shapes(costs, {}), 7, "sampler")
     assert str(configuration.architecture) == "8-9-36-17"
     assert (configuration.method, configuration.method_options) == ("magnitude", {"norm": "l2"})
     assert configuration.fine_tuning == {"lr": 0.004, "batch_size": 64}
     assert Configuration.from_json(configuration.to_json()) == configuration
 
 
-def test_no_group_is_ever_cut_below_the_smallest_keep_ratio(grouping):
+def test_no_group_is_ever_cut_below_the_smallest_keep_ratio(grouping, costs):
     space = SearchSpace(min_keep_ratio=0.25)
     assert [space.lowest(n) for n in (1, 2, 10, 20, 100)] == [1, 1, 3, 5, 25]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(30):
-        kept = space.suggest(study.ask(), grouping, number, "sampler").architecture
+        kept = space.suggest(study.ask(), space.shapes(costs, {}), number, "sampler").architecture
         assert all(space.lowest(n) <= kept[name] <= n for name, n in grouping.n_channels.items())
 
 

@@ -1,0 +1,136 @@
+"""How a sampler's numbers become an architecture: a width for each group, or a cost target and offsets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel
+from dirprune.errors import ConfigurationError
+from dirprune.projection import Projection
+
+PER_GROUP, BUDGETED = "per-group", "budgeted"
+SHAPES = (PER_GROUP, BUDGETED)
+TARGET = "target"
+
+
+class Suggests(Protocol):
+    """What is asked of a sampler's trial; Optuna's `Trial` is one."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+class Shapes(ABC):
+    """A parameterisation of the architectures of one network.
+
+    Args:
+        projection: Allowed widths and costs.
+    """
+
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
+
+    @abstractmethod
+    def suggest(self, trial: Suggests) -> Architecture:
+        """Draw an architecture."""
+
+    @abstractmethod
+    def parameters(self, architecture: Mapping[str, int]) -> dict[str, float]:
+        """Return the parameters that come nearest to an architecture, so that a sampler learns from it."""
+
+
+class PerGroup(Shapes):
+    """A width for each group; in between the allowed ones the next lower one is taken."""
+
+    def suggest(self, trial: Suggests) -> Architecture:
+        """Draw an architecture."""
+        kept = {}
+        for name, widths in zip(self.projection.names, self.projection.widths, strict=True):
+            drawn = trial.suggest_int(_kept(name), int(widths[0]), int(widths[-1]))
+            kept[name] = int(widths[widths <= drawn][-1])
+        return Architecture(kept)
+
+    def parameters(self, architecture: Mapping[str, int]) -> dict[str, float]:
+        """Return the widths."""
+        return {_kept(name): architecture[name] for name in self.projection.names}
+
+
+class Budgeted(Shapes):
+    """A cost target, drawn evenly from a range, and an offset for each group.
+
+    Args:
+        projection: Allowed widths and costs.
+        limit: Highest cost of an architecture; none above the whole network's.
+        max_offset: Largest absolute offset; > 0.
+    Raises:
+        ConfigurationError: If nothing is as cheap as the limit.
+    """
+
+    def __init__(self, projection: Projection, limit: float | None, max_offset: float) -> None:
+        super().__init__(projection)
+        lowest, whole = projection.lowest_cost, projection.highest_cost
+        if limit is not None and limit < lowest:
+            raise ConfigurationError(
+                f"{projection.metric} of an architecture can be from {lowest:,} to {whole:,} in this space, "
+                f"got a limit of {limit:,.0f}; try a higher one, or a lower min_keep_ratio"
+            )
+        self.low = lowest / whole
+        self.high = min(1.0, (limit or whole) / whole)
+        self.max_offset = max_offset
+
+    def suggest(self, trial: Suggests) -> Architecture:
+        """Draw an architecture."""
+        share = trial.suggest_float(TARGET, self.low, self.high)
+        offsets = {
+            name: trial.suggest_float(_offset(name), -self.max_offset, self.max_offset)
+            for name in self.projection.names
+        }
+        target = max(share * self.projection.highest_cost, self.projection.lowest_cost)
+        return self.projection.by_offsets(target, offsets)
+
+    def parameters(self, architecture: Mapping[str, int]) -> dict[str, float]:
+        """Return target and offsets within their ranges, and so perhaps of a neighbour."""
+        cost = self.projection.costs.costs(architecture).as_dict()[self.projection.metric]
+        share = min(max(cost / self.projection.highest_cost, self.low), self.high)
+        offsets = self.projection.offsets_of(architecture)
+        clipped = {
+            _offset(name): min(max(offset, -self.max_offset), self.max_offset)
+            for name, offset in offsets.items()
+        }
+        return {TARGET: share, **clipped}
+
+
+def make_shapes(
+    kind: str,
+    costs: CostModel,
+    metric: str,
+    least: Mapping[str, int],
+    multiple: int,
+    limit: float | None,
+    max_offset: float,
+) -> Shapes:
+    """Make a parameterisation.
+
+    Args:
+        kind: One of `SHAPES`.
+        costs: Costs of every architecture.
+        metric: The cost whose target a budgeted one draws.
+        least: Smallest width of each group.
+        multiple: Widths are multiples of this.
+        limit: Highest cost of a budgeted architecture; None for none.
+        max_offset: Of a budgeted one.
+    """
+    projection = Projection(costs, metric, least, multiple)
+    return PerGroup(projection) if kind == PER_GROUP else Budgeted(projection, limit, max_offset)
+
+
+def _kept(group: str) -> str:
+    return f"kept/{group}"
+
+
+def _offset(group: str) -> str:
+    return f"offset/{group}"

@@ -1,0 +1,97 @@
+"""Numbers become architectures within limits, and architectures the numbers that a sampler learns from."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel
+from dirprune.errors import ConfigurationError
+from dirprune.networks import create_network
+from dirprune.study.space import SearchSpace
+from dirprune.tracing import find_groups
+
+DENSE = 498_750
+
+
+@pytest.fixture(scope="module")
+def costs():
+    network, example = create_network("lenet5"), torch.zeros(2, 1, 28, 28)
+    return CostModel(network, find_groups(network, example), example)
+
+
+def draw(
+    space: SearchSpace, costs: CostModel, n_trials: int, limits: dict | None = None
+) -> list[Architecture]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    shapes = space.shapes(costs, limits or {})
+    return [space.suggest(study.ask(), shapes, n, "sampler").architecture for n in range(n_trials)]
+
+
+def test_budgeted_architectures_are_spread_evenly_over_the_costs(costs) -> None:
+    shares = {}
+    for kind in ("per-group", "budgeted"):
+        drawn = draw(SearchSpace(architectures=kind), costs, 200)
+        shares[kind] = np.array([costs.costs(kept).macs for kept in drawn]) / DENSE
+    counts = np.histogram(shares["budgeted"], bins=4, range=(0, 1))[0]
+    assert counts.min() > 30
+    assert np.histogram(shares["per-group"], bins=4, range=(0, 1))[0].min() < 15
+
+
+def test_nothing_that_is_drawn_from_a_budget_is_above_the_limit(costs) -> None:
+    drawn = draw(SearchSpace(architectures="budgeted"), costs, 100, {"macs": 150_000})
+    macs = [costs.costs(kept).macs for kept in drawn]
+    assert max(macs) <= 150_000
+    assert max(macs) > 140_000
+
+
+@pytest.mark.parametrize("kind", ["per-group", "budgeted"])
+def test_channel_multiples_hold_in_every_space(costs, kind) -> None:
+    for kept in draw(SearchSpace(architectures=kind, channel_multiple=4), costs, 30):
+        assert all(n % 4 == 0 or n in (1, 2, 3, 10, 25) for n in kept.values()), kept
+
+
+@pytest.mark.parametrize("text", ["8,9,36,17", "10,20,100,25", "3,5,25,7", "2,20,100,25"])
+def test_parameters_of_an_architecture_lead_back_near_it(costs, text) -> None:
+    names = list(costs.n_channels)
+    kept = Architecture(dict(zip(names, map(int, text.split(",")), strict=True)))
+    exact = SearchSpace().shapes(costs, {})
+    assert exact.suggest(optuna.trial.FixedTrial(exact.parameters(kept))) == kept
+    budgeted = SearchSpace(architectures="budgeted", max_offset=2.0).shapes(costs, {})
+    found = budgeted.suggest(optuna.trial.FixedTrial(budgeted.parameters(kept)))
+    assert abs(costs.costs(found).macs - costs.costs(kept).macs) < 0.05 * DENSE
+    assert all(abs(found[name] - kept[name]) <= max(2, 0.25 * costs.n_channels[name]) for name in names)
+
+
+def test_a_given_architecture_is_taken_exactly(costs) -> None:
+    space = SearchSpace(architectures="budgeted", methods={"random": {}})
+    shapes = space.shapes(costs, {"macs": 100_000})
+    given = Architecture({"conv1": 7, "conv2": 3, "linear1": 100, "linear2": 1})
+    study = optuna.create_study()
+    study.enqueue_trial(shapes.parameters(given))
+    configuration = space.suggest(study.ask(), shapes, 0, "reference", given)
+    assert configuration.architecture == given
+    assert configuration.source == "reference"
+
+
+def test_a_limit_that_nothing_meets_names_the_reachable_range(costs) -> None:
+    space = SearchSpace(architectures="budgeted", min_keep_ratio=0.5)
+    with pytest.raises(ConfigurationError, match=r"can be from 1\d\d,\d{3} to 498,750 in this space, got a"):
+        space.shapes(costs, {"macs": 10})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": "budget"}, "did you mean 'budgeted'"),
+        ({"cost": "mac"}, "did you mean 'macs'"),
+        ({"max_offset": 0.0}, "max_offset must be above 0"),
+        ({"channel_multiple": 0}, "channel multiple must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        SearchSpace(**changes)
