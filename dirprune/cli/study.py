@@ -21,11 +21,13 @@ from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.importance import get_method
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver
+from dirprune.study.shapes import SHAPES
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE, parse_duration
 from dirprune.tracking import MlflowTracker, check_server, default_tracking_uri, ui_command
 from dirprune.training import TrainingReport
 from dirprune.tuning.cluster import LOCAL, Resources
+from dirprune.tuning.finalists import FinalistOptions
 from dirprune.tuning.run import RunOptions, StudyResult, run_study
 
 N_ROWS = 30
@@ -116,6 +118,19 @@ def make_command(spec: StudySpec) -> click.Command:
         help="End in order after 90 (seconds), 15m or 2h; --resume goes on. Default: never.",
     )
     @click.option(
+        "--finalists",
+        type=WholeNumber(),
+        help="After the search, train so many members of the front again. Default: none.",
+    )
+    @click.option(
+        "--final-epochs",
+        type=Number(),
+        help="Fine-tuning of a finalist; fractions work. Default: that of a trial.",
+    )
+    @click.option(
+        "--final-seeds", type=WholeNumber(), default=3, show_default=True, help="Trainings of each finalist."
+    )
+    @click.option(
         "--epochs", type=float, help=f"Fine-tuning of a trial; fractions work. Default: {spec.epochs:g}."
     )
     @click.option(
@@ -132,6 +147,17 @@ def make_command(spec: StudySpec) -> click.Command:
     @click.option("--seed", type=WholeNumber(0), help=f"Decides all randomness. Default: {spec.seed}.")
     @click.option(
         "--methods", metavar="A,B", help=f"Importance methods. Default: {','.join(spec.space.methods)}."
+    )
+    @click.option(
+        "--architectures",
+        type=click.Choice(SHAPES),
+        help="Draw a width for each group, or a cost target and an offset for each group. "
+        f"Default: {spec.space.architectures}.",
+    )
+    @click.option(
+        "--channel-multiple",
+        type=WholeNumber(),
+        help=f"Keep channels in multiples; 8 suits most GPUs. Default: {spec.space.channel_multiple}.",
     )
     @click.option(
         "--reference-point",
@@ -197,6 +223,9 @@ class Arguments:
     patience: int | None
     patience_share: float
     time_limit: float | None
+    finalists: int | None
+    final_epochs: float | None
+    final_seeds: int
     epochs: float | None
     train_images: int | None
     reconstruct: bool | None
@@ -204,6 +233,8 @@ class Arguments:
     resume: bool
     seed: int | None
     methods: str | None
+    architectures: str | None
+    channel_multiple: int | None
     reference_point: dict[str, float] | None
     output: Path
     storage: str
@@ -228,6 +259,10 @@ class Arguments:
             for name in names:
                 get_method(name)
             space = space.restricted(names)
+        if self.architectures is not None:
+            space = replace(space, architectures=self.architectures)
+        if self.channel_multiple is not None:
+            space = replace(space, channel_multiple=self.channel_multiple)
         if self.dataset is not None:
             if self.dataset not in DATA_NAMES:
                 raise ConfigurationError(
@@ -264,6 +299,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         patience=arguments.patience,
         patience_share=arguments.patience_share,
         time_limit_s=arguments.time_limit,
+        finalists=None
+        if arguments.finalists is None
+        else FinalistOptions(arguments.finalists, arguments.final_epochs or spec.epochs, arguments.final_seeds),
     )
     observers: list[StudyObserver] = [StudyProgress()]
     tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
@@ -324,6 +362,32 @@ def _count_sources(front: Sequence[TrialRecord]) -> str:
     return ", ".join(f"{n} {source}" for source, n in counts.most_common())
 
 
+def _print_finalists(spec: StudySpec, result: StudyResult) -> None:
+    """Print the finalists' means and spreads, and which trainings failed."""
+    if result.finalists:
+        chosen = [objective.metric for objective in spec.objectives]
+        tested = [metric.replace("val_", "test_", 1) for metric in chosen if metric.startswith("val_")]
+        columns = [*chosen, *tested]
+        rows = []
+        for finalist in result.finalists:
+            record = finalist.record
+            cells = [_with_spread(record.metrics.get(c), finalist.spread.get(c)) for c in columns]
+            mark = "yes" if record.is_front else "no"
+            rows.append([str(record.number), mark, str(finalist.n_seeds), *cells])
+        click.echo("\nfinalists, mean and standard deviation over their seeds (validation decides the front):")
+        click.echo(format_table(["trial", "on front", "seeds", *columns], rows))
+        click.echo(f"files:  {result.folder.finalists_csv}, {result.folder.finalists_dir}/<trial>-<seed>")
+    for (number, repetition), reason in sorted(result.failed_finalists.items()):
+        click.echo(f"finalist {number}, seed {repetition} failed: {reason}; --resume tries it again")
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return ""
+    text = f"{mean:,.0f}" if mean >= 100 else f"{mean:.4f}"
+    return f"{text} +- {spread:.4f}" if spread else text
+
+
 def _print_result(spec: StudySpec, result: StudyResult) -> None:
     """Print the front and where the files are."""
     front = result.front
@@ -337,5 +401,6 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
     folder = result.folder
+    _print_finalists(spec, result)
     click.echo(f"\nfiles:  {folder.front_csv}, {folder.trials_csv}, {folder.front_html}, {folder.front_png}")
     click.echo(f"models: {folder.models_dir}/<trial>")
