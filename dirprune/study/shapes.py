@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
-from dirprune.errors import ConfigurationError
 from dirprune.projection import Projection
 
 PER_GROUP, BUDGETED = "per-group", "budgeted"
@@ -64,21 +63,14 @@ class Budgeted(Shapes):
 
     Args:
         projection: Allowed widths and costs.
-        limit: Highest cost of an architecture; none above the whole network's.
+        limit: Highest cost of an architecture, not below the lowest one; None: the whole network's.
         max_offset: Largest absolute offset; > 0.
-    Raises:
-        ConfigurationError: If nothing is as cheap as the limit.
     """
 
     def __init__(self, projection: Projection, limit: float | None, max_offset: float) -> None:
         super().__init__(projection)
-        lowest, whole = projection.lowest_cost, projection.highest_cost
-        if limit is not None and limit < lowest:
-            raise ConfigurationError(
-                f"{projection.metric} of an architecture can be from {lowest:,} to {whole:,} in this space, "
-                f"got a limit of {limit:,.0f}; try a higher one, or a lower min_keep_ratio"
-            )
-        self.low = lowest / whole
+        whole = projection.highest_cost
+        self.low = projection.lowest_cost / whole
         self.high = min(1.0, (limit or whole) / whole)
         self.max_offset = max_offset
 

@@ -188,9 +188,16 @@ class SearchSpace:
             limits: Highest cost of a trial by metric; a budgeted space draws nothing above its own.
 
         Raises:
-            ConfigurationError: If nothing in a budgeted space is as cheap as the limit.
+            ConfigurationError: If nothing in the space is as cheap as a limit.
         """
         least = {name: self.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
+        lowest, whole = costs.costs(least).as_dict(), costs.costs(costs.n_channels).as_dict()
+        for metric, bound in limits.items():
+            if bound < lowest[metric]:
+                raise ConfigurationError(
+                    f"{metric} can be from {lowest[metric]:,} to {whole[metric]:,} in this space, "
+                    f"got a limit of {bound:,.0f}; try a higher one, or a lower min_keep_ratio"
+                )
         limit = limits.get(self.cost)
         return make_shapes(
             self.architectures, costs, self.cost, least, self.channel_multiple, limit, self.max_offset

@@ -99,6 +99,10 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
     [
         (["--methods", "magnitud"], "unknown importance method 'magnitud'; did you mean 'magnitude'?"),
         (["--trails", "3"], "did you mean '--trials'?"),
+        (["--max-macs", "10"], "498,750 in this space, got a limit of 10"),
+        (["--max-parameters", "none"], "'none'"),
+        (["--architectures", "budget"], "'budget'"),
+        (["--channel-multiple", "0"], "at least 1, got '0'"),
         (["--trials", "0"], "trials must be at least 1, got 0"),
         (["--trials", "many"], "'many' is not a valid integer"),
         (["--epochs", "-1"], "epochs must be above 0 and finite, got -1"),

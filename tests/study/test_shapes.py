@@ -77,8 +77,9 @@ def test_a_given_architecture_is_taken_exactly(costs) -> None:
     assert configuration.source == "reference"
 
 
-def test_a_limit_that_nothing_meets_names_the_reachable_range(costs) -> None:
-    space = SearchSpace(architectures="budgeted", min_keep_ratio=0.5)
+@pytest.mark.parametrize("kind", ["per-group", "budgeted"])
+def test_a_limit_that_nothing_meets_names_the_reachable_range(costs, kind) -> None:
+    space = SearchSpace(architectures=kind, min_keep_ratio=0.5)
     with pytest.raises(ConfigurationError, match=r"can be from 1\d\d,\d{3} to 498,750 in this space, got a"):
         space.shapes(costs, {"macs": 10})
 
