@@ -35,6 +35,7 @@ LAWS = ((0.3, 0.9), (0.1, 0.9))
 N_SEEDS = 5
 FINE_TUNED = "random;magnitude L1;fisher;dirichlet, integral;shapley, loss;greedy, loss"
 N_STEPS = 300
+REPAIRS = ("recalibrated", "reconstructed")
 
 
 def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, Architecture]]:
@@ -138,20 +139,27 @@ def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int) -
         architecture = Architecture.parse(text, subject.grouping)
         for variant in variants:
             for seed in range(1 if quick else seeds):
-                key = {"subject": subject.name, "variant": variant.label, "seed": seed, "architecture": text}
-                if rows.is_done(**key):
-                    continue
-                context = subject.context(images, seed if variant.is_stochastic else 0)
-                network = subject.cut(variant.select(context, architecture, cache).kept)
-                subject.recalibrate_(network)
-                before = subject.measure_test_accuracy(network)
-                for _ in train_(
-                    network, subject.roles, make_task(), recipe, seed=seed, device=subject.device
-                ):
-                    pass
-                after = subject.measure_test_accuracy(network)
-                rows.add(key, {"before": before, "after": after, "n_steps": recipe.images // 128})
-                click.echo(f"{text}, {variant.label}, seed {seed}: {100 * before:.2f} to {100 * after:.2f}%")
+                for repair in REPAIRS:
+                    key = {"variant": variant.label, "seed": seed, "architecture": text, "repair": repair}
+                    key["subject"] = subject.name
+                    if rows.is_done(**key):
+                        continue
+                    context = subject.context(images, seed if variant.is_stochastic else 0)
+                    kept = variant.select(context, architecture, cache).kept
+                    network = subject.cut(kept)
+                    if repair == "recalibrated":
+                        subject.recalibrate_(network)
+                    else:
+                        reconstruct_(network, subject.context(N_IMAGES), kept)
+                    before = subject.measure_test_accuracy(network)
+                    for _ in train_(
+                        network, subject.roles, make_task(), recipe, seed=seed, device=subject.device
+                    ):
+                        pass
+                    after = subject.measure_test_accuracy(network)
+                    rows.add(key, {"before": before, "after": after, "n_steps": recipe.images // 128})
+                    said = f"{100 * before:.2f} to {100 * after:.2f}%"
+                    click.echo(f"{text}, {variant.label}, {repair}, seed {seed}: {said}")
 
 
 @click.command("joint-switches")

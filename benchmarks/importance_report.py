@@ -189,9 +189,9 @@ def report_fine_tuning(rows: list[Row], output: Path) -> str:
     """Return a line for each method: accuracy after fine-tuning by architecture."""
     architectures = unique(rows, "architecture")
     lines = []
-    for variant in unique(rows, "variant"):
-        found = pick(rows, variant=variant)
-        cells = [variant]
+    for variant, repair in dict.fromkeys((row["variant"], row["repair"]) for row in rows):
+        found = pick(rows, variant=variant, repair=repair)
+        cells = [f"{variant}, {repair}"]
         for when in ("before", "after"):
             values = [[row[when] for row in pick(found, architecture=text)] for text in architectures]
             cells += [format_mean(each, 2, 100) for each in values]
