@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +92,18 @@ class Workbench:
         self.rungs = [self.spec.images(epochs, context.roles) for epochs in self.spec.rungs]
 
 
-def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialReport]:
+def make_final_bench(bench: Workbench, trial: int, repetition: int, epochs: float) -> Workbench:
+    """Return a workbench for one training of a finalist: its own folder and resource, and no rungs."""
+    final = copy.copy(bench)
+    final.folder = bench.folder.finalist(trial, repetition)
+    final.spec = replace(bench.spec, epochs=epochs)
+    final.rungs = []
+    return final
+
+
+def run_trial(
+    bench: Workbench, configuration: Configuration, repetition: int | None = None
+) -> Iterator[TrialReport]:
     """Prune, fine-tune and judge one configuration, continuing from its checkpoint where there is one.
 
     The trial's events go to its file; a checkpoint is written at every report and removed by whoever settles
@@ -100,6 +112,7 @@ def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialR
     Args:
         bench: The worker's shared parts.
         configuration: The trial's choices.
+        repetition: Which further seed fine-tunes it, from 0; None: the trial's own.
 
     Yields:
         A report right after pruning, at each epoch's end, at each rung, and a final one.
@@ -109,7 +122,7 @@ def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialR
         ConfigurationError: If an objective is not among the metrics.
         StudyError: At its end, if a later attempt at the same trial has started.
     """
-    attempt = _Attempt(bench, configuration)
+    attempt = _Attempt(bench, configuration, repetition)
     try:
         yield from attempt.run()
     except Exception as error:
@@ -120,7 +133,7 @@ def run_trial(bench: Workbench, configuration: Configuration) -> Iterator[TrialR
 class _Attempt:
     """One attempt at a trial: a trial whose worker is lost gets another."""
 
-    def __init__(self, bench: Workbench, configuration: Configuration) -> None:
+    def __init__(self, bench: Workbench, configuration: Configuration, repetition: int | None) -> None:
         self.bench = bench
         self.configuration = configuration
         number = configuration.number
@@ -129,7 +142,9 @@ class _Attempt:
         self.kept_path = checkpoints / "kept.json"
         self.state_path = checkpoints / "state.pt"
         self.costs = bench.costs.costs(configuration.architecture)
-        seeds = np.random.SeedSequence([bench.spec.seed, number])
+        # a further 0 would change nothing, so that repetitions count from 1 here
+        further = [] if repetition is None else [repetition + 1]
+        seeds = np.random.SeedSequence([bench.spec.seed, number, *further])
         self.seed = int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def run(self) -> Iterator[TrialReport]:

@@ -14,7 +14,7 @@ import click
 from dirprune.cli.errors import INTERRUPTED, run_command
 from dirprune.cli.front import format_front
 from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber, check_can_write
-from dirprune.cli.printing import TrainingProgress
+from dirprune.cli.printing import TrainingProgress, format_table
 from dirprune.cli.watch import StudyProgress
 from dirprune.data import DATA_NAMES
 from dirprune.errors import ConfigurationError, StudyError, suggest
@@ -148,6 +148,8 @@ def make_command(spec: StudySpec) -> click.Command:
     @click.option(
         "--methods", metavar="A,B", help=f"Importance methods. Default: {','.join(spec.space.methods)}."
     )
+    @click.option("--max-macs", type=Number(), help="Start no trial above so many MACs.")
+    @click.option("--max-parameters", type=Number(), help="Start no trial above so many parameters.")
     @click.option(
         "--architectures",
         type=click.Choice(SHAPES),
@@ -233,6 +235,8 @@ class Arguments:
     resume: bool
     seed: int | None
     methods: str | None
+    max_macs: float | None
+    max_parameters: float | None
     architectures: str | None
     channel_multiple: int | None
     reference_point: dict[str, float] | None
@@ -269,8 +273,11 @@ class Arguments:
                     f"unknown data set {self.dataset!r}{suggest(self.dataset, DATA_NAMES)}"
                 )
             spec = replace(spec, data=self.dataset, embedded={})
+        limits = {"macs": self.max_macs, "parameters": self.max_parameters}
+        given = {metric: limit for metric, limit in limits.items() if limit is not None}
         return spec.changed(
             space=space,
+            limits={**spec.limits, **given},
             name=self.name,
             trials=self.trials,
             epochs=self.epochs,
@@ -301,7 +308,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         time_limit_s=arguments.time_limit,
         finalists=None
         if arguments.finalists is None
-        else FinalistOptions(arguments.finalists, arguments.final_epochs or spec.epochs, arguments.final_seeds),
+        else FinalistOptions(
+            arguments.finalists, arguments.final_epochs or spec.epochs, arguments.final_seeds
+        ),
     )
     observers: list[StudyObserver] = [StudyProgress()]
     tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
@@ -325,9 +334,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         click.echo(f"the study ended early: {result.finish_reason}")
     if result.is_interrupted:
         n_left = sum(record.state == "RUNNING" for record in result.records)
-        click.echo(
-            f"interrupted: {n_left} unfinished trials are kept; the same command with --resume continues them"
-        )
+        kept = f"{n_left} unfinished trials are" if n_left else "every finished training of a finalist is"
+        click.echo(f"interrupted: {kept} kept; the same command with --resume continues them")
     if result.end_reason:
         raise StudyError(f"the study ended by itself: {result.end_reason}")
     return result
@@ -374,7 +382,9 @@ def _print_finalists(spec: StudySpec, result: StudyResult) -> None:
             cells = [_with_spread(record.metrics.get(c), finalist.spread.get(c)) for c in columns]
             mark = "yes" if record.is_front else "no"
             rows.append([str(record.number), mark, str(finalist.n_seeds), *cells])
-        click.echo("\nfinalists, mean and standard deviation over their seeds (validation decides the front):")
+        click.echo(
+            "\nfinalists, mean and standard deviation over their seeds (validation decides the front):"
+        )
         click.echo(format_table(["trial", "on front", "seeds", *columns], rows))
         click.echo(f"files:  {result.folder.finalists_csv}, {result.folder.finalists_dir}/<trial>-<seed>")
     for (number, repetition), reason in sorted(result.failed_finalists.items()):

@@ -93,6 +93,20 @@ class StudyFolder:
         return self.checkpoints_dir / str(trial)
 
     @property
+    def finalists_csv(self) -> Path:
+        """The finalists as a table."""
+        return self.root / "finalists.csv"
+
+    @property
+    def finalists_dir(self) -> Path:
+        """The finalists' trainings, one folder each."""
+        return self.root / "finalists"
+
+    def finalist(self, trial: int, repetition: int) -> StudyFolder:
+        """Return the folder of one training of a finalist; its files lie as a study's do."""
+        return StudyFolder(self.finalists_dir / f"{trial}-{repetition}")
+
+    @property
     def lock(self) -> Path:
         """The file that the one driver of the study holds locked."""
         return self.root / "study.lock"

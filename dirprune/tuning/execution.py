@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from dirprune.tuning.cluster import Slots
+from dirprune.tuning.finalists import FinalistAccounts
 from dirprune.tuning.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 MAX_LOST_WORKERS = 2  # the third loss of a trial's worker is the trial's own failure
 
 
-def execute(ledger: Ledger, slots: Slots, trainable: type[Trainable], **parameters: Any) -> None:
+def execute(
+    ledger: Ledger | FinalistAccounts, slots: Slots, trainable: type[Trainable], **parameters: Any
+) -> None:
     """Run a ledger's trials until it has no more; Ray's own files go, as it owns nothing that outlives it.
 
     Args:

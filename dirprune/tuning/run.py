@@ -15,6 +15,7 @@ from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
 from dirprune.groups import Grouping
 from dirprune.networks import load_weights_
+from dirprune.records.finalists import Finalist, choose_finalists, write_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import sort_front
 from dirprune.records.hypervolume import compute_hypervolume
@@ -31,6 +32,7 @@ from dirprune.study.dense import (
 )
 from dirprune.study.observer import StudyObserver
 from dirprune.study.reference import check_reference, compare_reference
+from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE, Patience
 from dirprune.tracing import find_groups
@@ -40,6 +42,7 @@ from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, Slots, check, connect
 from dirprune.tuning.endings import PatienceWatch, TimeLimit
 from dirprune.tuning.execution import execute
+from dirprune.tuning.finalists import FinalistAccounts, FinalistOptions
 from dirprune.tuning.ledger import Ledger
 
 
@@ -56,6 +59,7 @@ class RunOptions:
         storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
         patience: Settled trials without growth of the hypervolume after which the search ends; None: never.
         patience_share: Growth that counts, as a share of the hypervolume.
+        finalists: How members of the front are trained again after the search; None: not at all.
         time_limit_s: Seconds from the call after which no trial runs on, to be resumed; None: never.
     """
 
@@ -68,6 +72,7 @@ class RunOptions:
     patience: int | None = None
     patience_share: float = PATIENCE_SHARE
     time_limit_s: float | None = None
+    finalists: FinalistOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class StudyResult:
         is_interrupted: Whether trials are left that a resumed run would go on with.
         end_reason: Why the study gave up before all its trials; empty if it did not.
         finish_reason: Why it ended in order before all its trials, by patience or the clock; empty otherwise.
+        finalists: What was trained again, by macs, the final front marked; empty where it was not asked for.
+        failed_finalists: Why a training of a finalist failed, by trial and repetition.
     """
 
     folder: StudyFolder
@@ -91,6 +98,8 @@ class StudyResult:
     is_interrupted: bool
     end_reason: str
     finish_reason: str = ""
+    finalists: tuple[Finalist, ...] = ()
+    failed_finalists: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -154,6 +163,21 @@ def run_study(
         if limit.is_over:
             ledger.finish(f"the time limit of {options.time_limit_s:g} s is over")
         ledger.end(is_interrupted)
+        accounts, finalists = None, []
+        if options.finalists is not None and not is_interrupted and not ledger.end_reason:
+            chosen = _choose_finalists(ledger, options.finalists)
+            accounts = _open_finalists(ledger, options.finalists, chosen)
+            try:
+                if accounts.has_work:
+                    left_s = options.time_limit_s and options.time_limit_s - (time.monotonic() - began)
+                    with limit.running_out_in(left_s), connect(options.resources) as slots:
+                        _execute_finalists(accounts, prepared, slots)
+            except (KeyboardInterrupt, SystemExit):
+                is_interrupted = True
+            if limit.is_over:
+                ledger.finish(f"the time limit of {options.time_limit_s:g} s is over")
+            finalists = accounts.summarise(chosen, spec.objectives)
+            write_finalists(folder.finalists_csv, finalists)
     records, summary = ledger.records, ledger.summary
     others = [record for record in records if record.source != "sampler"]
     return StudyResult(
@@ -164,6 +188,8 @@ def run_study(
         is_interrupted,
         ledger.end_reason,
         ledger.finish_reason,
+        tuple(finalists),
+        accounts.failures if accounts is not None else {},
     )
 
 
@@ -217,6 +243,7 @@ def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], Non
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")
     costs = CostModel(network, grouping, roles.example_input())
+    spec.space.shapes(costs, spec.limits)  # raises where nothing meets a limit
     dense_costs = costs.costs(grouping.n_channels)
     reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
     lowest = costs.costs({name: spec.space.lowest(n) for name, n in grouping.n_channels.items()})
@@ -333,3 +360,32 @@ def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> None:
     from dirprune.tuning.trainable import PruningTrainable  # loads Ray, whose environment is set by now
 
     execute(ledger, slots, PruningTrainable, context=prepared.context)
+
+
+def _choose_finalists(ledger: Ledger, options: FinalistOptions) -> list[TrialRecord]:
+    summary = ledger.summary
+    return choose_finalists(
+        sort_front(ledger.records),
+        options.n_finalists,
+        summary.objectives,
+        summary.reference_point,
+        summary.dense_costs,
+    )
+
+
+def _open_finalists(
+    ledger: Ledger, options: FinalistOptions, chosen: Sequence[TrialRecord]
+) -> FinalistAccounts:
+    """Open the accounts of the finalists with the configurations that their trials had."""
+    configurations = {}
+    for record in chosen:
+        attributes = storage.read_trial(ledger.study, record.number).user_attrs
+        configurations[record.number] = Configuration.from_json(attributes[storage.CONFIGURATION])
+    return FinalistAccounts(ledger.folder, configurations, options)
+
+
+def _execute_finalists(accounts: FinalistAccounts, prepared: _Prepared, slots: Slots) -> None:
+    """Let Ray Tune train the finalists."""
+    from dirprune.tuning.trainable import FinalistTrainable  # loads Ray, whose environment is set by now
+
+    execute(accounts, slots, FinalistTrainable, context=prepared.context, epochs=accounts.options.epochs)

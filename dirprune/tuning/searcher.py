@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from dirprune.tuning.finalists import FinalistAccounts
 from dirprune.tuning.ledger import Ledger
 
 CONFIGURATION = "configuration"
@@ -26,7 +27,7 @@ class LedgerSearcher(Searcher):
     Ray's own state of the search is never saved: Optuna's storage is the truth.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger | FinalistAccounts) -> None:
         super().__init__(metric=IMAGES, mode="max")
         self.ledger = ledger
         self.numbers: dict[str, int] = {}

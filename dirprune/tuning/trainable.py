@@ -9,7 +9,14 @@ import torch
 from ray import tune
 
 from dirprune.study.space import Configuration
-from dirprune.trial import TrialContext, TrialReport, Workbench, describe_failure, run_trial
+from dirprune.trial import (
+    TrialContext,
+    TrialReport,
+    Workbench,
+    describe_failure,
+    make_final_bench,
+    run_trial,
+)
 from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
@@ -55,11 +62,33 @@ class PruningTrainable(tune.Trainable):
             torch.set_num_threads(self.context.threads)
             self.bench = Workbench(self.context)
         if self.reports is None:
-            self.reports = run_trial(self.bench, self.configuration)
+            self.reports = self._run(self.bench)
         return self.reports
+
+    def _run(self, bench: Workbench) -> Iterator[TrialReport]:
+        return run_trial(bench, self.configuration)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: a trial keeps its own checkpoints in the study's folder."""
 
     def load_checkpoint(self, checkpoint: dict | None) -> None:
         """Load nothing: a trial finds its own checkpoint."""
+
+
+class FinalistTrainable(PruningTrainable):
+    """Train finalists: trials once more, in further seeds, with another resource, in folders of their own."""
+
+    def setup(self, config: dict[str, Any], context: TrialContext | None = None, epochs: float = 0.0) -> None:
+        """Keep the resource beside the shared parts."""
+        self.epochs = epochs
+        super().setup(config, context)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up another training."""
+        payload = dict(new_config[CONFIGURATION])
+        self.repetition = payload.pop("repetition")
+        return super().reset_config({CONFIGURATION: payload})
+
+    def _run(self, bench: Workbench) -> Iterator[TrialReport]:
+        final = make_final_bench(bench, self.configuration.number, self.repetition, self.epochs)
+        return run_trial(final, self.configuration, self.repetition)

@@ -1,0 +1,139 @@
+"""Train the finalists of a study: its trials once more, with another resource and other seeds, on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dirprune.errors import ConfigurationError, StudyError
+from dirprune.files import read_json, write_json
+from dirprune.records.events import read_events, replay
+from dirprune.records.finalists import Finalist, summarise_finalists
+from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord
+from dirprune.study.objectives import Objective
+from dirprune.study.space import Configuration
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class FinalistOptions:
+    """How a study's finalists are trained.
+
+    Attributes:
+        n_finalists: Members of the front at most; >= 1.
+        epochs: Fine-tuning of each, in passes over the training role; > 0.
+        n_seeds: Trainings of each; >= 1.
+
+    Raises:
+        ConfigurationError: If a value is out of its range.
+    """
+
+    n_finalists: int
+    epochs: float
+    n_seeds: int = 3
+
+    def __post_init__(self) -> None:
+        if self.n_finalists < 1 or self.n_seeds < 1 or not self.epochs > 0:
+            raise ConfigurationError(
+                f"expected at least 1 finalist, 1 seed and epochs above 0, got {self.n_finalists}, "
+                f"{self.n_seeds} and {self.epochs:g}; try --finalists 3 --final-seeds 3 --final-epochs 10"
+            )
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of one finalist, as Ray is given it.
+
+    Attributes:
+        number: Its place among the study's trainings.
+        configuration: The trial's own choices.
+        repetition: Which seed, from 0.
+    """
+
+    number: int
+    configuration: Configuration
+    repetition: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the training as plain data."""
+        return {**self.configuration.to_json(), "repetition": self.repetition}
+
+
+class FinalistAccounts:
+    """Hand out the trainings that are missing; what has finished is read from the finalists' own events.
+
+    Finalists are no trials: Optuna hears nothing of them.
+
+    Args:
+        folder: The study's folder.
+        configurations: The finalists' trials, by number.
+        options: How they are trained.
+
+    Raises:
+        StudyError: If finalists of this study were trained for another number of epochs.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, configurations: Mapping[int, Configuration], options: FinalistOptions
+    ) -> None:
+        self.folder, self.options = folder, options
+        self.failures: dict[tuple[int, int], str] = {}
+        path = folder.finalists_dir / "finalists.json"
+        if path.exists():
+            stored = read_json(path, SCHEMA)["epochs"]
+            if stored != options.epochs:
+                raise StudyError(
+                    f"finalists of this study are trained for {stored:g} epochs, got {options.epochs:g}; "
+                    f"give --final-epochs {stored:g}, or remove {folder.finalists_dir}"
+                )
+        else:
+            folder.finalists_dir.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"epochs": options.epochs}, SCHEMA)
+        pairs = [(number, seed) for seed in range(options.n_seeds) for number in configurations]
+        self._trainings = {
+            place: Training(place, configurations[number], seed)
+            for place, (number, seed) in enumerate(pairs)
+            if self.result(number, seed) is None
+        }
+        self._waiting = list(self._trainings.values())
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a training is missing."""
+        return bool(self._waiting)
+
+    def result(self, number: int, repetition: int) -> dict[str, float] | None:
+        """Return the metrics of a training; None if it has not finished."""
+        finished = replay(read_events(self.folder.finalist(number, repetition).events(number))).finished
+        return None if finished is None else dict(finished["metrics"])
+
+    def next_configuration(self) -> Training | None:
+        """Hand out the next training; None when all were."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    def reported(self, number: int, images: int, metrics: Mapping[str, float]) -> bool:
+        """Let a training go on: nothing is compared on the way."""
+        return True
+
+    def completed(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Take note of nothing: a training's own events have said so already."""
+
+    def stopped(self, number: int, images: int) -> None:
+        """Take the end of a training that nobody asked for as its failure."""
+        self.failed(number, f"it ended after {images} images")
+
+    def failed(self, number: int, reason: str = "") -> None:
+        """Keep why a training failed; the others go on."""
+        training = self._trainings[number]
+        key = (training.configuration.number, training.repetition)
+        self.failures[key] = reason or "its worker was lost too often (killed, or out of memory)"
+
+    def summarise(self, records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[Finalist]:
+        """Return mean and spread of the finalists' finished trainings."""
+        seeds = range(self.options.n_seeds)
+        results = [(r, [self.result(r.number, seed) for seed in seeds]) for r in records]
+        finished = [(r, [result for result in found if result is not None]) for r, found in results]
+        return summarise_finalists(finished, objectives)
