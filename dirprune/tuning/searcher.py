@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -18,7 +19,10 @@ FAILED = "failed"  # a result with this key announces that the next step raises,
 IMAGES = "images"
 METRICS = "metrics"
 IS_FINAL = "is_final"
-NODE_DIED = "its node has died"  # how Ray puts it
+MACHINE_LOST = ("its node has died", "is temporarily unavailable")
+"""How Ray puts it. A worker that died on a living machine is reported as dead; one of which nobody can say
+anything has lost its machine, or the way to it."""
+MAX_FORGIVEN = 20  # for each trial, so that nothing is repeated for ever
 
 
 class LedgerSearcher(Searcher):
@@ -93,8 +97,14 @@ class LedgerScheduler(FIFOScheduler):
 class ForgiveLostNodes(Callback):
     """Let the loss of a machine not count among a trial's lost workers: it was not the trial's doing."""
 
+    def __init__(self) -> None:
+        self.n_forgiven: Counter[str] = Counter()
+
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Take back what Ray has counted."""
-        error = trial.get_pickled_error()
-        if isinstance(error, RayActorError) and NODE_DIED in str(error):
+        if trial.error_file is None or self.n_forgiven[trial.trial_id] >= MAX_FORGIVEN:
+            return
+        *_, last = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").split("Failure # ")
+        if any(words in last for words in MACHINE_LOST):
+            self.n_forgiven[trial.trial_id] += 1
             trial.run_metadata.num_failures -= 1
