@@ -18,6 +18,7 @@ from dirprune.cli.printing import TrainingProgress, format_table
 from dirprune.cli.watch import StudyProgress
 from dirprune.data import DATA_NAMES
 from dirprune.errors import ConfigurationError, StudyError, suggest
+from dirprune.halving import KINDS
 from dirprune.importance import get_method
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver
@@ -45,6 +46,21 @@ class Duration(click.ParamType):
             return parse_duration(str(value))
         except ConfigurationError as error:
             self.fail(str(error), param, ctx)
+
+
+class Epochs(click.ParamType):
+    """Numbers of epochs, written as 0,1,3."""
+
+    name = "EPOCHS,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Return the numbers, or fail with an example."""
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected numbers of epochs, got {str(value)!r}; for example 0,1,3", param, ctx)
 
 
 class Metrics(click.ParamType):
@@ -142,6 +158,23 @@ def make_command(spec: StudySpec) -> click.Command:
         help="Refit the layers behind the cuts by least squares before fine-tuning, or only estimate "
         f"batch norm's statistics anew. Default: {'refit' if spec.reconstruct else 'estimate'}.",
     )
+    @click.option(
+        "--halving",
+        type=click.Choice(KINDS),
+        help="At a rung, end the trials that are not among the best, let them pause until they are, or let "
+        f"all run to their end. Default: {spec.halving}.",
+    )
+    @click.option(
+        "--reduction-factor",
+        type=Number(),
+        help=f"At a rung one trial in so many goes on. Default: {spec.reduction_factor:g}.",
+    )
+    @click.option(
+        "--rungs",
+        type=Epochs(),
+        help="Epochs after which trials are compared; 0 is right after pruning. "
+        f"Default: {','.join(f'{rung:g}' for rung in spec.rungs)}.",
+    )
     @click.option("--name", help=f"Name of the study and of its folder. Default: {spec.name}.")
     @click.option("--resume", is_flag=True, help="Continue the study of that name, if there is one.")
     @click.option("--seed", type=WholeNumber(0), help=f"Decides all randomness. Default: {spec.seed}.")
@@ -231,6 +264,9 @@ class Arguments:
     epochs: float | None
     train_images: int | None
     reconstruct: bool | None
+    halving: str | None
+    reduction_factor: float | None
+    rungs: tuple[float, ...] | None
     name: str | None
     resume: bool
     seed: int | None
@@ -283,6 +319,9 @@ class Arguments:
             epochs=self.epochs,
             train_images=self.train_images,
             reconstruct=self.reconstruct,
+            halving=self.halving,
+            reduction_factor=self.reduction_factor,
+            rungs=self.rungs,
             seed=self.seed,
             validation_from=self.validation_from or None,
             reference_point=self.reference_point,

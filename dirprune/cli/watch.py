@@ -40,8 +40,8 @@ class StudyProgress(StudyObserver):
     def trial_changed(self, record: TrialRecord) -> None:
         """Count a trial by its state."""
         is_known = record.number in self.states
-        self.states[record.number] = record.state
-        if not is_known and record.state != "RUNNING":
+        state = self.states[record.number] = "PAUSED" if record.is_paused else record.state
+        if not is_known and state != "RUNNING":
             self.n_before += 1  # of an earlier run
             return
         self._show(is_due=False)
@@ -65,8 +65,9 @@ class StudyProgress(StudyObserver):
         count = list(self.states.values()).count
         n_ended = len(self.states) - count("RUNNING")
         parts = [f"{count('COMPLETE')} done", f"{count('RUNNING')} running", f"{count('PRUNED')} stopped"]
-        if count("FAIL"):
-            parts.append(f"{count('FAIL')} failed")
+        for state, what in (("PAUSED", "paused"), ("FAIL", "failed")):
+            if count(state):
+                parts.append(f"{count(state)} {what}")
         elapsed = self.clock() - self.began
         line = (
             f"trials {n_ended}/{self.n_trials}: {', '.join(parts)} | front {self.n_front}, "

@@ -6,11 +6,11 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from dirprune.halving.base import Halving
 from dirprune.halving.ranking import order_best
-from dirprune.halving.rungs import Rungs
 
 
-class PromotingHalving(Rungs):
+class PromotingHalving(Halving):
     """Decide which paused trial goes on.
 
     Of the n trials that have reached a rung the best floor(n / reduction_factor) may go on, the highest rung
@@ -22,15 +22,18 @@ class PromotingHalving(Rungs):
     any more.
 
     Args:
-        rungs: As in `Rungs`.
-        reduction_factor: As in `Rungs`.
+        rungs: As in `Halving`.
+        reduction_factor: As in `Halving`.
     Raises:
         ValueError: If the rungs do not increase or the factor is out of range.
     """
 
+    pauses = True
+
     def __init__(self, rungs: Sequence[int], reduction_factor: float = 2.0) -> None:
         super().__init__(rungs, reduction_factor)
         self._promoted: dict[int, set[int]] = {rung: set() for rung in self.rungs}
+        self._is_searched = False  # since the last report, without finding a trial to promote
 
     def report(self, trial: int, rung: int, losses: Sequence[float]) -> bool:
         """Take a trial's losses at a rung; the trial goes on at once if it is the next to be promoted anyway.
@@ -52,8 +55,18 @@ class PromotingHalving(Rungs):
         self._promoted[rung].add(trial)
         return True
 
+    def remember(self, trial: int, rung: int, losses: Sequence[float]) -> None:
+        """Take a trial's losses at a rung."""
+        super().remember(trial, rung, losses)
+        self._is_searched = False
+
+    @property
+    def has_promotion(self) -> bool:
+        """Whether a paused trial may go on now."""
+        return self._find_promotion() is not None
+
     def next_promotion(self) -> int | None:
-        """Return the trial that goes on now, None if none may; it counts as promoted."""
+        """Return the trial that goes on now, the best of the highest rung; it counts as promoted."""
         found = self._find_promotion()
         if found is None:
             return None
@@ -61,17 +74,15 @@ class PromotingHalving(Rungs):
         self._promoted[rung].add(trial)
         return trial
 
-    def remember_promotion(self, trial: int, rung: int) -> None:
-        """Take that a trial went on from a rung, or ended there for good, as a resumed study does.
-
-        Raises:
-            ValueError: If the trial has not reported at the rung.
-        """
-        if trial not in self._reports.get(rung, {}):
-            raise ValueError(f"expected a trial that has reported at rung {rung}, got {trial}")
-        self._promoted[rung].add(trial)
+    def resume(self, trial: int, rung: int, losses: Sequence[float], *, is_paused: bool) -> None:
+        """Take what an earlier driver heard; a trial that does not wait at a rung is not promoted from it."""
+        self.remember(trial, rung, losses)
+        if not is_paused:
+            self._promoted[rung].add(trial)
 
     def _find_promotion(self) -> tuple[int, int] | None:
+        if self._is_searched:
+            return None
         for rung in reversed(self.rungs):
             n_allowed = math.floor(len(self._reports[rung]) / self.reduction_factor)
             if n_allowed == 0:
@@ -80,4 +91,5 @@ class PromotingHalving(Rungs):
             for row in itertools.islice(order_best(table), n_allowed):
                 if numbers[row] not in self._promoted[rung]:
                     return rung, numbers[row]
+        self._is_searched = True
         return None

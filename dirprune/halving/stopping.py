@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dirprune.halving.base import Halving
 from dirprune.halving.ranking import order_best
-from dirprune.halving.rungs import Rungs
 
 
-class StoppingHalving(Rungs):
+class StoppingHalving(Halving):
     """Decide at each rung whether a trial is among the best of those that came so far.
 
     Trials are compared as soon as they report, without waiting for others [Li et al. 2020, "A System for
@@ -23,8 +23,8 @@ class StoppingHalving(Rungs):
     once per rung; this class never looks back at trials that were told to go on.
 
     Args:
-        rungs: As in `Rungs`.
-        reduction_factor: As in `Rungs`.
+        rungs: As in `Halving`.
+        reduction_factor: As in `Halving`.
         minimum: As long as fewer trials have reached a rung, all go on; >= 1.
     Raises:
         ValueError: If the rungs do not increase or a number is out of range.

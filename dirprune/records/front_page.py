@@ -211,8 +211,9 @@ def _axis_layout(axis: Axis, scene: Scene) -> dict[str, Any]:
 def _hover(record: TrialRecord, has_channels: bool) -> str:
     """Return the text that a point shows: who it is, what it measures, which channels it keeps."""
     lines = [f"<b>trial {record.number}</b> · {escape(record.source)} · {escape(record.method)}"]
-    if record.state == "PRUNED":
-        lines.append(f"stopped after {record.last_images:,} training images")
+    if record.is_halted:
+        verb = "paused" if record.is_paused else "stopped"
+        lines.append(f"{verb} after {record.last_images:,} training images")
     names = [n for n in record.metrics if n.startswith(("val_", "test_"))]
     names += [n for n in (*COST_METRICS, "latency_ms", "wall_time_s") if n in record.metrics]
     lines += [f"{escape(label_of(name))}: {format_metric(name, record.metrics[name])}" for name in names]
@@ -235,6 +236,7 @@ def format_metric(name: str, value: float) -> str:
 def _summarise(records: Sequence[TrialRecord]) -> str:
     n_complete = sum(record.state == "COMPLETE" for record in records)
     n_stopped = sum(record.state == "PRUNED" for record in records)
+    n_paused = sum(record.is_paused for record in records)
     n_failed = sum(record.state == "FAIL" for record in records)
     n_front = sum(record.is_front for record in records)
     parts = [
@@ -242,7 +244,8 @@ def _summarise(records: Sequence[TrialRecord]) -> str:
         f"{n_complete} finished trials",
         f"{n_stopped} stopped",
     ]
-    return ", ".join([*parts, f"{n_failed} failed"] if n_failed else parts)
+    parts += [f"{n} {what}" for n, what in ((n_paused, "paused"), (n_failed, "failed")) if n]
+    return ", ".join(parts)
 
 
 def _table_metrics(objectives: Sequence[Objective]) -> list[str]:

@@ -29,7 +29,8 @@ class TrialRecord:
         curve: (training images seen, metrics) of each report, by images.
         times: Unix time in s of each report in `curve`; empty if unknown.
         started_at: Unix time in s at which the trial started; None if it has not or it is unknown.
-        reason: Why the trial failed or was stopped; None otherwise.
+        is_paused: Whether it is RUNNING only by name: halted at a rung, it may be asked to go on.
+        reason: Why the trial failed, was stopped or is paused; None otherwise.
         is_front: Whether the trial is on the study's Pareto front.
     """
 
@@ -45,10 +46,16 @@ class TrialRecord:
     is_front: bool = False
     times: tuple[float, ...] = ()
     started_at: float | None = None
+    is_paused: bool = False
 
     def __post_init__(self) -> None:
         if self.state not in get_args(State):
             raise StudyError(f"unknown trial state {self.state!r}; known: {', '.join(get_args(State))}")
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether the trial came to a rung and, so far, not beyond it: it was stopped or is paused."""
+        return self.state == "PRUNED" or self.is_paused
 
     @property
     def last_images(self) -> int:

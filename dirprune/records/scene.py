@@ -122,7 +122,7 @@ def make_scene(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
     One objective gives a strip over the number of the trial with the best so far as a line; two give the
     front as a line; of more, the first two are on the axes and the third is the colour.
     """
-    shown = [record for record in records if record.state in ("COMPLETE", "PRUNED")]
+    shown = [record for record in records if record.state == "COMPLETE" or record.is_halted]
     up = _make_axis(objectives[0], shown)
     across = _make_axis(objectives[1], shown) if len(objectives) > 1 else Axis(None, "trial")
     points = []
@@ -130,7 +130,7 @@ def make_scene(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
         x, y = across.place(across.value(record)), up.place(up.value(record))
         if math.isfinite(x) and math.isfinite(y):
             role: Role = "front" if record.is_front else "dominated"
-            points.append(Point(record, "stopped" if record.state == "PRUNED" else role, x, y))
+            points.append(Point(record, "stopped" if record.is_halted else role, x, y))
     methods = sorted({point.record.method for point in points if point.record.source != "dense"})
     category: Literal["method", "source"] = "method" if len(methods) > 1 else "source"
     names = sorted({_categorise(point.record, category) for point in points} - {"dense"})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dirprune.cost import COST_METRICS
 from dirprune.data import DataRoles, load_data
 from dirprune.errors import ConfigurationError, suggest
+from dirprune.halving import KINDS
 from dirprune.identity import identify
 from dirprune.networks import create_network
 from dirprune.pareto import Direction
@@ -47,7 +48,9 @@ class StudySpec:
         trials: Trials to start in all.
         epochs: Fine-tuning of a trial, in passes over the training role (fractions are fine).
         rungs: Epochs after which a trial may be stopped; 0 is right after pruning.
-        reduction_factor: At a rung one trial in this many goes on.
+        reduction_factor: At a rung one trial in this many goes on; >= 2.
+        halving: What becomes of the others: "stopping" ends them, "promoting" lets them pause until they are
+            among the best, or the study ends; "none": there are no others.
         dense: How the dense network is trained where no weights are given; `dense_epochs` sets its `images`.
         dense_epochs: Passes over the training role for the dense network.
         fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
@@ -76,6 +79,7 @@ class StudySpec:
     epochs: float = 5.0
     rungs: tuple[float, ...] = (0.0, 1.0)
     reduction_factor: float = 2.0
+    halving: str = "stopping"
     dense: Recipe = field(default_factory=lambda: Recipe(images=0))
     dense_epochs: float = 20.0
     fine_tuning: Recipe = field(default_factory=lambda: Recipe(images=0))
@@ -101,11 +105,13 @@ class StudySpec:
             raise ConfigurationError(
                 f"rungs must be increasing, finite epochs from 0, got {self.rungs}; try (0, 1, 3)"
             )
-        if not (self.reduction_factor > 1 and math.isfinite(self.reduction_factor)):
+        if not (self.reduction_factor >= 2 and math.isfinite(self.reduction_factor)):
             raise ConfigurationError(
-                f"reduction factor must be above 1 and finite, got {self.reduction_factor}; "
+                f"reduction factor must be at least 2 and finite, got {self.reduction_factor}; "
                 "2 lets every second trial go on"
             )
+        if self.halving not in KINDS:
+            raise ConfigurationError(f"unknown halving {self.halving!r}{suggest(self.halving, KINDS)}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigurationError(f"seed must be a whole number from 0, got {self.seed}; try 0")
         self._check_objectives()
@@ -219,6 +225,7 @@ class StudySpec:
             "epochs": self.epochs,
             "rungs": list(self.rungs),
             "reduction_factor": self.reduction_factor,
+            "halving": self.halving,
             "reconstruct": self.reconstruct,
             "fine_tuning": {key: value for key, value in asdict(self.fine_tuning).items() if key != "images"},
             "seed": self.seed,

@@ -18,7 +18,8 @@ class Patience:
     Growth is counted from the last value that was worth waiting for, so that many small steps count together.
 
     Args:
-        n_trials: Settled trials, complete or stopped, without enough growth before the search ends; >= 1.
+        n_trials: Settled trials, complete or halted at a rung, without enough growth before the search ends;
+            >= 1.
         share: Growth that is enough, as a share of the hypervolume it is measured from; >= 0.
     Raises:
         ConfigurationError: If a value is out of its range.

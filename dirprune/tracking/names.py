@@ -29,14 +29,14 @@ Study's run (one per study), and trial's runs (its children):
 | metric | on | step |
 |---|---|---|
 | hypervolume, front_size | study | number of finished trials |
-| n_complete, n_stopped, n_failed, n_running, n_infeasible | study | number of finished trials |
+| n_complete, n_stopped, n_failed, n_running, n_paused, n_infeasible | study | number of finished trials |
 | every reported metric | trial | training images seen |
 | macs, parameters | trial | 0 |
 | wall_time_s and what is measured at the end, test_* among it | trial | training images seen |
 
 | status | when |
 |---|---|
-| RUNNING | the trial runs, or waits for a driver that continues the study |
+| RUNNING | the trial runs, is paused at a rung, or waits for a driver that continues the study |
 | FINISHED | it ran to its full resource; the study: all is done |
 | KILLED | it was stopped at a rung, or abandoned |
 | FAILED | it raised, or gave no finite objective |
@@ -69,6 +69,7 @@ COUNTS = {
     "PRUNED": "n_stopped",
     "FAIL": "n_failed",
     "RUNNING": "n_running",
+    "PAUSED": "n_paused",
     "INFEASIBLE": "n_infeasible",
 }
 ABANDONED = "abandoned"

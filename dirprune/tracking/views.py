@@ -117,7 +117,8 @@ def view_progress(
 
 def view_counts(counts: Mapping[str, int], time_ms: int) -> list[Point]:
     """Return the number of trials by state, at the number of finished ones."""
-    shown = {state: name for state, name in names.COUNTS.items() if state in counts or state != "INFEASIBLE"}
+    rare = ("PAUSED", "INFEASIBLE")
+    shown = {state: name for state, name in names.COUNTS.items() if state in counts or state not in rare}
     step = counts.get("COMPLETE", 0)
     return [Point(name, float(counts.get(state, 0)), step, time_ms) for state, name in shown.items()]
 

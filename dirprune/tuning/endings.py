@@ -34,16 +34,20 @@ class PatienceWatch(StudyObserver):
         self._hypervolume = 0.0
 
     def trial_changed(self, record: TrialRecord) -> None:
-        """Take a trial that has become complete or was stopped; a failed one says nothing of the search."""
-        if record.state not in ("COMPLETE", "PRUNED") or record.number in self._settled:
+        """Take a trial that has become complete or was halted; a failed one says nothing of the search."""
+        is_complete = record.state == "COMPLETE"
+        if not is_complete and (not record.is_halted or record.number in self._settled):
             return
-        self._settled.add(record.number)
-        if record.state == "COMPLETE":
+        before = self._hypervolume
+        if is_complete:
             self._front.add_([record])
             summary = self.ledger.summary
             self._hypervolume = compute_hypervolume(
                 self._front.records, summary.objectives, summary.reference_point, summary.dense_costs
             )
+        if record.number in self._settled and self._hypervolume == before:
+            return  # it was counted when it paused
+        self._settled.add(record.number)
         if self.patience.settled(self._hypervolume):
             self.ledger.finish(self.patience.reason)
 

@@ -105,6 +105,11 @@ class FinalistAccounts:
         """Whether a training is missing."""
         return bool(self._waiting)
 
+    @property
+    def may_have_more(self) -> bool:
+        """Nothing that runs lets another training start."""
+        return False
+
     def result(self, number: int, repetition: int) -> dict[str, float] | None:
         """Return the metrics of a training; None if it has not finished."""
         finished = replay(read_events(self.folder.finalist(number, repetition).events(number))).finished
@@ -121,7 +126,7 @@ class FinalistAccounts:
     def completed(self, number: int, metrics: Mapping[str, float]) -> None:
         """Take note of nothing: a training's own events have said so already."""
 
-    def stopped(self, number: int, images: int) -> None:
+    def halted(self, number: int, images: int) -> None:
         """Take the end of a training that nobody asked for as its failure."""
         self.failed(number, f"it ended after {images} images")
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.groups import Grouping
-from dirprune.halving import StoppingHalving
+from dirprune.halving import make_halving
 from dirprune.pareto import to_losses
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
@@ -36,8 +36,9 @@ class Ledger:
     """Keep the accounts of one study for its one driver.
 
     Contract: the driver's thread alone calls it. A configuration that `next_configuration` returned is owned
-    by the caller until it is given back through exactly one of `completed`, `stopped` or `failed`; what is
+    by the caller until it is given back through exactly one of `completed`, `halted` or `failed`; what is
     never given back stays RUNNING in the storage, and the next driver hands it out again, as the same trial.
+    A trial that was halted by a halving that pauses stays RUNNING as well, and may be handed out once more.
 
     Args:
         spec: The study.
@@ -46,7 +47,7 @@ class Ledger:
         folder: Where the study's files lie.
         study: The study in Optuna's storage.
         summary: What observers are told of the study.
-        rungs: Resources at which trials may be stopped, in training images.
+        rungs: Resources at which trials may be halted, in training images.
         observers: Who is told of every change.
     """
 
@@ -63,20 +64,24 @@ class Ledger:
     ) -> None:
         self.spec, self.grouping, self.costs, self.folder, self.study = spec, grouping, costs, folder, study
         self.summary, self.observers = summary, observers
-        self.rungs = tuple(rungs)
-        self.halving = StoppingHalving(self.rungs, spec.reduction_factor)
+        self.halving = make_halving(spec.halving, rungs, spec.reduction_factor)
         self.metrics = [objective.metric for objective in spec.objectives]
         self.end_reason = ""
         self.finish_reason = ""
         self._failures_in_a_row = 0
         self._failing: set[str] = set()
         self._open: dict[int, optuna.trial.Trial] = {}
+        self._paused: dict[int, int] = {}  # training images by number of the trial
         self._records: dict[int, TrialRecord] = {}
         self._front = GrowingFront(spec.objectives)
         self.shapes = spec.space.shapes(costs, spec.limits)
         self._enqueue_first_trials()
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-        self._again = [trial for trial in known if trial.state == TrialState.RUNNING]
+        pauses = {trial.number: storage.find_pause(trial) for trial in known}
+        self._paused = {number: images for number, images in pauses.items() if images is not None}
+        self._again = [
+            trial for trial in known if trial.state == TrialState.RUNNING and trial.number not in self._paused
+        ]
         settled = [trial for trial in known if trial.state != TrialState.RUNNING]
         self._n_infeasible = sum(map(storage.is_infeasible, settled))
         self._n_started = len(known) - self._n_infeasible
@@ -100,10 +105,11 @@ class Ledger:
 
     def _replay_rungs(self, trial: FrozenTrial) -> None:
         """Let the rungs know what an earlier driver heard."""
-        for rung in self.rungs:
+        for rung in self.halving.rungs:
             losses = trial.user_attrs.get(f"{storage.RUNG}{rung}")
             if losses is not None:
-                self.halving.remember(trial.number, rung, losses)
+                is_paused = self._paused.get(trial.number) == rung
+                self.halving.resume(trial.number, rung, losses, is_paused=is_paused)
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -113,13 +119,25 @@ class Ledger:
 
     @property
     def has_work(self) -> bool:
-        """Whether there is a trial to continue or to start."""
-        return bool(self._again) or (not self.finish_reason and self._n_started < self.spec.trials)
+        """Whether there is a trial to continue, to promote or to start."""
+        has_more = self._n_started < self.spec.trials or self.halving.has_promotion
+        return bool(self._again) or (not self.finish_reason and has_more)
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether trials that run now may let others go on that are paused."""
+        return self.halving.pauses and bool(self._open) and not (self.end_reason or self.finish_reason)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of started trials by state, by Optuna's names, and of those refused before, INFEASIBLE."""
+        """Number of started trials by state, by Optuna's names, and of those refused before, INFEASIBLE.
+
+        Paused ones are PAUSED and do not count as RUNNING.
+        """
         counts = Counter[str](record.state for record in self._records.values())
+        if self.halving.pauses:
+            counts["PAUSED"] = len(self._paused)
+            counts["RUNNING"] -= len(self._paused)
         if self._n_infeasible:
             counts["INFEASIBLE"] = self._n_infeasible
         return dict(counts)
@@ -142,17 +160,21 @@ class Ledger:
             self._tell_of_front()
 
     def next_configuration(self) -> Configuration | None:
-        """Hand out the next trial: first those that an earlier driver left RUNNING, then new ones.
+        """Hand out the next trial: one that an earlier driver left RUNNING, a paused one, or a new one.
 
         Returns:
-            None when the study has started all its trials or was ended.
+            None when there is none: for good, or, where `may_have_more`, for the time being.
         """
         while self._again:
             configuration = self._hand_out(storage.continue_trial(self.study, self._again.pop(0)))
             if configuration is not None:
                 return configuration
             self._n_started -= 1
-        if self.end_reason or self.finish_reason or self._n_started >= self.spec.trials:
+        if self.end_reason or self.finish_reason:
+            return None
+        if (promoted := self.halving.next_promotion()) is not None:
+            return self._promote(promoted)
+        if self._n_started >= self.spec.trials:
             return None
         for _ in range(MAX_INFEASIBLE_IN_A_ROW):
             configuration = self._hand_out(self.study.ask())
@@ -167,6 +189,16 @@ class Ledger:
     def finish(self, reason: str) -> None:
         """Start no more trials, because enough is known; those under way still end."""
         self.finish_reason = self.finish_reason or reason
+
+    def _promote(self, number: int) -> Configuration:
+        """Let a paused trial go on, as a new attempt at it."""
+        frozen = storage.read_trial(self.study, number)
+        trial = self._open[number] = storage.continue_trial(self.study, frozen)
+        trial.set_user_attr(storage.PAUSED_AT, None)
+        del self._paused[number]
+        self._refresh(number)
+        self._tell_of_trial(number)
+        return Configuration.from_json(frozen.user_attrs[storage.CONFIGURATION])
 
     def _hand_out(self, trial: optuna.trial.Trial) -> Configuration | None:
         """Fix a trial's configuration in the storage; None if a limit forbids it.
@@ -216,14 +248,18 @@ class Ledger:
         """Take a report of a running trial.
 
         Returns:
-            Whether the trial goes on; only at a rung may it be told to stop.
+            Whether the trial goes on; only at a rung may it be told to halt.
         """
         goes_on = True
-        if images in self.rungs:
+        if images in self.halving.rungs:
             values = [[float(metrics[metric]) for metric in self.metrics]]
             losses = to_losses(values, self.spec.directions)[0].tolist()
-            self._open[number].set_user_attr(f"{storage.RUNG}{images}", losses)
             goes_on = self.halving.report(number, images, losses)
+            trial = self._open[number]
+            with storage.write_together(trial):
+                trial.set_user_attr(f"{storage.RUNG}{images}", losses)
+                if not goes_on and self.halving.pauses:
+                    trial.set_user_attr(storage.PAUSED_AT, images)
         self._refresh(number)
         self._tell_of_trial(number)
         return goes_on
@@ -247,13 +283,22 @@ class Ledger:
             if self.folder.model_dir(number).exists():
                 shutil.rmtree(self.folder.model_dir(number), ignore_errors=True)
 
-    def stopped(self, number: int, images: int) -> None:
-        """Tell a trial that was stopped at a rung; its last values are no final objectives."""
+    def halted(self, number: int, images: int) -> None:
+        """Take back a trial that was told to halt at a rung: it pauses, or is told as stopped.
+
+        Its last values are no final objectives.
+        """
         self._failures_in_a_row = 0
         path = self.folder.events(number)
         if (attempt := replay(read_events(path)).attempt) is not None:
             EventLog(path, attempt).append("stopped", images=images)
-        self._settle(number, TrialState.PRUNED, {storage.STOPPED_AT: images})
+        if self.halving.pauses:
+            del self._open[number]
+            self._paused[number] = images
+            self._refresh(number)
+            self._tell_of_trial(number)
+        else:
+            self._settle(number, TrialState.PRUNED, {storage.STOPPED_AT: images})
 
     def failed(self, number: int, reason: str = "") -> None:
         """Tell a trial that raised, gave no finite objective, or lost its worker too often.
@@ -268,14 +313,23 @@ class Ledger:
             self.end_reason = f"{self._failures_in_a_row} trials in a row failed, the last one with: {reason}"
 
     def end(self, interrupted: bool) -> None:
-        """Tell the observers that the driver leaves in order.
+        """Tell the observers that the driver leaves in order; if the search is over, what is paused stops.
 
         Ctrl-C may have come between telling a trial and noting it here: the storage says how it stands.
         """
         for number in [n for n, record in self._records.items() if record.state == "RUNNING"]:
             self._refresh(number)
+        if not interrupted and not self.end_reason:
+            self._stop_paused()
         records = self.records
         self._tell_observers(lambda observer: observer.study_ended(records, interrupted))
+
+    def _stop_paused(self) -> None:
+        """Tell the trials that nothing will ask to go on; all of them reach the journal at once."""
+        with storage.write_together(self.study):
+            while self._paused:
+                number, images = self._paused.popitem()
+                self._settle(number, TrialState.PRUNED, {storage.STOPPED_AT: images})
 
     def _last_failure(self, number: int) -> str:
         failed = replay(read_events(self.folder.events(number))).failed
@@ -288,7 +342,7 @@ class Ledger:
         attributes: dict[str, str | int],
         values: Sequence[float] | None = None,
     ) -> None:
-        del self._open[number]
+        self._open.pop(number, None)
         storage.settle(self.study, number, state, attributes, values)
         shutil.rmtree(self.folder.checkpoint_dir(number), ignore_errors=True)
         self._refresh(number)

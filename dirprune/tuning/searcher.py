@@ -1,4 +1,4 @@
-"""Ray Tune's view of the ledger: a searcher that hands out trials and a scheduler that stops them."""
+"""Ray Tune's view of the ledger: a searcher that hands out trials and a scheduler that halts them."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class LedgerSearcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
-        """Return the next configuration, or that there is none."""
+        """Return the next configuration, or that there is none now (None) or ever."""
         configuration = self.ledger.next_configuration()
         if configuration is None:
-            return Searcher.FINISHED
+            return None if self.ledger.may_have_more else Searcher.FINISHED
         self.numbers[trial_id] = configuration.number
         return {CONFIGURATION: configuration.to_json()}
 
@@ -63,7 +63,7 @@ class LedgerSearcher(Searcher):
         elif result.get(IS_FINAL):
             self.ledger.completed(number, dict(result[METRICS]))
         else:
-            self.ledger.stopped(number, result[IMAGES])
+            self.ledger.halted(number, result[IMAGES])
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing."""
@@ -73,7 +73,10 @@ class LedgerSearcher(Searcher):
 
 
 class LedgerScheduler(FIFOScheduler):
-    """Stop a trial when the ledger says so, and end a failing one without a second try.
+    """Halt a trial when the ledger says so, and end a failing one without a second try.
+
+    To Ray a trial that halts has ended. One that is only paused comes back as another of Ray's trials, on
+    whatever worker has room, and finds its checkpoint in the study's folder.
 
     Ray restarts a trial whose worker was lost and one that raised alike. A trial that raised would only raise
     again, so it announces its failure in one last result, upon which its restarts are taken away.

@@ -38,6 +38,7 @@ COSTS = "costs"
 ADOPTABLE = "adoptable"
 INFEASIBLE = "infeasible"
 STOPPED_AT = "stopped_at"
+PAUSED_AT = "paused_at"
 REASON = "reason"
 RUNG = "rung:"
 
@@ -206,6 +207,11 @@ def make_sampler(seed: int, n_trials: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed * 100_003 + n_trials)
 
 
+def find_pause(trial: FrozenTrial) -> int | None:
+    """Return the training images after which a trial is paused at a rung; None if it is not."""
+    return trial.user_attrs.get(PAUSED_AT) if trial.state == TrialState.RUNNING else None
+
+
 def is_infeasible(trial: FrozenTrial) -> bool:
     """Whether the trial was refused by a limit before it started."""
     return bool(trial.user_attrs.get(INFEASIBLE, False))
@@ -225,6 +231,8 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
     reason = None  # attributes of an ending that its driver did not live to tell do not count
     if trial.state == TrialState.PRUNED:
         reason = f"stopped at {attributes[STOPPED_AT]} images"
+    elif (paused_at := find_pause(trial)) is not None:
+        reason = f"paused at {paused_at} images"
     elif trial.state == TrialState.FAIL:
         reason = attributes.get(REASON)
     record = make_record(
@@ -239,7 +247,7 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
         reason=reason,
     )
     if trial.values is None:
-        return record
+        return replace(record, is_paused=find_pause(trial) is not None)
     return replace(record, metrics={**record.metrics, **dict(zip(metrics, trial.values, strict=True))})
 
 
@@ -308,7 +316,7 @@ def read_records(folder: StudyFolder, storage_url: str = "") -> list[TrialRecord
 
 
 def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
-    """End the trials that nobody will continue: FAIL with the reason `abandoned`.
+    """End the trials that nobody will continue: FAIL with the reason `abandoned`; paused ones are stopped.
 
     Returns:
         Their numbers.
@@ -322,7 +330,10 @@ def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
         study = load_study(folder, payload, storage_url)
         trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for frozen in trials:
-            settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
+            if (paused_at := find_pause(frozen)) is not None:
+                settle(study, frozen.number, TrialState.PRUNED, {STOPPED_AT: paused_at})
+            else:
+                settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
             shutil.rmtree(folder.checkpoint_dir(frozen.number), ignore_errors=True)
     return [trial.number for trial in trials]
 
@@ -332,12 +343,12 @@ def continue_trial(study: optuna.Study, frozen: FrozenTrial) -> optuna.trial.Tri
     return optuna.trial.Trial(study, frozen._trial_id)
 
 
-def write_together(trial: optuna.trial.Trial) -> AbstractContextManager[None]:
-    """Return the context in which all that is written of a trial reaches the journal at once, at its end.
+def write_together(whose: optuna.trial.Trial | optuna.Study) -> AbstractContextManager[None]:
+    """Return the context in which all that is written of a trial or study reaches the journal at its end.
 
     A database writes as it always does.
     """
-    storage = trial.storage
+    storage = whose._storage if isinstance(whose, optuna.Study) else whose.storage
     return storage.journal.batch() if isinstance(storage, JournalStorage) else nullcontext()
 
 

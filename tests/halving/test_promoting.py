@@ -130,9 +130,8 @@ def test_a_trial_becomes_one_of_the_best_when_worse_ones_come() -> None:
 
 def test_the_highest_rung_comes_first() -> None:
     halving = PromotingHalving((0, 10), 2.0)
-    remember_all(halving, [(float(number), 0.0) for number in range(4)])
-    halving.remember_promotion(0, 0)
-    halving.remember_promotion(1, 0)
+    for number in range(4):
+        halving.resume(number, 0, (float(number), 0.0), is_paused=number > 1)
     remember_all(halving, [(0.0, 0.0), (1.0, 1.0)], rung=10)
     assert halving.next_promotion() == 0
 
@@ -147,11 +146,12 @@ def test_a_promoted_trial_that_reports_again_goes_on() -> None:
 
 def test_a_resumed_study_promotes_nobody_twice() -> None:
     halving = PromotingHalving((0,), 2.0)
-    remember_all(halving, [(0.0, 0.0), (1.0, 1.0)])
-    halving.remember_promotion(0, 0)
+    halving.resume(0, 0, (0.0, 0.0), is_paused=False)
+    halving.resume(1, 0, (1.0, 1.0), is_paused=True)
     assert halving.next_promotion() is None
-    with pytest.raises(ValueError, match="has reported at rung 0, got 7"):
-        halving.remember_promotion(7, 0)
+    halving.resume(2, 0, (2.0, 2.0), is_paused=True)
+    halving.resume(3, 0, (3.0, 3.0), is_paused=True)
+    assert halving.next_promotion() == 1
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

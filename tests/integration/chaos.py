@@ -65,6 +65,7 @@ class Chaos:
     def start_driver(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the study or continue it."""
         command = [sys.executable, str(SCRIPT), "--output", str(self.output), "--resume"]
+        command += ["--halving", "promoting"]
         command += ["--ray-address", self.cluster.address, *arguments]
         command += ["--tracking-uri", self.server.uri] if self.server else ["--no-tracking"]
         with self.log.open("ab") as log:

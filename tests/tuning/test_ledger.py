@@ -123,7 +123,7 @@ def test_stopped_trial_is_not_told_as_complete(tmp_path):
     configuration = ledger.next_configuration()
     EventLog(ledger.folder.events(0), "attempt").append("started", resumed_from=None)
     ledger.reported(0, 100, metrics_of(ledger, configuration, 0.5))
-    ledger.stopped(0, 100)
+    ledger.halted(0, 100)
     assert replay(read_events(ledger.folder.events(0))).stopped == {"images": 100}
     trial = told(ledger, 0)
     assert trial.state == TrialState.PRUNED
@@ -344,7 +344,7 @@ def test_driver_that_vanishes_while_it_tells_leaves_no_trace_of_that_ending(tmp_
     with monkeypatch.context() as patch:
         patch.setattr(optuna.Study, "tell", raise_crash)
         with pytest.raises(CrashError):
-            first.stopped(0, 100)
+            first.halted(0, 100)
     second = open_ledger(tmp_path)
     assert second.next_configuration() == configuration
     assert told(second, 0).user_attrs["adoptable"] is True

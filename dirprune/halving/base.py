@@ -1,24 +1,29 @@
-"""What trials reported at the rungs of a study, checked."""
+"""What every way of halving has: what trials reported at the rungs of a study, checked."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Rungs:
+class Halving(ABC):
     """Keep the last losses of every trial at every rung. Not thread-safe.
 
     Args:
         rungs: Resources at which trials are compared, in training images; increasing, >= 0.
         reduction_factor: One in `reduction_factor` trials goes on; > 1.
+    Attributes:
+        pauses: Whether a trial that does not go on may be asked to later.
     Raises:
         ValueError: If the rungs do not increase or the factor is out of range.
     """
+
+    pauses = False
 
     def __init__(self, rungs: Sequence[int], reduction_factor: float) -> None:
         if any(rung < 0 for rung in rungs) or any(b <= a for a, b in itertools.pairwise(rungs)):
@@ -29,8 +34,21 @@ class Rungs:
         self.reduction_factor = reduction_factor
         self._reports: dict[int, dict[int, tuple[float, ...]]] = {rung: {} for rung in self.rungs}
 
+    @abstractmethod
+    def report(self, trial: int, rung: int, losses: Sequence[float]) -> bool:
+        """Take a trial's losses at a rung; return whether the trial goes on."""
+
+    @property
+    def has_promotion(self) -> bool:
+        """Whether a paused trial may go on now."""
+        return False
+
+    def next_promotion(self) -> int | None:
+        """Return the paused trial that goes on now, None if none may; it counts as promoted."""
+        return None
+
     def remember(self, trial: int, rung: int, losses: Sequence[float]) -> None:
-        """Take a trial's losses at a rung that was decided before, as a resumed study does.
+        """Take a trial's losses at a rung without deciding anything.
 
         Args:
             trial: Number of the trial.
@@ -49,6 +67,19 @@ class Rungs:
         if len(values) != n_objectives:
             raise ValueError(f"expected {n_objectives} losses of trial {trial}, got {len(values)}")
         reached[trial] = values
+
+    def resume(self, trial: int, rung: int, losses: Sequence[float], *, is_paused: bool) -> None:
+        """Take what an earlier driver heard at a rung and what it decided.
+
+        Args:
+            trial: Number of the trial.
+            rung: One of the rungs.
+            losses: One finite loss for each objective, lower is better.
+            is_paused: Whether the trial waits there; else it went on, or ended.
+        Raises:
+            ValueError: As `remember` does.
+        """
+        self.remember(trial, rung, losses)
 
     def table(self, rung: int) -> tuple[list[int], NDArray[np.float64]]:
         """Return the numbers of the trials that reached a rung, sorted, and their losses, a row for each."""
