@@ -1,0 +1,93 @@
+"""Compare searches on the complete grid of LeNet-5, on simulated workers: nothing is trained.
+
+    python benchmarks/search.py --output DIR run --sides "random;tpe;nsga2;ours" --seeds 10:30
+    python benchmarks/search.py --output DIR report
+
+A side is a name, and for ours what differs from the default: "ours halving=stopping reduction_factor=3".
+Every search appends a row to a file, and those that are there are left out. Settings are chosen on seeds 0 to
+9, and what is claimed is measured on others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from importance_common import Rows
+from search_clock import EVALUATION, START, Side, simulate
+from search_grid import EPOCHS, N_TRAIN
+from search_ours import OurOptions, Ours
+from search_plain import SAMPLERS, Plain
+from search_report import report
+from search_table import Grid, load_grid
+
+N_TRIALS = 100
+BUDGET = N_TRIALS * round(START + EPOCHS[-1] * N_TRAIN + EVALUATION)
+"""By default as much as this many trials at full resource that are judged once."""
+
+
+def parse_side(text: str) -> Callable[[Grid, int], Side]:
+    """Return what makes a side for a grid and a seed.
+
+    Raises:
+        click.BadParameter: If a name or an option is unknown.
+    """
+    name, *words = text.split()
+    if name in SAMPLERS and not words:
+        return lambda grid, seed: Plain(grid, seed, name)
+    if name == "ours":
+        options = OurOptions(**dict(_parse_option(word) for word in words))
+        return lambda grid, seed: Ours(grid, seed, options)
+    raise click.BadParameter(f"unknown side {text!r}; try {', '.join(SAMPLERS)} or ours")
+
+
+def _parse_option(word: str) -> tuple[str, Any]:
+    name, separator, value = word.partition("=")
+    defaults = {field.name: field.default for field in dataclasses.fields(OurOptions)}
+    if name not in defaults or not separator:
+        raise click.BadParameter(f"expected option=value of {', '.join(defaults)}, got {word!r}")
+    default = defaults[name]
+    if isinstance(default, bool):
+        return name, value == "yes"
+    if isinstance(default, tuple):
+        return name, tuple(int(part) for part in value.split(","))
+    return name, type(default)(value)
+
+
+@click.group(context_settings={"show_default": True})
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of rows and plots.")
+@click.pass_context
+def main(context: click.Context, output: Path) -> None:
+    """Compare searches."""
+    context.obj = output
+
+
+@main.command()
+@click.option("--sides", default="random;tpe;nsga2;ours", help="Between semicolons.")
+@click.option("--seeds", default="0:10", help="From the first to before the last.")
+@click.option("--workers", default=2, help="Simulated ones.")
+@click.option("--budget", default=BUDGET, help="Cost of a search in trained images.")
+@click.pass_obj
+def run(output: Path, sides: str, seeds: str, workers: int, budget: int) -> None:
+    """Run searches."""
+    rows = Rows(output / "search.jsonl")
+    first, last = (int(part) for part in seeds.split(":"))
+    makers = {name: parse_side(name) for name in (" ".join(text.split()) for text in sides.split(";"))}
+    for seed in range(first, last):
+        for name, make in makers.items():
+            key = {"side": name, "workers": workers, "budget": budget, "seed": seed}
+            if rows.is_done(**key):
+                continue
+            grid, began = load_grid(), time.perf_counter()
+            trace = simulate(make(grid, seed), grid, workers, budget, seed)
+            rows.add(key, {**trace.as_dict(), "seconds": round(time.perf_counter() - began, 2)})
+
+
+main.add_command(report)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The comparison of searches at its smallest: it runs, goes on, counts what it spends, and reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """The scripts, imported as the command line does."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import search
+    import search_clock
+    import search_table
+
+    return {module.__name__: module for module in (search, search_clock, search_table)}
+
+
+@pytest.fixture(autouse=True)
+def _forget_scripts():
+    yield
+    for name in [name for name in sys.modules if name == "search" or name.startswith("search_")]:
+        del sys.modules[name]
+
+
+def run(main, output: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(main, ["--output", str(output), *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_searches_run_once_and_are_reported(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    main = modules["search"].main
+    sides = "random;tpe;nsga2;ours;ours halving=stopping reduction_factor=3 architectures=per-group"
+    choice = ("run", "--sides", sides, "--seeds", "0:1", "--budget", "150000")
+    run(main, tmp_path, *choice)
+    text = (tmp_path / "search.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["key"]["side"] for row in rows] == sides.split(";")
+    assert all(0 < row["values"]["points"][-1][2] <= 1 for row in rows)
+    run(main, tmp_path, *choice)
+    assert (tmp_path / "search.jsonl").read_text() == text
+
+    lines = run(main, tmp_path, "report").splitlines()
+    assert lines[0] == "2 workers, a budget of 150,000 images"
+    assert next(line for line in lines if line.startswith("| tpe |")).split("|")[3].strip() == "1"
+    assert (tmp_path / "search-2.png").stat().st_size > 1000
+
+
+def test_unknown_sides_and_options_are_refused(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    for side in ("tpa", "ours halving"):
+        result = CliRunner().invoke(
+            modules["search"].main, ["--output", str(tmp_path), "run", "--sides", side]
+        )
+        assert result.exit_code == 2
+        assert side.split()[-1] in result.output
+
+
+def test_the_grid_is_what_the_cost_model_says(modules: dict[str, ModuleType]) -> None:
+    grid = modules["search_table"].load_grid()
+    for place in ((0, 0, 0, 0), (4, 4, 4, 4), (1, 2, 3, 0)):
+        assert grid.costs.costs(grid.architecture(place)).macs == grid.macs[place]
+        assert grid.nearest(grid.architecture(place)) == place
+    names = dict(zip(grid.names, (5, 14, 36, 25), strict=True))
+    assert grid.nearest(names) == (1, 2, 2, 4)
+    assert grid.measure_true(np.ndindex(5, 5, 5, 5)) == grid.best
+    place = (2, 2, 2, 2)
+    width = 1 - grid.macs[place] / 498_750
+    assert grid.measure_true([place]) == pytest.approx(width * (grid.accuracies[place][:, -1].mean() - 0.1))
+
+
+def test_the_clock_charges_for_what_a_search_does(modules: dict[str, ModuleType]) -> None:
+    clock = modules["search_clock"]
+    grid = modules["search_table"].load_grid()
+
+    class Scripted(clock.Side):
+        """The first trial pauses and goes on last, the second ends at rung 0, the third runs through."""
+
+        rungs = (0, 1)
+
+        def __init__(self) -> None:
+            self.jobs = [clock.Job(0, (0, 0, 0, 0)), clock.Job(1, (1, 1, 1, 1)), clock.Job(2, (2, 2, 2, 2))]
+            self.jobs.append(self.jobs[0])
+            self.heard = []
+
+        def next(self):
+            return self.jobs.pop(0) if self.jobs else None
+
+        def report(self, job, epochs, accuracy):
+            self.heard.append((job.number, epochs))
+            return job.number == 2 or (job.number, epochs) == (0, 1)
+
+        def complete(self, job, accuracy):
+            self.heard.append((job.number, 3))
+
+    side = Scripted()
+    trace = clock.simulate(side, grid, 1, 1e9, seed=0)
+    assert side.heard == [(0, 0), (1, 0), (2, 0), (2, 1), (2, 3), (0, 1), (0, 3)]
+    screened = 5_000 / 3 + 3_000 / 3
+    trained = 12_000 + 2 * 3_000 / 3
+    assert [point[:2] for point in trace.points] == [
+        pytest.approx([3 * screened + trained, 12_000]),
+        pytest.approx([3 * screened + 2 * trained, 24_000]),
+    ]
+    assert trace.counts == {"started": 3, "reached 0": 3, "reached 1": 2, "reached 3": 2}
+
+    half = clock.simulate(Scripted(), grid, 1, 3 * screened + trained, seed=0)
+    assert len(half.points) == 1
