@@ -30,6 +30,7 @@ from dirprune.training import TrainingReport
 from dirprune.tuning.cluster import LOCAL, Resources
 from dirprune.tuning.finalists import FinalistOptions
 from dirprune.tuning.run import RunOptions, StudyResult, run_study
+from dirprune.tuning.samplers import SAMPLERS
 
 N_ROWS = 30
 CLOSING_S = 300.0
@@ -159,6 +160,13 @@ def make_command(spec: StudySpec) -> click.Command:
         f"batch norm's statistics anew. Default: {'refit' if spec.reconstruct else 'estimate'}.",
     )
     @click.option(
+        "--sampler",
+        type=click.Choice(SAMPLERS),
+        default="auto",
+        show_default=True,
+        help="What chooses the trials; --resume may go on with another.",
+    )
+    @click.option(
         "--halving",
         type=click.Choice(KINDS),
         help="At a rung, end the trials that are not among the best, let them pause until they are, or let "
@@ -264,6 +272,7 @@ class Arguments:
     epochs: float | None
     train_images: int | None
     reconstruct: bool | None
+    sampler: str
     halving: str | None
     reduction_factor: float | None
     rungs: tuple[float, ...] | None
@@ -342,6 +351,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         resume=arguments.resume,
         resources=resources,
         storage_url=arguments.storage,
+        sampler=arguments.sampler,
         patience=arguments.patience,
         patience_share=arguments.patience_share,
         time_limit_s=arguments.time_limit,

@@ -44,6 +44,7 @@ from dirprune.tuning.endings import PatienceWatch, TimeLimit
 from dirprune.tuning.execution import execute
 from dirprune.tuning.finalists import FinalistAccounts, FinalistOptions
 from dirprune.tuning.ledger import Ledger
+from dirprune.tuning.samplers import check_sampler, make_sampler
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class RunOptions:
         resume: Whether a study of that name may be continued.
         resources: What to use of which cluster.
         storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
+        sampler: What chooses the trials, one of `dirprune.tuning.samplers.SAMPLERS`; a resumed study may
+            choose another.
         patience: Settled trials without growth of the hypervolume after which the search ends; None: never.
         patience_share: Growth that counts, as a share of the hypervolume.
         finalists: How members of the front are trained again after the search; None: not at all.
@@ -69,6 +72,7 @@ class RunOptions:
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
     storage_url: str = ""
+    sampler: str = "auto"
     patience: int | None = None
     patience_share: float = PATIENCE_SHARE
     time_limit_s: float | None = None
@@ -130,6 +134,7 @@ def run_study(
     """
     began = time.monotonic()
     options = options or RunOptions()
+    check_sampler(options.sampler)
     patience = None if options.patience is None else Patience(options.patience, options.patience_share)
     spec = spec.for_data(options.data)
     folder = StudyFolder(options.output / spec.name)
@@ -319,7 +324,7 @@ def _open_ledger(
         study = storage.load_study(folder, payload, options.storage_url)
     else:
         study = storage.create_study(folder, payload, options.storage_url)
-    study.sampler = storage.make_sampler(spec.seed, len(study.get_trials(deepcopy=False)))
+    study.sampler = make_sampler(options.sampler, spec.seed, len(study.get_trials(deepcopy=False)))
     if not is_resumed:
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)

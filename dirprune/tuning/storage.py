@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import warnings
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -193,18 +192,6 @@ def heal_journal(folder: StudyFolder) -> None:
             whole = start
         if whole < end:
             journal.truncate(whole)
-
-
-def make_sampler(seed: int, n_trials: int) -> optuna.samplers.BaseSampler:
-    """Make the default sampler; a resumed study draws on instead of drawing the same again.
-
-    Args:
-        seed: The study's seed.
-        n_trials: Trials that the study has already.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed * 100_003 + n_trials)
 
 
 def find_pause(trial: FrozenTrial) -> int | None:

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 
@@ -175,6 +176,21 @@ def test_no_tracking_goes_on_without_a_server(tmp_path, no_ray, capsys):
     arguments = ["--tracking-uri", "http://127.0.0.1:9", "--no-tracking", "--output", str(tmp_path)]
     assert run_command(make_command(LENET), arguments, name="study") == 130
     assert (tmp_path / "lenet" / "study.json").exists()
+
+
+def test_unknown_sampler(refused):
+    assert "'nsga' is not one of" in refused("--sampler", "nsga")
+
+
+def test_study_goes_on_with_another_sampler(tmp_path, no_ray, monkeypatch):
+    output = ["--output", str(tmp_path / "out"), "--no-tracking"]
+    made = []
+    monkeypatch.setattr(
+        tuning_run, "_execute", lambda ledger, prepared, slots: made.append(type(ledger.study.sampler))
+    )
+    assert run_command(make_command(LENET), [*output, "--sampler", "random"], name="study") == 0
+    assert run_command(make_command(LENET), [*output, "--resume", "--sampler", "nsga2"], name="study") == 0
+    assert made == [optuna.samplers.RandomSampler, optuna.samplers.NSGAIISampler]
 
 
 def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, capsys):

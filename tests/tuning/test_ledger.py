@@ -23,6 +23,7 @@ from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
 from dirprune.tuning import storage
 from dirprune.tuning.ledger import MAX_FAILURES_IN_A_ROW, Ledger
+from dirprune.tuning.samplers import make_sampler
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 RUNGS = (0, 100)
@@ -68,7 +69,7 @@ def open_ledger(root: Path, observers=(), **changes) -> Ledger:
         seed=0,
     )
     study = open_optuna(folder)
-    study.sampler = storage.make_sampler(0, len(study.get_trials(deepcopy=False)))
+    study.sampler = make_sampler("tpe", 0, len(study.get_trials(deepcopy=False)))
     return Ledger(spec, grouping, costs, folder, study, summary, RUNGS, observers)
 
 

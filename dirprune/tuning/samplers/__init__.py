@@ -1,0 +1,43 @@
+"""Samplers: what chooses the next trial from those before. Optuna comes in where one is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dirprune.errors import ConfigurationError, suggest
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["SAMPLERS", "check_sampler", "make_sampler"]
+
+SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
+"""What a study may choose from; `auto` picks one of the others."""
+
+
+def check_sampler(name: str) -> None:
+    """Check that there is a sampler of that name.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    if name not in SAMPLERS:
+        raise ConfigurationError(f"unknown sampler {name!r}{suggest(name, SAMPLERS)}")
+
+
+def make_sampler(name: str, seed: int, n_known: int) -> optuna.samplers.BaseSampler:
+    """Make a sampler; a resumed study draws on instead of drawing the same again.
+
+    Args:
+        name: One of `SAMPLERS`.
+        seed: The study's seed.
+        n_known: Trials that the study has already.
+    Raises:
+        ConfigurationError: If the name is unknown.
+    """
+    check_sampler(name)
+    from dirprune.tuning.samplers.makers import MAKERS  # loads Optuna
+
+    return MAKERS[name](int(np.random.SeedSequence((seed, n_known)).generate_state(1)[0]))

@@ -1,0 +1,83 @@
+"""What every sampler promises a study, whatever its objectives and parameters."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from dirprune.errors import ConfigurationError
+from dirprune.tuning.samplers import SAMPLERS, make_sampler
+
+RUNG = 100
+
+
+def draw(trial: optuna.Trial) -> tuple[float, float, float]:
+    """Draw parameters of every kind, options of a method only where it is drawn; return three losses."""
+    x = trial.suggest_float("x", 0.0, 1.0)
+    n = trial.suggest_int("n", 1, 20)
+    method = trial.suggest_categorical("method", ["magnitude", "taylor"])
+    if method == "magnitude":
+        trial.suggest_categorical("magnitude.norm", ["l1", "l2"])
+    return (x - 0.3) ** 2 + 1.0 / n, n / 20, x
+
+
+def run_study(name: str, seed: int, n_trials: int, n_objectives: int, n_known: int = 0) -> optuna.Study:
+    """Run a study in which every third trial stops at a rung and some are infeasible."""
+    study = optuna.create_study(
+        directions=["minimize"] * n_objectives, sampler=make_sampler(name, seed, n_known)
+    )
+    for number in range(n_trials):
+        trial = study.ask()
+        losses = draw(trial)[:n_objectives]
+        trial.set_constraint("n", trial.params["n"] - 18)
+        if trial.params["n"] > 18:
+            study.tell(trial, state=TrialState.PRUNED)
+            continue
+        trial.set_user_attr(f"rung:{RUNG}", [1.5 * loss for loss in losses])
+        if number % 3 == 2:
+            trial.set_user_attr("stopped_at", RUNG)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, list(losses))
+    return study
+
+
+def drawn(study: optuna.Study) -> list[dict]:
+    return [trial.params for trial in study.get_trials(deepcopy=False)]
+
+
+N_TRIALS = {"gp": 14}  # it begins to model after 10, and takes its time
+
+
+@pytest.mark.parametrize("n_objectives", [1, 2, 3])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_draws_from_the_space_whatever_the_number_of_objectives(name, n_objectives):
+    study = run_study(name, 0, N_TRIALS.get(name, 60), n_objectives)
+    trials = drawn(study)
+    assert all(0 <= trial["x"] <= 1 and 1 <= trial["n"] <= 20 for trial in trials)
+    assert {trial["method"] for trial in trials} == {"magnitude", "taylor"}
+    assert all(("magnitude.norm" in trial) == (trial["method"] == "magnitude") for trial in trials)
+    assert len({trial["x"] for trial in trials}) > len(trials) / 2
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_same_seed_draws_the_same_and_another_does_not(name):
+    n_trials = N_TRIALS.get(name, 40)
+    first = drawn(run_study(name, 3, n_trials, 2))
+    assert drawn(run_study(name, 3, n_trials, 2)) == first
+    assert drawn(run_study(name, 4, n_trials, 2)) != first
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_resumed_study_draws_on_instead_of_drawing_the_same_again(name):
+    assert drawn(run_study(name, 3, 5, 2, n_known=5)) != drawn(run_study(name, 3, 5, 2))
+
+
+def test_large_seeds_work():
+    assert drawn(run_study("tpe", 10**12, 3, 2)) != drawn(run_study("tpe", 10**12 + 1, 3, 2))
+
+
+def test_unknown_sampler_is_named_with_the_nearest():
+    with pytest.raises(ConfigurationError, match=r"unknown sampler 'nsga'; did you mean 'nsga3'"):
+        make_sampler("nsga", 0, 0)
