@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import optuna
@@ -15,6 +14,7 @@ from dirprune.architecture import Architecture
 from dirprune.halving import PromotingHalving, StoppingHalving
 from dirprune.study.shapes import PER_GROUP, Budgeted, PerGroup, Shapes
 from dirprune.tuning import storage
+from dirprune.tuning.samplers import make_sampler
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class OurOptions:
     Attributes:
         architectures: "budgeted" or "per-group".
         max_offset: Of budgeted ones.
-        sampler: "tpe", "plain-tpe", "nsga2" or "random".
+        sampler: One of `dirprune.tuning.samplers.SAMPLERS`.
         halving: "promoting", "stopping" or "none".
         reduction_factor: One in this many goes on.
         minimum: As long as fewer trials have reached a rung, the stopping way lets all go on.
@@ -67,7 +67,7 @@ class Ours(Side):
             else Budgeted(projection, None, options.max_offset)
         )
         self.study = optuna.create_study(
-            directions=["minimize", "minimize"], sampler=_make_sampler(options.sampler, seed)
+            directions=["minimize", "minimize"], sampler=make_sampler(options.sampler, seed, 0)
         )
         self._jobs: dict[int, Job] = {}
         if options.first:
@@ -116,15 +116,3 @@ class Ours(Side):
 
     def _id(self, number: int) -> int:
         return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-
-
-def _make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    if name == "tpe":
-        return storage.make_sampler(seed, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed)
-        if name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-    raise ValueError(f"unknown sampler {name!r}; try tpe, nsga2 or random")
