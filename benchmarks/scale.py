@@ -158,7 +158,7 @@ def run_trials(ledger: Ledger, sizes: list[int], output: Path) -> Iterator[dict[
             trials.append(trial)
             continue
         else:
-            timed("settle", ledger.stopped, number, images)
+            timed("settle", ledger.halted, number, images)
         n_ended += 1
         if n_ended in sizes:
             grown, memory = measure_memory() - memory, measure_memory()
