@@ -18,7 +18,8 @@ from dirprune.importance.base import ScoringContext
 from dirprune.importance.simplex.covariances import GroupCovariances
 from dirprune.switches import switched
 
-BATCH_SIZE = 250
+MAX_BATCH = 250
+N_BYTES = 4 + 8 + 8  # of an entry: as it is computed, in float64, and times the curvature of the loss
 
 
 def compute_laplace_covariances(
@@ -65,7 +66,8 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     """Return the Gauss-Newton matrix of the summed loss in factors at one on the channels of each group.
 
     It is the sum over images of J^T C J, with J the Jacobian of the network's outputs in the factors and C
-    the Hessian of the image's loss in its outputs. It costs one backward pass for each output.
+    the Hessian of the image's loss in its outputs. It costs one backward pass for each output. The Jacobians
+    of a batch take at most `memory_mb`, unless those of one image are larger.
 
     Returns:
         For each group a positive semi-definite float64 matrix of shape (n_channels, n_channels).
@@ -74,7 +76,7 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     totals = {
         group.name: torch.zeros(group.n_channels, group.n_channels, dtype=torch.float64) for group in groups
     }
-    for inputs, targets in context.batches(BATCH_SIZE):
+    for inputs, targets in context.batches(_choose_batch(context)):
         ones = {
             group.name: torch.ones(len(inputs), group.n_channels, device=inputs.device, requires_grad=True)
             for group in groups
@@ -90,6 +92,15 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
             jacobian = torch.stack(parts, dim=1).to("cpu", torch.float64)
             totals[name] += torch.einsum("bkn,bkm->nm", jacobian, curvature @ jacobian)
     return totals
+
+
+def _choose_batch(context: ScoringContext) -> int:
+    """Return how many images may be taken at once, so that their Jacobians fit into the memory."""
+    inputs, _ = next(iter(context.batches(1)))
+    with torch.no_grad():
+        n_outputs = context.network(inputs).flatten(1).shape[1]
+    n_bytes = n_outputs * sum(group.n_channels for group in context.grouping.groups) * N_BYTES
+    return max(1, min(MAX_BATCH, (context.memory_mb << 20) // n_bytes))
 
 
 def _loss_curvature(context: ScoringContext, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from dirprune.errors import ImportanceError
+from dirprune.importance.simplex import laplace
 from dirprune.importance.simplex.laplace import compute_curvature, compute_laplace_covariances
 from dirprune.switches import switched
 from tests.importance.cases import evidence_case, linear_case
@@ -56,3 +59,17 @@ def test_one_channel_and_too_few_images() -> None:
     assert compute_laplace_covariances(linear_case([2.0]), 2)["0"].covariances.abs().max() == 0
     with pytest.raises(ImportanceError, match="parts must be between 1 and the 64 images, got 65"):
         compute_laplace_covariances(linear_case([1.0, 2.0]), 65)
+
+
+def test_curvature_takes_no_more_images_at_once_than_fit_into_the_memory(monkeypatch) -> None:
+    case = planted_case()
+    expected = compute_curvature(case)["0"]
+    sizes = []
+    load = type(case).load
+    monkeypatch.setattr(
+        type(case), "load", lambda self, rows: sizes.append(rows.stop - rows.start) or load(self, rows)
+    )
+    monkeypatch.setattr(laplace, "N_BYTES", 1 << 16)
+    small = compute_curvature(dataclasses.replace(case, memory_mb=1))["0"]
+    assert max(sizes) * case.grouping.groups[0].n_channels <= 16
+    torch.testing.assert_close(small, expected)
