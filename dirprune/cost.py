@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
 from torch import Tensor, nn
 
-from dirprune.errors import ArchitectureError, suggest
+from dirprune.errors import ArchitectureError, ConfigurationError, suggest
 from dirprune.groups import Grouping
 from dirprune.layers import copy_for_evaluation, record_layers
 
 COST_METRICS = ("macs", "parameters")
-"""The names of the costs, wherever metrics are named."""
+"""The names of the costs that are counted, wherever metrics are named."""
+LATENCY = "latency_ms"
+"""The name of the cost that is modelled from measurements."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,16 @@ class Costs:
         macs: Multiply-accumulates of convolutions and linear layers for one input; no bias, no batch norm.
         parameters: All parameters that training can change, whether frozen at the moment or not; shared ones
             count once.
+        latency_ms: Wall time of one batch in milliseconds; None where it was not asked for.
     """
 
     macs: int
     parameters: int
+    latency_ms: float | None = None
 
-    def as_dict(self) -> dict[str, int]:
-        """Return the costs by name."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, float]:
+        """Return the costs that are known, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def count_costs(network: nn.Module, example_input: Tensor) -> Costs:
@@ -43,10 +48,10 @@ def count_costs(network: nn.Module, example_input: Tensor) -> Costs:
     Raises:
         ConfigurationError: If the network fails on the example input.
     """
-    copy = copy_for_evaluation(network)
-    calls = record_layers(copy, example_input[:1].detach().cpu())
-    macs = sum(call.n_positions * _weight(copy.get_submodule(call.path)).numel() for call in calls)
-    return Costs(macs, sum(parameter.numel() for parameter in copy.parameters()))
+    copied = copy_for_evaluation(network)
+    calls = record_layers(copied, example_input[:1].detach().cpu())
+    macs = sum(call.n_positions * _weight(copied.get_submodule(call.path)).numel() for call in calls)
+    return Costs(macs, sum(parameter.numel() for parameter in copied.parameters()))
 
 
 class CostModel:
@@ -68,21 +73,40 @@ class CostModel:
             ConfigurationError: If the network fails on the example input.
         """
         self.n_channels = grouping.n_channels
-        copy = copy_for_evaluation(network)
+        copied = copy_for_evaluation(network)
         lengths = _Lengths(grouping)
         macs: _Polynomial = {}
         parameters: _Polynomial = {}
-        for call in record_layers(copy, example_input[:1].detach().cpu()):
-            layer = copy.get_submodule(call.path)
+        for call in record_layers(copied, example_input[:1].detach().cpu()):
+            layer = copied.get_submodule(call.path)
             _add(macs, lengths.size_of(call.path, "weight", _weight(layer)), call.n_positions)
         seen: set[nn.Parameter] = set()
-        for path, module in copy.named_modules():
+        for path, module in copied.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter not in seen:
                     _add(parameters, lengths.size_of(path, name, parameter), 1)
                 seen.add(parameter)
         self._macs = [(factor, *pair) for pair, factor in macs.items()]
         self._parameters = [(factor, *pair) for pair, factor in parameters.items()]
+        self._latency: tuple[float, Sequence[float]] | None = None
+
+    def with_latency(self, constant_ms: float, rates_ms: Sequence[float]) -> CostModel:
+        """Return a model that gives the latency as well.
+
+        Args:
+            constant_ms: What does not depend on the architecture.
+            rates_ms: Milliseconds per MAC, in the order of `macs_by_pair`.
+        Raises:
+            ConfigurationError: If the rates are those of another network.
+        """
+        if len(rates_ms) != len(self._macs):
+            raise ConfigurationError(
+                f"expected a latency of {len(self._macs)} pairs of channel groups, got {len(rates_ms)}; "
+                "was it measured on another network?"
+            )
+        model = copy.copy(self)
+        model._latency = (constant_ms, tuple(rates_ms))
+        return model
 
     def costs(self, architecture: Mapping[str, int]) -> Costs:
         """Compute the costs of an architecture; equals `count_costs` of the compact network exactly.
@@ -93,10 +117,13 @@ class CostModel:
             ArchitectureError: If a group is missing or unknown or its number of channels is out of range.
         """
         kept = self._read(architecture)
-        return Costs(
-            sum([factor * kept[i] * kept[j] for factor, i, j in self._macs]),
-            sum([factor * kept[i] * kept[j] for factor, i, j in self._parameters]),
-        )
+        macs = [factor * kept[i] * kept[j] for factor, i, j in self._macs]
+        parameters = sum([factor * kept[i] * kept[j] for factor, i, j in self._parameters])
+        if self._latency is None:
+            return Costs(sum(macs), parameters)
+        constant_ms, rates_ms = self._latency
+        latency_ms = constant_ms + sum(rate * n for rate, n in zip(rates_ms, macs, strict=True))
+        return Costs(sum(macs), parameters, latency_ms)
 
     def macs_by_pair(self, architecture: Mapping[str, int]) -> list[int]:
         """Compute the MACs of the layers in which the same two groups meet, always in the same order.

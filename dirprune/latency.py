@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor, nn
 
 from dirprune.cost import CostModel
+from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
 from dirprune.layers import modes_restored
 from dirprune.surgery import compact
 
 LEAST_KEPT = 0.1
 """The smallest keep ratio of the architectures that are measured."""
+MAX_SPREAD = 0.25
+"""Half of the passes lie within this share of the median, or the device is called busy."""
+N_TRIES = 5
+N_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one batch in evaluation mode.
+
+    Attributes:
+        median_ms: Median of the timed passes.
+        low_ms: Their first quartile.
+        high_ms: Their third quartile.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+
+    @property
+    def spread(self) -> float:
+        """Distance between the quartiles as a share of the median."""
+        return (self.high_ms - self.low_ms) / self.median_ms
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Latency of any architecture of one network on one machine, as a function of its MACs.
+
+    Attributes:
+        constant_ms: Of a network without any channel.
+        rates_ms: Milliseconds per MAC of the layers in which the same two groups meet, in the order of
+            `CostModel.macs_by_pair`; >= 0, so that a channel less never makes a network slower.
+        error: Median relative error on measured architectures that the fit had not seen.
+        setting: What was measured where: see `describe_setting`.
+    """
+
+    constant_ms: float
+    rates_ms: tuple[float, ...]
+    error: float
+    setting: Mapping[str, str | int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the model as plain data."""
+        return {**asdict(self), "rates_ms": list(self.rates_ms)}
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> LatencyModel:
+        """Rebuild a model from `to_json`."""
+        return cls(**{**payload, "rates_ms": tuple(payload["rates_ms"])})
 
 
 def describe_machine(device: str | torch.device) -> list[str | int]:
@@ -29,14 +85,29 @@ def describe_machine(device: str | torch.device) -> list[str | int]:
     return [platform.node(), str(device), name, torch.get_num_threads()]
 
 
+def describe_setting(inputs: Tensor) -> dict[str, str | int]:
+    """Return all that a latency depends on beside the architecture: machine, batch, precision and library."""
+    machine, device, name, threads = describe_machine(inputs.device)
+    return {
+        "machine": machine,
+        "device": device,
+        "processor": name,
+        "threads": threads,
+        "batch_size": len(inputs),
+        "precision": str(inputs.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+
+
 @torch.no_grad()
-def measure_latency_ms(network: nn.Module, inputs: Tensor, n_runs: int = 20) -> float:
-    """Return the median wall time of one pass in evaluation mode, in milliseconds; the first is not counted.
+def measure_latency(network: nn.Module, inputs: Tensor, n_runs: int = 20, n_warm_up: int = 3) -> Latency:
+    """Time passes of a network in evaluation mode.
 
     Args:
         network: On the device of the inputs.
         inputs: One batch, shape (batch, ...).
-        n_runs: Passes that are timed; >= 1.
+        n_runs: Passes that are timed; >= 2.
+        n_warm_up: Passes before them, which are not.
     """
 
     def run() -> float:
@@ -48,16 +119,47 @@ def measure_latency_ms(network: nn.Module, inputs: Tensor, n_runs: int = 20) -> 
 
     with modes_restored(network):
         network.eval()
-        run()
-        return statistics.median(run() for _ in range(n_runs))
+        for _ in range(n_warm_up):
+            run()
+        low, median, high = statistics.quantiles((run() for _ in range(n_runs)), n=4, method="inclusive")
+    return Latency(median, low, high)
 
 
-class LatencyModel:
-    """Latency of any architecture, from a few random ones that are built and measured.
+def measure_quietly(network: nn.Module, inputs: Tensor, n_runs: int = 20) -> Latency:
+    """Time passes of a network again until the device is quiet enough to say how long one takes.
 
-    A constant plus, for each pair of groups that meet in layers, a rate times the MACs of these layers; rates
-    are not negative, so that a channel less never makes a network slower. Fitted by least squares to the
-    relative errors, half of the measurements on small networks.
+    Raises:
+        ConfigurationError: If it never is.
+    """
+    tries = []
+    for _ in range(N_TRIES):
+        tries.append(measure_latency(network, inputs, n_runs))
+        if tries[-1].spread <= MAX_SPREAD:
+            return tries[-1]
+    best = min(tries, key=lambda latency: latency.spread)
+    raise ConfigurationError(
+        f"expected a quiet device, got passes of {best.low_ms:.3g} to {best.high_ms:.3g} ms (quartiles) on "
+        f"{inputs.device}{_describe_load(inputs)}; end what else runs there"
+    )
+
+
+def _describe_load(inputs: Tensor) -> str:
+    if inputs.is_cuda or not hasattr(os, "getloadavg"):
+        return ""
+    return f" with a load of {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
+def fit_latency(
+    network: nn.Module,
+    grouping: Grouping,
+    inputs: Tensor,
+    n_measured: int = 40,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> LatencyModel:
+    """Build and measure a few random architectures and fit the latency of all others to them.
+
+    Least squares of the relative errors; half of the measurements are on small networks.
 
     Args:
         network: The uncut network, on the device that counts.
@@ -65,39 +167,35 @@ class LatencyModel:
         inputs: The batch whose latency counts, shape (batch, ...), on the same device.
         n_measured: Architectures that are built and measured; >= 2.
         seed: Of the random architectures; the measurements themselves are never the same twice.
+        progress: Told how many have been measured.
     """
-
-    def __init__(
-        self, network: nn.Module, grouping: Grouping, inputs: Tensor, n_measured: int = 40, seed: int = 0
-    ) -> None:
-        self.costs = CostModel(network, grouping, inputs)
-        rng = np.random.default_rng(seed)
-        macs, latencies = [], []
-        for number in range(n_measured):
-            highest = 1.0 if number % 2 else 0.5
-            kept = {
-                name: sorted(rng.permutation(n)[: _draw_width(rng, n, highest)].tolist())
-                for name, n in grouping.n_channels.items()
-            }
-            small = compact(network, grouping, kept, inputs)
-            macs.append(self._features({name: len(channels) for name, channels in kept.items()}))
-            latencies.append(measure_latency_ms(small, inputs))
-        self.scale = np.max(macs, axis=0)
-        measured = np.array(latencies)
-        regression = LinearRegression(positive=True, fit_intercept=False)
-        self.regression = regression.fit(np.array(macs) / self.scale, measured, sample_weight=measured**-2.0)
-
-    def _features(self, architecture: Mapping[str, int]) -> NDArray[np.float64]:
-        return np.array([1.0, *self.costs.macs_by_pair(architecture)])
-
-    def latency_ms(self, architecture: Mapping[str, int]) -> float:
-        """Return the latency of an architecture in milliseconds.
-
-        Raises:
-            ArchitectureError: If a group is missing or unknown or its number of channels is out of range.
-        """
-        features = self._features(architecture) / self.scale
-        return float(self.regression.predict(features[None])[0])
+    costs = CostModel(network, grouping, inputs)
+    rng = np.random.default_rng(seed)
+    macs, latencies = [], []
+    for number in range(n_measured):
+        highest = 1.0 if number % 2 else 0.5
+        kept = {
+            name: sorted(rng.permutation(n)[: _draw_width(rng, n, highest)].tolist())
+            for name, n in grouping.n_channels.items()
+        }
+        small = compact(network, grouping, kept, inputs)
+        architecture = {name: len(channels) for name, channels in kept.items()}
+        macs.append([1.0, *costs.macs_by_pair(architecture)])
+        latencies.append(measure_latency(small, inputs).median_ms)
+        if progress is not None:
+            progress("architectures for latency", number + 1, n_measured)
+    scale = np.max(macs, axis=0)
+    features, measured = np.array(macs) / scale, np.array(latencies)
+    regression = LinearRegression(positive=True, fit_intercept=False)
+    error = math.nan
+    if n_measured >= 2 * N_FOLDS:
+        predicted = cross_val_predict(
+            regression, features, measured, cv=KFold(N_FOLDS), params={"sample_weight": measured**-2.0}
+        )
+        error = float(np.median(np.abs(predicted / measured - 1)))
+    regression.fit(features, measured, sample_weight=measured**-2.0)
+    constant, *rates = (regression.coef_ / scale).tolist()
+    return LatencyModel(constant, tuple(rates), error, describe_setting(inputs))
 
 
 def _draw_width(rng: np.random.Generator, n_channels: int, highest: float) -> int:

@@ -180,4 +180,4 @@ class Projection:
         )
 
     def _cost(self, places: NDArray[np.int64]) -> int:
-        return self.costs.costs(self._architecture(places)).as_dict()[self.metric]
+        return int(self.costs.costs(self._architecture(places)).as_dict()[self.metric])

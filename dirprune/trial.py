@@ -20,6 +20,7 @@ from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, on
 from dirprune.files import read_json, write_json
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
+from dirprune.latency import LatencyModel
 from dirprune.pruning import prune
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
@@ -45,6 +46,7 @@ class TrialContext:
         scores: Folder of the score cache, shared by studies.
         origin: What a stored model says of the weights that it comes from.
         threads: CPU threads of one trial.
+        latency: How long architectures take; None where nobody asks.
     """
 
     spec: StudySpec
@@ -54,6 +56,7 @@ class TrialContext:
     scores: Path
     origin: Mapping[str, str]
     threads: int = 1
+    latency: LatencyModel | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Workbench:
         network.load_state_dict(dict(context.dense_state))
         self.grouping = find_groups(network.eval(), self.example_input)
         self.costs = CostModel(network, self.grouping, self.example_input)
+        if context.latency is not None:
+            self.costs = self.costs.with_latency(context.latency.constant_ms, context.latency.rates_ms)
         self.network: nn.Module = network.to(self.device)
         self.cache = ScoreCache(context.scores)
         options = dict(self.spec.network_options)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from dirprune.cost import CostModel
-from dirprune.latency import LatencyModel, measure_latency_ms
+from dirprune.errors import ConfigurationError
+from dirprune.latency import LatencyModel, fit_latency, measure_latency, measure_quietly
 from dirprune.tracing import find_groups
 from tests.networks_for_tests import SmallLeNet, build_case
 
@@ -24,7 +27,8 @@ class Sleeping(nn.Module):
 
 def test_latency_is_in_milliseconds_and_measured_in_evaluation_mode() -> None:
     network = Sleeping().train()
-    assert 5 <= measure_latency_ms(network, torch.zeros(1), n_runs=3) < 2500
+    latency = measure_latency(network, torch.zeros(1), n_runs=3)
+    assert 5 <= latency.low_ms <= latency.median_ms <= latency.high_ms < 2500
     assert not network.was_training
     assert network.training
 
@@ -33,11 +37,16 @@ def test_one_channel_less_never_costs_more_and_one_in_each_group_costs_least() -
     network, batch = build_case("lenet")
     network.eval()
     grouping = find_groups(network, batch)
-    model = LatencyModel(network, grouping, batch, n_measured=6)
+    fitted = fit_latency(network, grouping, batch, n_measured=6)
+    model = CostModel(network, grouping, batch).with_latency(fitted.constant_ms, fitted.rates_ms)
     full = dict(grouping.n_channels)
-    assert 0 < model.latency_ms(dict.fromkeys(full, 1)) <= model.latency_ms(full)
+
+    def latency_ms(architecture: dict[str, int]) -> float:
+        return model.costs(architecture).as_dict()["latency_ms"]
+
+    assert 0 < latency_ms(dict.fromkeys(full, 1)) <= latency_ms(full)
     for name in full:
-        assert model.latency_ms({**full, name: full[name] - 1}) <= model.latency_ms(full) + 1e-12
+        assert latency_ms({**full, name: full[name] - 1}) <= latency_ms(full) + 1e-12
 
 
 def test_macs_by_pair_add_up_to_the_macs() -> None:
@@ -47,3 +56,36 @@ def test_macs_by_pair_add_up_to_the_macs() -> None:
     costs = CostModel(network, grouping, batch)
     architecture = {name: max(1, n // 2) for name, n in grouping.n_channels.items()}
     assert sum(costs.macs_by_pair(architecture)) == costs.costs(architecture).macs
+
+
+class Unsteady(nn.Module):
+    """Takes longer at each second pass."""
+
+    n_passes = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.n_passes += 1
+        time.sleep(0.02 if self.n_passes % 2 else 0.001)
+        return inputs
+
+
+def test_a_device_whose_passes_differ_widely_is_refused_as_busy() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"expected a quiet device, got passes of .* ms \(quartiles\) on cpu"
+    ):
+        measure_quietly(Unsteady(), torch.zeros(1), n_runs=6)
+
+
+def test_a_model_of_latency_is_the_same_after_a_round_through_json() -> None:
+    network, batch = build_case("lenet")
+    model = fit_latency(network.eval(), find_groups(network, batch), batch, n_measured=10)
+    assert 0 <= model.error < float("inf")
+    assert model.setting["batch_size"] == len(batch)
+    assert LatencyModel.from_json(json.loads(json.dumps(model.to_json()))) == model
+
+
+def test_a_model_of_latency_of_another_network_is_refused() -> None:
+    network, batch = build_case("lenet")
+    costs = CostModel(network, find_groups(network, batch), batch)
+    with pytest.raises(ConfigurationError, match="measured on another network"):
+        costs.with_latency(0.1, [1e-6])

@@ -16,10 +16,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prune": ("dirprune.cli.prune", "Prune a trained network to an architecture."),
     "retrain": ("dirprune.cli.retrain", "Fine-tune a pruned model further."),
     "front": ("dirprune.cli.front", "Print a study's Pareto front and redraw its pictures."),
+    "latency": ("dirprune.cli.latency", "Measure how long the networks of a study's front take here."),
+    "fit-latency": ("dirprune.cli.latency", "Measure here what studies elsewhere shall take for latency."),
     "explain": ("dirprune.cli.explain", "Explain which choices moved a study's objectives."),
     "abandon": ("dirprune.cli.front", "Give up the unfinished trials of a study."),
 }
-"""Module and summary of each subcommand; the module has the command under the subcommand's name."""
+"""Module and summary of each subcommand; the module has the command under its name, with _ for -."""
 
 
 class LazyGroup(click.Group):
@@ -33,7 +35,7 @@ class LazyGroup(click.Group):
         """Import a subcommand; None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -16,11 +16,14 @@ from dirprune.cli.front import format_front
 from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber, check_can_write
 from dirprune.cli.printing import TrainingProgress, format_table
 from dirprune.cli.watch import StudyProgress
+from dirprune.cost import LATENCY
 from dirprune.data import DATA_NAMES
 from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.halving import KINDS
 from dirprune.importance import get_method
 from dirprune.records.record import TrialRecord
+from dirprune.study.latency import LatencyOptions
+from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudyObserver
 from dirprune.study.shapes import SHAPES
 from dirprune.study.spec import StudySpec
@@ -62,6 +65,21 @@ class Epochs(click.ParamType):
             return tuple(float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"expected numbers of epochs, got {str(value)!r}; for example 0,1,3", param, ctx)
+
+
+class Objectives(click.ParamType):
+    """Objectives, written as metric:direction,metric:direction."""
+
+    name = "METRIC:DIRECTION,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Objective, ...]:
+        """Return the objectives, or fail with an example."""
+        try:
+            return tuple(Objective.parse(part) for part in str(value).split(","))
+        except ConfigurationError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Metrics(click.ParamType):
@@ -191,6 +209,25 @@ def make_command(spec: StudySpec) -> click.Command:
     )
     @click.option("--max-macs", type=Number(), help="Start no trial above so many MACs.")
     @click.option("--max-parameters", type=Number(), help="Start no trial above so many parameters.")
+    @click.option("--max-latency", type=Number(), metavar="MS", help="Start no trial that takes longer.")
+    @click.option(
+        "--objectives",
+        type=Objectives(),
+        help="What is traded: val_<metric>, macs, parameters, latency_ms, each with its direction. Default: "
+        f"{','.join(map(str, spec.objectives))}.",
+    )
+    @click.option(
+        "--latency",
+        type=FILE,
+        help="Latencies that dirprune fit-latency measured. Default: measured here, if they are asked for.",
+    )
+    @click.option(
+        "--latency-batch",
+        type=WholeNumber(),
+        default=1,
+        show_default=True,
+        help="Inputs of the batch whose latency counts.",
+    )
     @click.option(
         "--architectures",
         type=click.Choice(SHAPES),
@@ -282,6 +319,10 @@ class Arguments:
     methods: str | None
     max_macs: float | None
     max_parameters: float | None
+    max_latency: float | None
+    objectives: tuple[Objective, ...] | None
+    latency: Path | None
+    latency_batch: int
     architectures: str | None
     channel_multiple: int | None
     reference_point: dict[str, float] | None
@@ -318,11 +359,12 @@ class Arguments:
                     f"unknown data set {self.dataset!r}{suggest(self.dataset, DATA_NAMES)}"
                 )
             spec = replace(spec, data=self.dataset, embedded={})
-        limits = {"macs": self.max_macs, "parameters": self.max_parameters}
+        limits = {"macs": self.max_macs, "parameters": self.max_parameters, LATENCY: self.max_latency}
         given = {metric: limit for metric, limit in limits.items() if limit is not None}
         return spec.changed(
             space=space,
             limits={**spec.limits, **given},
+            objectives=self.objectives,
             name=self.name,
             trials=self.trials,
             epochs=self.epochs,
@@ -350,6 +392,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         weights=arguments.weights,
         resume=arguments.resume,
         resources=resources,
+        latency=LatencyOptions(
+            arguments.latency, arguments.latency_batch, max(1, int(arguments.cpus_per_trial))
+        ),
         storage_url=arguments.storage,
         sampler=arguments.sampler,
         patience=arguments.patience,

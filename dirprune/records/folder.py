@@ -75,6 +75,16 @@ class StudyFolder:
         return self.root / f"explanation-{metric}.png"
 
     @property
+    def latency_csv(self) -> Path:
+        """How long the networks on the front take, measured."""
+        return self.root / "latency.csv"
+
+    @property
+    def latency_png(self) -> Path:
+        """MACs against latency."""
+        return self.root / "latency.png"
+
+    @property
     def models_dir(self) -> Path:
         """The finished trials' networks, one folder each."""
         return self.root / "models"

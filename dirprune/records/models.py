@@ -90,17 +90,33 @@ def load_model(folder: Path, network: Callable[[], nn.Module] | None = None) -> 
         ArchitectureError: If the network has other channel groups.
         WeightsError: If the weights do not fit.
     """
-    if not (folder / ARCHITECTURE).is_file():
-        raise StudyError(
-            f"expected a stored model in {folder}, found no {ARCHITECTURE}; is the trial finished?"
-        )
-    stored = read_json(folder / ARCHITECTURE, SCHEMA)
+    stored = _read(folder)
     dense = _make_dense(stored["network"], network, folder)
     example = torch.zeros(2, *stored["input_shape"])
     kept = {name: group["kept"] for name, group in stored["groups"].items()}
     pruned = compact(dense, find_groups(dense, example), kept, example)
     load_weights_(pruned, folder / WEIGHTS)
     return pruned.eval()
+
+
+def load_dense(folder: Path, network: Callable[[], nn.Module] | None = None) -> nn.Module:
+    """Return the network that a stored one was cut from, with fresh weights, in evaluation mode.
+
+    Args:
+        folder: As in `load_model`.
+        network: Likewise.
+    Raises:
+        StudyError: As `load_model` does.
+    """
+    return _make_dense(_read(folder)["network"], network, folder).eval()
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    if not (folder / ARCHITECTURE).is_file():
+        raise StudyError(
+            f"expected a stored model in {folder}, found no {ARCHITECTURE}; is the trial finished?"
+        )
+    return read_json(folder / ARCHITECTURE, SCHEMA)
 
 
 def _make_dense(base: Mapping[str, Any], network: Callable[[], nn.Module] | None, folder: Path) -> nn.Module:

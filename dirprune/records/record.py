@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from dirprune.cost import COST_METRICS
+from dirprune.cost import COST_METRICS, LATENCY
 from dirprune.errors import StudyError
 from dirprune.records.events import TrialEvents
 
@@ -94,7 +94,8 @@ def make_record(
     """
     known = dict(metrics or {})
     if events.pruned is not None:
-        known |= {name: float(events.pruned[name]) for name in COST_METRICS if name in events.pruned}
+        costs = (*COST_METRICS, LATENCY)
+        known |= {name: float(events.pruned[name]) for name in costs if name in events.pruned}
     if events.curve:
         known |= events.curve[-1][1]
     if events.finished is not None:

@@ -195,8 +195,8 @@ class SearchSpace:
         for metric, bound in limits.items():
             if bound < lowest[metric]:
                 raise ConfigurationError(
-                    f"{metric} can be from {lowest[metric]:,} to {whole[metric]:,} in this space, "
-                    f"got a limit of {bound:,.0f}; try a higher one, or a lower min_keep_ratio"
+                    f"{metric} can be from {lowest[metric]:,.10g} to {whole[metric]:,.10g} in this space, "
+                    f"got a limit of {bound:,.10g}; try a higher one, or a lower min_keep_ratio"
                 )
         limit = limits.get(self.cost)
         return make_shapes(

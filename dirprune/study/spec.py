@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dirprune.cost import COST_METRICS
+from dirprune.cost import COST_METRICS, LATENCY
 from dirprune.data import DataRoles, load_data
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.halving import KINDS
@@ -39,11 +39,12 @@ class StudySpec:
             suits it.
         loss: "cross_entropy", "mse" or `(outputs, targets) -> Tensor`, per example or their mean.
         evaluation: "accuracy", "mse" or `(outputs, targets) -> {metric: value}` over a whole split.
-        objectives: What is traded: metrics of the evaluation as `val_<metric>`, or "macs", "parameters".
+        objectives: What is traded: metrics of the evaluation as `val_<metric>`, or "macs", "parameters",
+            "latency_ms".
         reference_point: Worst acceptable value of each objective, the corner of the hypervolume. By default
             the dense network's cost and chance accuracy; other metrics need a value here.
-        limits: Largest "macs" or "parameters" of a trial that may start. The dense network, which the others
-            are compared with, is judged in any case.
+        limits: Largest "macs", "parameters" or "latency_ms" of a trial that may start. The dense network,
+            which the others are compared with, is judged in any case.
         space: What a trial may choose.
         trials: Trials to start in all.
         epochs: Fine-tuning of a trial, in passes over the training role (fractions are fine).
@@ -125,10 +126,9 @@ class StudySpec:
         if len(set(metrics)) < len(metrics):
             raise ConfigurationError(f"each objective may be given once, got {', '.join(metrics)}")
         for metric in metrics:
-            if not metric.startswith("val_") and metric not in COST_METRICS:
-                raise ConfigurationError(
-                    f"unknown objective {metric!r}{suggest(metric, [*COST_METRICS, 'val_accuracy'])}"
-                )
+            if not metric.startswith("val_") and metric not in (*COST_METRICS, LATENCY):
+                known = [*COST_METRICS, LATENCY, "val_accuracy"]
+                raise ConfigurationError(f"unknown objective {metric!r}{suggest(metric, known)}")
         for metric, value in (self.reference_point or {}).items():
             if metric not in metrics:
                 raise ConfigurationError(
@@ -143,10 +143,9 @@ class StudySpec:
                     f"accuracy is a fraction in [0, 1], got {metric}={value:g}; {value:g}% is {value / 100:g}"
                 )
         for metric, limit in self.limits.items():
-            if metric not in COST_METRICS:
-                raise ConfigurationError(
-                    f"limits know costs only, got {metric!r}{suggest(metric, COST_METRICS)}"
-                )
+            if metric not in (*COST_METRICS, LATENCY):
+                known = [*COST_METRICS, LATENCY]
+                raise ConfigurationError(f"limits know costs only, got {metric!r}{suggest(metric, known)}")
             if not limit > 0:
                 raise ConfigurationError(
                     f"limit of {metric} must be above 0, got {limit}; leave it out for none"
@@ -156,6 +155,11 @@ class StudySpec:
     def directions(self) -> tuple[Direction, ...]:
         """The direction of each objective, in order."""
         return tuple(objective.direction for objective in self.objectives)
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether trials are judged or limited by latency."""
+        return LATENCY in self.limits or LATENCY in [objective.metric for objective in self.objectives]
 
     def task(self) -> Task:
         """Return loss and evaluation as one task."""

@@ -14,6 +14,7 @@ from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
 from dirprune.groups import Grouping
+from dirprune.latency import LatencyModel
 from dirprune.networks import load_weights_
 from dirprune.records.finalists import Finalist, choose_finalists, write_finalists
 from dirprune.records.folder import StudyFolder
@@ -30,6 +31,7 @@ from dirprune.study.dense import (
     describe_origin,
     obtain_dense,
 )
+from dirprune.study.latency import LatencyOptions, obtain_latency
 from dirprune.study.observer import StudyObserver
 from dirprune.study.reference import check_reference, compare_reference
 from dirprune.study.space import Configuration
@@ -57,6 +59,7 @@ class RunOptions:
         weights: File of the dense network's weights; None trains it once.
         resume: Whether a study of that name may be continued.
         resources: What to use of which cluster.
+        latency: Where latencies come from, for a study that asks for them.
         storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
         sampler: What chooses the trials, one of `dirprune.tuning.samplers.SAMPLERS`; a resumed study may
             choose another.
@@ -71,6 +74,7 @@ class RunOptions:
     weights: Path | None = None
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
+    latency: LatencyOptions = field(default_factory=LatencyOptions)
     storage_url: str = ""
     sampler: str = "auto"
     patience: int | None = None
@@ -144,9 +148,9 @@ def run_study(
             f"study {spec.name} exists in {folder.root}; continue it with --resume, or choose another --name"
         )
     check(options.resources)  # whatever can be wrong is found before anything is written
-    subject = _find_subject(spec, options, say)
-    if not is_new:
-        stored = storage.read_study_json(folder)
+    stored = None if is_new else storage.read_study_json(folder)
+    subject = _find_subject(spec, options, stored, say)
+    if stored is not None:
         storage.load_study(folder, stored, options.storage_url)
         _check_same(spec.name, stored["description"], _describe(spec, subject))
     _make_folder(folder.root)
@@ -208,6 +212,7 @@ class _Subject:
     costs: CostModel
     dense_costs: Costs
     reference_point: dict[str, float]
+    latency: LatencyModel | None
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,9 @@ def _make_folder(root: Path) -> None:
         ) from error
 
 
-def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], None]) -> _Subject:
+def _find_subject(
+    spec: StudySpec, options: RunOptions, stored: Mapping[str, Any] | None, say: Callable[[str], None]
+) -> _Subject:
     """Load the data and look at the network; neither depends on weights."""
     choice = choose_data(spec, options.weights)
     roles = spec.load_data(options.data, choice.validation_from, choice.seed)
@@ -248,13 +255,18 @@ def _find_subject(spec: StudySpec, options: RunOptions, say: Callable[[str], Non
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")
     costs = CostModel(network, grouping, roles.example_input())
+    latency = None
+    if spec.needs_latency:
+        known = None if stored is None else stored["description"].get("latency")
+        latency = obtain_latency(options.latency, known, network, grouping, roles, say)
+        costs = costs.with_latency(latency.constant_ms, latency.rates_ms)
     spec.space.shapes(costs, spec.limits)  # raises where nothing meets a limit
     dense_costs = costs.costs(grouping.n_channels)
     reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
     lowest = costs.costs({name: spec.space.lowest(n) for name, n in grouping.n_channels.items()})
     check_reference(spec.objectives, reference_point, dense_costs.as_dict(), lowest.as_dict())
     check_metrics(spec, evaluate(network, roles.validation, roles, spec.task()))
-    return _Subject(choice, roles, grouping, costs, dense_costs, reference_point)
+    return _Subject(choice, roles, grouping, costs, dense_costs, reference_point, latency)
 
 
 def _prepare(
@@ -279,7 +291,9 @@ def _prepare(
     threads = max(1, int(options.resources.cpus_per_trial))
     scores = (options.output / "scores").absolute()
     origin = describe_origin(spec.describe()["network"], roles, subject.choice)
-    context = TrialContext(spec, roles, dense.state, folder.root.absolute(), scores, origin, threads)
+    context = TrialContext(
+        spec, roles, dense.state, folder.root.absolute(), scores, origin, threads, subject.latency
+    )
     return _Prepared(subject, context, dense, description)
 
 
@@ -293,6 +307,8 @@ def _describe(spec: StudySpec, subject: _Subject) -> dict[str, Any]:
         "validation_from": subject.choice.validation_from,
     }
     description |= {"groups": subject.grouping.n_channels, "reference_point": subject.reference_point}
+    if subject.latency is not None:
+        description["latency"] = subject.latency.to_json()
     return storage.plain(description)
 
 

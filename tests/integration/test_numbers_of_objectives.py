@@ -1,4 +1,4 @@
-"""Studies of one and of five objectives on a real Ray, from the command line to the printed front."""
+"""Studies of one and of five objectives, and of latency, on a real Ray: from the command line to a front."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 
 from dirprune.cli.errors import run_command
 from dirprune.cli.study import make_command
+from dirprune.latency import LatencyModel
 from dirprune.records.folder import StudyFolder
 from dirprune.records.tables import load_front
+from dirprune.study import latency as study_latency
 from dirprune.study.objectives import Objective
 from dirprune.tuning import storage
 from tests.integration.toy_study import spec
@@ -52,3 +54,31 @@ def test_study_runs_to_its_front(tmp_path, capsys, metrics):
         assert metric in folder.front_csv.read_text()
     assert folder.front_html.exists()
     assert folder.front_png.exists()
+
+
+@pytest.mark.slow
+def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))  # other tests may be running
+    arguments = ["--output", str(tmp_path), "--no-tracking", "--objectives"]
+    arguments += ["val_mae:minimize,latency_ms:minimize", "--reference-point", "val_mae=3"]
+    study = replace(spec, trials=5, epochs=1, rungs=(0,), dense_epochs=3)
+    command = make_command(study)
+    assert run_command(command, [*arguments, "--max-latency", "0.00001"], name="study") == 2
+    assert "latency_ms can be from" in capsys.readouterr().err
+    assert run_command(command, arguments, name="study") == 0
+    folder = StudyFolder(tmp_path / "toy")
+    known = storage.read_study_json(folder)["description"]["latency"]
+    records = storage.read_records(folder)
+    assert all(record.metrics["latency_ms"] > 0 for record in records)
+    dense = records[0].metrics["latency_ms"]
+    assert all(record.metrics["latency_ms"] <= dense for record in records)
+    assert "latency_ms" in folder.front_csv.read_text().splitlines()[0]
+    resumed = [*arguments, "--resume", "--trials", "6"]
+    assert run_command(command, resumed, name="study") == 0
+    assert storage.read_study_json(folder)["description"]["latency"] == known
+    other = tmp_path / "other.json"
+    model = LatencyModel.from_json({**known, "constant_ms": 5.0})
+    study_latency.write_latency(other, model)
+    capsys.readouterr()
+    assert run_command(command, [*resumed, "--latency", str(other)], name="study") == 2
+    assert "has latency" in capsys.readouterr().err

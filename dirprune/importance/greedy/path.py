@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from dirprune.architecture import Architecture
-from dirprune.cost import COST_METRICS, CostModel
+from dirprune.cost import COST_METRICS, LATENCY, CostModel
 from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext
 from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination
 from dirprune.importance.greedy.images import check_common, with_examples
 from dirprune.importance.registry import register
-from dirprune.latency import LatencyModel, describe_machine
+from dirprune.latency import describe_machine, fit_latency
 
 COSTS = (*COST_METRICS, "latency")
 N_FOR_LATENCY = 64
@@ -31,7 +31,7 @@ class PathOptions:
     """Options of `GreedyPath`.
 
     Attributes:
-        cost: What is saved by removing a channel: "macs", "parameters", or "latency" as `LatencyModel` has it
+        cost: What is saved by removing a channel: "macs", "parameters", or "latency" as `fit_latency` has it
             for batches of 64 calibration images on the device: other measurements give other paths.
         value: "loss" (the better conditioned one) or "accuracy".
         n_examples: Calibration images that judge; >= 1. All of them where there are fewer.
@@ -261,7 +261,8 @@ def _rate(increase: float, saved: float) -> float:
 
 def _find_cost(context: ScoringContext, metric: str) -> Cost:
     inputs, _ = context.load(slice(0, N_FOR_LATENCY))
-    if metric == "latency":
-        return LatencyModel(context.network, context.grouping, inputs, seed=context.seed).latency_ms
     model = CostModel(context.network, context.grouping, inputs[:2])
+    if metric == "latency":
+        fitted = fit_latency(context.network, context.grouping, inputs, seed=context.seed)
+        model, metric = model.with_latency(fitted.constant_ms, fitted.rates_ms), LATENCY
     return lambda architecture: float(model.costs(architecture).as_dict()[metric])

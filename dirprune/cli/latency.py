@@ -1,0 +1,150 @@
+"""`dirprune latency` and `dirprune fit-latency`: how long networks take on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from dirprune.cli.options import FILE, FOLDER, WholeNumber, check_can_write
+from dirprune.cli.printing import ScoringProgress, format_table
+from dirprune.cost import count_costs
+from dirprune.errors import ConfigurationError
+from dirprune.files import read_json
+from dirprune.latency import describe_setting as find_setting
+from dirprune.latency import fit_latency as fit
+from dirprune.latency import measure_quietly
+from dirprune.networks import create_network
+from dirprune.records.folder import StudyFolder
+from dirprune.records.latency import COLUMNS, Timed, tabulate, write_latency_csv, write_latency_png
+from dirprune.records.models import ARCHITECTURE, SCHEMA, load_dense, load_model
+from dirprune.records.tables import load_front
+from dirprune.study.latency import check_error, describe, describe_setting, threads_set_to, write_latency
+from dirprune.tracing import find_groups
+
+
+class Shape(click.ParamType):
+    """The shape of one input, written as 3,32,32."""
+
+    name = "N,N,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the sizes, or fail with an example."""
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"expected whole numbers above 0, got {str(value)!r}; for example 3,32,32", param, ctx)
+        return tuple(map(int, parts))
+
+
+batch_option = click.option(
+    "--batch-size",
+    type=WholeNumber(),
+    default=1,
+    show_default=True,
+    help="Inputs of the batch that is timed.",
+)
+threads_option = click.option(
+    "--threads", type=WholeNumber(), default=1, show_default=True, help="CPU threads of a pass."
+)
+device_option = click.option(
+    "--device", metavar="NAME", help="cpu or cuda. Default: cuda where there is one."
+)
+
+
+def find_device(name: str | None) -> str:
+    """Return the device to measure on.
+
+    Raises:
+        ConfigurationError: If there is none of that name here.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name is not None and not (name == "cpu" or (name.startswith("cuda") and has_cuda)):
+        raise ConfigurationError(f"expected a device of this machine, got {name}; try cpu")
+    return name or ("cuda" if has_cuda else "cpu")
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@batch_option
+@threads_option
+@device_option
+@click.option(
+    "--runs", type=WholeNumber(2), default=50, show_default=True, help="Timed passes of each network."
+)
+def latency(study: Path, batch_size: int, threads: int, device: str | None, runs: int) -> None:
+    """Measure how long the networks on the front of the study in folder STUDY take on this machine.
+
+    MACs and latency disagree: run this where the network will be deployed. A device on which passes differ
+    too much, because something else runs there, is refused. Writes latency.csv and latency.png into STUDY.
+    """
+    folder = StudyFolder(study)
+    points = load_front(folder)
+    if not points:
+        raise ConfigurationError(
+            f"expected networks on the front of {study}, found none; has it finished trials?"
+        )
+    check_can_write(folder.root, is_folder=True, option="STUDY")
+    shape = read_json(points[0].model_dir / ARCHITECTURE, SCHEMA)["input_shape"]
+    inputs = torch.zeros(batch_size, *shape, device=find_device(device))
+    with threads_set_to(threads), ScoringProgress(["networks"]) as progress:
+        setting = describe_setting(find_setting(inputs))
+        dense = load_dense(points[0].model_dir)
+        costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
+        networks = [Timed(None, costs, measure_quietly(dense.to(inputs.device), inputs, runs))]
+        for place, point in enumerate(points, 1):
+            network = load_model(point.model_dir).to(inputs.device)
+            networks.append(Timed(point.trial, point.metrics, measure_quietly(network, inputs, runs)))
+            progress("networks", place, len(points))
+    rows = tabulate(networks, networks[0].latency)
+    write_latency_csv(folder.latency_csv, rows)
+    write_latency_png(folder.latency_png, networks, setting)
+    click.echo(f"{setting}; median of {runs} passes, and quartiles")
+    click.echo(format_table(COLUMNS, rows))
+    if any(row[-1] for row in rows):
+        click.echo("beaten_by: a network that is faster, beyond both spreads, and at least as accurate")
+    click.echo(f"\nfiles: {folder.latency_csv}, {folder.latency_png}")
+
+
+@click.command
+@click.option("--network", required=True, metavar="NAME", help="Network whose architectures are measured.")
+@click.option("--input-shape", type=Shape(), required=True, help="One input: 1,28,28 or 3,32,32.")
+@click.option("--output", type=FILE, required=True, help="File to write, for --latency FILE of a study.")
+@batch_option
+@threads_option
+@device_option
+@click.option(
+    "--architectures",
+    type=WholeNumber(10),
+    default=40,
+    show_default=True,
+    help="How many are measured.",
+)
+def fit_latency(
+    network: str,
+    input_shape: tuple[int, ...],
+    output: Path,
+    batch_size: int,
+    threads: int,
+    device: str | None,
+    architectures: int,
+) -> None:
+    """Measure architectures of a network on this machine, and model the latency of all others.
+
+    A study with the objective or limit latency_ms measures by itself where it runs. With the file of this
+    command it takes the latencies of another machine: the one on which the network will be deployed.
+    """
+    check_can_write(output, is_folder=False)
+    dense = create_network(network, {}).eval()
+    inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
+    grouping = find_groups(dense, torch.zeros(2, *input_shape))
+    with threads_set_to(threads), ScoringProgress(["architectures for latency"]) as progress:
+        model = fit(dense.to(inputs.device), grouping, inputs, architectures, progress=progress)
+    check_error(model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_latency(output, model)
+    click.echo(describe(model))
+    click.echo(f"file: {output}; give it to a study with --latency {output}")

@@ -1,0 +1,141 @@
+"""Where a study's latencies come from: a file, the study as it was started, or measurements here and now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dirprune.data import DataRoles
+from dirprune.errors import ConfigurationError
+from dirprune.files import read_json, write_json
+from dirprune.groups import Grouping
+from dirprune.latency import LatencyModel, fit_latency
+
+SCHEMA = 1
+MAX_ERROR = 0.25
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """How latencies are found where a study asks for them.
+
+    Attributes:
+        path: File of a model that `dirprune fit-latency` measured, on another machine perhaps; None: here.
+        batch_size: Inputs of the batch whose latency counts; >= 1.
+        threads: CPU threads of a pass; >= 1.
+
+    Raises:
+        ConfigurationError: If a number is out of its range.
+    """
+
+    path: Path | None = None
+    batch_size: int = 1
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.threads < 1:
+            raise ConfigurationError(
+                f"expected a batch of at least 1 input and at least 1 thread, got {self.batch_size} and "
+                f"{self.threads}; 1 and 1 is what a single request gets"
+            )
+
+
+def obtain_latency(
+    options: LatencyOptions,
+    stored: Mapping[str, Any] | None,
+    network: nn.Module,
+    grouping: Grouping,
+    roles: DataRoles,
+    say: Callable[[str], None],
+) -> LatencyModel:
+    """Return how long architectures take: from the file, as the study has it, or measured now.
+
+    Nothing else of the study runs yet, so that the device is as quiet as its other users leave it.
+
+    Args:
+        options: Where from.
+        stored: The model that the study was started with; None: it is new.
+        network: The dense network, on the CPU; its weights do not matter.
+        grouping: Its channel groups.
+        roles: What one input looks like.
+        say: Takes the line that a user should read.
+
+    Raises:
+        ConfigurationError: If the model says too little of architectures that were not measured.
+    """
+    if options.path is not None:
+        model = read_latency(options.path)
+    elif stored is not None:
+        return LatencyModel.from_json(stored)
+    else:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        inputs = torch.zeros(options.batch_size, *roles.input_shape, device=device)
+        with threads_set_to(options.threads):
+            model = fit_latency(network.to(device).eval(), grouping, inputs)
+        network.to("cpu")
+    check_error(model)
+    say(describe(model))
+    return model
+
+
+def check_error(model: LatencyModel) -> None:
+    """Raise ConfigurationError unless the model predicts what it has not seen."""
+    if not model.error <= MAX_ERROR:
+        raise ConfigurationError(
+            f"expected latencies within {MAX_ERROR:.0%} of the model on architectures that it has not seen, "
+            f"got {model.error:.0%}; is the device busy? end what else runs there, or take a larger batch"
+        )
+
+
+def describe(model: LatencyModel) -> str:
+    """Return in one line what the latencies are and how far they can be trusted."""
+    return (
+        f"latency: {describe_setting(model.setting)}; modelled, within {model.error:.1%} (median) of "
+        "architectures that the model has not seen"
+    )
+
+
+def describe_setting(setting: Mapping[str, str | int]) -> str:
+    """Return in words what was measured where."""
+    threads = "" if str(setting["device"]).startswith("cuda") else f", threads: {setting['threads']}"
+    return (
+        f"batches of {setting['batch_size']} in {setting['precision']} on {setting['device']} "
+        f"({setting['processor']}){threads}, torch {setting['torch']}"
+    )
+
+
+def write_latency(path: Path, model: LatencyModel) -> None:
+    """Store a model for `LatencyOptions.path`."""
+    write_json(path, {"latency": model.to_json()}, SCHEMA)
+
+
+def read_latency(path: Path) -> LatencyModel:
+    """Read what `write_latency` wrote.
+
+    Raises:
+        ConfigurationError: If the file holds no latencies.
+    """
+    payload = read_json(path, SCHEMA).get("latency")
+    try:
+        return LatencyModel.from_json(payload)  # type: ignore[arg-type]  # what is not a mapping is refused
+    except (TypeError, KeyError):
+        raise ConfigurationError(
+            f"expected latencies in {path}, found none; dirprune fit-latency --output {path} measures them"
+        ) from None
+
+
+@contextmanager
+def threads_set_to(n_threads: int) -> Iterator[None]:
+    """Let torch use so many threads on the CPU for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,132 @@
+"""`dirprune latency` and `dirprune fit-latency`: what they measure, write and refuse."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+
+from dirprune import latency as measuring
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel
+from dirprune.errors import ConfigurationError
+from dirprune.networks import create_network
+from dirprune.records.folder import StudyFolder
+from dirprune.records.models import save_model
+from dirprune.records.tables import write_front
+from dirprune.study import latency as study_latency
+from dirprune.study.objectives import Objective
+from dirprune.surgery import compact
+from dirprune.tracing import find_groups
+from tests.records.example_study import make_trial
+
+OBJECTIVES = [Objective("val_accuracy", "maximize"), Objective("macs", "minimize")]
+SHAPE = (1, 28, 28)
+
+
+@pytest.fixture(autouse=True)
+def on_any_machine(monkeypatch):
+    """Let tests measure beside others: that a busy device is refused is tested by itself."""
+    monkeypatch.setattr(measuring, "MAX_SPREAD", float("inf"))
+    monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))
+
+
+def make_front(root) -> StudyFolder:
+    """Store two networks of LeNet-5 as the front of a study: trial 1 keeps little, trial 2 most."""
+    folder = StudyFolder(root / "lenet")
+    network, example = create_network("lenet5").eval(), torch.zeros(2, *SHAPE)
+    grouping = find_groups(network, example)
+    costs = CostModel(network, grouping, example)
+    records = []
+    for number, ratio, accuracy in ((1, 0.1, 0.9), (2, 0.9, 0.95)):
+        architecture = Architecture.uniform(grouping, ratio)
+        kept = {name: list(range(n)) for name, n in architecture.items()}
+        known = {"val_accuracy": accuracy, **costs.costs(architecture).as_dict()}
+        save_model(
+            folder.model_dir(number),
+            compact(network, grouping, kept, example),
+            architecture=architecture,
+            kept=kept,
+            base={"name": "lenet5", "options": {}},
+            input_shape=SHAPE,
+            normalisation={"mean": [0.0], "std": [1.0]},
+            metrics=known,
+        )
+        records.append(make_trial(number, "sampler", ratio, accuracy, metrics=known).on_front(True))
+    write_front(folder.front_csv, records, OBJECTIVES)
+    return folder
+
+
+def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
+    folder = make_front(tmp_path)
+    result = run("latency", folder.root, "--batch-size", 64, "--runs", 20)
+    assert result.status == 0, result.errors
+    with folder.latency_csv.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial"] for row in rows] == ["dense", "1", "2"]
+    for row in rows:
+        assert 0 < float(row["low_ms"]) <= float(row["latency_ms"]) <= float(row["high_ms"])
+    assert rows[0]["macs"] == "498750"
+    assert float(rows[0]["speed_up"]) == 1
+    speed_up = float(rows[0]["latency_ms"]) / float(rows[1]["latency_ms"])
+    assert float(rows[1]["speed_up"]) == pytest.approx(speed_up, abs=0.01)
+    assert "batches of 64 in float32 on cpu" in result.output
+    assert folder.latency_png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_a_front_and_an_unknown_device_are_refused(run, tmp_path):
+    result = run("latency", tmp_path)
+    assert result.status == 2
+    assert "expected a study with front.csv" in result.errors
+    result = run("latency", make_front(tmp_path).root, "--device", "tpu")
+    assert result.status == 2
+    assert "expected a device of this machine, got tpu; try cpu" in result.errors
+
+
+def test_a_network_of_a_user_is_never_made_from_what_a_file_names(run, tmp_path):
+    folder = make_front(tmp_path)
+    path = folder.model_dir(1) / "architecture.json"
+    path.write_text(path.read_text().replace('"name": "lenet5"', '"module": "os", "name": "abort"'))
+    result = run("latency", folder.root)
+    assert result.status == 2
+    assert "code that a file names is never run" in result.errors
+
+
+def test_a_study_takes_the_latencies_that_were_measured_elsewhere(run, tmp_path):
+    path = tmp_path / "latency.json"
+    given = ("--network", "lenet5", "--input-shape", "1,28,28", "--architectures", 10)
+    result = run("fit-latency", *given, "--output", path)
+    assert result.status == 0, result.errors
+    assert f"--latency {path}" in result.output
+    network, example = create_network("lenet5").eval(), torch.zeros(2, *SHAPE)
+    grouping = find_groups(network, example)
+    said = []
+    options = study_latency.LatencyOptions(path)
+    model = study_latency.obtain_latency(options, None, network, grouping, None, said.append)
+    costs = CostModel(network, grouping, example).with_latency(model.constant_ms, model.rates_ms)
+    assert costs.costs(grouping.n_channels).as_dict()["latency_ms"] > 0
+    assert "modelled, within" in said[0]
+
+
+def test_latencies_that_the_model_does_not_explain_are_refused(monkeypatch):
+    monkeypatch.setattr(study_latency, "MAX_ERROR", 0.25)
+    model = measuring.LatencyModel(1.0, (1e-6,), 0.4, {})
+    with pytest.raises(ConfigurationError, match=r"within 25% of the model .* got 40%; is the device busy"):
+        study_latency.check_error(model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--network", "lenet", "--input-shape", "1,28,28"), "did you mean 'lenet5'"),
+        (("--network", "lenet5", "--input-shape", "1,x"), "expected whole numbers above 0, got '1,x'"),
+        (("--network", "lenet5", "--input-shape", "3,28,28"), "3, 28, 28"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(run, tmp_path, arguments, message):
+    result = run("fit-latency", *arguments, "--output", tmp_path / "latency.json")
+    assert result.status == 2
+    assert message in result.errors
+    assert len(result.errors.strip().splitlines()) == 1
+    assert not (tmp_path / "latency.json").exists()
