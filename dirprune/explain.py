@@ -25,7 +25,6 @@ from dirprune.files import write_atomically
 from dirprune.records.record import TrialRecord
 
 MIN_FINISHED = 10
-MIN_R2 = 0.3
 N_TREES = 200
 N_FOLDS = 5
 N_SHOWN = 15  # choices in a picture, the strongest ones
@@ -95,7 +94,7 @@ class Explanation:
     trials: tuple[int, ...]
     choices: tuple[Choice, ...]
 
-    def is_trusted(self, min_r2: float = MIN_R2) -> bool:
+    def is_trusted(self, min_r2: float) -> bool:
         """Whether the surrogate predicts trials that it has not seen well enough to be explained."""
         return self.r2 >= min_r2
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor, nn
 
 from dirprune.cost import CostModel
@@ -169,6 +167,9 @@ def fit_latency(
         seed: Of the random architectures; the measurements themselves are never the same twice.
         progress: Told how many have been measured.
     """
+    from sklearn.linear_model import LinearRegression  # seconds to import: only where they are needed
+    from sklearn.model_selection import KFold, cross_val_predict
+
     costs = CostModel(network, grouping, inputs)
     rng = np.random.default_rng(seed)
     macs, latencies = [], []

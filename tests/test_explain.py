@@ -66,7 +66,7 @@ def test_what_was_planted_comes_first_and_with_its_direction() -> None:
     assert conv2.effect.startswith("rises")
     assert method.effect.startswith("taylor +")
     assert accuracy.r2 > 0.8
-    assert accuracy.is_trusted()
+    assert accuracy.is_trusted(0.3)
     assert macs.choices[0].name == "conv1"
 
 
@@ -99,7 +99,7 @@ def test_noise_is_not_to_be_trusted() -> None:
     ]
     records = [replace(record, metrics=record.curve[-1][1]) for record in records]
     (explanation,) = explain(records, ["val_accuracy"])
-    assert not explanation.is_trusted()
+    assert not explanation.is_trusted(0.3)
 
 
 def test_seed_reproduces_and_matters() -> None:

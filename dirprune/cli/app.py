@@ -1,4 +1,4 @@
-"""The command `dirprune`: each subcommand's module is imported when that subcommand is called."""
+"""The command `dirprune`: each subcommand is imported when it is called, what it does when it runs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from dirprune import __version__
 from dirprune.errors import suggest
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "train": ("dirprune.cli.train", "Train a network from scratch."),
-    "rank": ("dirprune.cli.rank", "Score the channels of a trained network."),
-    "covariances": ("dirprune.cli.covariances", "Show which channels of a trained network go together."),
-    "prune": ("dirprune.cli.prune", "Prune a trained network to an architecture."),
-    "retrain": ("dirprune.cli.retrain", "Fine-tune a pruned model further."),
-    "front": ("dirprune.cli.front", "Print a study's Pareto front and redraw its pictures."),
-    "latency": ("dirprune.cli.latency", "Measure how long the networks of a study's front take here."),
-    "fit-latency": ("dirprune.cli.latency", "Measure here what studies elsewhere shall take for latency."),
-    "explain": ("dirprune.cli.explain", "Explain which choices moved a study's objectives."),
-    "abandon": ("dirprune.cli.front", "Give up the unfinished trials of a study."),
+    "train": ("dirprune.cli.commands.train", "Train a network from scratch."),
+    "rank": ("dirprune.cli.commands.rank", "Score the channels of a trained network."),
+    "covariances": (
+        "dirprune.cli.commands.covariances",
+        "Show which channels of a trained network go together.",
+    ),
+    "prune": ("dirprune.cli.commands.prune", "Prune a trained network to an architecture."),
+    "retrain": ("dirprune.cli.commands.retrain", "Fine-tune a pruned model further."),
+    "front": ("dirprune.cli.commands.front", "Print a study's Pareto front and redraw its pictures."),
+    "latency": (
+        "dirprune.cli.commands.latency",
+        "Measure how long the networks of a study's front take here.",
+    ),
+    "fit-latency": (
+        "dirprune.cli.commands.latency",
+        "Measure here what studies elsewhere shall take for latency.",
+    ),
+    "explain": ("dirprune.cli.commands.explain", "Explain which choices moved a study's objectives."),
+    "abandon": ("dirprune.cli.commands.front", "Give up the unfinished trials of a study."),
 }
 """Module and summary of each subcommand; the module has the command under its name, with _ for -."""
 

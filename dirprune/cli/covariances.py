@@ -9,15 +9,8 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import (
-    FILE,
-    FOLDER,
-    LARGEST,
-    DataOptions,
-    KeyValue,
-    check_can_write,
-    data_options,
-)
+from dirprune.cli.commands.covariances import LAPLACE
+from dirprune.cli.options import DataOptions, check_can_write
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import trained_subject
 from dirprune.errors import ConfigurationError, suggest
@@ -36,57 +29,10 @@ from dirprune.records.covariances import PART, SEED, format_agreement, write_cov
 from dirprune.tracing import find_groups
 
 SCHEMA = 1
-LAPLACE = "laplace"
 N_SHOWN = 3
 N_WRITTEN = 50
 
 
-class Seeds(click.ParamType):
-    """Different whole numbers from zero on, separated by commas."""
-
-    name = "N,N,..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Return the seeds, or fail with an example."""
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
-            self.fail(f"expected different whole numbers such as 0,1,2, got {str(value)!r}", param, ctx)
-        if max(map(int, parts)) > LARGEST:
-            self.fail(f"expected whole numbers of at most {LARGEST}, got {str(value)!r}", param, ctx)
-        return tuple(map(int, parts))
-
-
-@click.command
-@click.option("--weights", type=FILE, required=True, help="Weights of the trained network.")
-@click.option(
-    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
-)
-@click.option(
-    "--method",
-    metavar="NAME",
-    default=LAPLACE,
-    show_default=True,
-    help="Posterior: laplace (from curvature, nothing is fitted), logistic-normal, generalized-dirichlet "
-    "or dirichlet.",
-)
-@click.option(
-    "--method-options",
-    type=KeyValue(),
-    multiple=True,
-    help="Option of the method, such as steps=400; may be given several times.",
-)
-@click.option(
-    "--seeds",
-    type=Seeds(),
-    default="0,1,2",
-    show_default=True,
-    help="One posterior is fitted with each, or, by laplace, on one of so many disjoint parts of the images; "
-    "what they do not agree about is noise.",
-)
-@data_options
-@click.option("--output", type=FOLDER, required=True, help="Folder for covariances.json and the pictures.")
 def covariances(
     weights: Path,
     network: str | None,
@@ -96,19 +42,7 @@ def covariances(
     data: DataOptions,
     output: Path,
 ) -> None:
-    """Show which channels of a trained network go together; the network stays as it is.
-
-    Switches on the channels of a group share a simplex, so that the covariances in every row sum to zero and
-    the average pair is negative. A Dirichlet makes every pair negative. The excess of a covariance over the
-    Dirichlet with the same means and the same total variance tells what the other families learnt:
-
-    \b
-      positive   the two channels help only together; keep both or neither
-      negative   they are substitutes; one of them may be enough
-
-    Correlations and excesses are covariances over both standard deviations. Believe only pairs that all
-    seeds show, and more of them than chance would.
-    """
+    """Show which channels of a trained network go together; the network stays as it is."""
     options = dict(method_options)
     if len(options) < len(method_options):
         raise ConfigurationError("expected each method option once, got one twice; leave one out")

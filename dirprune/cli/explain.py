@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
-from dirprune.cli.front import storage_option
-from dirprune.cli.options import FOLDER, WholeNumber, check_can_write
+from dirprune.cli.commands.explain import MIN_R2
+from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import format_table
 from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.explain import (
-    MIN_R2,
     Explanation,
     draw_beeswarm,
     summarise,
@@ -23,32 +22,10 @@ from dirprune.tracking import attach_files, check_server
 from dirprune.tuning import storage
 
 
-@click.command
-@click.argument("study", type=FOLDER, metavar="STUDY")
-@storage_option
-@click.option(
-    "--objective", "chosen", multiple=True, metavar="METRIC", help="Only this one; may be repeated."
-)
-@click.option(
-    "--min-r2",
-    default=MIN_R2,
-    show_default=True,
-    help="Explain nothing whose surrogate predicts unseen trials worse than this.",
-)
-@click.option("--seed", type=WholeNumber(0), default=0, show_default=True, help="Of the surrogate.")
-@click.option(
-    "--tracking-uri", metavar="URI", help="MLflow server. Default: <output>/mlflow.db, if it is there."
-)
 def explain(
     study: Path, storage_url: str, chosen: tuple[str, ...], min_r2: float, seed: int, tracking_uri: str | None
 ) -> None:
-    """Explain which choices moved the objectives of the study in folder STUDY.
-
-    A surrogate learns each objective from all trials, stopped ones included, with the training images as one
-    of its inputs; SHAP values say how much every channel group's width, the method and each hyperparameter
-    moved each trial at full resource. A table and a picture for each objective go into the study's folder and
-    to its run in MLflow.
-    """
+    """Explain which choices moved the objectives of the study in folder STUDY."""
     if not min_r2 <= 1:
         raise ConfigurationError(f"R2 is at most 1, got --min-r2 {min_r2:g}; try {MIN_R2:g}")
     folder = StudyFolder(study)

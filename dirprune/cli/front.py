@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dirprune.cli.options import FOLDER, check_can_write
+from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import format_table
 from dirprune.cost import COST_METRICS
 from dirprune.records.folder import StudyFolder
@@ -20,18 +20,7 @@ from dirprune.study.objectives import Objective
 from dirprune.tracking import MlflowTracker, check_server, is_tracked
 from dirprune.tuning import storage
 
-storage_option = click.option(
-    "--storage",
-    "storage_url",
-    default="",
-    metavar="URL",
-    help="Database of the study's trials, where it has no journal file.",
-)
 
-
-@click.command
-@click.argument("study", type=FOLDER, metavar="STUDY")
-@storage_option
 def front(study: Path, storage_url: str) -> None:
     """Print the Pareto front of the study in folder STUDY, and redraw its tables and pictures."""
     folder = StudyFolder(study)
@@ -47,14 +36,6 @@ def front(study: Path, storage_url: str) -> None:
     click.echo(f"\nfiles: {folder.front_csv}, {folder.front_html}, {folder.front_png}")
 
 
-@click.command
-@click.argument("study", type=FOLDER, metavar="STUDY")
-@storage_option
-@click.option(
-    "--tracking-uri",
-    metavar="URI",
-    help="MLflow server to tell. Default: <output>/mlflow.db, if it is there.",
-)
 def abandon(study: Path, storage_url: str, tracking_uri: str | None) -> None:
     """Give up the unfinished trials of the study in folder STUDY; they count as failed."""
     folder = StudyFolder(study)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
-from dirprune.cli.options import FILE, FOLDER, WholeNumber, check_can_write
+from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cost import count_costs
 from dirprune.errors import ConfigurationError
@@ -25,36 +24,6 @@ from dirprune.study.latency import check_error, describe, describe_setting, thre
 from dirprune.tracing import find_groups
 
 
-class Shape(click.ParamType):
-    """The shape of one input, written as 3,32,32."""
-
-    name = "N,N,..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Return the sizes, or fail with an example."""
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() and int(part) for part in parts):
-            self.fail(f"expected whole numbers above 0, got {str(value)!r}; for example 3,32,32", param, ctx)
-        return tuple(map(int, parts))
-
-
-batch_option = click.option(
-    "--batch-size",
-    type=WholeNumber(),
-    default=1,
-    show_default=True,
-    help="Inputs of the batch that is timed.",
-)
-threads_option = click.option(
-    "--threads", type=WholeNumber(), default=1, show_default=True, help="CPU threads of a pass."
-)
-device_option = click.option(
-    "--device", metavar="NAME", help="cpu or cuda. Default: cuda where there is one."
-)
-
-
 def find_device(name: str | None) -> str:
     """Return the device to measure on.
 
@@ -67,20 +36,8 @@ def find_device(name: str | None) -> str:
     return name or ("cuda" if has_cuda else "cpu")
 
 
-@click.command
-@click.argument("study", type=FOLDER, metavar="STUDY")
-@batch_option
-@threads_option
-@device_option
-@click.option(
-    "--runs", type=WholeNumber(2), default=50, show_default=True, help="Timed passes of each network."
-)
 def latency(study: Path, batch_size: int, threads: int, device: str | None, runs: int) -> None:
-    """Measure how long the networks on the front of the study in folder STUDY take on this machine.
-
-    MACs and latency disagree: run this where the network will be deployed. A device on which passes differ
-    too much, because something else runs there, is refused. Writes latency.csv and latency.png into STUDY.
-    """
+    """Measure how long the networks on the front of the study in folder STUDY take on this machine."""
     folder = StudyFolder(study)
     points = load_front(folder)
     if not points:
@@ -109,20 +66,6 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
     click.echo(f"\nfiles: {folder.latency_csv}, {folder.latency_png}")
 
 
-@click.command
-@click.option("--network", required=True, metavar="NAME", help="Network whose architectures are measured.")
-@click.option("--input-shape", type=Shape(), required=True, help="One input: 1,28,28 or 3,32,32.")
-@click.option("--output", type=FILE, required=True, help="File to write, for --latency FILE of a study.")
-@batch_option
-@threads_option
-@device_option
-@click.option(
-    "--architectures",
-    type=WholeNumber(10),
-    default=40,
-    show_default=True,
-    help="How many are measured.",
-)
 def fit_latency(
     network: str,
     input_shape: tuple[int, ...],
@@ -132,11 +75,7 @@ def fit_latency(
     device: str | None,
     architectures: int,
 ) -> None:
-    """Measure architectures of a network on this machine, and model the latency of all others.
-
-    A study with the objective or limit latency_ms measures by itself where it runs. With the file of this
-    command it takes the latencies of another machine: the one on which the network will be deployed.
-    """
+    """Measure architectures of a network on this machine, and model the latency of all others."""
     check_can_write(output, is_folder=False)
     dense = create_network(network, {}).eval()
     inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))

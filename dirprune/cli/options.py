@@ -231,6 +231,15 @@ method_options = _collected(
 )
 """How channels are scored: handed over as `scoring`."""
 
+storage_option = click.option(
+    "--storage",
+    "storage_url",
+    default="",
+    metavar="URL",
+    help="Database of the study's trials, where it has no journal file.",
+)
+"""Where a study that has been run keeps its trials."""
+
 
 def check_can_write(path: Path, *, is_folder: bool, option: str = "--output") -> None:
     """Check that a path can be written, without creating anything.

@@ -10,15 +10,10 @@ import click
 
 from dirprune.architecture import Architecture
 from dirprune.cli.options import (
-    FILE,
-    FOLDER,
     DataOptions,
     MethodOptions,
     TrainingOptions,
     check_can_write,
-    data_options,
-    method_options,
-    training_options,
 )
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
 from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, store, trained_subject
@@ -31,29 +26,6 @@ from dirprune.tracing import find_groups
 WIDTH = 60
 
 
-@click.command
-@click.option("--weights", type=FILE, required=True, help="Weights of the trained network.")
-@click.option(
-    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
-)
-@click.option(
-    "--arch",
-    required=True,
-    metavar="N,N,...",
-    help="Channels to keep of each group, in forward order, such as 8,9,36,17.",
-)
-@method_options
-@click.option(
-    "--reconstruct",
-    is_flag=True,
-    help="Refit the layers behind the cuts to the dense network's outputs by least squares.",
-)
-@click.option("--retrain", is_flag=True, help="Fine-tune after pruning.")
-@training_options
-@data_options
-@click.option(
-    "--output", type=FOLDER, help="Folder for the model. Default: output/pruned/<network>-<method>-<arch>."
-)
 def prune(
     weights: Path,
     network: str | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,20 @@ from scipy.stats import spearmanr
 
 from dirprune.cli.greedy_paths import PathPoint, format_path, measure_path
 from dirprune.cli.options import (
-    FILE,
     DataOptions,
     MethodOptions,
     check_can_write,
-    data_options,
-    method_options,
 )
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
 from dirprune.cli.subjects import Subject, format_comparison, trained_subject
-from dirprune.errors import ConfigurationError, ImportanceError, suggest
+from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
 from dirprune.importance import (
-    Method,
     ScoreCache,
     Scorer,
     ScoringContext,
     create,
     find_scores,
-    get_method,
-    list_methods,
 )
 from dirprune.importance.greedy.path import GreedyPath
 from dirprune.importance.shapley import ShapleyScorer
@@ -42,47 +35,18 @@ from dirprune.tracing import find_groups
 
 SCHEMA = 1
 N_SHOWN = 5
-WIDTH = 100
 
 
-@click.command
-@click.option("--weights", type=FILE, help="Weights of the trained network.")
-@click.option(
-    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
-)
-@method_options
-@click.option(
-    "--list",
-    "listed",
-    is_flag=False,
-    flag_value="*",
-    metavar="[PATTERN]",
-    help="List the importance methods, or those that match, such as 'shapley*', and leave.",
-)
-@click.option(
-    "--compare",
-    "others",
-    multiple=True,
-    metavar="NAME",
-    help="Another method, with its default options, to compare the order with; may be given several times.",
-)
-@data_options
-@click.option("--output", type=FILE, help="JSON file to write the scores to.")
-@click.option("--plot", type=FILE, help="PNG file to draw the scores in.")
 def rank(
     weights: Path | None,
     network: str | None,
     scoring: MethodOptions,
-    listed: str | None,
     others: tuple[str, ...],
     data: DataOptions,
     output: Path | None,
     plot: Path | None,
 ) -> None:
     """Score the channels of a trained network, which stays as it is; a higher score means keep."""
-    if listed is not None:
-        click.echo(format_methods(listed))
-        return
     if weights is None or scoring.method is None:
         missing = "--weights FILE" if weights is None else "--method NAME"
         raise ConfigurationError(
@@ -170,53 +134,6 @@ def write_scores(
     if path:
         content["path"] = [dataclasses.asdict(point) for point in path]
     write_json(output, content, SCHEMA)
-
-
-def format_methods(pattern: str = "*") -> str:
-    """Return what is known of the methods whose names match a pattern with wildcards.
-
-    Raises:
-        ConfigurationError: If there is none.
-    """
-    names = list_methods(pattern)
-    if not names:
-        raise ConfigurationError(
-            f"no importance method matches {pattern!r}{suggest(pattern, list_methods())}"
-        )
-    return "\n\n".join(_format_method(get_method(name)) for name in names)
-
-
-def _format_method(method: Method) -> str:
-    is_selector = not issubclass(method.factory, Scorer)
-    needs = (
-        ["weights"]
-        + ["calibration images"] * method.needs_data
-        + ["gradients"] * method.needs_gradients
-        + ["a seed"] * method.stochastic
-        + ["an architecture ('dirprune prune' only)"] * is_selector
-    )
-    facts = {
-        "paper": method.paper,
-        "needs": ", ".join(needs),
-        "costs": method.cost,
-        "options": ", ".join(f"{name}={value}" for name, value in method.options.items()) or "none",
-    }
-    lines = [_wrap(f"{method.name}: ", method.summary)]
-    lines += [_wrap(f"    {label:9}", text) for label, text in facts.items() if text]
-    return "\n".join(lines)
-
-
-def _wrap(label: str, text: str) -> str:
-    """Return text behind a label in lines of at most `WIDTH` columns."""
-    indent = " " * (len(label) if label.startswith(" ") else 4)
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=label,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 @torch.no_grad()

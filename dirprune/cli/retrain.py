@@ -7,22 +7,13 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import (
-    FOLDER,
     DataOptions,
-    FilePath,
     TrainingOptions,
     check_can_write,
-    data_options,
-    training_options,
 )
 from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, pruned_subject, store
 
 
-@click.command
-@click.argument("model", type=FilePath("FILE"), metavar="FILE")
-@training_options
-@data_options
-@click.option("--output", type=FOLDER, help="Folder for the result. Default: <model>-retrained.")
 def retrain(model: Path, training: TrainingOptions, data: DataOptions, output: Path | None) -> None:
     """Fine-tune a pruned model; FILE is its folder, or a file in it, as prune or a study wrote it."""
     folder = model.absolute().parent if model.is_file() else model

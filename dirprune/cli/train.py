@@ -7,12 +7,9 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import (
-    FILE,
     DataOptions,
     TrainingOptions,
     check_can_write,
-    data_options,
-    training_options,
 )
 from dirprune.cli.subjects import format_comparison, new_subject
 from dirprune.cli.weights import write_weights
@@ -21,15 +18,6 @@ from dirprune.errors import WeightsError
 DEFAULT_EPOCHS = 20.0
 
 
-@click.command
-@click.option("--network", default="lenet5", show_default=True, metavar="NAME", help="Network to train.")
-@data_options
-@training_options
-@click.option(
-    "--output",
-    type=FILE,
-    help="Weights file to write. Default: output/<network>-<dataset>-seed<S>.safetensors.",
-)
 def train(network: str, data: DataOptions, training: TrainingOptions, output: Path | None) -> None:
     """Train a network from scratch and keep its weights."""
     if output is not None:

@@ -1,0 +1,40 @@
+"""`dirprune explain`: which choices moved each objective of a study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FOLDER, WholeNumber, storage_option
+
+MIN_R2 = 0.3
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@storage_option
+@click.option(
+    "--objective", "chosen", multiple=True, metavar="METRIC", help="Only this one; may be repeated."
+)
+@click.option(
+    "--min-r2",
+    default=MIN_R2,
+    show_default=True,
+    help="Explain nothing whose surrogate predicts unseen trials worse than this.",
+)
+@click.option("--seed", type=WholeNumber(0), default=0, show_default=True, help="Of the surrogate.")
+@click.option(
+    "--tracking-uri", metavar="URI", help="MLflow server. Default: <output>/mlflow.db, if it is there."
+)
+def explain(**given: Any) -> None:
+    """Explain which choices moved the objectives of the study in folder STUDY.
+
+    A surrogate learns each objective from all trials, stopped ones included, with the training images as one
+    of its inputs; SHAP values say how much every channel group's width, the method and each hyperparameter
+    moved each trial at full resource. A table and a picture for each objective go into the study's folder and
+    to its run in MLflow.
+    """
+    from dirprune.cli.explain import explain as run
+
+    run(**given)

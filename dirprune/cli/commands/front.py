@@ -1,0 +1,34 @@
+"""`dirprune front` and `dirprune abandon`: what is done with a study that has been run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FOLDER, storage_option
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@storage_option
+def front(**given: Any) -> None:
+    """Print the Pareto front of the study in folder STUDY, and redraw its tables and pictures."""
+    from dirprune.cli.front import front as run
+
+    run(**given)
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@storage_option
+@click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="MLflow server to tell. Default: <output>/mlflow.db, if it is there.",
+)
+def abandon(**given: Any) -> None:
+    """Give up the unfinished trials of the study in folder STUDY; they count as failed."""
+    from dirprune.cli.front import abandon as run
+
+    run(**given)

@@ -1,0 +1,83 @@
+"""`dirprune latency` and `dirprune fit-latency`: how long networks take on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FILE, FOLDER, WholeNumber
+
+
+class Shape(click.ParamType):
+    """The shape of one input, written as 3,32,32."""
+
+    name = "N,N,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the sizes, or fail with an example."""
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"expected whole numbers above 0, got {str(value)!r}; for example 3,32,32", param, ctx)
+        return tuple(map(int, parts))
+
+
+batch_option = click.option(
+    "--batch-size",
+    type=WholeNumber(),
+    default=1,
+    show_default=True,
+    help="Inputs of the batch that is timed.",
+)
+threads_option = click.option(
+    "--threads", type=WholeNumber(), default=1, show_default=True, help="CPU threads of a pass."
+)
+device_option = click.option(
+    "--device", metavar="NAME", help="cpu or cuda. Default: cuda where there is one."
+)
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@batch_option
+@threads_option
+@device_option
+@click.option(
+    "--runs", type=WholeNumber(2), default=50, show_default=True, help="Timed passes of each network."
+)
+def latency(**given: Any) -> None:
+    """Measure how long the networks on the front of the study in folder STUDY take on this machine.
+
+    MACs and latency disagree: run this where the network will be deployed. A device on which passes differ
+    too much, because something else runs there, is refused. Writes latency.csv and latency.png into STUDY.
+    """
+    from dirprune.cli.latency import latency as run
+
+    run(**given)
+
+
+@click.command
+@click.option("--network", required=True, metavar="NAME", help="Network whose architectures are measured.")
+@click.option("--input-shape", type=Shape(), required=True, help="One input: 1,28,28 or 3,32,32.")
+@click.option("--output", type=FILE, required=True, help="File to write, for --latency FILE of a study.")
+@batch_option
+@threads_option
+@device_option
+@click.option(
+    "--architectures",
+    type=WholeNumber(10),
+    default=40,
+    show_default=True,
+    help="How many are measured.",
+)
+def fit_latency(**given: Any) -> None:
+    """Measure architectures of a network on this machine, and model the latency of all others.
+
+    A study with the objective or limit latency_ms measures by itself where it runs. With the file of this
+    command it takes the latencies of another machine: the one on which the network will be deployed.
+    """
+    from dirprune.cli.latency import fit_latency as run
+
+    run(**given)

@@ -1,0 +1,39 @@
+"""`dirprune prune`: a trained network cut to an architecture, and fine-tuned if asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FILE, FOLDER, data_options, method_options, training_options
+
+
+@click.command
+@click.option("--weights", type=FILE, required=True, help="Weights of the trained network.")
+@click.option(
+    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+)
+@click.option(
+    "--arch",
+    required=True,
+    metavar="N,N,...",
+    help="Channels to keep of each group, in forward order, such as 8,9,36,17.",
+)
+@method_options
+@click.option(
+    "--reconstruct",
+    is_flag=True,
+    help="Refit the layers behind the cuts to the dense network's outputs by least squares.",
+)
+@click.option("--retrain", is_flag=True, help="Fine-tune after pruning.")
+@training_options
+@data_options
+@click.option(
+    "--output", type=FOLDER, help="Folder for the model. Default: output/pruned/<network>-<method>-<arch>."
+)
+def prune(**given: Any) -> None:
+    """Keep the most important channels of a trained network and store the smaller one."""
+    from dirprune.cli.prune import prune as run
+
+    run(**given)

@@ -1,0 +1,51 @@
+"""`dirprune rank`: the importance of every channel of a trained network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FILE, data_options, method_options
+
+
+def _list_methods(context: click.Context, parameter: click.Parameter, pattern: str | None) -> None:
+    """List the methods that match a pattern, if one is given, and leave."""
+    if pattern is not None:
+        from dirprune.cli.methods import format_methods
+
+        click.echo(format_methods(pattern))
+        context.exit()
+
+
+@click.command
+@click.option("--weights", type=FILE, help="Weights of the trained network.")
+@click.option(
+    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+)
+@method_options
+@click.option(
+    "--list",
+    is_flag=False,
+    flag_value="*",
+    metavar="[PATTERN]",
+    is_eager=True,
+    expose_value=False,
+    callback=_list_methods,
+    help="List the importance methods, or those that match, such as 'shapley*', and leave.",
+)
+@click.option(
+    "--compare",
+    "others",
+    multiple=True,
+    metavar="NAME",
+    help="Another method, with its default options, to compare the order with; may be given several times.",
+)
+@data_options
+@click.option("--output", type=FILE, help="JSON file to write the scores to.")
+@click.option("--plot", type=FILE, help="PNG file to draw the scores in.")
+def rank(**given: Any) -> None:
+    """Score the channels of a trained network, which stays as it is; a higher score means keep."""
+    from dirprune.cli.rank import rank as run
+
+    run(**given)

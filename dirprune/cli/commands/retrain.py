@@ -1,0 +1,21 @@
+"""`dirprune retrain`: a pruned model, fine-tuned further."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FOLDER, FilePath, data_options, training_options
+
+
+@click.command
+@click.argument("model", type=FilePath("FILE"), metavar="FILE")
+@training_options
+@data_options
+@click.option("--output", type=FOLDER, help="Folder for the result. Default: <model>-retrained.")
+def retrain(**given: Any) -> None:
+    """Fine-tune a pruned model; FILE is its folder, or a file in it, as prune or a study wrote it."""
+    from dirprune.cli.retrain import retrain as run
+
+    run(**given)

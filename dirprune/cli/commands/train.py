@@ -1,0 +1,25 @@
+"""`dirprune train`: a dense network from scratch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FILE, data_options, training_options
+
+
+@click.command
+@click.option("--network", default="lenet5", show_default=True, metavar="NAME", help="Network to train.")
+@data_options
+@training_options
+@click.option(
+    "--output",
+    type=FILE,
+    help="Weights file to write. Default: output/<network>-<dataset>-seed<S>.safetensors.",
+)
+def train(**given: Any) -> None:
+    """Train a network from scratch and keep its weights."""
+    from dirprune.cli.train import train as run
+
+    run(**given)

@@ -1,0 +1,211 @@
+"""What a study script does once its command line is read: run the study, print the front."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+
+from dirprune.cli.front import format_front
+from dirprune.cli.options import check_can_write
+from dirprune.cli.printing import TrainingProgress, format_table
+from dirprune.cli.study import Arguments
+from dirprune.cli.watch import StudyProgress
+from dirprune.cost import LATENCY
+from dirprune.data import DATA_NAMES
+from dirprune.errors import ConfigurationError, StudyError, suggest
+from dirprune.importance import get_method
+from dirprune.records.record import TrialRecord
+from dirprune.study.latency import LatencyOptions
+from dirprune.study.observer import StudyObserver
+from dirprune.study.spec import StudySpec
+from dirprune.tracking import MlflowTracker, check_server, default_tracking_uri, ui_command
+from dirprune.training import TrainingReport
+from dirprune.tuning.cluster import Resources
+from dirprune.tuning.finalists import FinalistOptions
+from dirprune.tuning.run import RunOptions, StudyResult, run_study
+
+N_ROWS = 30
+CLOSING_S = 300.0
+
+
+def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
+    """Return the study with what the command line changes.
+
+    Raises:
+        ConfigurationError: If a value cannot work.
+    """
+    if arguments.dataset is None:
+        spec = spec.for_data(arguments.data)
+    space = spec.space
+    if arguments.methods is not None:
+        names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
+        for name in names:
+            get_method(name)
+        space = space.restricted(names)
+    if arguments.architectures is not None:
+        space = replace(space, architectures=arguments.architectures)
+    if arguments.channel_multiple is not None:
+        space = replace(space, channel_multiple=arguments.channel_multiple)
+    if arguments.dataset is not None:
+        if arguments.dataset not in DATA_NAMES:
+            raise ConfigurationError(
+                f"unknown data set {arguments.dataset!r}{suggest(arguments.dataset, DATA_NAMES)}"
+            )
+        spec = replace(spec, data=arguments.dataset, embedded={})
+    limits = {
+        "macs": arguments.max_macs,
+        "parameters": arguments.max_parameters,
+        LATENCY: arguments.max_latency,
+    }
+    given = {metric: limit for metric, limit in limits.items() if limit is not None}
+    return spec.changed(
+        space=space,
+        limits={**spec.limits, **given},
+        objectives=arguments.objectives,
+        name=arguments.name,
+        trials=arguments.trials,
+        epochs=arguments.epochs,
+        train_images=arguments.train_images,
+        reconstruct=arguments.reconstruct,
+        halving=arguments.halving,
+        reduction_factor=arguments.reduction_factor,
+        rungs=arguments.rungs,
+        seed=arguments.seed,
+        validation_from=arguments.validation_from or None,
+        reference_point=arguments.reference_point,
+    )
+
+
+def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
+    """Run a study as its command line says and print what came out."""
+    check_can_write(arguments.output, is_folder=True)
+    spec = change(spec, arguments)
+    resources = Resources(
+        arguments.ray_address, arguments.cpus_per_trial, arguments.gpus_per_trial, arguments.max_concurrent
+    )
+    options = RunOptions(
+        output=arguments.output,
+        data=arguments.data,
+        weights=arguments.weights,
+        resume=arguments.resume,
+        resources=resources,
+        latency=LatencyOptions(
+            arguments.latency, arguments.latency_batch, max(1, int(arguments.cpus_per_trial))
+        ),
+        storage_url=arguments.storage,
+        sampler=arguments.sampler,
+        patience=arguments.patience,
+        patience_share=arguments.patience_share,
+        time_limit_s=arguments.time_limit,
+        finalists=None
+        if arguments.finalists is None
+        else FinalistOptions(
+            arguments.finalists, arguments.final_epochs or spec.epochs, arguments.final_seeds
+        ),
+    )
+    observers: list[StudyObserver] = [StudyProgress()]
+    tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
+    tracker = None
+    if not arguments.no_tracking:
+        if arguments.tracking_uri:
+            check_server(tracking_uri)
+        tracker = MlflowTracker(tracking_uri, network=spec.network if callable(spec.network) else None)
+        observers.append(tracker)
+    listener = _DenseListener(spec)
+    try:
+        result = run_study(spec, options, observers, say=click.echo, listen=listener)
+    finally:
+        left = _close(tracker) if tracker is not None and tracker.has_started else []
+    _print_result(spec, result)
+    if tracker is not None:
+        click.echo(f"MLflow: {ui_command(tracking_uri)}")
+    if left:
+        click.echo(f"not in MLflow yet: {', '.join(left)}; the same command with --resume completes it")
+    if result.finish_reason:
+        click.echo(f"the study ended early: {result.finish_reason}")
+    if result.is_interrupted:
+        n_left = sum(record.state == "RUNNING" for record in result.records)
+        kept = f"{n_left} unfinished trials are" if n_left else "every finished training of a finalist is"
+        click.echo(f"interrupted: {kept} kept; the same command with --resume continues them")
+    if result.end_reason:
+        raise StudyError(f"the study ended by itself: {result.end_reason}")
+    return result
+
+
+class _DenseListener:
+    """Print the training of the dense network."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self.epochs = spec.dense_epochs
+        self.started = time.monotonic()
+        self.progress: TrainingProgress | None = None
+
+    def __call__(self, report: TrainingReport, n_images: int) -> None:
+        if self.progress is None:
+            click.echo("training the dense network, once:")
+            self.progress = TrainingProgress(n_images, round(n_images / self.epochs), started=self.started)
+        self.progress.show(report)
+
+
+def _close(tracker: MlflowTracker) -> list[str]:
+    """Wait for the last uploads; a second Ctrl-C leaves them to a later --resume."""
+    click.echo("completing MLflow (front models among it) ...", err=True)
+    try:
+        return tracker.close(CLOSING_S)
+    except KeyboardInterrupt:
+        return ["what was left when Ctrl-C came"]
+
+
+def _count_sources(front: Sequence[TrialRecord]) -> str:
+    counts = Counter(record.source for record in front)
+    return ", ".join(f"{n} {source}" for source, n in counts.most_common())
+
+
+def _print_finalists(spec: StudySpec, result: StudyResult) -> None:
+    """Print the finalists' means and spreads, and which trainings failed."""
+    if result.finalists:
+        chosen = [objective.metric for objective in spec.objectives]
+        tested = [metric.replace("val_", "test_", 1) for metric in chosen if metric.startswith("val_")]
+        columns = [*chosen, *tested]
+        rows = []
+        for finalist in result.finalists:
+            record = finalist.record
+            cells = [_with_spread(record.metrics.get(c), finalist.spread.get(c)) for c in columns]
+            mark = "yes" if record.is_front else "no"
+            rows.append([str(record.number), mark, str(finalist.n_seeds), *cells])
+        click.echo(
+            "\nfinalists, mean and standard deviation over their seeds (validation decides the front):"
+        )
+        click.echo(format_table(["trial", "on front", "seeds", *columns], rows))
+        click.echo(f"files:  {result.folder.finalists_csv}, {result.folder.finalists_dir}/<trial>-<seed>")
+    for (number, repetition), reason in sorted(result.failed_finalists.items()):
+        click.echo(f"finalist {number}, seed {repetition} failed: {reason}; --resume tries it again")
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return ""
+    text = f"{mean:,.0f}" if mean >= 100 else f"{mean:.4f}"
+    return f"{text} +- {spread:.4f}" if spread else text
+
+
+def _print_result(spec: StudySpec, result: StudyResult) -> None:
+    """Print the front and where the files are."""
+    front = result.front
+    if front:
+        click.echo(f"\nPareto front: {len(front)} networks, hypervolume {result.hypervolume:.4f}")
+        click.echo(
+            f"without the sampler's own trials: hypervolume {result.hypervolume_without_sampler:.4f}; "
+            f"on the front: {_count_sources(front)}"
+        )
+        click.echo(format_front(front[:N_ROWS], spec.objectives))
+        if len(front) > N_ROWS:
+            click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
+    folder = result.folder
+    _print_finalists(spec, result)
+    click.echo(f"\nfiles:  {folder.front_csv}, {folder.trials_csv}, {folder.front_html}, {folder.front_png}")
+    click.echo(f"models: {folder.models_dir}/<trial>")

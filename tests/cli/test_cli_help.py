@@ -1,0 +1,70 @@
+"""Help comes at once: what a command needs is imported when it runs, not when it says how to call it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dirprune.cli.app import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+HEAVY = frozenset(
+    {
+        "torch",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "pandas",
+        "shap",
+        "ray",
+        "optuna",
+        "mlflow",
+        "matplotlib",
+        "plotly",
+    }
+)
+WITH_TORCH = frozenset({"torch", "numpy"})
+
+
+def run(script: str, *arguments: str) -> tuple[str, set[str]]:
+    """Run a script; return what it printed, and which heavy libraries it had imported by its end."""
+    code = (
+        "import atexit, runpy, sys\n"
+        f"atexit.register(lambda: print(*sorted({set(HEAVY)!r} & set(sys.modules)), file=sys.stderr))\n"
+        f"sys.argv = {[script, *arguments]!r}\n"
+        f"runpy.run_path({script!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)], ids=" ".join)
+def test_help_of_a_command_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    said, imported = run("dirprune/__main__.py", *arguments, "--help")
+    assert said.startswith("Usage: dirprune")
+    assert "--help" in said
+    assert imported == set()
+
+
+@pytest.mark.parametrize(
+    ("script", "argument", "expected"),
+    [
+        ("dirprune/__main__.py", "rank --list", "\ntaylor: "),
+        *(
+            (str(path.relative_to(ROOT)), "--help", "--finalists N")
+            for path in (ROOT / "studies").glob("*.py")
+        ),
+    ],
+)
+def test_what_knows_methods_and_networks_imports_torch_and_nothing_above_it(
+    script: str, argument: str, expected: str
+) -> None:
+    said, imported = run(script, *argument.split())
+    assert expected in said
+    assert imported <= WITH_TORCH
