@@ -11,8 +11,10 @@ import click
 from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import format_table
 from dirprune.cost import COST_METRICS
+from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front, sort_front
+from dirprune.records.front_page import format_with_spread
 from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
 from dirprune.records.views import write_views
@@ -32,6 +34,9 @@ def front(study: Path, storage_url: str) -> None:
     on_front = sort_front(records)
     counts = Counter(record.state for record in records)
     click.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "no trial has started")
+    finalists = read_finalists(folder, records, objectives)
+    if finalists:
+        click.echo(f"\n{format_finalists(finalists, objectives, folder)}\n\nfront of the search:")
     click.echo(format_front(on_front, objectives) if on_front else "no trial is on the front yet")
     click.echo(f"\nfiles: {folder.front_csv}, {folder.front_html}, {folder.front_png}")
 
@@ -66,6 +71,34 @@ def _bring_views_up_to_date(folder: StudyFolder, storage_url: str, tracking_uri:
         click.echo(f"not in MLflow: {', '.join(left)}")
 
 
+def format_finalists(
+    finalists: Sequence[Finalist], objectives: Sequence[Objective], folder: StudyFolder
+) -> str:
+    """Return the finalists as a table, in the order given, with what its numbers are.
+
+    Args:
+        finalists: By macs, the final front marked.
+        objectives: Their metrics are shown, and the test values of val_*.
+        folder: The study's.
+    """
+    metrics = _list_metrics([finalist.record for finalist in finalists], objectives)
+    rows = []
+    for finalist in finalists:
+        record = finalist.record
+        cells = [
+            "" if value is None else format_with_spread(metric, value, finalist.spread.get(metric), "+-")
+            for metric in metrics
+            for value in [record.metrics.get(metric)]
+        ]
+        where = finalist.model_dir(folder).relative_to(folder.root)
+        mark = "yes" if record.is_front else "no"
+        rows.append([str(record.number), mark, str(finalist.n_seeds), *cells, str(where)])
+    return (
+        "final front: mean and standard deviation over the finalists' seeds; validation decides, and chooses "
+        f"the model\n{format_table(['trial', 'on front', 'seeds', *metrics, 'model'], rows)}"
+    )
+
+
 def format_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
     """Return the front as a table in the order given.
 
@@ -73,15 +106,7 @@ def format_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]
         records: The trials on the front.
         objectives: Their metrics come first, each val_* one with its test value beside it.
     """
-    metrics: list[str] = []
-    for objective in objectives:
-        if objective.metric in COST_METRICS:
-            continue
-        metrics.append(objective.metric)
-        tested = objective.metric.replace("val_", "test_", 1)
-        if any(tested in record.metrics for record in records) and tested not in metrics:
-            metrics.append(tested)
-    metrics += COST_METRICS
+    metrics = _list_metrics(records, objectives)
     rows = [
         [
             str(record.number),
@@ -93,6 +118,19 @@ def format_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]
         for record in records
     ]
     return format_table(["trial", "source", *metrics, "method", "architecture"], rows)
+
+
+def _list_metrics(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[str]:
+    """Return objectives that are no cost, each val_* one with its test value behind it, then the costs."""
+    metrics: list[str] = []
+    for objective in objectives:
+        if objective.metric in COST_METRICS:
+            continue
+        metrics.append(objective.metric)
+        tested = objective.metric.replace("val_", "test_", 1)
+        if any(tested in record.metrics for record in records) and tested not in metrics:
+            metrics.append(tested)
+    return [*metrics, *COST_METRICS]
 
 
 def _format(metric: str, value: float | None) -> str:

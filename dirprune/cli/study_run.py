@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import click
 
-from dirprune.cli.front import format_front
+from dirprune.cli.front import format_finalists, format_front
 from dirprune.cli.options import check_can_write
-from dirprune.cli.printing import TrainingProgress, format_table
+from dirprune.cli.printing import TrainingProgress
 from dirprune.cli.study import Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
@@ -168,29 +168,10 @@ def _count_sources(front: Sequence[TrialRecord]) -> str:
 def _print_finalists(spec: StudySpec, result: StudyResult) -> None:
     """Print the finalists' means and spreads, and which trainings failed."""
     if result.finalists:
-        chosen = [objective.metric for objective in spec.objectives]
-        tested = [metric.replace("val_", "test_", 1) for metric in chosen if metric.startswith("val_")]
-        columns = [*chosen, *tested]
-        rows = []
-        for finalist in result.finalists:
-            record = finalist.record
-            cells = [_with_spread(record.metrics.get(c), finalist.spread.get(c)) for c in columns]
-            mark = "yes" if record.is_front else "no"
-            rows.append([str(record.number), mark, str(finalist.n_seeds), *cells])
-        click.echo(
-            "\nfinalists, mean and standard deviation over their seeds (validation decides the front):"
-        )
-        click.echo(format_table(["trial", "on front", "seeds", *columns], rows))
-        click.echo(f"files:  {result.folder.finalists_csv}, {result.folder.finalists_dir}/<trial>-<seed>")
+        click.echo("\n" + format_finalists(result.finalists, spec.objectives, result.folder))
+        click.echo(f"files:  {result.folder.final_front_csv}, {result.folder.finalists_csv}")
     for (number, repetition), reason in sorted(result.failed_finalists.items()):
         click.echo(f"finalist {number}, seed {repetition} failed: {reason}; --resume tries it again")
-
-
-def _with_spread(mean: float | None, spread: float | None) -> str:
-    if mean is None:
-        return ""
-    text = f"{mean:,.0f}" if mean >= 100 else f"{mean:.4f}"
-    return f"{text} +- {spread:.4f}" if spread else text
 
 
 def _print_result(spec: StudySpec, result: StudyResult) -> None:

@@ -108,6 +108,11 @@ class StudyFolder:
         return self.root / "finalists.csv"
 
     @property
+    def final_front_csv(self) -> Path:
+        """The finalists that are on the final front, as a table."""
+        return self.root / "final_front.csv"
+
+    @property
     def finalists_dir(self) -> Path:
         """The finalists' trainings, one folder each."""
         return self.root / "finalists"

@@ -19,6 +19,7 @@ from matplotlib.ticker import EngFormatter, FixedFormatter, FixedLocator, LogLoc
 
 from dirprune.cost import COST_METRICS
 from dirprune.files import write_atomically
+from dirprune.records.finalists import Finalist
 from dirprune.records.front import sort_front
 from dirprune.records.front_page import format_metric, write_front_html
 from dirprune.records.record import TrialRecord
@@ -28,14 +29,19 @@ from dirprune.study.objectives import Objective
 __all__ = ["write_architectures_png", "write_front_html", "write_front_png"]
 
 SYMBOLS = {"dense": "*", "uniform": "s", "reference": "D", "warm-start": "^"}
-SIZES = {"front": 64.0, "dominated": 26.0, "stopped": 22.0}
-OPACITIES = {"front": 1.0, "dominated": 0.3, "stopped": 0.45}
+SIZES = {"front": 64.0, "dominated": 26.0, "stopped": 22.0, "searched": 30.0, "finalist": 36.0, "final": 64.0}
+OPACITIES = {"front": 1.0, "dominated": 0.3, "stopped": 0.45, "searched": 0.35, "finalist": 0.6, "final": 1.0}
+LINE, FADED_LINE = "#444444", "#CCCCCC"
 DOTS_PER_INCH = 150
 MAX_ROWS = 60
 
 
 def write_front_png(
-    path: Path, records: Sequence[TrialRecord], objectives: Sequence[Objective], title: str = "Pareto front"
+    path: Path,
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    title: str = "Pareto front",
+    finalists: Sequence[Finalist] = (),
 ) -> None:
     """Write the front as a picture: the same scene as the interactive page.
 
@@ -44,12 +50,14 @@ def write_front_png(
         records: Every trial, with `is_front` set.
         objectives: The study's objectives, at least one.
         title: Shown as text.
+        finalists: By macs, the final front marked.
     """
-    scene = make_scene(records, objectives)
+    scene = make_scene(records, objectives, finalists)
     figure, axes = _make_axes(9.0, 5.6)
-    if scene.line:
-        style = "steps-post" if scene.is_held else "steps-pre"
-        axes.plot(*zip(*scene.line, strict=True), drawstyle=style, color="#444444", linewidth=1.2, zorder=2)
+    style = "steps-post" if scene.is_held else "steps-pre"
+    for line, colour in ((scene.searched_line, FADED_LINE), (scene.line, LINE)):
+        if line:
+            axes.plot(*zip(*line, strict=True), drawstyle=style, color=colour, linewidth=1.2, zorder=2)
     alike: dict[tuple[str, ...], list[Point]] = {}
     for point in scene.points:
         alike.setdefault((point.role, point.record.source, scene.category_of(point.record)), []).append(point)
@@ -156,10 +164,23 @@ def _draw_points_(axes: Axes, scene: Scene, points: Sequence[Point]) -> None:
         marker="x" if is_stopped else SYMBOLS.get(record.source, "o"),
         color=colour,
         alpha=OPACITIES[role],
-        linewidths=1.0 if is_stopped or role == "front" else 0.0,
+        linewidths=1.0 if is_stopped or role in ("front", "final", "finalist") else 0.0,
         **edge,
-        zorder=4 if role == "front" else 3,
+        zorder=4 if role in ("front", "final", "finalist") else 3,
     )
+    if any(point.finalist is not None for point in points):
+        axes.errorbar(
+            [point.x for point in points],
+            [point.y for point in points],
+            xerr=list(zip(*(point.x_bar for point in points), strict=True)),
+            yerr=list(zip(*(point.y_bar for point in points), strict=True)),
+            fmt="none",
+            ecolor=LINE,
+            elinewidth=1.2,
+            capsize=3.0,
+            alpha=OPACITIES[role],
+            zorder=3.5,
+        )
 
 
 def _colour_of(scene: Scene, point: Point) -> Any:
@@ -216,8 +237,13 @@ def _legend(scene: Scene) -> list[Line2D]:
             handles.append(entry(source, SYMBOLS.get(source, "o"), "#888888", markersize=size))
     handles.append(heading("trial"))
     if scene.line:
-        name = "on the front" if scene.across.metric else "best so far"
-        handles.append(Line2D([], [], color="#444444", linewidth=1.2, label=name))
+        final = "final " if scene.searched_line else ""
+        name = f"on the {final}front" if scene.across.metric else "best so far"
+        handles.append(Line2D([], [], color=LINE, linewidth=1.2, label=name))
+    if scene.searched_line:
+        handles.append(Line2D([], [], color=FADED_LINE, linewidth=1.2, label="front of the search"))
+    if any(point.finalist is not None for point in scene.points):
+        handles.append(entry("finalist: mean ± std", "o", "#FFFFFF", markeredgecolor="#222222"))
     if any(point.role == "dominated" for point in scene.points):
         handles.append(entry("dominated", "o", "#888888", alpha=0.35, markersize=5, markeredgewidth=0))
     if any(point.role == "stopped" for point in scene.points):

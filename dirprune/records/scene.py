@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from dirprune.records.finalists import Finalist
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 
 Scale = Literal["linear", "log", "log-error"]
-Role = Literal["front", "dominated", "stopped"]
+Role = Literal["front", "dominated", "stopped", "searched", "finalist", "final"]
+"""Of trials: on the front; "searched" is the same where finalists stand before it. "final" is a finalist on
+the final front, "finalist" one that is not."""
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 DENSE_COLOUR = "#333333"
@@ -51,6 +54,13 @@ class Axis:
         """Return the coordinate of a value: the error for "log-error", otherwise the value itself."""
         return max(1.0 - value, self.floor) if self.scale == "log-error" else value
 
+    def bar(self, value: float, spread: float) -> tuple[float, float]:
+        """Return how far a bar from `value - spread` to `value + spread` reaches in coordinates: down, up."""
+        middle = self.place(value)
+        ends = sorted((self.place(value - spread), self.place(value + spread)))
+        lowest = middle / 100 if self.scale == "log" else -math.inf  # a logarithm has no place at 0
+        return middle - max(ends[0], lowest), ends[1] - middle
+
     def ticks(self, values: Sequence[float]) -> dict[float, str]:
         """Return the text at each coordinate to mark on a "log-error" axis, for values that it shows."""
         errors = [self.place(value) for value in values]
@@ -65,12 +75,21 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One trial in a picture, at (x, y) in the coordinates of the axes."""
+    """One trial in a picture, at (x, y) in the coordinates of the axes.
+
+    Attributes:
+        record: The trial; of a finalist with the means over its seeds.
+        finalist: What more is known of a finalist; None of any other.
+        x_bar, y_bar: How far the spread of a finalist reaches: towards lower and towards higher coordinates.
+    """
 
     record: TrialRecord
     role: Role
     x: float
     y: float
+    finalist: Finalist | None = None
+    x_bar: tuple[float, float] = (0.0, 0.0)
+    y_bar: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -80,8 +99,9 @@ class Scene:
     Attributes:
         across, up: The axes.
         colour: Metric shown as colour where there are three objectives or more; None = colour by category.
-        points: Trials to draw, those of the front last.
-        line: Coordinates of the step line, in order; empty = none.
+        points: Trials to draw, those of the front last, then finalists.
+        line: Coordinates of the step line, in order; empty = none. Of the final front where there is one.
+        searched_line: That of the search's front where finalists stand before it.
         is_held: Whether a step holds its height to the next point (True) or takes the next point's at once.
         category: "method" or "source", whichever tells the trials apart.
         colours: Colour per category, the dense network's last.
@@ -95,6 +115,12 @@ class Scene:
     is_held: bool
     category: Literal["method", "source"]
     colours: Mapping[str, str]
+    searched_line: tuple[tuple[float, float], ...] = ()
+
+    def reach(self, axis: Axis) -> list[float]:
+        """Return all coordinates that must be visible on one of the two axes, ends of bars among them."""
+        spans = [(p.y, p.y_bar) if axis == self.up else (p.x, p.x_bar) for p in self.points]
+        return [end for place, (down, up) in spans for end in (place - down, place + up)]
 
     def category_of(self, record: TrialRecord) -> str:
         """Return the category by which the record is coloured; the dense network is one of its own."""
@@ -116,21 +142,33 @@ class Scene:
         return (min(finite), max(finite)) if finite else (0.0, 1.0)
 
 
-def make_scene(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Scene:
-    """Decide what a picture of the trials shows.
+def make_scene(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], finalists: Sequence[Finalist] = ()
+) -> Scene:
+    """Decide what a picture of the trials, and of finalists where there are any, shows.
 
     One objective gives a strip over the number of the trial with the best so far as a line; two give the
     front as a line; of more, the first two are on the axes and the third is the colour.
     """
-    shown = [record for record in records if record.state == "COMPLETE" or record.is_halted]
+    searched = [record for record in records if record.state == "COMPLETE" or record.is_halted]
+    shown = [*searched, *(finalist.record for finalist in finalists)]
     up = _make_axis(objectives[0], shown)
     across = _make_axis(objectives[1], shown) if len(objectives) > 1 else Axis(None, "trial")
     points = []
-    for record in sorted(shown, key=lambda record: (record.is_front, record.number)):
+    for record in sorted(searched, key=lambda record: (record.is_front, record.number)):
         x, y = across.place(across.value(record)), up.place(up.value(record))
         if math.isfinite(x) and math.isfinite(y):
             role: Role = "front" if record.is_front else "dominated"
             points.append(Point(record, "stopped" if record.is_halted else role, x, y))
+    line = _make_line(points, objectives, up)
+    searched_line: tuple[tuple[float, float], ...] = ()
+    if finalists:
+        points = [replace(p, role="searched") if p.role == "front" else p for p in points]
+        final = [_place_finalist(finalist, across, up) for finalist in finalists]
+        points += sorted(final, key=lambda point: point.role == "final")
+        if len(objectives) == 2:
+            on_front = sorted((point.x, point.y) for point in final if point.role == "final")
+            line, searched_line = tuple(on_front), line
     methods = sorted({point.record.method for point in points if point.record.source != "dense"})
     category: Literal["method", "source"] = "method" if len(methods) > 1 else "source"
     names = sorted({_categorise(point.record, category) for point in points} - {"dense"})
@@ -140,10 +178,26 @@ def make_scene(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
         up=up,
         colour=objectives[2] if len(objectives) > 2 else None,
         points=tuple(points),
-        line=_make_line(points, objectives, up),
+        line=line,
         is_held=len(objectives) < 2 or not objectives[1].is_maximized,
         category=category,
         colours={**colours, "dense": DENSE_COLOUR},
+        searched_line=searched_line,
+    )
+
+
+def _place_finalist(finalist: Finalist, across: Axis, up: Axis) -> Point:
+    record = finalist.record
+    x, y = across.value(record), up.value(record)
+    spreads = [finalist.spread.get(axis.metric or "", 0.0) for axis in (across, up)]
+    return Point(
+        record,
+        "final" if record.is_front else "finalist",
+        across.place(x),
+        up.place(y),
+        finalist,
+        across.bar(x, spreads[0]),
+        up.bar(y, spreads[1]),
     )
 
 

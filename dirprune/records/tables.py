@@ -23,7 +23,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ class FrontPoint:
         options: The method's options and the hyperparameters of fine-tuning.
         metrics: Value per metric; accuracy as a fraction, macs and parameters as counts.
         model_dir: Where its model is stored.
+        spread: On the final front, the standard deviation of each metric over the seeds.
+        n_seeds: On the final front, the trainings of which `metrics` are the means.
     """
 
     trial: int
@@ -80,44 +82,51 @@ class FrontPoint:
     options: dict[str, Any]
     metrics: dict[str, float]
     model_dir: Path
+    spread: dict[str, float] = field(default_factory=dict)
+    n_seeds: int = 1
 
     def load_model(self, network: Callable[[], nn.Module] | None = None) -> nn.Module:
         """Rebuild its compact network, in evaluation mode; see `dirprune.records.models.load_model`."""
         return load_model(self.model_dir, network)
 
 
-def load_front(study: StudyFolder | Path | str) -> list[FrontPoint]:
+def load_front(study: StudyFolder | Path | str, *, final: bool = False) -> list[FrontPoint]:
     """Read a study's Pareto front, sorted by macs.
 
     Args:
         study: The study's folder, `<output>/<study>`.
+        final: Whether to read the front of the finalists instead of the search's: metrics are means over
+            seeds, and each model is that of the best seed by validation.
     Raises:
         StudyError: If there is no front yet or the table cannot be read.
     """
     folder = study if isinstance(study, StudyFolder) else StudyFolder(Path(study))
-    if not folder.front_csv.is_file():
-        raise StudyError(
-            f"expected a study with {folder.front_csv.name} in {folder.root}, found none; check the path"
-        )
+    path = folder.final_front_csv if final else folder.front_csv
+    if not path.is_file():
+        advice = "train finalists first, with --finalists" if final else "check the path"
+        raise StudyError(f"expected a study with {path.name} in {folder.root}, found none; {advice}")
     try:
-        with folder.front_csv.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return [_point(row, folder) for row in csv.DictReader(file)]
     except (KeyError, ValueError) as error:
-        raise StudyError(
-            f"{folder.front_csv} is not a front as dirprune writes it: {error!r}; draw it again"
-        ) from error
+        raise StudyError(f"{path} is not a front as dirprune writes it: {error!r}; draw it again") from error
 
 
 def _point(row: dict[str, str], folder: StudyFolder) -> FrontPoint:
     trial = int(row["trial"])
+    is_final = "n_seeds" in row
+    spreads = {name for name in row if is_final and name.endswith("_std") and name[:-4] in row}
+    facts = {*_FACT, *spreads, "n_seeds", "model"} if is_final else _FACT
     return FrontPoint(
         trial=trial,
         source=row["source"],
         method=row["method"],
         architecture=tuple(int(kept) for kept in row["architecture"].split("-") if kept),
         options=json.loads(row["options"]),
-        metrics={name: float(value) for name, value in row.items() if name not in _FACT and value},
-        model_dir=folder.model_dir(trial),
+        metrics={name: float(value) for name, value in row.items() if name not in facts and value},
+        model_dir=folder.root / row["model"] if is_final else folder.model_dir(trial),
+        spread={name[:-4]: float(row[name]) for name in spreads if row[name]},
+        n_seeds=int(row["n_seeds"]) if is_final else 1,
     )
 
 

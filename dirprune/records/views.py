@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from dirprune.records.finalists import Finalist, read_finalists, write_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.front_page import write_front_html
@@ -41,6 +42,8 @@ def write_views(
 ) -> None:
     """Write the tables, `front.html`, `front.png` and `architectures.png`.
 
+    Where finalists have been trained, their tables too, and the pictures show their front.
+
     Args:
         folder: The study's folder.
         records: Every trial, with `is_front` set.
@@ -48,11 +51,19 @@ def write_views(
         n_channels: Channels of each group before pruning, in forward order.
     """
     write_tables(folder, records, objectives)
-    name = folder.root.name
-    write_front_html(folder.front_html, records, objectives, f"{name}: Pareto front")
-    write_front_png(folder.front_png, records, objectives, f"{name}: Pareto front")
+    finalists = read_finalists(folder, records, objectives)
+    final = "final " if finalists else ""
+    if finalists:
+        write_finalists(folder.finalists_csv, finalists)
+        write_finalists(folder.final_front_csv, [f for f in finalists if f.record.is_front])
+    title = f"{folder.root.name}: {final}Pareto front"
+    write_front_html(folder.front_html, records, objectives, title, finalists)
+    write_front_png(folder.front_png, records, objectives, title, finalists)
     write_architectures_png(
-        folder.architectures_png, records, n_channels, f"{name}: kept channels of the front"
+        folder.architectures_png,
+        [finalist.record for finalist in finalists] or records,
+        n_channels,
+        f"{folder.root.name}: kept channels of the {final}front",
     )
 
 
@@ -94,6 +105,12 @@ class ViewWriter(StudyObserver):
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Write everything for the last time."""
+        write_views(self.summary.folder, records, self.summary.objectives, self.summary.n_channels)
+        self.records = {record.number: record for record in records}
+
+    def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
+        """Write everything once more, with the final front."""
+        records = list(self.records.values())
         write_views(self.summary.folder, records, self.summary.objectives, self.summary.n_channels)
 
     def _write_what_is_due(self) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dirprune.errors import one_line
+from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
+
+logger = logging.getLogger("dirprune.study")
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,33 @@ class StudyObserver:
         """
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
-        """Called once, when the driver is about to leave in order.
+        """Called once, when the search is over or the driver is about to leave in order.
 
         Args:
             records: Every trial of the study, with `is_front` set.
             interrupted: Whether trials are left that a resumed study would go on with.
         """
+
+    def finalist_changed(self, training: FinalTraining) -> None:
+        """Called after the search whenever a training of a finalist started, reported or ended.
+
+        Before any starts, it is called for each one that has begun already, also in earlier runs.
+        """
+
+    def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
+        """Called once, after the search of a study that has finalists.
+
+        Args:
+            finalists: All that have a finished training, by macs, with the final front marked.
+            interrupted: Whether trainings are left that a resumed study would go on with.
+        """
+
+
+def tell_all(observers: Sequence[StudyObserver], tell: Callable[[StudyObserver], None]) -> None:
+    """Tell each observer; one that fails is named and does not fail the study."""
+    for observer in observers:
+        try:
+            tell(observer)
+        except Exception as error:  # whatever an observer raises is its own
+            name = type(observer).__name__
+            logger.warning("%s was told and failed: %s", name, one_line(error, has_type=True))

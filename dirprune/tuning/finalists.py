@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import read_json, write_json
 from dirprune.records.events import read_events, replay
-from dirprune.records.finalists import Finalist, summarise_finalists
+from dirprune.records.finalists import FinalTraining, read_training
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
-from dirprune.study.objectives import Objective
 from dirprune.study.space import Configuration
 
 SCHEMA = 1
@@ -69,17 +68,24 @@ class FinalistAccounts:
 
     Args:
         folder: The study's folder.
-        configurations: The finalists' trials, by number.
+        configurations: What the finalists' trials had chosen, by number.
+        trials: The study's trials, by number.
         options: How they are trained.
+        tell: Called with each training that reported or ended.
 
     Raises:
         StudyError: If finalists of this study were trained for another number of epochs.
     """
 
     def __init__(
-        self, folder: StudyFolder, configurations: Mapping[int, Configuration], options: FinalistOptions
+        self,
+        folder: StudyFolder,
+        configurations: Mapping[int, Configuration],
+        trials: Mapping[int, TrialRecord],
+        options: FinalistOptions,
+        tell: Callable[[FinalTraining], None],
     ) -> None:
-        self.folder, self.options = folder, options
+        self.folder, self.options, self.trials, self.tell = folder, options, trials, tell
         self.failures: dict[tuple[int, int], str] = {}
         path = folder.finalists_dir / "finalists.json"
         if path.exists():
@@ -121,10 +127,12 @@ class FinalistAccounts:
 
     def reported(self, number: int, images: int, metrics: Mapping[str, float]) -> bool:
         """Let a training go on: nothing is compared on the way."""
+        self.tell(self._read(number))
         return True
 
     def completed(self, number: int, metrics: Mapping[str, float]) -> None:
         """Take note of nothing: a training's own events have said so already."""
+        self.tell(self._read(number))
 
     def halted(self, number: int, images: int) -> None:
         """Take the end of a training that nobody asked for as its failure."""
@@ -132,13 +140,11 @@ class FinalistAccounts:
 
     def failed(self, number: int, reason: str = "") -> None:
         """Keep why a training failed; the others go on."""
-        training = self._trainings[number]
-        key = (training.configuration.number, training.repetition)
-        self.failures[key] = reason or "its worker was lost too often (killed, or out of memory)"
+        read = self._read(number)
+        reason = reason or "its worker was lost too often (killed, or out of memory)"
+        self.failures[read.record.number, read.repetition] = reason
+        self.tell(replace(read, record=replace(read.record, state="FAIL", reason=reason)))
 
-    def summarise(self, records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[Finalist]:
-        """Return mean and spread of the finalists' finished trainings."""
-        seeds = range(self.options.n_seeds)
-        results = [(r, [self.result(r.number, seed) for seed in seeds]) for r in records]
-        finished = [(r, [result for result in found if result is not None]) for r, found in results]
-        return summarise_finalists(finished, objectives)
+    def _read(self, number: int) -> FinalTraining:
+        training = self._trainings[number]
+        return read_training(self.folder, self.trials[training.configuration.number], training.repetition)

@@ -16,7 +16,7 @@ from dirprune.files import write_json
 from dirprune.groups import Grouping
 from dirprune.latency import LatencyModel
 from dirprune.networks import load_weights_
-from dirprune.records.finalists import Finalist, choose_finalists, write_finalists
+from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import sort_front
 from dirprune.records.hypervolume import compute_hypervolume
@@ -34,7 +34,6 @@ from dirprune.study.dense import (
 from dirprune.study.latency import LatencyOptions, obtain_latency
 from dirprune.study.observer import StudyObserver
 from dirprune.study.reference import check_reference, compare_reference
-from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE, Patience
 from dirprune.tracing import find_groups
@@ -44,7 +43,8 @@ from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, Slots, check, connect
 from dirprune.tuning.endings import PatienceWatch, TimeLimit
 from dirprune.tuning.execution import execute
-from dirprune.tuning.finalists import FinalistAccounts, FinalistOptions
+from dirprune.tuning.final_stage import run_finalists
+from dirprune.tuning.finalists import FinalistOptions
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.samplers import check_sampler, make_sampler
 
@@ -95,7 +95,7 @@ class StudyResult:
         is_interrupted: Whether trials are left that a resumed run would go on with.
         end_reason: Why the study gave up before all its trials; empty if it did not.
         finish_reason: Why it ended in order before all its trials, by patience or the clock; empty otherwise.
-        finalists: What was trained again, by macs, the final front marked; empty where it was not asked for.
+        finalists: What was trained again, in earlier runs too, by macs, the final front marked.
         failed_finalists: Why a training of a finalist failed, by trial and repetition.
     """
 
@@ -161,32 +161,27 @@ def run_study(
             ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]
         is_interrupted = False
         limit = TimeLimit()
+
+        def left_s() -> float | None:
+            return options.time_limit_s and options.time_limit_s - (time.monotonic() - began)
+
         ledger.start()
         try:
             if ledger.has_work:
-                left_s = options.time_limit_s and options.time_limit_s - (time.monotonic() - began)
-                with limit.running_out_in(left_s), connect(options.resources) as slots:
+                with limit.running_out_in(left_s()), connect(options.resources) as slots:
                     _execute(ledger, prepared, slots)
         except (KeyboardInterrupt, SystemExit):
             is_interrupted = True
         if limit.is_over:
             ledger.finish(f"the time limit of {options.time_limit_s:g} s is over")
         ledger.end(is_interrupted)
-        accounts, finalists = None, []
-        if options.finalists is not None and not is_interrupted and not ledger.end_reason:
-            chosen = _choose_finalists(ledger, options.finalists)
-            accounts = _open_finalists(ledger, options.finalists, chosen)
-            try:
-                if accounts.has_work:
-                    left_s = options.time_limit_s and options.time_limit_s - (time.monotonic() - began)
-                    with limit.running_out_in(left_s), connect(options.resources) as slots:
-                        _execute_finalists(accounts, prepared, slots)
-            except (KeyboardInterrupt, SystemExit):
-                is_interrupted = True
+        failures: Mapping[tuple[int, int], str] = {}
+        if not is_interrupted and not ledger.end_reason:
+            is_interrupted, failures = run_finalists(
+                ledger, prepared.context, options.finalists, options.resources, limit, left_s
+            )
             if limit.is_over:
                 ledger.finish(f"the time limit of {options.time_limit_s:g} s is over")
-            finalists = accounts.summarise(chosen, spec.objectives)
-            write_finalists(folder.finalists_csv, finalists)
     records, summary = ledger.records, ledger.summary
     others = [record for record in records if record.source != "sampler"]
     return StudyResult(
@@ -197,8 +192,8 @@ def run_study(
         is_interrupted,
         ledger.end_reason,
         ledger.finish_reason,
-        tuple(finalists),
-        accounts.failures if accounts is not None else {},
+        tuple(read_finalists(folder, records, spec.objectives)),
+        failures,
     )
 
 
@@ -381,32 +376,3 @@ def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> None:
     from dirprune.tuning.trainable import PruningTrainable  # loads Ray, whose environment is set by now
 
     execute(ledger, slots, PruningTrainable, context=prepared.context)
-
-
-def _choose_finalists(ledger: Ledger, options: FinalistOptions) -> list[TrialRecord]:
-    summary = ledger.summary
-    return choose_finalists(
-        sort_front(ledger.records),
-        options.n_finalists,
-        summary.objectives,
-        summary.reference_point,
-        summary.dense_costs,
-    )
-
-
-def _open_finalists(
-    ledger: Ledger, options: FinalistOptions, chosen: Sequence[TrialRecord]
-) -> FinalistAccounts:
-    """Open the accounts of the finalists with the configurations that their trials had."""
-    configurations = {}
-    for record in chosen:
-        attributes = storage.read_trial(ledger.study, record.number).user_attrs
-        configurations[record.number] = Configuration.from_json(attributes[storage.CONFIGURATION])
-    return FinalistAccounts(ledger.folder, configurations, options)
-
-
-def _execute_finalists(accounts: FinalistAccounts, prepared: _Prepared, slots: Slots) -> None:
-    """Let Ray Tune train the finalists."""
-    from dirprune.tuning.trainable import FinalistTrainable  # loads Ray, whose environment is set by now
-
-    execute(accounts, slots, FinalistTrainable, context=prepared.context, epochs=accounts.options.epochs)

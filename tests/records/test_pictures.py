@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dirprune.records.finalists import Finalist
 from dirprune.records.front import mark_front
 from dirprune.records.front_page import MAX_WITH_CHANNELS, make_figure
 from dirprune.records.pictures import MAX_ROWS, write_architectures_png, write_front_html, write_front_png
@@ -97,6 +98,55 @@ def test_hover_of_hundreds_of_groups_has_few_lines() -> None:
     text = next(trace.customdata[0] for trace in figure.data if trace.customdata is not None)
     assert text.count("<br>") < 30
     assert "layer300: 300" in text
+
+
+def make_finalist(number: int, keep_ratio: float, accuracy: float, spread: float, is_front: bool) -> Finalist:
+    record = make_trial(number, "sampler", keep_ratio, accuracy, is_front=is_front)
+    return Finalist(record, {"val_accuracy": spread, "macs": 0.0}, 3, 1)
+
+
+FINALISTS = [make_finalist(7, 0.4, 0.98, 0.004, True), make_finalist(8, 0.7, 0.975, 0.0, False)]
+
+
+def test_final_front_stands_before_the_faded_front_of_the_search() -> None:
+    before, scene = make_scene(RECORDS, OBJECTIVES), make_scene(RECORDS, OBJECTIVES, FINALISTS)
+    assert {p.role for p in scene.points} == {"stopped", "dominated", "searched", "finalist", "final"}
+    assert [p.role for p in scene.points[-2:]] == ["finalist", "final"]
+    searched = [point.record.number for point in scene.points if point.role == "searched"]
+    assert searched == [point.record.number for point in before.points if point.role == "front"]
+    assert scene.searched_line == before.line
+    assert scene.line == ((FINALISTS[0].record.metrics["macs"], pytest.approx(0.02)),)
+
+
+def test_bars_reach_one_standard_deviation_to_both_sides() -> None:
+    point = make_scene(RECORDS, OBJECTIVES, FINALISTS).points[-1]
+    down, up = point.y_bar  # coordinates are errors: 0.020, from 0.016 to 0.024
+    assert (point.y - down, point.y + up) == (pytest.approx(0.016), pytest.approx(0.024))
+    assert point.x_bar == (0.0, 0.0)
+    trace = next(t for t in make_figure(make_scene(RECORDS, OBJECTIVES, FINALISTS)).data if t.error_y.visible)
+    assert trace.error_y.array == pytest.approx((0.004,))
+    assert trace.error_y.arrayminus == pytest.approx((0.004,))
+    linear, log = Axis("x", ""), Axis("x", "", "log")
+    assert linear.bar(2.0, 3.0) == (3.0, 3.0)
+    assert log.bar(2.0, 3.0) == (pytest.approx(1.98), 3.0)  # a logarithm has no place at or below 0
+
+
+def test_page_shows_both_fronts_with_spreads_and_what_they_are(tmp_path: Path) -> None:
+    write_front_html(tmp_path / "front.html", RECORDS, OBJECTIVES, "x", FINALISTS)
+    write_front_png(tmp_path / "front.png", RECORDS, OBJECTIVES, "x", FINALISTS)
+    page = (tmp_path / "front.html").read_text()
+    assert "1 of 2 finalists on the final front" in page
+    final, searched = page.split("<h2>Front of the search</h2>")
+    assert "<td>0.9800 ± 0.0040</td>" in final
+    assert "0.9750" not in final.split("<tbody>")[1], "a finalist that is not on the final front"
+    assert searched.count("<tr>") == 1 + sum(record.is_front for record in RECORDS)
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("objectives", [OBJECTIVES[:1], (*OBJECTIVES, LOSS)], ids=["one", "three"])
+def test_finalists_are_drawn_with_any_number_of_objectives(tmp_path: Path, objectives: tuple) -> None:
+    write_front_html(tmp_path / "front.html", RECORDS, objectives, "x", FINALISTS)
+    write_front_png(tmp_path / "front.png", RECORDS, objectives, "x", FINALISTS)
 
 
 @pytest.mark.parametrize(
