@@ -11,14 +11,23 @@ from dataclasses import replace
 
 from torch import nn
 
-from dirprune.errors import DirpruneError, one_line
+from dirprune.errors import DirpruneError, TrackingError, one_line
+from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.tracking import names
 from dirprune.tracking.front_models import log_model
 from dirprune.tracking.server import default_tracking_uri
-from dirprune.tracking.store import RemoteRun, RunStore
-from dirprune.tracking.views import Point, view_counts, view_progress, view_study, view_trial
+from dirprune.tracking.store import RemoteRun, RunKey, RunStore
+from dirprune.tracking.views import (
+    Point,
+    view_counts,
+    view_finalists,
+    view_progress,
+    view_study,
+    view_training,
+    view_trial,
+)
 
 logger = logging.getLogger("dirprune.tracking")
 
@@ -52,9 +61,9 @@ class MlflowTracker(StudyObserver):
         self._lock = threading.Condition()
         self._is_closing = False
         self._summary: StudySummary | None = None
-        self._newest: dict[int, TrialRecord] = {}
-        self._waiting: dict[int, None] = {}  # trials to bring up to date, in the order of their turn
-        self._front: frozenset[int] = frozenset()
+        self._newest: dict[RunKey, TrialRecord] = {}
+        self._waiting: dict[RunKey, None] = {}  # runs to bring up to date, in the order of their turn
+        self._front: frozenset[RunKey] = frozenset()  # and the finalists' trainings whose models are deployed
         self._points: list[Point] = []
         self._ended: bool | None = None  # whether interrupted, once it has ended
         self._is_study_waiting = False
@@ -87,7 +96,7 @@ class MlflowTracker(StudyObserver):
         """Note the front: its size and hypervolume for the study, a tag for each trial that came or went."""
         with self._lock:
             self._points += view_progress(hypervolume, len(front), counts, round(time.time() * 1000))
-            now = frozenset(record.number for record in front)
+            now: frozenset[RunKey] = frozenset(record.number for record in front)
             self._waiting.update(dict.fromkeys((now ^ self._front) & self._newest.keys()))
             self._front = now
             self._is_study_waiting = True
@@ -102,6 +111,28 @@ class MlflowTracker(StudyObserver):
             self._ended = interrupted
             self._is_study_waiting = True
         self._note([record for record in records if record.state != "WAITING"])
+
+    def finalist_changed(self, training: FinalTraining) -> None:
+        """Note the newest state of a training; the study's run has not ended yet."""
+        key = (training.record.number, training.repetition)
+        with self._lock:
+            self._ended = None
+            self._newest[key] = training.record
+            self._waiting[key] = None
+            self._lock.notify()
+
+    def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
+        """Note means and spreads, and which models are those of the final front."""
+        with self._lock:
+            self._points += view_finalists(finalists, round(time.time() * 1000))
+            deployed = {(f.record.number, f.best) for f in finalists if f.record.is_front}
+            trials = {key for key in self._front if isinstance(key, int)}
+            changed = (deployed | trials) ^ self._front
+            self._front = frozenset(deployed | trials)
+            self._waiting.update(dict.fromkeys(changed & self._newest.keys()))
+            self._ended = interrupted
+            self._is_study_waiting = True
+            self._lock.notify()
 
     def close(self, timeout: float = 120.0) -> list[str]:
         """Wait until everything is in MLflow, at most `timeout` s, and end the thread.
@@ -169,6 +200,10 @@ class MlflowTracker(StudyObserver):
                 elif n_failures:
                     self._lock.wait(min(wait_s, 1.0))
 
+    def _list_front(self) -> list[RunKey]:
+        """Return the front's trials by number, each before its own trainings."""
+        return sorted(self._front, key=lambda key: (key,) if isinstance(key, int) else key)
+
     def _has_work(self) -> bool:
         return self._is_study_waiting or bool(self._waiting)
 
@@ -183,19 +218,19 @@ class MlflowTracker(StudyObserver):
         with self._lock:
             turn = list(self._waiting)
         failure: Exception | None = None
-        for number in turn:
+        for key in turn:
             with self._lock:
-                del self._waiting[number]
-                record = self._newest[number].on_front(number in self._front)
+                del self._waiting[key]
+                record = self._newest[key].on_front(key in self._front)
             try:
-                uploader.upload_trial(record)
+                uploader.upload(key, record)
             except Exception as error:
                 with self._lock:
-                    self._waiting[number] = None
+                    self._waiting[key] = None
                 uploader.check_alive()  # raises where it was not the trial's own fault
                 failure = error
         with self._lock:
-            points, ended, front = list(self._points), self._ended, sorted(self._front)
+            points, ended, front = list(self._points), self._ended, self._list_front()
             self._is_study_waiting = False
         try:
             uploader.upload_study(points, front, ended)
@@ -221,7 +256,7 @@ class _Uploader:
         self.refused: list[str] = []
         self._store: RunStore | None = None
         self._study: RemoteRun | None = None
-        self._trials: dict[int, RemoteRun] = {}
+        self._runs: dict[RunKey, RemoteRun] = {}
         self._is_creating = False  # whether a request that creates a run may have been carried out unheard
         self._files: dict[str, float] = {}  # time of change of each uploaded file
         self._files_at = 0.0
@@ -238,9 +273,9 @@ class _Uploader:
             self._store = RunStore(self.tracking_uri, self.summary.folder.output, self.summary.study_id)
             self._is_creating = True
         if self._is_creating:
-            study, trials = self.store.find_runs()
+            study, others = self.store.find_runs()
             self._study = study or self._study
-            self._trials = {**trials, **self._trials}
+            self._runs = {**others, **self._runs}
             self._is_creating = False
         if self._study is None:
             view = view_study(self.summary, "RUNNING", ())
@@ -253,22 +288,34 @@ class _Uploader:
         assert self._study is not None
         self.store.client.get_run(self._study.run_id)
 
-    def upload_trial(self, record: TrialRecord) -> None:
-        """Bring a trial's run up to date; create it if there is none."""
-        view = view_trial(record, self.summary.name, self.summary.study_id)
-        run = self._trials.get(record.number)
+    def upload(self, key: RunKey, record: TrialRecord) -> None:
+        """Bring the run of a trial, or of a finalist's training, up to date; create it if there is none.
+
+        Raises:
+            TrackingError: If the run of a finalist's trial is not there yet.
+        """
+        name, study_id = self.summary.name, self.summary.study_id
+        if isinstance(key, int):
+            view, parent = view_trial(record, name, study_id), self._study
+        else:
+            trial, repetition = key
+            view = view_training(FinalTraining(record, repetition), record.is_front, name, study_id)
+            parent = self._runs.get(trial)
+            if parent is None:
+                raise TrackingError(f"the run of trial {trial} is not there yet")
+        run = self._runs.get(key)
         if run is None:
             self._is_creating = True
-            run = self._trials[record.number] = self.store.create_run(view, self._study)
+            run = self._runs[key] = self.store.create_run(view, parent)
             self._is_creating = False
         self.store.update_(run, view)
 
-    def upload_study(self, points: Sequence[Point], front: Sequence[int], ended: bool | None) -> None:
+    def upload_study(self, points: Sequence[Point], front: Sequence[RunKey], ended: bool | None) -> None:
         """Bring the study's run up to date, now and then its files; in the end models and status.
 
         Args:
             points: Hypervolume, size of the front and counts so far.
-            front: Numbers of the trials on the front.
+            front: The trials on the front, and the trainings whose models are those of the final front.
             ended: Whether it was interrupted; None = it still runs.
         """
         assert self._study is not None
@@ -279,7 +326,7 @@ class _Uploader:
             self._files_at = time.monotonic()
         if ended is False:
             self._upload_models(front)
-            self.store.delete_doubles(self._study, self._trials)
+            self.store.delete_doubles(self._study, self._runs)
             self.store.update_(self._study, replace(running, status="FINISHED"))
 
     def _upload_files(self) -> None:
@@ -291,23 +338,28 @@ class _Uploader:
             folder.architectures_png,
             folder.front_csv,
             folder.trials_csv,
+            folder.final_front_csv,
+            folder.finalists_csv,
         )
         for path in paths:
             if path.is_file() and self._files.get(path.name) != (changed := path.stat().st_mtime):
                 self.store.log_file(self._study, path)
                 self._files[path.name] = changed
 
-    def _upload_models(self, front: Sequence[int]) -> None:
+    def _upload_models(self, front: Sequence[RunKey]) -> None:
         """Log the models of the front; one that cannot be made into an MLflow model is named and left."""
-        for number in front:
-            run = self._trials.get(number)
-            if run is None or names.MODEL_ID in run.tags or f"the model of trial {number}" in self.refused:
+        study = self.summary.folder
+        for key in front:
+            trial, repetition = (key, None) if isinstance(key, int) else key
+            what = f"trial {trial}" if repetition is None else f"finalist {trial}, seed {repetition}"
+            run = self._runs.get(key)
+            if run is None or names.MODEL_ID in run.tags or f"the model of {what}" in self.refused:
                 continue
-            folder = self.summary.folder.model_dir(number)
+            folder = (study if repetition is None else study.finalist(trial, repetition)).model_dir(trial)
             try:
                 log_model(self.store.client, self.store.experiment_id, run, folder, self.network)
             except DirpruneError as error:  # no later attempt can do better
-                logger.warning("the model of trial %d was not logged: %s", number, error)
-                self.refused.append(f"the model of trial {number}")
+                logger.warning("the model of %s was not logged: %s", what, error)
+                self.refused.append(f"the model of {what}")
                 if folder.is_dir():
                     self.store.client.log_artifacts(run.run_id, str(folder), names.MODEL)

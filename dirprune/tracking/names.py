@@ -1,38 +1,43 @@
 """Every name that dirprune writes to MLflow, and MLflow's limits.
 
-Study's run (one per study), and trial's runs (its children):
+Study's run (one per study), trial's runs (its children), and final runs: one for each training of a
+finalist, children of its trial's run:
 
 | tag | on | value |
 |---|---|---|
-| mlflow.parentRunId | trial | the study's run |
-| dirprune.kind | both | study or trial |
-| dirprune.study | both | name of the study |
-| dirprune.study_id | both | the id in its study.json; with dirprune.trial it finds a run again |
+| mlflow.parentRunId | trial, final | the study's run; of a final run its trial's |
+| dirprune.kind | all | study, trial or finalist |
+| dirprune.study | all | name of the study |
+| dirprune.study_id | all | the id in its study.json; with trial and repetition it finds a run again |
 | dirprune.n_trials | study | total of trials to start |
-| dirprune.trial | trial | number of the trial |
-| dirprune.source | trial | dense, uniform, reference, warm-start or sampler |
-| dirprune.method | trial | importance method |
-| dirprune.front | trial | true or false |
+| dirprune.trial | trial, final | number of the trial |
+| dirprune.stage | final | final |
+| dirprune.repetition | final | which seed, from 0 |
+| dirprune.source | trial, final | dense, uniform, reference, warm-start or sampler |
+| dirprune.method | trial, final | importance method |
+| dirprune.front | trial, final | true or false; of a final run: whether its model stands on the final front |
 | dirprune.stopped_at | trial | training images after which it was stopped at a rung |
-| dirprune.error | trial | why it failed, or "abandoned" |
-| dirprune.model_id | trial | its logged model |
+| dirprune.error | trial, final | why it failed, or "abandoned" |
+| dirprune.model_id | trial, final | its logged model |
 
 | parameter | on | value |
 |---|---|---|
 | seed, objectives | study | as given |
 | reference.METRIC, dense.METRIC | study | reference point of the hypervolume, costs of the dense network |
 | each entry of the study's description | study | network, data, loss, ... |
-| source, method, architecture | trial | architecture as in 8-9-36-17 |
-| channels.GROUP | trial | kept channels of the group |
-| each option | trial | options of the method, hyperparameters of fine-tuning |
+| source, method, architecture | trial, final | architecture as in 8-9-36-17 |
+| channels.GROUP | trial, final | kept channels of the group |
+| each option | trial, final | options of the method, hyperparameters of fine-tuning |
 
 | metric | on | step |
 |---|---|---|
 | hypervolume, front_size | study | number of finished trials |
 | n_complete, n_stopped, n_failed, n_running, n_paused, n_infeasible | study | number of finished trials |
-| every reported metric | trial | training images seen |
-| macs, parameters | trial | 0 |
-| wall_time_s and what is measured at the end, test_* among it | trial | training images seen |
+| final.TRIAL.METRIC, final.TRIAL.METRIC_std: over a finalist's seeds | study | number of its seeds |
+| final_front_size | study | number of finished trainings of finalists |
+| every reported metric | trial, final | training images seen |
+| macs, parameters | trial, final | 0 |
+| wall_time_s and what is measured at the end, test_* among it | trial, final | training images seen |
 
 | status | when |
 |---|---|
@@ -57,6 +62,8 @@ STUDY = "dirprune.study"
 STUDY_ID = "dirprune.study_id"
 N_TRIALS = "dirprune.n_trials"
 TRIAL = "dirprune.trial"
+STAGE = "dirprune.stage"
+REPETITION = "dirprune.repetition"
 SOURCE = "dirprune.source"
 METHOD = "dirprune.method"
 FRONT = "dirprune.front"
@@ -73,6 +80,7 @@ COUNTS = {
     "INFEASIBLE": "n_infeasible",
 }
 ABANDONED = "abandoned"
+FINAL = "final"
 MODEL = "model"
 
 MAX_NAME = 250

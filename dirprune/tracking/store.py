@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+RunKey = int | tuple[int, int]
+"""Which run of a study: of a trial, by its number; of a finalist's training, by trial and repetition."""
+
+
 @dataclass
 class RemoteRun:
     """What is known to be in MLflow of one run; updated with each request that succeeded."""
@@ -66,24 +70,24 @@ class RunStore:
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def find_runs(self) -> tuple[RemoteRun | None, dict[int, RemoteRun]]:
-        """Return the study's run and its trials' runs by number, one each."""
+    def find_runs(self) -> tuple[RemoteRun | None, dict[RunKey, RemoteRun]]:
+        """Return the study's run and the others by key, one each."""
         study: RemoteRun | None = None
-        trials: dict[int, RemoteRun] = {}
+        others: dict[RunKey, RemoteRun] = {}
         for run in self._search():
-            number = run.data.tags.get(names.TRIAL)
-            if number is None:
+            key = _run_key(run)
+            if key is None:
                 study = study or self._remember(run)
-            elif int(number) not in trials:
-                trials[int(number)] = self._remember(run)
-        return study, trials
+            elif key not in others:
+                others[key] = self._remember(run)
+        return study, others
 
-    def delete_doubles(self, study: RemoteRun, trials: Mapping[int, RemoteRun]) -> None:
+    def delete_doubles(self, study: RemoteRun, others: Mapping[RunKey, RemoteRun]) -> None:
         """Delete runs beside the given ones: left by requests that were carried out but not answered."""
-        known = {run.run_id for run in (study, *trials.values())}
+        known = {run.run_id for run in (study, *others.values())}
         for run in list(self._search()):
-            number = run.data.tags.get(names.TRIAL)
-            if run.info.run_id not in known and (number is None or int(number) in trials):
+            key = _run_key(run)
+            if run.info.run_id not in known and (key is None or key in others):
                 self.client.delete_run(run.info.run_id)
 
     def _search(self) -> Iterator[Run]:
@@ -103,8 +107,8 @@ class RunStore:
 
     def _remember(self, run: Run) -> RemoteRun:
         known = RemoteRun(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params))
-        is_trial = names.TRIAL in known.tags
-        if known.status == "RUNNING" or not is_trial:
+        goes_on = known.status == "RUNNING" or (known.status == "FAILED" and names.STAGE in known.tags)
+        if goes_on or names.TRIAL not in known.tags:
             for name in run.data.metrics:
                 for metric in self.client.get_metric_history(known.run_id, name):
                     known.sent.add(_key(name, metric.step, metric.value))
@@ -170,6 +174,14 @@ def is_tracked(tracking_uri: str | None, output: Path, study_id: str) -> bool:
         return False
     store = RunStore(tracking_uri or default_tracking_uri(output), output, study_id)
     return store.find_runs()[0] is not None
+
+
+def _run_key(run: Run) -> RunKey | None:
+    """Return which run it is; None for the study's own."""
+    number, repetition = run.data.tags.get(names.TRIAL), run.data.tags.get(names.REPETITION)
+    if number is None:
+        return None
+    return int(number) if repetition is None else (int(number), int(repetition))
 
 
 def _key(name: str, step: int, value: float) -> tuple[str, int, float | str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dirprune.cost import COST_METRICS
+from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
 from dirprune.study.observer import StudySummary
@@ -82,6 +83,38 @@ def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
         start_ms=start,
         end_ms=times[-1] if times and record.state in _STATUS else None,
     )
+
+
+def view_training(training: FinalTraining, is_deployed: bool, study_name: str, study_id: str) -> RunView:
+    """Return what the run of a finalist's training should hold.
+
+    Args:
+        training: What it said.
+        is_deployed: Whether its model is that of a point of the final front.
+    """
+    view = view_trial(training.record.on_front(is_deployed), study_name, study_id)
+    tags = {names.KIND: "finalist", names.STAGE: names.FINAL, names.REPETITION: str(training.repetition)}
+    name = f"finalist {training.record.number}, seed {training.repetition} of {study_name}"
+    return replace(view, name=name, tags={**view.tags, **tags})
+
+
+def view_finalists(finalists: Sequence[Finalist], time_ms: int) -> list[Point]:
+    """Return the points of a study's run that tell of its finalists: means, spreads, size of their front."""
+    points = []
+    for finalist in finalists:
+        values = {**finalist.record.metrics, **{f"{n}_std": s for n, s in finalist.spread.items()}}
+        points += [
+            Point(
+                names.clean_name(f"{names.FINAL}.{finalist.record.number}.{name}"),
+                float(value),
+                finalist.n_seeds,
+                time_ms,
+            )
+            for name, value in values.items()
+        ]
+    size = float(sum(finalist.record.is_front for finalist in finalists))
+    n_trainings = sum(finalist.n_seeds for finalist in finalists)
+    return [*points, Point("final_front_size", size, n_trainings, time_ms)]
 
 
 def view_study(summary: StudySummary, status: Status, points: Sequence[Point]) -> RunView:
