@@ -42,16 +42,13 @@ from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
 from dirprune.tuning import storage
 from dirprune.tuning.ledger import Ledger
+from dirprune.tuning.samplers import SAMPLERS, make_sampler
 
 RUNGS = (0, 1000)
 FULL = 3000
 WIDTH = 16
 N_OPEN = 8
-SAMPLERS = {
-    "random": lambda: optuna.samplers.RandomSampler(seed=0),
-    "tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=0),
-    "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=0),
-}
+PLAIN_TPE = "plain-tpe"  # Optuna's, which sees every trial
 
 
 def make_network(n_groups: int) -> nn.Module:
@@ -83,7 +80,11 @@ def open_ledger(output: Path, subject: tuple[Grouping, CostModel], n_trials: int
         payload = {"optuna_study": "scale", "storage": "journal", "description": description}
         study = storage.create_study(folder, payload)
         write_json(folder.study_json, payload, storage.STUDY_SCHEMA)
-    study.sampler = SAMPLERS[sampler]()
+    study.sampler = (
+        optuna.samplers.TPESampler(multivariate=True, seed=0)
+        if sampler == PLAIN_TPE
+        else make_sampler(sampler, 0, len(study.get_trials(deepcopy=False)))
+    )
     summary = StudySummary(
         name="scale",
         study_id="0",
@@ -212,7 +213,7 @@ def resume(output: Path, n_groups: int, sampler: str, size: int) -> None:
 @click.option("--output", type=Path, required=True)
 @click.option("--sizes", default="100,1000,3000,10000")
 @click.option("--groups", "n_groups", default=60)
-@click.option("--sampler", type=click.Choice(list(SAMPLERS)), default="random")
+@click.option("--sampler", type=click.Choice([*SAMPLERS, PLAIN_TPE]), default="random")
 @click.option("--resume", "size", type=int, help="Only resume the study of so many trials (used by itself).")
 def main(output: Path, sizes: str, n_groups: int, sampler: str, size: int | None) -> None:
     """Grow one study and print what each size cost."""

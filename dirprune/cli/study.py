@@ -18,7 +18,7 @@ from dirprune.study.shapes import SHAPES
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE, parse_duration
 from dirprune.tuning.cluster import LOCAL
-from dirprune.tuning.samplers import SAMPLERS
+from dirprune.tuning.samplers import CHOICES
 
 
 class Duration(click.ParamType):
@@ -161,7 +161,7 @@ def make_command(spec: StudySpec) -> click.Command:
     )
     @click.option(
         "--sampler",
-        type=click.Choice(SAMPLERS),
+        type=click.Choice(CHOICES),
         default="auto",
         show_default=True,
         help="What chooses the trials; --resume may go on with another.",

@@ -25,6 +25,7 @@ from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.tuning import storage
+from dirprune.tuning.samplers.learning import LearningSampler
 
 logger = logging.getLogger("dirprune.tuning")
 
@@ -351,6 +352,8 @@ class Ledger:
     def _refresh(self, number: int) -> None:
         frozen = storage.read_trial(self.study, number)
         self._records[number] = storage.make_trial_record(self.folder, frozen, self.metrics)
+        if isinstance(self.study.sampler, LearningSampler):
+            self.study.sampler.learn(self.study, frozen)
 
     def _tell_of_trial(self, number: int) -> None:
         record = self._records[number]

@@ -46,7 +46,8 @@ from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
 from dirprune.tuning.finalists import FinalistOptions
 from dirprune.tuning.ledger import Ledger
-from dirprune.tuning.samplers import check_sampler, make_sampler
+from dirprune.tuning.samplers import check_choice, make_sampler
+from dirprune.tuning.samplers.choice import choose_sampler
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class RunOptions:
         resources: What to use of which cluster.
         latency: Where latencies come from, for a study that asks for them.
         storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
-        sampler: What chooses the trials, one of `dirprune.tuning.samplers.SAMPLERS`; a resumed study may
+        sampler: What chooses the trials, one of `dirprune.tuning.samplers.CHOICES`; a resumed study may
             choose another.
         patience: Settled trials without growth of the hypervolume after which the search ends; None: never.
         patience_share: Growth that counts, as a share of the hypervolume.
@@ -138,7 +139,7 @@ def run_study(
     """
     began = time.monotonic()
     options = options or RunOptions()
-    check_sampler(options.sampler)
+    check_choice(options.sampler)
     patience = None if options.patience is None else Patience(options.patience, options.patience_share)
     spec = spec.for_data(options.data)
     folder = StudyFolder(options.output / spec.name)
@@ -156,7 +157,7 @@ def run_study(
     _make_folder(folder.root)
     with storage.hold_study(folder):
         prepared = _prepare(spec, options, folder, subject, say, listen)
-        ledger = _open_ledger(spec, options, folder, prepared, [ViewWriter(), *observers])
+        ledger = _open_ledger(spec, options, folder, prepared, [ViewWriter(), *observers], say)
         if patience is not None:
             ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]
         is_interrupted = False
@@ -313,6 +314,7 @@ def _open_ledger(
     folder: StudyFolder,
     prepared: _Prepared,
     observers: Sequence[StudyObserver],
+    say: Callable[[str], None],
 ) -> Ledger:
     """Store what the study is, or check that it is what was stored, and open its accounts."""
     is_resumed = folder.study_json.exists()
@@ -335,7 +337,10 @@ def _open_ledger(
         study = storage.load_study(folder, payload, options.storage_url)
     else:
         study = storage.create_study(folder, payload, options.storage_url)
-    study.sampler = make_sampler(options.sampler, spec.seed, len(study.get_trials(deepcopy=False)))
+    shapes = spec.space.shapes(prepared.subject.costs, spec.limits)
+    sampler, why = choose_sampler(options.sampler, spec.space, shapes, spec.trials)
+    say(why)
+    study.sampler = make_sampler(sampler, spec.seed, len(study.get_trials(deepcopy=False)))
     if not is_resumed:
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)

@@ -182,15 +182,17 @@ def test_unknown_sampler(refused):
     assert "'nsga' is not one of" in refused("--sampler", "nsga")
 
 
-def test_study_goes_on_with_another_sampler(tmp_path, no_ray, monkeypatch):
+def test_study_goes_on_with_another_sampler(tmp_path, no_ray, monkeypatch, capsys):
     output = ["--output", str(tmp_path / "out"), "--no-tracking"]
     made = []
     monkeypatch.setattr(
-        tuning_run, "_execute", lambda ledger, prepared, slots: made.append(type(ledger.study.sampler))
+        tuning_run, "_execute", lambda ledger, prepared, slots: made.append(ledger.study.sampler)
     )
     assert run_command(make_command(LENET), [*output, "--sampler", "random"], name="study") == 0
     assert run_command(make_command(LENET), [*output, "--resume", "--sampler", "nsga2"], name="study") == 0
-    assert made == [optuna.samplers.RandomSampler, optuna.samplers.NSGAIISampler]
+    assert isinstance(made[0], optuna.samplers.RandomSampler)
+    assert isinstance(made[1].base, optuna.samplers.NSGAIISampler)
+    assert "sampler nsga2, as chosen" in capsys.readouterr().out
 
 
 def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, capsys):

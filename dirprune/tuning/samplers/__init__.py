@@ -11,20 +11,22 @@ from dirprune.errors import ConfigurationError, suggest
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["SAMPLERS", "check_sampler", "make_sampler"]
+__all__ = ["AUTO", "CHOICES", "SAMPLERS", "check_choice", "make_sampler"]
 
-SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random")
-"""What a study may choose from; `auto` picks one of the others."""
+AUTO = "auto"
+SAMPLERS = ("tpe", "front", "nsga2", "nsga3", "gp", "random")
+CHOICES = (AUTO, *SAMPLERS)
+"""What a study may say; `auto` picks one of the samplers."""
 
 
-def check_sampler(name: str) -> None:
-    """Check that there is a sampler of that name.
+def check_choice(name: str) -> None:
+    """Check that a study may choose a sampler by that name.
 
     Raises:
         ConfigurationError: If there is none.
     """
-    if name not in SAMPLERS:
-        raise ConfigurationError(f"unknown sampler {name!r}{suggest(name, SAMPLERS)}")
+    if name not in CHOICES:
+        raise ConfigurationError(f"unknown sampler {name!r}{suggest(name, CHOICES)}")
 
 
 def make_sampler(name: str, seed: int, n_known: int) -> optuna.samplers.BaseSampler:
@@ -37,7 +39,8 @@ def make_sampler(name: str, seed: int, n_known: int) -> optuna.samplers.BaseSamp
     Raises:
         ConfigurationError: If the name is unknown.
     """
-    check_sampler(name)
+    if name not in SAMPLERS:
+        raise ConfigurationError(f"unknown sampler {name!r}{suggest(name, SAMPLERS)}")
     from dirprune.tuning.samplers.makers import MAKERS  # loads Optuna
 
     return MAKERS[name](int(np.random.SeedSequence((seed, n_known)).generate_state(1)[0]))

@@ -1,0 +1,118 @@
+"""A sampler that learns from stopped, paused and running trials too, and looks at few trials at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from dirprune.tuning.samplers.known import Kind, KnownTrials, choose_best
+from dirprune.tuning.samplers.view import make_view, show_trial
+
+N_BEST = 64
+N_RECENT = 64
+
+
+class LearningSampler(BaseSampler):
+    """Let another sampler draw from a view of the study.
+
+    The view shows the best trials and, besides, the most recent ones, so that asking takes no longer with
+    10,000 trials than with 200. Trials that were stopped or are paused appear as finished ones, with the
+    losses that `predict_final` gives them; so do running ones that have reported. Other running ones appear
+    as running, and infeasible ones with the worst losses of all and their constraints. Failed ones do not
+    appear. The storage is only read, and keeps the truth.
+
+    Contract: it belongs to one study, and is asked by the one process that drives it. What happens to a trial
+    between its ask and its end it hears through `learn`.
+
+    Args:
+        base: What draws. It sees each view as a study of its own in memory.
+        n_best: Trials to show for their losses, >= 1.
+        n_recent: Others to show, those with the highest numbers, >= 0.
+        system_attributes: What `base` expects to find on every trial that has losses.
+    """
+
+    def __init__(
+        self,
+        base: BaseSampler,
+        n_best: int = N_BEST,
+        n_recent: int = N_RECENT,
+        system_attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.base, self.n_best, self.n_recent = base, n_best, n_recent
+        self._system_attributes = dict(system_attributes or {})
+        self._known: KnownTrials | None = None
+        self._view: optuna.Study | None = None
+
+    def learn(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Take a trial as it is now."""
+        self._get_known(study).take(trial)
+
+    def choose_shown(self, study: optuna.Study, asking: int) -> list[FrozenTrial]:
+        """Return the trials of the view as they are shown, by number.
+
+        Args:
+            study: The study.
+            asking: Number of the trial to be drawn, which is not shown.
+        """
+        known = self._get_known(study)
+        losses, valued = known.predict(), known.find(Kind.LOSSES)
+        valued = valued[valued != asking]
+        best = choose_best(losses, valued, self.n_best)
+        others = np.concatenate([valued, known.find(Kind.RUNNING), known.find(Kind.INFEASIBLE)])
+        others = np.sort(others[(others != asking) & ~np.isin(others, best)])
+        worst = losses[valued].max(axis=0) if len(valued) else np.zeros(losses.shape[1])
+        shown = []
+        for number in sorted([*best, *others[max(0, len(others) - self.n_recent) :].tolist()]):
+            trial, has_losses = known.trials[number], not np.isnan(losses[number, 0])
+            if trial.state == TrialState.RUNNING and not has_losses:
+                shown.append(show_trial(trial, TrialState.RUNNING, None))
+                continue
+            values = (losses[number] if has_losses else worst).tolist()
+            shown.append(show_trial(trial, TrialState.COMPLETE, values, self._system_attributes))
+        return shown
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Make the view, which lasts until the next trial is drawn, and return the base's search space."""
+        shown = self.choose_shown(study, trial.number)
+        self._view = make_view(self.base, len(study.directions), shown)
+        return self.base.infer_relative_search_space(self._view, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Let the base draw from the view."""
+        assert self._view is not None  # Optuna infers the search space first
+        return self.base.sample_relative(self._view, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Let the base draw one parameter from the view."""
+        assert self._view is not None
+        return self.base.sample_independent(self._view, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Learn from a trial that is being told; the storage has its state only afterwards."""
+        self.learn(study, show_trial(trial, state, values))
+
+    def reseed_rng(self) -> None:
+        """Reseed the base."""
+        self.base.reseed_rng()
+
+    def _get_known(self, study: optuna.Study) -> KnownTrials:
+        """Return what is known; at first that is what the storage has of an earlier driver."""
+        if self._known is None:
+            self._known = KnownTrials([direction.name.lower() for direction in study.directions])
+            for trial in study.get_trials(deepcopy=False):
+                self._known.take(trial)
+        return self._known

@@ -1,0 +1,49 @@
+"""What `auto` picks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dirprune.cost import CostModel
+from dirprune.networks import create_network
+from dirprune.study.space import Choice, Range, SearchSpace
+from dirprune.tracing import find_groups
+from dirprune.tuning.samplers.choice import choose_sampler, count_parameters
+
+EXAMPLES = {"lenet5": (2, 1, 28, 28), "resnet20": (2, 3, 32, 32)}
+
+
+def open_space(network: str = "lenet5", **options):
+    model, example = create_network(network).eval(), torch.zeros(*EXAMPLES[network])
+    space = SearchSpace(**options)
+    return space, space.shapes(CostModel(model, find_groups(model, example), example), {})
+
+
+def test_parameters_with_one_value_do_not_count():
+    assert count_parameters(*open_space(methods={"taylor": {}})) == 4
+    assert count_parameters(*open_space(methods={"taylor": {}}, architectures="budgeted")) == 5
+    assert count_parameters(*open_space()) == 4 + 1 + 1  # a method, and an option of the first one
+    free = {"lr": Range(0.001, 0.1, log=True), "momentum": Choice((0.9,))}
+    assert count_parameters(*open_space(methods={"taylor": {}}, fine_tuning=free)) == 5
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "n_trials", "picked"),
+    [
+        ("lenet5", "per-group", 100, "front"),
+        ("lenet5", "budgeted", 100, "front"),
+        ("lenet5", "budgeted", 15, "tpe"),
+        ("resnet20", "per-group", 100, "front"),
+        ("resnet20", "budgeted", 100, "tpe"),
+    ],
+)
+def test_auto_picks_by_parameters_and_trials_and_says_why(network, kind, n_trials, picked):
+    name, why = choose_sampler("auto", *open_space(network, architectures=kind), n_trials)
+    assert name == picked
+    assert why.startswith(f"sampler {picked}: ")
+    assert f"{n_trials} trials" in why
+
+
+def test_chosen_sampler_is_taken():
+    assert choose_sampler("gp", *open_space(), 100) == ("gp", "sampler gp, as chosen")
