@@ -1,0 +1,100 @@
+"""What it costs to ask for the next trial, by sampler and by the number of trials that a study has.
+
+    python benchmarks/scale_asks.py [--sizes 100,1000,3000,10000] [--groups 60] [--samplers plain-tpe,tpe]
+
+The study lies in memory: a cost target and an offset for each group, an importance method, two objectives.
+One trial in three is finished, the others were stopped at one of two rungs. An ask ends when every parameter
+has its value; each is told before the next one. The first ask reads the whole study, and is shown by itself.
+"""
+
+from __future__ import annotations
+
+import time
+
+import click
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from dirprune.cli.printing import format_table
+from dirprune.tuning.samplers import SAMPLERS, make_sampler
+
+PLAIN = {
+    "plain-tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=0),
+    "plain-nsga2": lambda: optuna.samplers.NSGAIISampler(seed=0),
+}
+METHODS = ("dirichlet", "fisher", "magnitude", "taylor")
+
+
+def make_space(n_groups: int) -> dict[str, BaseDistribution]:
+    """Return the parameters of a budgeted study."""
+    offsets = {f"offset/layer{group}": FloatDistribution(-1.0, 1.0) for group in range(n_groups)}
+    return {"target": FloatDistribution(0.01, 1.0), **offsets, "method": CategoricalDistribution(METHODS)}
+
+
+def judge(params: dict, rng: np.random.Generator) -> tuple[list[float], dict[str, list[float]]]:
+    """Return made-up objectives, and losses at two rungs."""
+    offsets = [value for name, value in params.items() if name.startswith("offset/")]
+    loss = 1 - params["target"] ** 0.2 + float(np.std(offsets)) + abs(float(rng.normal(0, 0.02)))
+    rungs = {f"rung:{rung}": [loss + lag, params["target"]] for rung, lag in ((0, 0.4), (1000, 0.1))}
+    return [loss, params["target"]], rungs
+
+
+def fill_(study: optuna.Study, space: dict[str, BaseDistribution], n_trials: int) -> None:
+    """Add random trials until there are so many."""
+    rng = np.random.default_rng(len(study.trials))
+    for number in range(len(study.get_trials(deepcopy=False)), n_trials):
+        params = {
+            name: str(rng.choice(METHODS)) if name == "method" else float(rng.uniform(d.low, d.high))
+            for name, d in space.items()
+        }
+        values, rungs = judge(params, rng)
+        is_finished = number % 3 == 0
+        if number % 3 == 1:
+            del rungs["rung:1000"]
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if is_finished else TrialState.PRUNED,
+                values=values if is_finished else None,
+                params=params,
+                distributions=space,
+                user_attrs=rungs,
+            )
+        )
+
+
+def ask(study: optuna.Study, space: dict[str, BaseDistribution]) -> float:
+    """Ask for a trial, tell it, and return the seconds that the ask took."""
+    began = time.perf_counter()
+    trial = study.ask(space)
+    seconds = time.perf_counter() - began
+    values, rungs = judge(trial.params, np.random.default_rng(trial.number))
+    for name, losses in rungs.items():
+        trial.set_user_attr(name, losses)
+    study.tell(trial, values)
+    return seconds
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--sizes", default="100,1000,3000,10000")
+@click.option("--groups", "n_groups", default=60)
+@click.option("--samplers", default=f"plain-tpe,plain-nsga2,{','.join(s for s in SAMPLERS if s != 'gp')}")
+@click.option("--asks", "n_asks", default=20, help="Of each sampler at each size.")
+def main(sizes: str, n_groups: int, samplers: str, n_asks: int) -> None:
+    """Measure asks."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space, rows = make_space(n_groups), []
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    for size in (int(text) for text in sizes.split(",")):
+        fill_(study, space, size)
+        for name in samplers.split(","):
+            study.sampler = PLAIN[name]() if name in PLAIN else make_sampler(name, 0, size)
+            first, *others = (ask(study, space) for _ in range(1 + n_asks))
+            cells = [np.median(others), max(others), first]
+            rows.append([name, f"{size:,}", *(f"{1000 * seconds:.0f}" for seconds in cells)])
+    click.echo(format_table(["sampler", "trials", "ask, ms (median)", "longest, ms", "first, ms"], rows))
+
+
+if __name__ == "__main__":
+    main()
