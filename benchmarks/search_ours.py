@@ -15,6 +15,7 @@ from dirprune.halving import PromotingHalving, StoppingHalving
 from dirprune.study.shapes import PER_GROUP, Budgeted, PerGroup, Shapes
 from dirprune.tuning import storage
 from dirprune.tuning.samplers import make_sampler
+from dirprune.tuning.samplers.learning import LearningSampler
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Ours(Side):
         """Promote a paused trial, or draw an architecture."""
         if (promoted := self.halving.next_promotion()) is not None:
             self.study._storage.set_trial_user_attr(self._id(promoted), storage.PAUSED_AT, None)
+            self._tell_sampler(promoted)
             return self._jobs[promoted]
         trial = self.study.ask()
         drawn = self.shapes.suggest(trial)
@@ -94,6 +96,7 @@ class Ours(Side):
         place: Place = self.grid.nearest(drawn if given is None else Architecture.from_json(given))
         trial.set_user_attr(storage.COSTS, {"macs": int(self.grid.macs[place])})
         self._jobs[trial.number] = Job(trial.number, place)
+        self._tell_sampler(trial.number)
         return self._jobs[trial.number]
 
     def report(self, job: Job, epochs: int, accuracy: float) -> bool:
@@ -108,11 +111,16 @@ class Ours(Side):
         elif not goes_on:
             store.set_trial_user_attr(trial_id, storage.STOPPED_AT, images)
             self.study.tell(job.number, state=TrialState.PRUNED)
+        self._tell_sampler(job.number)
         return goes_on
 
     def complete(self, job: Job, accuracy: float) -> None:
         """Tell both objectives."""
         self.study.tell(job.number, self.grid.losses(job.place, accuracy))
+
+    def _tell_sampler(self, number: int) -> None:
+        if isinstance(self.study.sampler, LearningSampler):
+            self.study.sampler.learn(self.study, storage.read_trial(self.study, number))
 
     def _id(self, number: int) -> int:
         return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
