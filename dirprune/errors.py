@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -43,14 +44,14 @@ class TrackingError(DirpruneError):
 
 
 def one_line(error: object, *, has_type: bool = False) -> str:
-    """Return what an exception says in one line of 300 characters at most.
+    """Return what an exception says in one line of 300 characters at most, URLs without user and password.
 
     Args:
         error: The exception, or what it gave as its reason.
         has_type: Whether the type's name comes before the text; where there is no text it stands alone.
     """
     kind = type(error).__name__
-    text = " ".join(str(error).split())
+    text = re.sub(r"(?<=://)[^\s/]*@", "", " ".join(str(error).split()))
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
 
 

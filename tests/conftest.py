@@ -48,3 +48,16 @@ def mnist_root() -> Path:
         pytest.skip("needs MNIST: no ../shared/data/unpack beside the repository")
     result = subprocess.run([sys.executable, UNPACK, "mnist"], capture_output=True, text=True, check=True)
     return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking store that MLflow has just set up, to be copied: setting up takes seconds."""
+    from mlflow import MlflowClient
+
+    from dirprune.tracking.server import default_tracking_uri, prepare_environment_
+
+    folder = tmp_path_factory.mktemp("store")
+    prepare_environment_()
+    MlflowClient(default_tracking_uri(folder)).search_experiments(max_results=1)
+    return folder / "mlflow.db"

@@ -31,3 +31,8 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_with_all() -> None:
     assert suggest("tailor", ["taylor", "fisher"]) == "; did you mean 'taylor'? known: fisher, taylor"
     assert suggest("zzz", ["taylor"]) == "; known: taylor"
     assert suggest("zzz", []) == "; known: none"
+
+
+def test_one_line_repeats_no_password_of_a_url() -> None:
+    error = OSError("no answer from http://me:hunt@er2@host:5000/api and sqlite:///a@b.db")
+    assert one_line(error) == "no answer from http://host:5000/api and sqlite:///a@b.db"

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Measure here what studies elsewhere shall take for latency.",
     ),
     "explain": ("dirprune.cli.commands.explain", "Explain which choices moved a study's objectives."),
+    "sync": ("dirprune.cli.commands.sync", "Rebuild or complete a study in MLflow."),
     "abandon": ("dirprune.cli.commands.front", "Give up the unfinished trials of a study."),
 }
 """Module and summary of each subcommand; the module has the command under its name, with _ for -."""

@@ -100,7 +100,7 @@ class _Piece:
 
 
 class ScoringProgress:
-    """Prints on stderr how far a long scoring is and how long it will take.
+    """Prints on stderr how far a long scoring, or other work, is and how long it will take.
 
     On a terminal this is one line, which is rewritten and gone at the end; elsewhere a line every ten
     seconds. What takes less time than that prints nothing. It is the `progress` of a `ScoringContext`, and
@@ -110,6 +110,7 @@ class ScoringProgress:
         groups: Names of the channel groups in the order in which they are scored.
         clock: Returns seconds.
         stream: Where to print; stderr when None.
+        title: What is done.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class ScoringProgress:
         groups: Sequence[str],
         clock: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
+        title: str = "scoring",
     ) -> None:
+        self.title = title
         self.labels = {name: f"{name} ({i} of {len(groups)})" for i, name in enumerate(groups, 1)}
         self.clock, self.stream = clock, stream or sys.stderr
         self.is_terminal = self.stream.isatty()
@@ -149,7 +152,7 @@ class ScoringProgress:
         if now - self.printed >= self.interval:
             self.printed = now
             parts = [piece.format(self.labels.get(name, name), now) for name, piece in self.pieces.items()]
-            line = "scoring: " + "; ".join(parts)
+            line = f"{self.title}: " + "; ".join(parts)
             self.stream.write(f"{ERASE}{line}" if self.is_terminal else f"{line}\n")
             self.stream.flush()
             self.has_line = self.is_terminal

@@ -18,15 +18,17 @@ from dirprune.cost import LATENCY
 from dirprune.data import DATA_NAMES
 from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.importance import get_method
+from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.latency import LatencyOptions
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
-from dirprune.tracking import MlflowTracker, check_server, default_tracking_uri, ui_command
+from dirprune.tracking import MlflowTracker, check_name, check_server, default_tracking_uri, ui_command
 from dirprune.training import TrainingReport
 from dirprune.tuning.cluster import Resources
 from dirprune.tuning.finalists import FinalistOptions
 from dirprune.tuning.run import RunOptions, StudyResult, run_study
+from dirprune.tuning.storage import read_study_json
 
 N_ROWS = 30
 CLOSING_S = 300.0
@@ -113,6 +115,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     if not arguments.no_tracking:
         if arguments.tracking_uri:
             check_server(tracking_uri)
+            folder = StudyFolder(arguments.output / spec.name)
+            known = read_study_json(folder)["id"] if folder.study_json.exists() else None
+            check_name(tracking_uri, spec.name, spec.objectives, known)
         tracker = MlflowTracker(tracking_uri, network=spec.network if callable(spec.network) else None)
         observers.append(tracker)
     listener = _DenseListener(spec)

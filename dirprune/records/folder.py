@@ -85,6 +85,23 @@ class StudyFolder:
         return self.root / "latency.png"
 
     @property
+    def views(self) -> tuple[Path, ...]:
+        """Tables and pictures that follow from the study's records, whether they are there or not."""
+        return (
+            self.front_html,
+            self.front_png,
+            self.architectures_png,
+            self.front_csv,
+            self.trials_csv,
+            self.final_front_csv,
+            self.finalists_csv,
+            self.explanations_csv,
+            *sorted(self.root.glob("explanation-*.png")),
+            self.latency_csv,
+            self.latency_png,
+        )
+
+    @property
     def models_dir(self) -> Path:
         """The finished trials' networks, one folder each."""
         return self.root / "models"

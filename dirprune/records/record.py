@@ -29,6 +29,7 @@ class TrialRecord:
         curve: (training images seen, metrics) of each report, by images.
         times: Unix time in s of each report in `curve`; empty if unknown.
         started_at: Unix time in s at which the trial started; None if it has not or it is unknown.
+        ended_at: Unix time in s at which its driver took note of its end; None if unknown.
         is_paused: Whether it is RUNNING only by name: halted at a rung, it may be asked to go on.
         reason: Why the trial failed, was stopped or is paused; None otherwise.
         is_front: Whether the trial is on the study's Pareto front.
@@ -46,6 +47,7 @@ class TrialRecord:
     is_front: bool = False
     times: tuple[float, ...] = ()
     started_at: float | None = None
+    ended_at: float | None = None
     is_paused: bool = False
 
     def __post_init__(self) -> None:

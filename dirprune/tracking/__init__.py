@@ -3,13 +3,16 @@
 from dirprune.tracking.attach import attach_files
 from dirprune.tracking.mlflow_tracker import MlflowTracker
 from dirprune.tracking.server import check_server, default_tracking_uri, ui_command
-from dirprune.tracking.store import is_tracked
+from dirprune.tracking.store import check_name, is_tracked
+from dirprune.tracking.sync import sync_study
 
 __all__ = [
     "MlflowTracker",
     "attach_files",
+    "check_name",
     "check_server",
     "default_tracking_uri",
     "is_tracked",
+    "sync_study",
     "ui_command",
 ]

@@ -7,31 +7,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from torch import nn
 
-from dirprune.errors import DirpruneError, TrackingError, one_line
+from dirprune.errors import one_line
 from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
-from dirprune.tracking import names
-from dirprune.tracking.front_models import log_model
-from dirprune.tracking.server import default_tracking_uri
-from dirprune.tracking.store import RemoteRun, RunKey, RunStore
+from dirprune.tracking.store import RunKey
+from dirprune.tracking.uploader import FILES_EVERY_S, Uploader
 from dirprune.tracking.views import (
     Point,
     view_counts,
     view_finalists,
     view_progress,
-    view_study,
-    view_training,
-    view_trial,
 )
 
 logger = logging.getLogger("dirprune.tracking")
 
-FILES_EVERY_S = 60.0
 LONGEST_WAIT_S = 30.0
 FAILURES_AT_CLOSE = 3
 
@@ -69,7 +62,7 @@ class MlflowTracker(StudyObserver):
         self._is_study_waiting = False
         self._has_warned = False
         self._thread: threading.Thread | None = None
-        self._uploader: _Uploader | None = None
+        self._uploader: Uploader | None = None
 
     @property
     def has_started(self) -> bool:
@@ -81,7 +74,7 @@ class MlflowTracker(StudyObserver):
         with self._lock:
             self._summary = summary
             self._is_study_waiting = True
-        self._uploader = _Uploader(summary, self.tracking_uri, self.network)
+        self._uploader = Uploader(summary, self.tracking_uri, self.network)
         self._thread = threading.Thread(target=self._work, name="dirprune-tracking", daemon=True)
         self._thread.start()
 
@@ -242,124 +235,3 @@ class MlflowTracker(StudyObserver):
             del self._points[: len(points)]  # sent: a long study would look at all of them in each round
         if failure is not None:
             raise failure
-
-
-class _Uploader:
-    """The thread's side: what it knows of MLflow, and the requests."""
-
-    def __init__(
-        self, summary: StudySummary, tracking_uri: str | None, network: Callable[[], nn.Module] | None
-    ) -> None:
-        self.summary = summary
-        self.tracking_uri = tracking_uri or default_tracking_uri(summary.folder.output)
-        self.network = network
-        self.refused: list[str] = []
-        self._store: RunStore | None = None
-        self._study: RemoteRun | None = None
-        self._runs: dict[RunKey, RemoteRun] = {}
-        self._is_creating = False  # whether a request that creates a run may have been carried out unheard
-        self._files: dict[str, float] = {}  # time of change of each uploaded file
-        self._files_at = 0.0
-
-    @property
-    def store(self) -> RunStore:
-        """The runs of this study; made by `connect`."""
-        assert self._store is not None
-        return self._store
-
-    def connect(self) -> None:
-        """Open the store and find what is there of this study."""
-        if self._store is None:
-            self._store = RunStore(self.tracking_uri, self.summary.folder.output, self.summary.study_id)
-            self._is_creating = True
-        if self._is_creating:
-            study, others = self.store.find_runs()
-            self._study = study or self._study
-            self._runs = {**others, **self._runs}
-            self._is_creating = False
-        if self._study is None:
-            view = view_study(self.summary, "RUNNING", ())
-            self._is_creating = True
-            self._study = self.store.create_run(view, parent=None)
-            self._is_creating = False
-
-    def check_alive(self) -> None:
-        """Raise if the store does not answer."""
-        assert self._study is not None
-        self.store.client.get_run(self._study.run_id)
-
-    def upload(self, key: RunKey, record: TrialRecord) -> None:
-        """Bring the run of a trial, or of a finalist's training, up to date; create it if there is none.
-
-        Raises:
-            TrackingError: If the run of a finalist's trial is not there yet.
-        """
-        name, study_id = self.summary.name, self.summary.study_id
-        if isinstance(key, int):
-            view, parent = view_trial(record, name, study_id), self._study
-        else:
-            trial, repetition = key
-            view = view_training(FinalTraining(record, repetition), record.is_front, name, study_id)
-            parent = self._runs.get(trial)
-            if parent is None:
-                raise TrackingError(f"the run of trial {trial} is not there yet")
-        run = self._runs.get(key)
-        if run is None:
-            self._is_creating = True
-            run = self._runs[key] = self.store.create_run(view, parent)
-            self._is_creating = False
-        self.store.update_(run, view)
-
-    def upload_study(self, points: Sequence[Point], front: Sequence[RunKey], ended: bool | None) -> None:
-        """Bring the study's run up to date, now and then its files; in the end models and status.
-
-        Args:
-            points: Hypervolume, size of the front and counts so far.
-            front: The trials on the front, and the trainings whose models are those of the final front.
-            ended: Whether it was interrupted; None = it still runs.
-        """
-        assert self._study is not None
-        running = view_study(self.summary, "RUNNING", points)
-        self.store.update_(self._study, running)
-        if ended is not None or time.monotonic() > self._files_at + FILES_EVERY_S:
-            self._upload_files()
-            self._files_at = time.monotonic()
-        if ended is False:
-            self._upload_models(front)
-            self.store.delete_doubles(self._study, self._runs)
-            self.store.update_(self._study, replace(running, status="FINISHED"))
-
-    def _upload_files(self) -> None:
-        assert self._study is not None
-        folder = self.summary.folder
-        paths = (
-            folder.front_html,
-            folder.front_png,
-            folder.architectures_png,
-            folder.front_csv,
-            folder.trials_csv,
-            folder.final_front_csv,
-            folder.finalists_csv,
-        )
-        for path in paths:
-            if path.is_file() and self._files.get(path.name) != (changed := path.stat().st_mtime):
-                self.store.log_file(self._study, path)
-                self._files[path.name] = changed
-
-    def _upload_models(self, front: Sequence[RunKey]) -> None:
-        """Log the models of the front; one that cannot be made into an MLflow model is named and left."""
-        study = self.summary.folder
-        for key in front:
-            trial, repetition = (key, None) if isinstance(key, int) else key
-            what = f"trial {trial}" if repetition is None else f"finalist {trial}, seed {repetition}"
-            run = self._runs.get(key)
-            if run is None or names.MODEL_ID in run.tags or f"the model of {what}" in self.refused:
-                continue
-            folder = (study if repetition is None else study.finalist(trial, repetition)).model_dir(trial)
-            try:
-                log_model(self.store.client, self.store.experiment_id, run, folder, self.network)
-            except DirpruneError as error:  # no later attempt can do better
-                logger.warning("the model of %s was not logged: %s", what, error)
-                self.refused.append(f"the model of {what}")
-                if folder.is_dir():
-                    self.store.client.log_artifacts(run.run_id, str(folder), names.MODEL)

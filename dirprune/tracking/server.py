@@ -13,6 +13,7 @@ from pathlib import Path
 from dirprune.errors import TrackingError, one_line
 
 PATIENCE_S = 5.0
+OLDEST_SERVER = 3  # the first major version that has logged models
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the tracker tries again itself; 7 block for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -68,6 +69,7 @@ def check_server(tracking_uri: str) -> None:
     scheme = urllib.parse.urlsplit(tracking_uri).scheme
     if scheme in ("http", "https"):
         _probe(tracking_uri)
+        _check_version(tracking_uri)
     elif scheme == "sqlite" and _prepare_file(tracking_uri):
         return
     from mlflow import MlflowClient
@@ -80,7 +82,7 @@ def check_server(tracking_uri: str) -> None:
         if isinstance(error, MlflowException) and "schema" in str(error):
             hint = f"; try {_mlflow()} db upgrade {shlex.quote(tracking_uri)}"
         raise TrackingError(
-            f"the tracking store {_without_secret(tracking_uri)} cannot be used: {one_line(error)}"
+            f"the tracking store {describe_uri(tracking_uri)} cannot be used: {one_line(error)}"
             f"{hint or '; check --tracking-uri, or go on with --no-tracking'}"
         ) from error
 
@@ -94,7 +96,7 @@ def prepare_environment_() -> None:
 def _probe(tracking_uri: str) -> None:
     """Raise unless an MLflow server answers within `PATIENCE_S`."""
     address = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
-    shown = _without_secret(tracking_uri)
+    shown = describe_uri(tracking_uri)
     advice = "start it, check --tracking-uri, or go on with --no-tracking"
     try:
         if urllib.parse.urlsplit(tracking_uri).port == 0:  # a port that is no number raises ValueError
@@ -111,6 +113,21 @@ def _probe(tracking_uri: str) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise TrackingError(f"no MLflow server answers at {shown} ({one_line(reason)}); {advice}") from error
+
+
+def _check_version(tracking_uri: str) -> None:
+    """Raise if a server says that it is too old; one that keeps its version to itself may be right."""
+    try:
+        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/version", timeout=PATIENCE_S) as answer:
+            version = answer.read(40).decode(errors="replace").strip()
+    except (OSError, ValueError):
+        return
+    major = version.partition(".")[0]
+    if major.isdecimal() and int(major) < OLDEST_SERVER:
+        raise TrackingError(
+            f"expected MLflow {OLDEST_SERVER} or newer at {describe_uri(tracking_uri)}, got {version}; "
+            "upgrade the server (and its database with mlflow db upgrade), or go on with --no-tracking"
+        )
 
 
 def _prepare_file(tracking_uri: str) -> bool:
@@ -131,7 +148,8 @@ def _prepare_file(tracking_uri: str) -> bool:
     return not path.exists()
 
 
-def _without_secret(tracking_uri: str) -> str:
+def describe_uri(tracking_uri: str) -> str:
+    """Return a tracking URI without user and password."""
     parts = urllib.parse.urlsplit(tracking_uri)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host).geturl() if parts.password else tracking_uri

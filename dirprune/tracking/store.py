@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dirprune.errors import TrackingError
+from dirprune.study.objectives import Objective
 from dirprune.tracking import names
-from dirprune.tracking.server import default_tracking_uri, is_remote, prepare_environment_
+from dirprune.tracking.server import default_tracking_uri, describe_uri, is_remote, prepare_environment_
 from dirprune.tracking.views import Point, RunView
 
 if TYPE_CHECKING:
@@ -127,8 +129,14 @@ class RunStore:
         )
         return RemoteRun(run.info.run_id, run.info.status, tags)
 
-    def update_(self, run: RemoteRun, view: RunView) -> None:
-        """Bring a run to what it should hold; its status last, so that an ended run is a complete one."""
+    def update_(self, run: RemoteRun, view: RunView, with_status: bool = True) -> None:
+        """Bring a run to what it should hold; its status last, so that an ended run is a complete one.
+
+        Args:
+            run: What is known of it.
+            view: What it should hold.
+            with_status: Whether its status and its end are meant as well.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         is_settled = run.status == view.status != "RUNNING" and names.TRIAL in view.tags
@@ -150,7 +158,7 @@ class RunStore:
         for batch in names.chunks(tags, names.MAX_TAGS_PER_BATCH):
             self.client.log_batch(run.run_id, tags=[RunTag(name, text) for name, text in batch])
             run.tags.update(batch)
-        if run.status != view.status:
+        if with_status and run.status != view.status:
             if view.status == "RUNNING":
                 self.client.update_run(run.run_id, status="RUNNING")
             else:
@@ -182,6 +190,44 @@ def _run_key(run: Run) -> RunKey | None:
     if number is None:
         return None
     return int(number) if repetition is None else (int(number), int(repetition))
+
+
+def check_name(tracking_uri: str, name: str, objectives: Sequence[Objective], study_id: str | None) -> None:
+    """Refuse a study whose name another study with other objectives has in a store; it writes nothing.
+
+    Args:
+        tracking_uri: The store.
+        name: The study's name.
+        objectives: What it trades.
+        study_id: Its id; None for a study that has yet to begin.
+
+    Raises:
+        TrackingError: If there is such a study.
+    """
+    prepare_environment_()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    if experiment is None:
+        return
+    wanted = ", ".join(map(str, objectives))
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id], f"tags.`{names.KIND}` = 'study'", max_results=1000, page_token=token
+        )
+        for run in page:
+            is_other = run.data.tags.get(names.STUDY_ID) != study_id
+            found = run.data.params.get("objectives", wanted)
+            if is_other and run.data.tags.get(names.STUDY) == name and found != wanted:
+                raise TrackingError(
+                    f"another study {name} with the objectives {found} is at {describe_uri(tracking_uri)}, "
+                    f"got {wanted}; choose another --name or --tracking-uri, or delete that run"
+                )
+        token = page.token
+        if not token:
+            return
 
 
 def _key(name: str, step: int, value: float) -> tuple[str, int, float | str]:

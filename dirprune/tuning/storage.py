@@ -233,6 +233,8 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
         metrics=attributes.get(COSTS, {}),
         reason=reason,
     )
+    if trial.datetime_complete is not None:
+        record = replace(record, ended_at=trial.datetime_complete.timestamp())
     if trial.values is None:
         return replace(record, is_paused=find_pause(trial) is not None)
     return replace(record, metrics={**record.metrics, **dict(zip(metrics, trial.values, strict=True))})

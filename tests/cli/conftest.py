@@ -6,11 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 
+from dirprune.architecture import Architecture
 from dirprune.cli.app import program
 from dirprune.cli.errors import run_command
+from dirprune.files import write_json
+from dirprune.records.events import EventLog
+from dirprune.records.folder import StudyFolder
+from dirprune.study.space import Configuration
+from dirprune.tuning import storage
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,15 @@ class Result:
 
 
 Run = Callable[..., Result]
+
+OBJECTIVES = [["val_accuracy", "maximize"], ["macs", "minimize"]]
+GROUPS = {"conv1": 10, "conv2": 20, "linear1": 100, "linear2": 25}
+TRIALS = [  # accuracy, macs, kept: the third is dominated by the second, the fourth still runs
+    (0.99, 498_750, (10, 20, 100, 25)),
+    (0.98, 236_366, (8, 9, 36, 17)),
+    (0.90, 300_000, (8, 12, 36, 17)),
+    (None, 112_475, (5, 5, 5, 5)),
+]
 
 
 @pytest.fixture
@@ -49,3 +65,51 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "lenet5.safetensors"
     assert run_command(program, ["train", "--epochs", "4", "--seed", "3", "--output", str(path)]) == 0
     return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    """A study with two trials on its front, a dominated one and a running one."""
+    folder = StudyFolder(tmp_path / "lenet")
+    folder.root.mkdir()
+    payload = {
+        "name": "lenet",
+        "id": "1",
+        "optuna_study": "lenet-1",
+        "storage": "journal",
+        "dense_costs": {"macs": 498_750, "parameters": 40_225},
+        "description": {
+            "objectives": OBJECTIVES,
+            "groups": GROUPS,
+            "reference_point": {"val_accuracy": 0.1, "macs": 498_750},
+            "seed": 0,
+        },
+    }
+    write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
+    study = storage.create_study(folder, payload)
+    for number, (accuracy, macs, kept) in enumerate(TRIALS):
+        add_trial(folder, study, number, accuracy, macs, kept)
+    return folder
+
+
+def add_trial(
+    folder: StudyFolder,
+    study: optuna.Study,
+    number: int,
+    accuracy: float | None,
+    macs: int,
+    kept: tuple[int, ...],
+) -> None:
+    trial = study.ask()
+    architecture = Architecture(dict(zip(GROUPS, kept, strict=True)))
+    source = "dense" if number == 0 else "sampler"
+    configuration = Configuration(number, source, architecture, "magnitude", {"norm": "l1"}, {})
+    trial.set_user_attr(storage.SOURCE, source)
+    trial.set_user_attr(storage.CONFIGURATION, configuration.to_json())
+    trial.set_user_attr(storage.COSTS, {"macs": macs, "parameters": macs // 10})
+    log = EventLog(folder.events(number), "attempt")
+    log.append("started", resumed_from=None)
+    if accuracy is not None:
+        metrics = {"val_accuracy": accuracy, "test_accuracy": accuracy - 0.01}
+        log.append("finished", metrics=metrics)
+        storage.settle(study, number, optuna.trial.TrialState.COMPLETE, {}, [accuracy, macs])

@@ -27,7 +27,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 @pytest.fixture
 def experiment_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Track a made-up study of 12 trials, and return its experiment."""
-    monkeypatch.setattr("dirprune.tracking.mlflow_tracker.log_model", lambda *arguments: None)
+    monkeypatch.setattr("dirprune.tracking.uploader.log_model", lambda *arguments: None)
     folder, records = StudyFolder(tmp_path / "lenet"), mark_front(make_study(12), OBJECTIVES)
     write_front_html(folder.front_html, records, OBJECTIVES, NAME)
     write_front_png(folder.front_png, records, OBJECTIVES, NAME)

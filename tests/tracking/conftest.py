@@ -6,20 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from dirprune.records.folder import StudyFolder
 from dirprune.study.observer import StudySummary
-from dirprune.tracking.server import default_tracking_uri, prepare_environment_
 from tests.records.example_study import N_CHANNELS, OBJECTIVES
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    prepare_environment_()
-    MlflowClient(default_tracking_uri(folder)).search_experiments(max_results=1)
-    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -44,3 +34,8 @@ def summary(output: Path) -> StudySummary:
         seed=0,
         description={"network": "lenet5", "data": "digits"},
     )
+
+
+@pytest.fixture
+def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dirprune.tracking.uploader.log_model", lambda *arguments: None)

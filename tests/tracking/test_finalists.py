@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from dirprune.records.finalists import FinalTraining, summarise_finalists
 from dirprune.records.front import mark_front
 from dirprune.study.observer import StudySummary
-from dirprune.tracking import MlflowTracker, default_tracking_uri, mlflow_tracker, names
+from dirprune.tracking import MlflowTracker, default_tracking_uri, names, uploader
 from tests.records.example_study import OBJECTIVES, make_trial
 
 TRIALS = mark_front([make_trial(0, "dense", 1.0, 0.99), make_trial(1, "sampler", 0.3, 0.95)], OBJECTIVES)
@@ -24,7 +24,7 @@ def without_models(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Take down which models would be logged, instead of exporting them."""
     logged: list[Path] = []
     monkeypatch.setattr(
-        mlflow_tracker, "log_model", lambda client, experiment, run, folder, network: logged.append(folder)
+        uploader, "log_model", lambda client, experiment, run, folder, network: logged.append(folder)
     )
     return logged
 

@@ -97,11 +97,6 @@ def store_model(summary: StudySummary, number: int) -> None:
     )
 
 
-@pytest.fixture
-def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dirprune.tracking.mlflow_tracker.log_model", lambda *arguments: None)
-
-
 @pytest.mark.usefixtures("without_models")
 def test_study_and_trials_are_there_with_states_curves_and_files(summary: StudySummary, output: Path) -> None:
     records = make_records()

@@ -61,6 +61,27 @@ def test_other_web_server_is_not_taken_for_mlflow(web_server: str) -> None:
     assert f"expected an MLflow server at {web_server}, got status 501" in complain(web_server)
 
 
+class _OldServer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"2.22.1" if self.path == "/version" else b"{}")
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_server_of_an_older_generation_is_told_with_the_way_out() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), _OldServer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        message = complain(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert "expected MLflow 3 or newer" in message
+    assert "got 2.22.1; upgrade the server" in message
+
+
 @pytest.mark.parametrize(
     ("uri", "part"),
     [

@@ -46,7 +46,7 @@ def test_study_goes_on_without_its_server_and_is_complete_when_it_returns(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("dirprune.tracking.mlflow_tracker.log_model", lambda *arguments: None)
+    monkeypatch.setattr("dirprune.tracking.uploader.log_model", lambda *arguments: None)
     summary.folder.root.mkdir(parents=True)
     summary.folder.front_csv.write_text("trial\n0\n")
     with run_server(tmp_path) as server, caplog.at_level(logging.WARNING, "dirprune.tracking"):

@@ -1,0 +1,26 @@
+"""`dirprune sync`: a study brought to MLflow from its own records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FOLDER, storage_option
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@storage_option
+@click.option(
+    "--tracking-uri", metavar="URI", help="Where to; any store or server. Default: <output>/mlflow.db."
+)
+def sync(**given: Any) -> None:
+    """Rebuild or complete the study in folder STUDY in MLflow, from its own records.
+
+    Trials, curves, tables, pictures and models of the front; what is there already stays as it is. A study
+    that is being driven is refused: its driver brings it to MLflow.
+    """
+    from dirprune.cli.sync import sync as run
+
+    run(**given)

@@ -1,0 +1,37 @@
+"""`dirprune sync`: a study brought to MLflow from its own records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dirprune.cli.options import check_can_write
+from dirprune.cli.printing import ScoringProgress
+from dirprune.records.folder import StudyFolder
+from dirprune.records.front import mark_front
+from dirprune.records.views import write_views
+from dirprune.tracking import check_name, check_server, default_tracking_uri, sync_study, ui_command
+from dirprune.tuning import storage
+
+
+def sync(study: Path, storage_url: str, tracking_uri: str | None) -> None:
+    """Rebuild or complete the study in folder STUDY in MLflow, from its own records."""
+    folder = StudyFolder(study)
+    payload = storage.read_study_json(folder)
+    check_can_write(folder.root, is_folder=True, option="STUDY")
+    uri = tracking_uri or default_tracking_uri(folder.output)
+    check_server(uri)
+    with storage.hold_study(folder):
+        records = storage.read_records(folder, storage_url)
+        summary = storage.make_summary(folder, payload, len(records), resumed=True)
+        check_name(uri, summary.name, summary.objectives, summary.study_id)
+        records = mark_front(records, summary.objectives)
+        write_views(folder, records, summary.objectives, summary.n_channels)
+        with ScoringProgress(["runs"], title="to MLflow") as progress:
+            synced = sync_study(summary, records, uri, progress=progress)
+    noun = "trial" if synced.n_trials == 1 else "trials"
+    click.echo(f"in MLflow: {synced.n_trials} {noun}, {synced.n_models} models")
+    if synced.refused:
+        click.echo(f"not in MLflow: {', '.join(synced.refused)}; the files of a model are with its trial")
+    click.echo(f"MLflow: {ui_command(uri)}")

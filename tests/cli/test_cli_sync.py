@@ -1,0 +1,76 @@
+"""`dirprune sync` brings a study that is over to MLflow, and says in one line what hinders it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+
+import pytest
+from mlflow import MlflowClient
+
+from dirprune.records.folder import StudyFolder
+from dirprune.tracking import default_tracking_uri, names
+from dirprune.tuning import storage
+from tests.cli.conftest import Run
+
+
+@pytest.fixture(autouse=True)
+def store(folder: StudyFolder, empty_store: object) -> str:
+    shutil.copy(str(empty_store), folder.output / "mlflow.db")
+    return default_tracking_uri(folder.output)
+
+
+def test_sync_brings_all_trials_and_names_what_is_missing(run: Run, folder: StudyFolder, store: str) -> None:
+    result = run("sync", folder.root)
+    assert (result.status, result.errors.count("error")) == (0, 0)
+    lines = result.output.splitlines()
+    assert lines[0] == "in MLflow: 4 trials, 0 models"
+    assert lines[1].startswith("not in MLflow: the model of trial 1, the model of trial 0")
+    assert "mlflow.db" in lines[2]
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    assert experiment is not None
+    runs = {run.data.tags.get(names.TRIAL): run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {None, "0", "1", "2", "3"}
+    assert {number: runs[number].info.status for number in ("1", "3", None)} == {
+        "1": "FINISHED",
+        "3": "RUNNING",
+        None: "RUNNING",
+    }
+    assert runs["1"].data.metrics["val_accuracy"] == 0.98
+    files = {file.path for file in client.list_artifacts(runs[None].info.run_id)}
+    assert files == {"front.csv", "front.html", "front.png", "architectures.png", "trials.csv"}
+
+
+def test_study_that_is_being_driven_is_refused(run: Run, folder: StudyFolder) -> None:
+    with storage.hold_study(folder):
+        result = run("sync", folder.root)
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "is being driven" in result.errors
+
+
+def test_namesake_with_other_objectives_is_one_line(run: Run, folder: StudyFolder) -> None:
+    run("sync", folder.root)
+    text = folder.study_json.read_text()
+    assert '"id": "1"' in text
+    folder.study_json.write_text(text.replace('"id": "1"', '"id": "2"').replace('"macs",', '"parameters",'))
+    result = run("sync", folder.root)
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "another study lenet with the objectives val_accuracy:maximize, macs:minimize" in result.errors
+
+
+def test_store_of_an_older_schema_is_one_line_with_the_way_out(run: Run, folder: StudyFolder) -> None:
+    with sqlite3.connect(folder.output / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'cc1f77228345'")
+    result = run("sync", folder.root)
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "schema" in result.errors
+    assert "db upgrade sqlite:///" in result.errors
+
+
+def test_address_with_a_mistake_and_a_folder_that_is_no_study_are_one_line(
+    run: Run, folder: StudyFolder
+) -> None:
+    for arguments in ((folder.root, "--tracking-uri", "htp://host"), (folder.output,)):
+        result = run("sync", *arguments)
+        assert (result.status, result.errors.count("\n")) == (2, 1)
