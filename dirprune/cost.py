@@ -125,6 +125,26 @@ class CostModel:
         latency_ms = constant_ms + sum(rate * n for rate, n in zip(rates_ms, macs, strict=True))
         return Costs(sum(macs), parameters, latency_ms)
 
+    def terms(self, metric: str) -> list[tuple[float, int, int]]:
+        """Return a cost as a polynomial: (factor, i, j) is factor times the channels of groups i and j.
+
+        Args:
+            metric: "macs", "parameters" or "latency_ms".
+        Returns:
+            Groups are places in `n_channels`, i <= j; the place after the last stands for 1.
+        Raises:
+            ConfigurationError: If the cost is not known.
+        """
+        if metric == LATENCY and self._latency is not None:
+            constant_ms, rates_ms = self._latency
+            one = len(self.n_channels)
+            pairs = zip(rates_ms, self._macs, strict=True)
+            return [(constant_ms, one, one), *((rate * factor, i, j) for rate, (factor, i, j) in pairs)]
+        known = {"macs": self._macs, "parameters": self._parameters}
+        if metric not in known:
+            raise ConfigurationError(f"unknown cost {metric!r}{suggest(metric, known)}")
+        return list(known[metric])
+
     def macs_by_pair(self, architecture: Mapping[str, int]) -> list[int]:
         """Compute the MACs of the layers in which the same two groups meet, always in the same order.
 

@@ -1,0 +1,142 @@
+"""Allocations against brute force, on LeNet-5, on random chains and where groups meet out of order."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dirprune.allocation import Allocation, Curve, allocate, choose_spread
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel
+from dirprune.errors import ArchitectureError
+from dirprune.networks import create_network
+from dirprune.pareto import front_mask, hypervolume
+from dirprune.tracing import find_groups
+from tests.networks_for_tests import build_case
+
+
+def make_costs(name: str) -> CostModel:
+    network, batch = build_case(name)
+    return CostModel(network.eval(), find_groups(network, batch), batch)
+
+
+def brute_force(costs: CostModel, metric: str, curves: dict[str, Curve]) -> list[tuple[float, float]]:
+    """Return (cost, loss) of the best of all architectures, sorted."""
+    points = []
+    for places in itertools.product(*(range(len(curves[name].widths)) for name in costs.n_channels)):
+        chosen = list(zip(costs.n_channels, places, strict=True))
+        architecture = {name: curves[name].widths[place] for name, place in chosen}
+        loss = sum(curves[name].losses[place] for name, place in chosen)
+        points.append((costs.costs(architecture).as_dict()[metric], loss))
+    return sorted({point for point, on in zip(points, front_mask(np.array(points)), strict=True) if on})
+
+
+def draw_curves(costs: CostModel, n_widths: int, seed: int) -> dict[str, Curve]:
+    """Return curves that fall from some loss to none."""
+    rng = np.random.default_rng(seed)
+    curves = {}
+    for name, n_channels in costs.n_channels.items():
+        widths = sorted({*rng.integers(1, n_channels, size=n_widths - 1, endpoint=True).tolist(), n_channels})
+        losses = np.sort(rng.exponential(rng.uniform(0.1, 3.0), size=len(widths)))[::-1]
+        curves[name] = Curve(tuple(widths), tuple((losses - losses[-1]).tolist()))
+    return curves
+
+
+@pytest.mark.parametrize("metric", ["macs", "parameters"])
+def test_every_budget_of_lenet_5_gets_what_brute_force_finds(metric):
+    network, example = create_network("lenet5").eval(), torch.zeros(2, 1, 28, 28)
+    costs = CostModel(network, find_groups(network, example), example)
+    curves = draw_curves(costs, 6, seed=0)
+    found = [(a.cost, a.loss) for a in allocate(costs, metric, curves, max_labels=10_000)]
+    expected = brute_force(costs, metric, curves)
+    assert np.allclose(found, expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), n_widths=st.integers(2, 5))
+def test_chains_are_solved_exactly(seed, n_widths):
+    costs = make_costs("lenet")
+    curves = draw_curves(costs, n_widths, seed)
+    found = [(a.cost, a.loss) for a in allocate(costs, "macs", curves, max_labels=10_000)]
+    assert np.allclose(found, brute_force(costs, "macs", curves))
+
+
+def test_latency_is_allocated_like_any_cost():
+    costs = make_costs("lenet")
+    one = costs.macs_by_pair(dict.fromkeys(costs.n_channels, 1))
+    costs = costs.with_latency(0.5, [1e-5 * (place + 1) for place in range(len(one))])
+    curves = draw_curves(costs, 4, seed=1)
+    found = [(a.cost, a.loss) for a in allocate(costs, "latency_ms", curves, max_labels=10_000)]
+    assert np.allclose(found, brute_force(costs, "latency_ms", curves))
+
+
+def test_few_labels_still_give_nearly_the_best_trades():
+    network, example = create_network("lenet5").eval(), torch.zeros(2, 1, 28, 28)
+    costs = CostModel(network, find_groups(network, example), example)
+    curves = draw_curves(costs, 6, seed=2)
+    few = allocate(costs, "macs", curves, max_labels=24)
+    assert measure(few, costs) >= 0.9 * measure(allocate(costs, "macs", curves, 10_000), costs)
+
+
+def measure(allocations: list[Allocation], costs: CostModel) -> float:
+    """Return the hypervolume of promises and costs."""
+    whole = costs.costs(costs.n_channels).macs
+    return hypervolume([(-math.exp(-a.loss), a.cost / whole) for a in allocations], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["residual", "concatenating", "depthwise"])
+def test_groups_that_meet_out_of_order_are_allocated_nearly_as_well_as_by_brute_force(name):
+    costs = make_costs(name)
+    one = len(costs.n_channels)
+    assert any(j != one and j - i > 1 for _, i, j in costs.terms("macs"))
+    curves = draw_curves(costs, 4, seed=3)
+    whole = costs.costs(costs.n_channels).macs
+    best = hypervolume(
+        [(-math.exp(-loss), cost / whole) for cost, loss in brute_force(costs, "macs", curves)], [0.0, 1.0]
+    )
+    assert measure(allocate(costs, "macs", curves), costs) >= 0.98 * best
+
+
+def test_the_chosen_ones_promise_more_than_as_many_others():
+    costs = make_costs("lenet")
+    allocations = allocate(costs, "macs", draw_curves(costs, 5, seed=4))
+    whole = costs.costs(costs.n_channels).macs
+    chosen = choose_spread(allocations, 4, whole)
+    assert [a.cost for a in chosen] == sorted(a.cost for a in chosen)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        others = [allocations[place] for place in rng.permutation(len(allocations))[:4]]
+        assert measure(chosen, costs) >= measure(others, costs) - 1e-12
+
+
+def test_no_more_are_chosen_than_there_are_and_none_when_none_is_asked_for():
+    allocation = Allocation(Architecture({"a": 1}), 0.1, 5.0)
+    assert choose_spread([allocation], 3, 10.0) == [allocation]
+    assert choose_spread([allocation], 0, 10.0) == []
+
+
+def test_a_curve_between_its_widths_is_straight_and_never_rises():
+    curve = Curve((2, 4, 8), (1.0, 1.2, 0.0)).at((2, 3, 6, 8))
+    assert curve.losses == pytest.approx((1.2, 1.2, 0.6, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("widths", "losses"), [((1, 2), (0.1,)), ((2, 1), (0.1, 0.0)), ((), ()), ((1, 2), (math.nan, 0.0))]
+)
+def test_curves_that_make_no_sense_are_refused(widths, losses):
+    with pytest.raises(ArchitectureError, match="expected"):
+        Curve(widths, losses)
+
+
+def test_a_group_without_a_curve_is_named():
+    costs = make_costs("lenet")
+    first, *others = costs.n_channels
+    curves = {name: Curve((costs.n_channels[name],), (0.0,)) for name in others}
+    with pytest.raises(ArchitectureError, match=f"got none for {first}"):
+        allocate(costs, "macs", curves)
