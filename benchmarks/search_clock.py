@@ -41,9 +41,11 @@ class Side(ABC):
 
     Attributes:
         rungs: Passes over the subset after which it is told of a trial and decides, increasing, below 3.
+        preparation: What it costs before the first trial, in trained images; all workers wait for it.
     """
 
     rungs: tuple[int, ...] = ()
+    preparation: float = 0.0
 
     @abstractmethod
     def next(self) -> Job | None:
@@ -102,7 +104,7 @@ def simulate(side: Side, grid: Grid, n_workers: int, budget: float, seed: int) -
     running: list[tuple[float, int, Job, int]] = []  # when, order, trial, number of its stop
     at: dict[int, int] = {}  # the next stop of a paused trial
     trace, finished, seen = Trace(), [], set()
-    now = spent = 0.0
+    now, spent = side.preparation, n_workers * side.preparation
     trained = n_pieces = 0
 
     def start(job: Job, stop: int) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/search_grid.py train --mnist DIR --weights FILE --rows rows.jsonl
     python benchmarks/search_grid.py pack --rows rows.jsonl --table benchmarks/data/lenet_grid.csv
+    python benchmarks/search_grid.py curves --mnist DIR --weights FILE --table lenet_curves.json
 
 `train` goes on where it was cut off; architectures come in random order, so that a part of the grid is a
 random sample of it. FILE comes from `dirprune train --data DIR --epochs 10 --seed 0`.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,16 +21,19 @@ import click
 import numpy as np
 import torch
 from importance_common import Rows
+from torch import nn
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
-from dirprune.data import load_data
+from dirprune.data import DataRoles, load_data
 from dirprune.evaluation import evaluate
 from dirprune.groups import Grouping
+from dirprune.importance import ScoreCache, ScoringContext, create
 from dirprune.networks import create_network, load_weights_
 from dirprune.networks.weights import read_metadata
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
+from dirprune.sensitivity import measure_curves
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 from dirprune.training import train_
@@ -59,6 +64,15 @@ def list_architectures(grouping: Grouping) -> Iterator[Architecture]:
         yield every[place]
 
 
+def load_subject(mnist: Path, weights: Path) -> tuple[DataRoles, nn.Module]:
+    """Return the data as the weights were trained on it, and LeNet-5 with the weights."""
+    said = read_metadata(weights)
+    roles = load_data("mnist", mnist, validation_from=said["validation_from"], seed=int(said["data_seed"]))
+    network = create_network("lenet5")
+    load_weights_(network, weights)
+    return roles, network
+
+
 @click.group()
 def main() -> None:
     """Train a grid of architectures."""
@@ -72,8 +86,7 @@ def main() -> None:
 def train(mnist: Path, weights: Path, path: Path, limit: int | None) -> None:
     """Prune by magnitude, recalibrate, fine-tune on a subset, and judge after 0, 1 and 3 passes over it."""
     torch.set_num_threads(1)
-    said = read_metadata(weights)
-    roles = load_data("mnist", mnist, validation_from=said["validation_from"], seed=int(said["data_seed"]))
+    roles, network = load_subject(mnist, weights)
     drawn = torch.Generator().manual_seed(0)
     roles = dataclasses.replace(
         roles,
@@ -82,8 +95,6 @@ def train(mnist: Path, weights: Path, path: Path, limit: int | None) -> None:
             torch.randperm(len(roles.validation), generator=drawn)[:N_VALIDATION]
         ),
     )
-    network = create_network("lenet5")
-    load_weights_(network, weights)
     grouping = find_groups(network.eval(), roles.example_input())
     costs = CostModel(network, grouping, roles.example_input())
     rows = Rows(path)
@@ -103,6 +114,27 @@ def train(mnist: Path, weights: Path, path: Path, limit: int | None) -> None:
                     values[f"val_accuracy_{report.images // N_TRAIN}"] = report.metrics["val_accuracy"]
             values["test_accuracy"] = evaluate(small, roles.test, roles, make_task(), prefix="")["accuracy"]
             rows.add(key, values)
+
+
+@main.command()
+@click.option("--mnist", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--weights", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--table", type=click.Path(path_type=Path), required=True)
+def curves(mnist: Path, weights: Path, table: Path) -> None:
+    """Write what the network loses when groups are cut alone to the grid's widths, as a study measures it."""
+    torch.set_num_threads(1)
+    roles, network = load_subject(mnist, weights)
+    context = ScoringContext(
+        network.eval(),
+        find_groups(network, roles.example_input()),
+        roles.calibration,
+        roles.normalise,
+        make_task(),
+    )
+    widths = dict(zip(context.grouping.names, WIDTHS, strict=True))
+    method = create("magnitude", {})
+    found = measure_curves(context, method, widths, cache=ScoreCache(table.parent / "scores"))
+    table.write_text(json.dumps({name: vars(curve) for name, curve in found.items()}, indent=1) + "\n")
 
 
 @main.command()

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import optuna
 from optuna.trial import TrialState
-from search_clock import Job, Side
-from search_grid import N_TRAIN
-from search_table import Grid, GridProjection, Place
+from search_clock import FORWARD, Job, Side
+from search_grid import N_TRAIN, WIDTHS
+from search_table import TABLE, Grid, GridProjection, Place
 
+from dirprune.allocation import Curve
 from dirprune.architecture import Architecture
 from dirprune.halving import PromotingHalving, StoppingHalving
+from dirprune.sensitivity import N_IMAGES
 from dirprune.study.shapes import PER_GROUP, Budgeted, PerGroup, Shapes
+from dirprune.study.spec import StudySpec
+from dirprune.study.warm_starts import choose
 from dirprune.tuning import storage
 from dirprune.tuning.samplers import make_sampler
 from dirprune.tuning.samplers.learning import LearningSampler
+
+CURVES = TABLE.with_name("lenet_curves.json")
+PASSES = 6
+"""Forward passes of a cut, at most: of the dense network, to each of four refitted layers, and to judge."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,9 @@ class OurOptions:
         reduction_factor: One in this many goes on.
         minimum: As long as fewer trials have reached a rung, the stopping way lets all go on.
         rungs: Passes after which trials are compared.
-        first: Whether the dense and the uniform architectures come first.
+        first: Whether the uniform architectures come before the sampler's.
+        spare_first: Whether these and the warm starts always go on.
+        warm_starts: Architectures by curves of sensitivity that come before all others.
     """
 
     architectures: str = "budgeted"
@@ -41,6 +53,8 @@ class OurOptions:
     minimum: int = 4
     rungs: tuple[int, ...] = (0, 1)
     first: bool = True
+    spare_first: bool = False
+    warm_starts: int = 0
 
 
 class Ours(Side):
@@ -53,7 +67,7 @@ class Ours(Side):
     """
 
     def __init__(self, grid: Grid, seed: int, options: OurOptions) -> None:
-        self.grid = grid
+        self.grid, self.options = grid, options
         self.rungs = () if options.halving == "none" else options.rungs
         images = [epochs * N_TRAIN for epochs in self.rungs]
         self.halving = (
@@ -71,14 +85,23 @@ class Ours(Side):
             directions=["minimize", "minimize"], sampler=make_sampler(options.sampler, seed, 0)
         )
         self._jobs: dict[int, Job] = {}
+        self._first: set[int] = set()
+        if options.warm_starts:
+            curves = {name: Curve(**curve) for name, curve in json.loads(CURVES.read_text()).items()}
+            allowed = dict(zip(grid.names, WIDTHS, strict=True))
+            spec = StudySpec(name="grid", network="lenet5", data="mnist")
+            found = choose(spec, grid.costs, curves, allowed, options.warm_starts)
+            self._enqueue(allocation.architecture for allocation in found)
+            n_cuts = sum(len(widths) - 1 for widths in WIDTHS)
+            self.preparation = n_cuts * N_IMAGES * PASSES * FORWARD
         if options.first:
-            self._enqueue_first_trials()
+            sizes = dict(zip(self.grid.names, self.grid.costs.n_channels.values(), strict=True))
+            ratios = (0.75, 0.5, 0.3)  # the dense network is not trained in a study, and gains nothing
+            self._enqueue({name: max(1, round(r * n)) for name, n in sizes.items()} for r in ratios)
 
-    def _enqueue_first_trials(self) -> None:
-        sizes = dict(zip(self.grid.names, self.grid.costs.n_channels.values(), strict=True))
-        for ratio in (1.0, 0.75, 0.5, 0.3):
-            place = self.grid.nearest({name: max(1, round(ratio * n)) for name, n in sizes.items()})
-            architecture = self.grid.architecture(place)
+    def _enqueue(self, architectures: Iterable[Mapping[str, int]]) -> None:
+        for proposed in architectures:
+            architecture = self.grid.architecture(self.grid.nearest(proposed))
             self.study.enqueue_trial(
                 self.shapes.parameters(architecture),
                 user_attrs={storage.ARCHITECTURE: architecture.to_json()},
@@ -96,6 +119,8 @@ class Ours(Side):
         place: Place = self.grid.nearest(drawn if given is None else Architecture.from_json(given))
         trial.set_user_attr(storage.COSTS, {"macs": int(self.grid.macs[place])})
         self._jobs[trial.number] = Job(trial.number, place)
+        if given is not None and self.options.spare_first:
+            self._first.add(trial.number)
         self._tell_sampler(trial.number)
         return self._jobs[trial.number]
 
@@ -103,7 +128,11 @@ class Ours(Side):
         """Store what a trial says at a rung, and let the halving decide."""
         images = epochs * N_TRAIN
         losses = self.grid.losses(job.place, accuracy)
-        goes_on = self.halving.report(job.number, images, losses)
+        if job.number in self._first:
+            self.halving.resume(job.number, images, losses, is_paused=False)
+            goes_on = True
+        else:
+            goes_on = self.halving.report(job.number, images, losses)
         store, trial_id = self.study._storage, self._id(job.number)
         store.set_trial_user_attr(trial_id, f"{storage.RUNG}{images}", losses)
         if not goes_on and self.halving.pauses:

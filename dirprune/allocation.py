@@ -106,7 +106,7 @@ def allocate(
 
 
 def choose_spread(allocations: Sequence[Allocation], n: int, whole: float) -> list[Allocation]:
-    """Return the n allocations that together promise the largest hypervolume, one after the other, by cost.
+    """Return n allocations that promise a large hypervolume: each adds most to those before it.
 
     An allocation promises exp(-loss): the factor by which the probability that the network gives to the right
     answers falls, in the geometric mean over images, if what the groups lose adds up.
@@ -123,7 +123,7 @@ def choose_spread(allocations: Sequence[Allocation], n: int, whole: float) -> li
         left = [place for place in range(len(allocations)) if place not in chosen]
         volumes = [hypervolume(points[[*chosen, place]], corner) for place in left]
         chosen.append(left[int(np.argmax(volumes))])
-    return [allocations[place] for place in sorted(chosen)]
+    return [allocations[place] for place in chosen]
 
 
 def _follow_chain(

@@ -115,10 +115,25 @@ def prune(
         indices, scores = selection.kept, selection.scores
         was_cached, seconds = selection.was_cached, selection.wall_time_s
     smaller = compact(dense, grouping, indices, example).eval()
-    consumers = {slot.module for group in grouping.groups for slot in group.consumers}
-    if not (reconstruct and consumers <= set(reconstruct_(smaller, context, indices))):
-        recalibrate_(smaller, roles.calibration, roles.normalise, device)
+    repair_(smaller, context, indices, reconstruct)
     return Pruned(smaller, chosen, indices, scores, was_cached, seconds)
+
+
+def repair_(
+    network: nn.Module, context: ScoringContext, kept: Mapping[str, Sequence[int]], reconstruct: bool
+) -> None:
+    """Let a compact network make up for its cuts without training, in place.
+
+    Args:
+        network: On the context's device, in evaluation mode.
+        context: The dense network, its groups, and the calibration images.
+        kept: Kept channel indices of every group.
+        reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs. Without
+            it, or where a layer cannot be refitted, batch-norm statistics are estimated anew.
+    """
+    consumers = {slot.module for group in context.grouping.groups for slot in group.consumers}
+    if not (reconstruct and consumers <= set(reconstruct_(network, context, kept))):
+        recalibrate_(network, context.calibration, context.normalise, context.device)
 
 
 @torch.no_grad()

@@ -29,11 +29,12 @@ LAYERS: tuple[frozenset[str], ...] = (
             "cost",
             "latency",
             "architecture",
+            "allocation",
             "projection",
             "tasks",
         }
     ),
-    frozenset({"importance", "pruning", "reconstruction", "training", "recipe", "evaluation"}),
+    frozenset({"importance", "pruning", "reconstruction", "sensitivity", "training", "recipe", "evaluation"}),
     frozenset({"trial", "study", "records"}),
     frozenset({"tuning"}),
     frozenset({"tracking", "explain"}),

@@ -217,6 +217,12 @@ def make_command(spec: StudySpec) -> click.Command:
         f"Default: {spec.space.architectures}.",
     )
     @click.option(
+        "--warm-starts",
+        type=WholeNumber(0),
+        help="Trials to begin with that promise most for their cost, by what the network loses when groups "
+        f"are cut alone; 0: none. Default: {spec.space.warm_starts}.",
+    )
+    @click.option(
         "--channel-multiple",
         type=WholeNumber(),
         help=f"Keep channels in multiples; 8 suits most GPUs. Default: {spec.space.channel_multiple}.",
@@ -307,6 +313,7 @@ class Arguments:
     latency: Path | None
     latency_batch: int
     architectures: str | None
+    warm_starts: int | None
     channel_multiple: int | None
     reference_point: dict[str, float] | None
     output: Path

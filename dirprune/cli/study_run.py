@@ -11,7 +11,7 @@ import click
 
 from dirprune.cli.front import format_finalists, format_front
 from dirprune.cli.options import check_can_write
-from dirprune.cli.printing import TrainingProgress
+from dirprune.cli.printing import ScoringProgress, TrainingProgress
 from dirprune.cli.study import Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
@@ -50,6 +50,8 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         space = space.restricted(names)
     if arguments.architectures is not None:
         space = replace(space, architectures=arguments.architectures)
+    if arguments.warm_starts is not None:
+        space = replace(space, warm_starts=arguments.warm_starts)
     if arguments.channel_multiple is not None:
         space = replace(space, channel_multiple=arguments.channel_multiple)
     if arguments.dataset is not None:
@@ -122,7 +124,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         observers.append(tracker)
     listener = _DenseListener(spec)
     try:
-        result = run_study(spec, options, observers, say=click.echo, listen=listener)
+        with ScoringProgress(["sensitivity"]) as progress:
+            result = run_study(spec, options, observers, say=click.echo, listen=listener, progress=progress)
     finally:
         left = _close(tracker) if tracker is not None and tracker.has_started else []
     _print_result(spec, result)

@@ -27,6 +27,11 @@ class StudyFolder:
         return self.root / "study.json"
 
     @property
+    def warm_starts_json(self) -> Path:
+        """The architectures that the study starts from by what cuts of single groups cost."""
+        return self.root / "warm_starts.json"
+
+    @property
     def journal(self) -> Path:
         """Optuna's storage, the truth about trials, states, parameters and final objectives."""
         return self.root / "optuna.journal"

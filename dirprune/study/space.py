@@ -122,6 +122,8 @@ class SearchSpace:
             its whole width.
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
         reference_architectures: Known good ones to start from, such as "8,9,36,17" in forward order.
+        warm_starts: Further trials to start from, which promise most for their cost by what the network loses
+            when its groups are cut one at a time; >= 0.
 
     Raises:
         ConfigurationError: If a keep ratio or a hyperparameter could not be used by a trial.
@@ -137,6 +139,7 @@ class SearchSpace:
     channel_multiple: int = 1
     uniform_keep_ratios: tuple[float, ...] = (0.75, 0.5, 0.3)
     reference_architectures: tuple[str, ...] = ()
+    warm_starts: int = 12
 
     def __post_init__(self) -> None:
         for ratio in (self.min_keep_ratio, *self.uniform_keep_ratios):
@@ -154,6 +157,8 @@ class SearchSpace:
             raise ConfigurationError(
                 f"channel multiple must be at least 1, got {self.channel_multiple}; 8 suits most GPUs"
             )
+        if self.warm_starts < 0:
+            raise ConfigurationError(f"warm starts must be at least 0, got {self.warm_starts}; 0 has none")
         if not self.methods:
             raise ConfigurationError(
                 "a search space needs at least one importance method, got none; try magnitude"
@@ -280,6 +285,7 @@ class SearchSpace:
             },
             "uniform_keep_ratios": list(self.uniform_keep_ratios),
             "reference_architectures": list(self.reference_architectures),
+            "warm_starts": self.warm_starts,
         }
 
 

@@ -51,7 +51,8 @@ class StudySpec:
         rungs: Epochs after which a trial may be stopped; 0 is right after pruning.
         reduction_factor: At a rung one trial in this many goes on; >= 2.
         halving: What becomes of the others: "stopping" ends them, "promoting" lets them pause until they are
-            among the best, or the study ends; "none": there are no others.
+            among the best, or the study ends; "none": there are no others. Trials that the sampler did not
+            choose always run to their end: they are what it has to improve on.
         dense: How the dense network is trained where no weights are given; `dense_epochs` sets its `images`.
         dense_epochs: Passes over the training role for the dense network.
         fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
@@ -155,6 +156,12 @@ class StudySpec:
     def directions(self) -> tuple[Direction, ...]:
         """The direction of each objective, in order."""
         return tuple(objective.direction for objective in self.objectives)
+
+    @property
+    def traded_cost(self) -> str:
+        """The first objective that is a cost; where there is none, the cost of the space's targets."""
+        metrics = [objective.metric for objective in self.objectives]
+        return next((m for m in metrics if m in (*COST_METRICS, LATENCY)), self.space.cost)
 
     @property
     def needs_latency(self) -> bool:

@@ -50,6 +50,7 @@ class Ledger:
         summary: What observers are told of the study.
         rungs: Resources at which trials may be halted, in training images.
         observers: Who is told of every change.
+        warm_starts: Architectures to begin with, right after the dense one.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Ledger:
         summary: StudySummary,
         rungs: Sequence[int],
         observers: Sequence[StudyObserver] = (),
+        warm_starts: Sequence[Architecture] = (),
     ) -> None:
         self.spec, self.grouping, self.costs, self.folder, self.study = spec, grouping, costs, folder, study
         self.summary, self.observers = summary, observers
@@ -76,7 +78,7 @@ class Ledger:
         self._records: dict[int, TrialRecord] = {}
         self._front = GrowingFront(spec.objectives)
         self.shapes = spec.space.shapes(costs, spec.limits)
-        self._enqueue_first_trials()
+        self._enqueue_first_trials(warm_starts)
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
         pauses = {trial.number: storage.find_pause(trial) for trial in known}
         self._paused = {number: images for number, images in pauses.items() if images is not None}
@@ -94,9 +96,10 @@ class Ledger:
                 self._replay_rungs(trial)
         self._take_into_front(list(self._records.values()))
 
-    def _enqueue_first_trials(self) -> None:
+    def _enqueue_first_trials(self, warm_starts: Sequence[Architecture]) -> None:
         """Enqueue what every study starts with, unless an earlier driver has done it."""
-        first = self.spec.space.first_trials(self.grouping)
+        dense, *others = self.spec.space.first_trials(self.grouping)
+        first = [dense, *(("warm-start", architecture) for architecture in warm_starts), *others]
         n_enqueued = sum(
             storage.SOURCE in trial.user_attrs for trial in self.study.get_trials(deepcopy=False)
         )
@@ -249,13 +252,16 @@ class Ledger:
         """Take a report of a running trial.
 
         Returns:
-            Whether the trial goes on; only at a rung may it be told to halt.
+            Whether the trial goes on; only one that the sampler chose may be told to halt, at a rung.
         """
         goes_on = True
         if images in self.halving.rungs:
             values = [[float(metrics[metric]) for metric in self.metrics]]
             losses = to_losses(values, self.spec.directions)[0].tolist()
-            goes_on = self.halving.report(number, images, losses)
+            if self._records[number].source == "sampler":
+                goes_on = self.halving.report(number, images, losses)
+            else:  # what a study starts with is what others are compared with
+                self.halving.resume(number, images, losses, is_paused=False)
             trial = self._open[number]
             with storage.write_together(trial):
                 trial.set_user_attr(f"{storage.RUNG}{images}", losses)

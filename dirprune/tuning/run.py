@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from dirprune.architecture import Architecture
 from dirprune.cost import CostModel, Costs
 from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
 from dirprune.groups import Grouping
+from dirprune.importance import ScoreCache, ScoringContext
+from dirprune.importance.base import Progress
 from dirprune.latency import LatencyModel
 from dirprune.networks import load_weights_
 from dirprune.records.finalists import Finalist, read_finalists
@@ -36,6 +41,7 @@ from dirprune.study.observer import StudyObserver
 from dirprune.study.reference import check_reference, compare_reference
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE, Patience
+from dirprune.study.warm_starts import obtain_warm_starts
 from dirprune.tracing import find_groups
 from dirprune.training import TrainingReport, evaluate
 from dirprune.trial import TrialContext
@@ -122,6 +128,7 @@ def run_study(
     observers: Sequence[StudyObserver] = (),
     say: Callable[[str], None] = print,
     listen: Callable[[TrainingReport, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> StudyResult:
     """Run a study to its end, or continue it.
 
@@ -131,6 +138,7 @@ def run_study(
         observers: Who is told of every change, such as the tracking.
         say: Takes the lines that a user should read.
         listen: Takes the reports of the dense network's training and its total of training images.
+        progress: Told how far what comes before the first trial is.
 
     Raises:
         StudyError: If the study exists and was not to be continued, differs from the stored one, or is being
@@ -156,7 +164,7 @@ def run_study(
         _check_same(spec.name, stored["description"], _describe(spec, subject))
     _make_folder(folder.root)
     with storage.hold_study(folder):
-        prepared = _prepare(spec, options, folder, subject, say, listen)
+        prepared = _prepare(spec, options, folder, subject, say, listen, progress)
         ledger = _open_ledger(spec, options, folder, prepared, [ViewWriter(), *observers], say)
         if patience is not None:
             ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]
@@ -219,6 +227,7 @@ class _Prepared:
     context: TrialContext
     dense: Dense
     description: dict[str, Any]
+    warm_starts: list[Architecture]
 
 
 def _make_folder(root: Path) -> None:
@@ -272,6 +281,7 @@ def _prepare(
     subject: _Subject,
     say: Callable[[str], None],
     listen: Callable[[TrainingReport, int], None] | None,
+    progress: Progress | None,
 ) -> _Prepared:
     """Obtain the dense network and put together what describes the study."""
     roles = subject.roles
@@ -290,7 +300,30 @@ def _prepare(
     context = TrialContext(
         spec, roles, dense.state, folder.root.absolute(), scores, origin, threads, subject.latency
     )
-    return _Prepared(subject, context, dense, description)
+    warm_starts = _find_warm_starts(folder, subject, context, progress)
+    if warm_starts:
+        say(f"warm starts: {len(warm_starts)} architectures, by what the network loses when groups are cut")
+    return _Prepared(subject, context, dense, description, warm_starts)
+
+
+def _find_warm_starts(
+    folder: StudyFolder, subject: _Subject, context: TrialContext, progress: Progress | None
+) -> list[Architecture]:
+    spec, roles = context.spec, context.roles
+    network = spec.create_network()
+    network.load_state_dict(dict(context.dense_state))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scoring = ScoringContext(
+        network.to(device).eval(),
+        subject.grouping,
+        roles.calibration,
+        roles.normalise,
+        spec.task(),
+        spec.seed,
+        device,
+        progress=progress,
+    )
+    return obtain_warm_starts(folder, spec, scoring, subject.costs, ScoreCache(context.scores))
 
 
 def _describe(spec: StudySpec, subject: _Subject) -> dict[str, Any]:
@@ -346,7 +379,15 @@ def _open_ledger(
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
     rungs = sorted({spec.images(epochs, prepared.context.roles) for epochs in spec.rungs})
     return Ledger(
-        spec, prepared.subject.grouping, prepared.subject.costs, folder, study, summary, rungs, observers
+        spec,
+        prepared.subject.grouping,
+        prepared.subject.costs,
+        folder,
+        study,
+        summary,
+        rungs,
+        observers,
+        prepared.warm_starts,
     )
 
 

@@ -48,7 +48,7 @@ def make_spec(**changes) -> StudySpec:
     return StudySpec(**given)
 
 
-def open_ledger(root: Path, observers=(), **changes) -> Ledger:
+def open_ledger(root: Path, observers=(), warm_starts=(), **changes) -> Ledger:
     """Open the accounts as a new driver does."""
     spec = make_spec(**changes)
     folder = StudyFolder(root / spec.name)
@@ -70,7 +70,7 @@ def open_ledger(root: Path, observers=(), **changes) -> Ledger:
     )
     study = open_optuna(folder)
     study.sampler = make_sampler("tpe", 0, len(study.get_trials(deepcopy=False)))
-    return Ledger(spec, grouping, costs, folder, study, summary, RUNGS, observers)
+    return Ledger(spec, grouping, costs, folder, study, summary, RUNGS, observers, warm_starts)
 
 
 def open_optuna(folder: StudyFolder) -> optuna.Study:

@@ -7,13 +7,15 @@ from optuna.trial import TrialState
 
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.study.observer import StudyObserver
+from dirprune.study.space import SearchSpace
 from dirprune.study.stopping import Patience
 from dirprune.tuning import storage
 from dirprune.tuning.endings import PatienceWatch
 from dirprune.tuning.ledger import Ledger
 from tests.tuning.test_ledger import CrashError, metrics_of, open_ledger, raise_crash, told
 
-CHANGES = {"halving": "promoting", "trials": 6}
+SPACE = SearchSpace(uniform_keep_ratios=())  # all but the dense network are the sampler's
+CHANGES = {"halving": "promoting", "trials": 6, "space": SPACE}
 
 
 def run_to(ledger: Ledger, number: int, images: int, accuracy: float, macs: float | None = None) -> bool:
@@ -196,3 +198,15 @@ def test_observers_hear_of_each_pause_and_each_promotion(tmp_path):
     run_to(ledger, 4, 0, 0.3)
     ledger.next_configuration()
     assert heard[-1] == (1, False)
+
+
+@pytest.mark.parametrize("halving", ["promoting", "stopping"])
+def test_what_a_study_starts_with_always_runs_to_its_end_and_the_rest_is_compared_with_it(tmp_path, halving):
+    ledger = open_ledger(tmp_path, halving=halving, trials=9)
+    sources = [ledger.next_configuration().source for _ in range(4)]
+    assert sources == ["dense", "uniform", "uniform", "uniform"]
+    for number in range(1, 4):
+        assert run_to(ledger, number, 0, 0.9 - number / 10, macs=1000.0 + number)
+    assert {ledger.next_configuration().source for _ in range(4)} == {"sampler"}
+    goes_on = [run_to(ledger, number, 0, 0.5, macs=2000.0) for number in range(4, 8)]
+    assert not any(goes_on)

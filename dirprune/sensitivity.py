@@ -1,0 +1,90 @@
+"""How much a network loses when one channel group alone is cut: a curve over widths for each group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from dirprune.allocation import Curve
+from dirprune.architecture import Architecture
+from dirprune.errors import ConfigurationError
+from dirprune.importance import ScoreCache, ScoringContext, Selector, select_channels
+from dirprune.importance.greedy.images import with_examples
+from dirprune.pruning import repair_
+from dirprune.surgery import compact
+
+BATCH = 250
+N_IMAGES = 500
+
+
+def measure_curves(
+    context: ScoringContext,
+    method: Selector,
+    widths: Mapping[str, Sequence[int]],
+    *,
+    reconstruct: bool = True,
+    n_images: int = N_IMAGES,
+    cache: ScoreCache | None = None,
+) -> dict[str, Curve]:
+    """Cut each group alone to each of its widths, repair the network, and take by how much the loss rises.
+
+    Repaired means that the layers behind the cut are refitted to what they gave in the dense network, or that
+    batch-norm statistics are estimated anew; nothing is trained. Only calibration images are seen.
+
+    Args:
+        context: The dense network in evaluation mode, its groups and the calibration images.
+        method: Chooses the channels.
+        widths: For every group the kept channels to try; the whole group is added.
+        reconstruct: Whether layers are refitted.
+        n_images: Calibration images at most; >= 1.
+        cache: Where scores are looked up and kept.
+    Returns:
+        For each group its curve; the loss of the whole network is 0.
+    Raises:
+        ConfigurationError: If there is no calibration image.
+    """
+    if len(context.calibration) == 0 or n_images < 1:
+        raise ConfigurationError("expected calibration images, got none; enlarge the training set")
+    judging = with_examples(context, n_images)
+    whole = dict(context.grouping.n_channels)
+    base = _measure_loss(judging, context.network)
+    plan = {
+        name: sorted({int(width) for width in widths[name] if width < n_channels})
+        for name, n_channels in whole.items()
+    }
+    n_total, n_done = sum(map(len, plan.values())), 0
+    curves = {}
+    for name, narrower in plan.items():
+        losses = []
+        for width in narrower:
+            architecture = Architecture({**whole, name: width})
+            kept = select_channels(method, context, architecture, cache).kept
+            network = _cut_and_repair(judging, kept, reconstruct)
+            losses.append(_measure_loss(judging, network) - base)
+            n_done += 1
+            if context.progress is not None:
+                context.progress("sensitivity", n_done, n_total)
+        curves[name] = Curve((*narrower, whole[name]), (*losses, 0.0))
+    return curves
+
+
+def _cut_and_repair(
+    context: ScoringContext, kept: Mapping[str, Sequence[int]], reconstruct: bool
+) -> nn.Module:
+    example, _ = context.load(slice(0, 2))
+    network = compact(context.network, context.grouping, kept, example).eval()
+    repair_(network, dataclasses.replace(context, progress=None), kept, reconstruct)
+    return network
+
+
+@torch.no_grad()
+def _measure_loss(context: ScoringContext, network: nn.Module) -> float:
+    """Return the mean loss over the calibration images."""
+    total = sum(
+        float(context.task.summed_loss(network(inputs), targets))
+        for inputs, targets in context.batches(BATCH)
+    )
+    return total / len(context.calibration)

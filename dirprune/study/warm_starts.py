@@ -1,0 +1,100 @@
+"""Architectures that are worth a trial before anything has been tried: found from curves of sensitivity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dirprune.allocation import Allocation, Curve, allocate, choose_spread
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel
+from dirprune.files import read_json, write_json
+from dirprune.importance import ScoreCache, ScoringContext, create
+from dirprune.projection import Projection
+from dirprune.records.folder import StudyFolder
+from dirprune.sensitivity import measure_curves
+from dirprune.study.spec import StudySpec
+
+SCHEMA = 1
+N_MEASURED = 5
+MAX_WIDTHS = 32
+
+
+def obtain_warm_starts(
+    folder: StudyFolder, spec: StudySpec, context: ScoringContext, costs: CostModel, cache: ScoreCache
+) -> list[Architecture]:
+    """Return the warm starts that the study was started with; find them if it has not started yet.
+
+    Args:
+        folder: The study's folder, which exists.
+        spec: As in `find_warm_starts`, like the others.
+    """
+    if not folder.study_json.exists():
+        found = find_warm_starts(spec, context, costs, cache)
+        listed = [{"architecture": one.architecture.to_json(), "loss": one.loss} for one in found]
+        write_json(folder.warm_starts_json, {"warm_starts": listed}, SCHEMA)
+    stored = read_json(folder.warm_starts_json, SCHEMA)["warm_starts"]
+    return [Architecture.from_json(one["architecture"]) for one in stored]
+
+
+def find_warm_starts(
+    spec: StudySpec, context: ScoringContext, costs: CostModel, cache: ScoreCache | None = None
+) -> list[Allocation]:
+    """Return the study's warm starts, the most promising first.
+
+    Each group is cut alone to a few widths, and what the groups lose is taken to add up. Of the architectures
+    that then lose least for their cost, those are taken that together promise the largest hypervolume.
+
+    Args:
+        spec: The study: how many, as far as it has trials for them, its first method, its limits, its space.
+        context: The dense network and the calibration images.
+        costs: Costs of any architecture.
+        cache: Where scores are looked up and kept.
+    """
+    space = spec.space
+    n_wanted = min(space.warm_starts, spec.trials - len(space.first_trials(context.grouping)))
+    if n_wanted <= 0:
+        return []
+    least = {name: space.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
+    projection = Projection(costs, space.cost, least, space.channel_multiple)
+    allowed = {
+        name: widths.tolist() for name, widths in zip(projection.names, projection.widths, strict=True)
+    }
+    method = create(next(iter(space.methods)), {})
+    widths = {name: _spread(values, N_MEASURED) for name, values in allowed.items()}
+    curves = measure_curves(context, method, widths, reconstruct=spec.reconstruct, cache=cache)
+    return choose(spec, costs, curves, allowed, n_wanted)
+
+
+def choose(
+    spec: StudySpec,
+    costs: CostModel,
+    curves: Mapping[str, Curve],
+    allowed: Mapping[str, Sequence[int]],
+    n: int,
+) -> list[Allocation]:
+    """Return the warm starts that curves lead to.
+
+    Args:
+        spec: The study.
+        costs: Costs of any architecture.
+        curves: For every group what it loses, at some widths.
+        allowed: For every group its widths to choose from, the whole one among them.
+        n: How many at most.
+    """
+    metric = spec.traded_cost
+    finer = {name: curve.at(_spread(allowed[name], MAX_WIDTHS)) for name, curve in curves.items()}
+    found = [
+        allocation
+        for allocation in allocate(costs, metric, finer)
+        if all(costs.costs(allocation.architecture).as_dict()[m] <= bound for m, bound in spec.limits.items())
+    ]
+    whole = costs.costs(costs.n_channels).as_dict()[metric]
+    return choose_spread(found, n, whole)
+
+
+def _spread(widths: Sequence[int], n: int) -> list[int]:
+    """Return at most n of the widths, evenly, the first and the last among them."""
+    places = np.linspace(0, len(widths) - 1, min(n, len(widths))).round().astype(int)
+    return [int(widths[place]) for place in places]

@@ -1,0 +1,95 @@
+"""Warm starts: found once for a study, the first that it tries, and the same when it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel
+from dirprune.importance import ScoreCache
+from dirprune.records.folder import StudyFolder
+from dirprune.study import warm_starts
+from dirprune.study.space import SearchSpace
+from dirprune.study.spec import StudySpec
+from dirprune.study.warm_starts import find_warm_starts, obtain_warm_starts
+from tests.importance.simplex.planted import planted_case
+from tests.tuning.test_ledger import open_ledger
+
+SPACE = SearchSpace(methods={"magnitude": {}}, min_keep_ratio=0.3)
+
+
+def make_spec(**changes) -> StudySpec:
+    given = {"name": "warm", "network": "lenet5", "data": "digits", "trials": 12, "space": SPACE, **changes}
+    return StudySpec(**given)
+
+
+def make_case():
+    """Return a context and the costs of its network."""
+    context = planted_case()
+    return context, CostModel(context.network, context.grouping, context.calibration.inputs[:2])
+
+
+def test_they_come_right_after_the_dense_network_and_once_for_all_drivers(tmp_path):
+    small = Architecture.uniform(open_ledger(tmp_path / "other").grouping, 0.2)
+    warm = [small, Architecture({**small, "linear1": 50})]
+    for _ in range(2):  # a second driver opens the same study
+        ledger = open_ledger(tmp_path, warm_starts=warm, trials=8)
+    found = [ledger.next_configuration() for _ in range(7)]
+    sources = ["dense", "warm-start", "warm-start", "uniform", "uniform", "uniform", "sampler"]
+    assert [configuration.source for configuration in found] == sources
+    assert [configuration.architecture for configuration in found[1:3]] == warm
+
+
+def test_they_are_within_the_limits_and_the_space_and_few_enough_for_the_trials(tmp_path):
+    context, costs = make_case()
+    whole = costs.costs(costs.n_channels).macs
+    found = find_warm_starts(make_spec(limits={"macs": 0.6 * whole}), context, costs)
+    assert 0 < len(found) <= 8
+    for allocation in found:
+        assert costs.costs(allocation.architecture).macs == allocation.cost <= 0.6 * whole
+        for name, width in allocation.architecture.items():
+            assert width >= SPACE.lowest(costs.n_channels[name])
+    assert len(find_warm_starts(make_spec(trials=5), context, costs)) <= 1
+    assert find_warm_starts(make_spec(trials=4), context, costs) == []
+    without = dataclasses.replace(SPACE, warm_starts=0)
+    assert find_warm_starts(make_spec(space=without), context, costs) == []
+
+
+def test_channels_that_matter_little_are_what_cheap_ones_do_without():
+    context, costs = make_case()
+    found = find_warm_starts(make_spec(), context, costs)
+    losses = [allocation.loss for allocation in sorted(found, key=lambda allocation: allocation.cost)]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_a_study_that_goes_on_has_those_that_it_began_with(tmp_path, monkeypatch):
+    context, costs = make_case()
+    folder = StudyFolder(tmp_path / "warm")
+    folder.root.mkdir()
+    cache = ScoreCache(tmp_path / "scores")
+    first = obtain_warm_starts(folder, make_spec(), context, costs, cache)
+    assert first == [a.architecture for a in find_warm_starts(make_spec(), context, costs)]
+    folder.study_json.write_text("{}")
+    monkeypatch.setattr(warm_starts, "find_warm_starts", lambda *_: pytest.fail("found again"))
+    assert obtain_warm_starts(folder, make_spec(trials=20), context, costs, cache) == first
+
+
+def test_those_of_a_start_that_did_not_come_to_a_study_are_found_again(tmp_path):
+    context, costs = make_case()
+    folder = StudyFolder(tmp_path / "warm")
+    folder.root.mkdir()
+    cache = ScoreCache(tmp_path / "scores")
+    many = obtain_warm_starts(folder, make_spec(), context, costs, cache)
+    few = obtain_warm_starts(folder, make_spec(trials=5), context, costs, cache)
+    assert len(few) <= 1 < len(many)
+
+
+def test_measuring_leaves_the_network_as_it_was():
+    context, costs = make_case()
+    before = {name: value.clone() for name, value in context.network.state_dict().items()}
+    find_warm_starts(make_spec(), context, costs)
+    after = context.network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
