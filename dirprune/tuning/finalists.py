@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,6 +100,9 @@ class FinalistAccounts:
             folder.finalists_dir.mkdir(parents=True, exist_ok=True)
             write_json(path, {"epochs": options.epochs}, SCHEMA)
         pairs = [(number, seed) for seed in range(options.n_seeds) for number in configurations]
+        for pair in pairs:
+            if self.result(*pair) is not None:  # its driver may have been killed just before it heard so
+                self._remove_checkpoint(*pair)
         self._trainings = {
             place: Training(place, configurations[number], seed)
             for place, (number, seed) in enumerate(pairs)
@@ -131,7 +135,9 @@ class FinalistAccounts:
         return True
 
     def completed(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Take note of nothing: a training's own events have said so already."""
+        """Remove the checkpoint of a training; its own events have said already that it has finished."""
+        training = self._trainings[number]
+        self._remove_checkpoint(training.configuration.number, training.repetition)
         self.tell(self._read(number))
 
     def halted(self, number: int, images: int) -> None:
@@ -144,6 +150,9 @@ class FinalistAccounts:
         reason = reason or "its worker was lost too often (killed, or out of memory)"
         self.failures[read.record.number, read.repetition] = reason
         self.tell(replace(read, record=replace(read.record, state="FAIL", reason=reason)))
+
+    def _remove_checkpoint(self, number: int, repetition: int) -> None:
+        shutil.rmtree(self.folder.finalist(number, repetition).checkpoint_dir(number), ignore_errors=True)
 
     def _read(self, number: int) -> FinalTraining:
         training = self._trainings[number]
