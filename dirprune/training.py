@@ -7,6 +7,7 @@ batches depends on the seed and the epoch alone, so that a state needs no genera
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import math
 import time
@@ -57,8 +58,10 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write the state; the file has its name only when it is whole."""
+        content = io.BytesIO()  # torch's own writer does not say that a disk is full
+        torch.save({"schema": SCHEMA, **vars(self)}, content)
         with write_atomically(Path(path)) as temporary:
-            torch.save({"schema": SCHEMA, **vars(self)}, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> TrainingState:

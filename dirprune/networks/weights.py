@@ -105,7 +105,7 @@ def save_weights(
         for key, tensor in state.items()
     }
     with write_atomically(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, dict(metadata or {}))
+        temporary.write_bytes(safetensors.torch.save(tensors, dict(metadata or {})))
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dirprune.tuning.cluster import Slots
 from dirprune.tuning.finalists import FinalistAccounts
+from dirprune.tuning.full_disk import FullDiskWatch
 from dirprune.tuning.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ MAX_LOST_WORKERS = 2  # the third loss of a trial's worker is the trial's own fa
 
 def execute(
     ledger: Ledger | FinalistAccounts, slots: Slots, trainable: type[Trainable], **parameters: Any
-) -> None:
+) -> str:
     """Run a ledger's trials until it has no more; Ray's own files go, as it owns nothing that outlives it.
 
     Args:
@@ -26,12 +27,16 @@ def execute(
         slots: How many trials run at once, and what each may use.
         trainable: What runs a configuration; it reports as `PruningTrainable` does.
         parameters: Given to the trainable's `setup`, once for each worker.
+
+    Returns:
+        Why nothing more could be written, where a full disk ended it in order; else nothing.
     """
     from ray import tune
 
     from dirprune.tuning.searcher import ForgiveLostNodes, LedgerScheduler, LedgerSearcher
 
-    searcher = LedgerSearcher(ledger)
+    watch = FullDiskWatch(ledger, ledger.folder.root)
+    searcher = LedgerSearcher(cast("Ledger", watch))  # it asks and tells the same
     with tempfile.TemporaryDirectory(prefix="dirprune-ray-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(
@@ -54,3 +59,4 @@ def execute(
             ),
         )
         tuner.fit()
+    return watch.reason

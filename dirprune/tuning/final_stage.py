@@ -15,6 +15,7 @@ from dirprune.tuning.cluster import Resources, connect
 from dirprune.tuning.endings import TimeLimit
 from dirprune.tuning.execution import execute
 from dirprune.tuning.finalists import FinalistAccounts, FinalistOptions
+from dirprune.tuning.full_disk import describe_full_disk
 from dirprune.tuning.ledger import Ledger
 
 
@@ -58,7 +59,11 @@ def run_finalists(
                         FinalistTrainable,  # loads Ray: its environment is set
                     )
 
-                    execute(accounts, slots, FinalistTrainable, context=context, epochs=options.epochs)
+                    reason = execute(
+                        accounts, slots, FinalistTrainable, context=context, epochs=options.epochs
+                    )
+                    if reason:
+                        ledger.end_reason, is_interrupted = describe_full_disk(folder.root, reason), True
         except (KeyboardInterrupt, SystemExit):
             is_interrupted = True
         failures = accounts.failures

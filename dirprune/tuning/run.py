@@ -51,6 +51,7 @@ from dirprune.tuning.endings import PatienceWatch, TimeLimit
 from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
 from dirprune.tuning.finalists import FinalistOptions
+from dirprune.tuning.full_disk import describe_full_disk
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.samplers import check_choice, make_sampler
 from dirprune.tuning.samplers.choice import choose_sampler
@@ -178,7 +179,8 @@ def run_study(
         try:
             if ledger.has_work:
                 with limit.running_out_in(left_s()), connect(options.resources) as slots:
-                    _execute(ledger, prepared, slots)
+                    if reason := _execute(ledger, prepared, slots):
+                        ledger.end_reason = describe_full_disk(folder.root, reason)
         except (KeyboardInterrupt, SystemExit):
             is_interrupted = True
         if limit.is_over:
@@ -417,8 +419,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> None:
-    """Let Ray Tune prune and fine-tune the ledger's trials."""
+def _execute(ledger: Ledger, prepared: _Prepared, slots: Slots) -> str:
+    """Let Ray Tune prune and fine-tune the ledger's trials; see `execute`."""
     from dirprune.tuning.trainable import PruningTrainable  # loads Ray, whose environment is set by now
 
-    execute(ledger, slots, PruningTrainable, context=prepared.context)
+    return execute(ledger, slots, PruningTrainable, context=prepared.context)

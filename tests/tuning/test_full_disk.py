@@ -1,0 +1,164 @@
+"""A full disk is no trial's fault: the study ends in order, and with room again it goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dirprune.records.events import read_events, replay
+from dirprune.records.folder import StudyFolder
+from dirprune.tuning import full_disk, storage
+from dirprune.tuning.full_disk import FullDiskWatch, has_room
+
+TOY = Path(__file__).parent.parent / "integration" / "toy_study.py"
+NO_SPACE = "OSError: [Errno 28] No space left on device"
+
+
+class Accounts:
+    """Accounts that take down what they are told, and whose journal may be full."""
+
+    may_have_more = True
+
+    def __init__(self) -> None:
+        self.told: list[tuple] = []
+        self.error: OSError | None = None
+
+    def take(self, *what: object) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.told.append(what)
+        return True
+
+    def next_configuration(self) -> str:
+        self.take("next")
+        return "configuration"
+
+    def reported(self, number, images, metrics):
+        return self.take("reported", number)
+
+    def completed(self, number, metrics):
+        self.take("completed", number)
+
+    def halted(self, number, images):
+        self.take("halted", number)
+
+    def failed(self, number, reason=""):
+        self.take("failed", number, reason)
+
+
+def test_failure_for_want_of_room_is_not_told_and_ends_the_run(tmp_path):
+    accounts = Accounts()
+    watch = FullDiskWatch(accounts, tmp_path)
+    watch.failed(1, "ValueError: no")
+    assert watch.next_configuration() == "configuration"
+    assert watch.may_have_more
+    watch.failed(2, NO_SPACE)
+    assert watch.reason == NO_SPACE
+    assert watch.next_configuration() is None
+    assert not watch.may_have_more
+    assert watch.reported(3, 100, {}) is False, "what runs halts at its next report"
+    watch.halted(3, 100)
+    watch.completed(4, {})
+    watch.failed(5, "ValueError: no")
+    assert accounts.told == [("failed", 1, "ValueError: no"), ("next",)]
+
+
+def test_failure_in_other_words_is_the_disks_where_nothing_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(full_disk, "has_room", lambda folder: False)
+    accounts = Accounts()
+    watch = FullDiskWatch(accounts, tmp_path)
+    watch.failed(2, "RuntimeError: basic_ios::clear: iostream error")  # what torch says of a full disk
+    assert watch.reason
+    assert accounts.told == []
+
+
+def test_journal_that_cannot_be_written_ends_the_run_and_other_errors_are_raised(tmp_path):
+    accounts = Accounts()
+    watch = FullDiskWatch(accounts, tmp_path)
+    accounts.error = PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(PermissionError):
+        watch.completed(1, {})
+    accounts.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert watch.reported(1, 100, {}) is False
+    assert "No space left" in watch.reason
+
+
+def test_probe_leaves_nothing(tmp_path):
+    assert has_room(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = """
+set -eu
+mkdir small && mount -t tmpfs -o size=$1 tmpfs small
+shift
+"$@" > first.txt 2>&1 && echo 0 > first.status || echo $? > first.status
+cp -a small first
+mount -o remount,size=64m small
+"$@" --resume > second.txt 2>&1 && echo 0 > second.status || echo $? > second.status
+cp -a small second
+"""
+
+
+def run_on_small_disk(folder: Path, size: str, n_trials: int) -> None:
+    """Run the toy study on a file system of its own, then again with room; both copies stay in `folder`.
+
+    The file system is a real one, which only the processes of this study see.
+    """
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    try:
+        mount = [*namespace, "mount", "-t", "tmpfs", "tmpfs", folder]
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine does not let a user mount a file system: {error}")
+    study = [sys.executable, TOY, "--output", "small", "--trials", str(n_trials), "--no-tracking"]
+    subprocess.run(
+        [*namespace, shutil.which("bash"), "-c", SCRIPT, "bash", size, *study],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=500,
+    )
+
+
+@pytest.mark.slow
+def test_disk_too_small_for_the_dense_network_ends_in_one_line_and_goes_on_with_room(tmp_path):
+    run_on_small_disk(tmp_path, "8k", 2)
+    said = (tmp_path / "first.txt").read_text()
+    assert (tmp_path / "first.status").read_text() == "2\n", said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: expected to read and write freely, got 'No space left")
+    assert (tmp_path / "second.status").read_text() == "0\n", (tmp_path / "second.txt").read_text()
+
+
+@pytest.mark.slow
+def test_study_on_a_full_disk_ends_in_one_line_and_goes_on_with_room(tmp_path):
+    run_on_small_disk(tmp_path, "100k", 6)
+    said = (tmp_path / "first.txt").read_text()
+    assert (tmp_path / "first.status").read_text() == "2\n", said
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert last.startswith("error: the study ended by itself: no room is left in small/toy (")
+    assert last.endswith("make room, then the same command with --resume goes on")
+    first, second = (StudyFolder(tmp_path / name / "toy") for name in ("first", "second"))
+    before = {record.number: record for record in storage.read_records(first)}
+    assert {record.state for record in before.values()} <= {"COMPLETE", "PRUNED", "RUNNING"}
+    assert any(record.state == "RUNNING" for record in before.values()), "nothing was left to go on with"
+
+    assert (tmp_path / "second.status").read_text() == "0\n", (tmp_path / "second.txt").read_text()
+    after = {record.number: record for record in storage.read_records(second)}
+    assert sorted(after) == list(range(6))
+    assert {record.state for record in after.values()} <= {"COMPLETE", "PRUNED"}
+    for number, record in before.items():
+        assert after[number].architecture == record.architecture
+        if record.state != "RUNNING":  # what had ended is not done again
+            assert second.events(number).read_bytes() == first.events(number).read_bytes()
+    complete = [number for number, record in after.items() if record.state == "COMPLETE"]
+    assert all(replay(read_events(second.events(number))).finished for number in complete)
+    assert second.front_html.stat().st_size > 1_000_000
