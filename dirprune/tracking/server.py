@@ -37,12 +37,12 @@ def is_remote(tracking_uri: str) -> bool:
 def ui_command(tracking_uri: str) -> str:
     """Return the command, to be run in the current folder, or the address that shows a store's studies."""
     if is_remote(tracking_uri):
-        return tracking_uri
+        return describe_uri(tracking_uri)
     scheme = "sqlite:///"
     path, mark, query = tracking_uri.removeprefix(scheme).partition("?")
     if tracking_uri.startswith(scheme) and Path(path).is_absolute():
         tracking_uri = f"{scheme}{_from_here(Path(path))}{mark}{query}"
-    return f"{_mlflow()} ui --backend-store-uri {shlex.quote(tracking_uri)}"
+    return f"{_mlflow()} ui --backend-store-uri {shlex.quote(hide_secret(tracking_uri, tracking_uri))}"
 
 
 def _mlflow() -> str:
@@ -80,9 +80,10 @@ def check_server(tracking_uri: str) -> None:
     except Exception as error:  # the stores raise what their databases and sockets raise
         hint = ""
         if isinstance(error, MlflowException) and "schema" in str(error):
-            hint = f"; try {_mlflow()} db upgrade {shlex.quote(tracking_uri)}"
+            hint = f"; try {_mlflow()} db upgrade {shlex.quote(hide_secret(tracking_uri, tracking_uri))}"
+        said = hide_secret(one_line(error), tracking_uri)
         raise TrackingError(
-            f"the tracking store {describe_uri(tracking_uri)} cannot be used: {one_line(error)}"
+            f"the tracking store {describe_uri(tracking_uri)} cannot be used: {said}"
             f"{hint or '; check --tracking-uri, or go on with --no-tracking'}"
         ) from error
 
@@ -152,4 +153,18 @@ def describe_uri(tracking_uri: str) -> str:
     """Return a tracking URI without user and password."""
     parts = urllib.parse.urlsplit(tracking_uri)
     host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host).geturl() if parts.password else tracking_uri
+    shown = parts._replace(netloc=host).geturl() if parts.password else tracking_uri
+    return hide_secret(shown, tracking_uri)
+
+
+def hide_secret(text: str, tracking_uri: str) -> str:
+    """Return a text in which the passwords of a tracking URI, as typed or decoded, have become dots."""
+    parts = urllib.parse.urlsplit(tracking_uri)
+    secrets = [parts.password or ""]
+    for option in parts.query.split("&"):
+        name, _, value = option.partition("=")
+        if any(word in name.lower() for word in ("pass", "pwd", "secret", "token")):
+            secrets.append(value)
+    for secret in {form for typed in secrets if typed for form in (typed, urllib.parse.unquote_plus(typed))}:
+        text = text.replace(secret, "...")
+    return text

@@ -16,7 +16,7 @@ from dirprune.records.front import GrowingFront, sort_front
 from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
-from dirprune.tracking.server import describe_uri
+from dirprune.tracking.server import describe_uri, hide_secret
 from dirprune.tracking.store import RunKey
 from dirprune.tracking.uploader import Uploader
 from dirprune.tracking.views import Point, view_counts, view_finalists, view_progress
@@ -75,8 +75,9 @@ def sync_study(
                 raise
             except Exception as error:  # whatever MLflow, its databases and sockets raise
                 if pause_s is None:
+                    said = hide_secret(one_line(error, has_type=True), tracking_uri)
                     raise TrackingError(
-                        f"MLflow at {describe_uri(tracking_uri)} failed: {one_line(error, has_type=True)}; "
+                        f"MLflow at {describe_uri(tracking_uri)} failed: {said}; "
                         "the same command goes on where this one ended"
                     ) from error
                 time.sleep(pause_s)
