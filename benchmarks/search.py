@@ -22,6 +22,7 @@ from search_clock import EVALUATION, START, Side, simulate
 from search_grid import EPOCHS, N_TRAIN
 from search_ours import OurOptions, Ours
 from search_plain import SAMPLERS, Plain
+from search_ray import OptunaSearchAsha
 from search_report import report
 from search_table import Grid, load_grid
 
@@ -39,10 +40,13 @@ def parse_side(text: str) -> Callable[[Grid, int], Side]:
     name, *words = text.split()
     if name in SAMPLERS and not words:
         return lambda grid, seed: Plain(grid, seed, name)
+    if name == "ray":
+        factor = float(dict(word.split("=") for word in words).get("reduction_factor", 4))
+        return lambda grid, seed: OptunaSearchAsha(grid, seed, factor)
     if name == "ours":
         options = OurOptions(**dict(_parse_option(word) for word in words))
         return lambda grid, seed: Ours(grid, seed, options)
-    raise click.BadParameter(f"unknown side {text!r}; try {', '.join(SAMPLERS)} or ours")
+    raise click.BadParameter(f"unknown side {text!r}; try {', '.join(SAMPLERS)}, ray or ours")
 
 
 def _parse_option(word: str) -> tuple[str, Any]:

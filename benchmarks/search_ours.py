@@ -45,16 +45,16 @@ class OurOptions:
         warm_starts: Architectures by curves of sensitivity that come before all others.
     """
 
-    architectures: str = "budgeted"
+    architectures: str = "per-group"
     max_offset: float = 1.0
-    sampler: str = "tpe"
-    halving: str = "promoting"
+    sampler: str = "front"
+    halving: str = "stopping"
     reduction_factor: float = 2.0
     minimum: int = 4
     rungs: tuple[int, ...] = (0, 1)
     first: bool = True
-    spare_first: bool = False
-    warm_starts: int = 0
+    spare_first: bool = True
+    warm_starts: int = 16
 
 
 class Ours(Side):

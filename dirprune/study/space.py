@@ -123,7 +123,7 @@ class SearchSpace:
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
         reference_architectures: Known good ones to start from, such as "8,9,36,17" in forward order.
         warm_starts: Further trials to start from, which promise most for their cost by what the network loses
-            when its groups are cut one at a time; >= 0.
+            when its groups are cut one at a time; >= 0. At most half of a study's trials are.
 
     Raises:
         ConfigurationError: If a keep ratio or a hyperparameter could not be used by a trial.
@@ -139,7 +139,7 @@ class SearchSpace:
     channel_multiple: int = 1
     uniform_keep_ratios: tuple[float, ...] = (0.75, 0.5, 0.3)
     reference_architectures: tuple[str, ...] = ()
-    warm_starts: int = 12
+    warm_starts: int = 16
 
     def __post_init__(self) -> None:
         for ratio in (self.min_keep_ratio, *self.uniform_keep_ratios):

@@ -53,7 +53,8 @@ def find_warm_starts(
         cache: Where scores are looked up and kept.
     """
     space = spec.space
-    n_wanted = min(space.warm_starts, spec.trials - len(space.first_trials(context.grouping)))
+    n_others = len(space.first_trials(context.grouping))
+    n_wanted = min(space.warm_starts, spec.trials // 2, spec.trials - n_others)
     if n_wanted <= 0:
         return []
     least = {name: space.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
