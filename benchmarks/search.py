@@ -20,6 +20,7 @@ import click
 from importance_common import Rows
 from search_clock import EVALUATION, START, Side, simulate
 from search_grid import EPOCHS, N_TRAIN
+from search_moasha import Moasha
 from search_ours import OurOptions, Ours
 from search_plain import SAMPLERS, Plain
 from search_ray import OptunaSearchAsha
@@ -31,22 +32,29 @@ BUDGET = N_TRIALS * round(START + EPOCHS[-1] * N_TRAIN + EVALUATION)
 """By default as much as this many trials at full resource that are judged once."""
 
 
-def parse_side(text: str) -> Callable[[Grid, int], Side]:
+def parse_side(text: str, moasha: Path | None = None) -> Callable[[Grid, int], Side]:
     """Return what makes a side for a grid and a seed.
 
+    Args:
+        text: A name and options.
+        moasha: The Python that has syne-tune.
     Raises:
         click.BadParameter: If a name or an option is unknown.
     """
     name, *words = text.split()
     if name in SAMPLERS and not words:
         return lambda grid, seed: Plain(grid, seed, name)
-    if name == "ray":
-        factor = float(dict(word.split("=") for word in words).get("reduction_factor", 4))
-        return lambda grid, seed: OptunaSearchAsha(grid, seed, factor)
+    if name in ("ray", "moasha") and all(word.startswith("reduction_factor=") for word in words):
+        factor = float(words[-1].partition("=")[2]) if words else (4 if name == "ray" else 3)
+        if name == "ray":
+            return lambda grid, seed: OptunaSearchAsha(grid, seed, factor)
+        if moasha is None:
+            raise click.BadParameter("moasha runs in a Python that has syne-tune; give --moasha-python FILE")
+        return lambda grid, seed: Moasha(grid, seed, moasha, factor)
     if name == "ours":
         options = OurOptions(**dict(_parse_option(word) for word in words))
         return lambda grid, seed: Ours(grid, seed, options)
-    raise click.BadParameter(f"unknown side {text!r}; try {', '.join(SAMPLERS)}, ray or ours")
+    raise click.BadParameter(f"unknown side {text!r}; try {', '.join(SAMPLERS)}, ray, moasha or ours")
 
 
 def _parse_option(word: str) -> tuple[str, Any]:
@@ -75,19 +83,27 @@ def main(context: click.Context, output: Path) -> None:
 @click.option("--seeds", default="0:10", help="From the first to before the last.")
 @click.option("--workers", default=2, help="Simulated ones.")
 @click.option("--budget", default=BUDGET, help="Cost of a search in trained images.")
+@click.option(
+    "--moasha-python",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The Python of an environment with syne-tune, for the side moasha.",
+)
 @click.pass_obj
-def run(output: Path, sides: str, seeds: str, workers: int, budget: int) -> None:
+def run(output: Path, sides: str, seeds: str, workers: int, budget: int, moasha_python: Path | None) -> None:
     """Run searches."""
     rows = Rows(output / "search.jsonl")
     first, last = (int(part) for part in seeds.split(":"))
-    makers = {name: parse_side(name) for name in (" ".join(text.split()) for text in sides.split(";"))}
+    names = (" ".join(text.split()) for text in sides.split(";"))
+    makers = {name: parse_side(name, moasha_python) for name in names}
     for seed in range(first, last):
         for name, make in makers.items():
             key = {"side": name, "workers": workers, "budget": budget, "seed": seed}
             if rows.is_done(**key):
                 continue
             grid, began = load_grid(), time.perf_counter()
-            trace = simulate(make(grid, seed), grid, workers, budget, seed)
+            side = make(grid, seed)
+            trace = simulate(side, grid, workers, budget, seed)
+            side.close()
             rows.add(key, {**trace.as_dict(), "seconds": round(time.perf_counter() - began, 2)})
 
 

@@ -55,6 +55,9 @@ class Side(ABC):
     def complete(self, job: Job, accuracy: float) -> None:
         """Take the validation accuracy of a trial at full resource."""
 
+    def close(self) -> None:  # noqa: B027  # most sides hold nothing
+        """Let go of what the side holds."""
+
     def report(self, job: Job, epochs: int, accuracy: float) -> bool:
         """Take the validation accuracy of a trial at a rung; return whether it goes on now."""
         return True
