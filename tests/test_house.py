@@ -55,6 +55,7 @@ LIBRARIES: dict[str, int] = {
     "filelock": 2,
     "shap": 2,
     "plotly": 3,
+    "onnxruntime": 3,
     "matplotlib": 3,
     "ray": 4,
     "optuna": 4,
@@ -66,6 +67,7 @@ LIBRARIES: dict[str, int] = {
 ONLY_IN: dict[str, frozenset[str]] = {
     "shap": frozenset({"importance", "explain"}),
     "plotly": frozenset({"records"}),
+    "onnxruntime": frozenset({"records"}),
     "matplotlib": frozenset({"records"}),
     "ray": frozenset({"tuning"}),
     "optuna": frozenset({"tuning"}),

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Measure here what studies elsewhere shall take for latency.",
     ),
     "explain": ("dirprune.cli.commands.explain", "Explain which choices moved a study's objectives."),
+    "export": ("dirprune.cli.commands.export", "Write a network of a study for other programs, checked."),
     "sync": ("dirprune.cli.commands.sync", "Rebuild or complete a study in MLflow."),
     "abandon": ("dirprune.cli.commands.front", "Give up the unfinished trials of a study."),
 }

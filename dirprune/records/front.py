@@ -40,6 +40,38 @@ def sort_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(front, key=lambda record: (record.metrics.get("macs", 0.0), record.number))
 
 
+MEMBERS = ("best", "smallest", "knee")
+"""Members of a front that go by a name; see `find_member`."""
+
+
+def find_member(front: Sequence[TrialRecord], objectives: Sequence[Objective], which: str) -> TrialRecord:
+    """Return a member of a front by its name.
+
+    Args:
+        front: Trials on the front, at least one.
+        objectives: What the study trades.
+        which: "best": first in the first objective of validation (without one, in the first); "smallest":
+            with the fewest MACs; "knee": with the least sum of losses, each scaled from 0 to 1 over the
+            front, which for two objectives is the point farthest below the line between the front's ends.
+
+    Returns:
+        The member; of equals the one with the lowest number.
+    """
+    ordered = sorted(front, key=lambda record: record.number)
+    metrics = [objective.metric for objective in objectives]
+    values = np.array([[record.metrics[metric] for metric in metrics] for record in ordered])
+    losses = to_losses(values, [objective.direction for objective in objectives])
+    if which == "smallest":
+        keys = np.array([record.metrics["macs"] for record in ordered])
+    elif which == "best":
+        judged = [place for place, metric in enumerate(metrics) if metric.startswith("val_")]
+        keys = losses[:, judged[0] if judged else 0]
+    else:
+        spans = np.ptp(losses, axis=0)
+        keys = ((losses - losses.min(axis=0)) / np.where(spans > 0, spans, 1.0)).sum(axis=1)
+    return ordered[int(np.argmin(keys))]
+
+
 class GrowingFront:
     """The front of a study whose trials end one after the other; the same as `mark_front` gives of them all.
 

@@ -1,0 +1,42 @@
+"""`dirprune export`: a network of a study as a file for other programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.options import FILE, FOLDER, Number, storage_option
+
+
+@click.command
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@click.option("--trial", required=True, metavar="N", help="Number of the trial, or best, smallest or knee.")
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["pt2", "onnx", "safetensors"]),
+    help="What to write.",
+)
+@click.option(
+    "--output", type=FILE, help="Where to; safetensors: a folder. Default: <study>/exports/<trial>.<format>."
+)
+@click.option(
+    "--tolerance",
+    type=Number(),
+    default=1e-4,
+    show_default=True,
+    help="Largest difference of outputs from the network's own.",
+)
+@storage_option
+def export(**given: Any) -> None:
+    """Write a network of the study in folder STUDY in a format that other programs read.
+
+    best is the most accurate network of the front, smallest the one with the fewest MACs, knee the one from
+    which neither objective improves without the other losing much. What was written is read again and must
+    give the same outputs, for more than one batch size.
+    """
+    from dirprune.cli.export import export as run
+
+    run(**given)
