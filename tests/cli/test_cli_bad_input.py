@@ -37,7 +37,13 @@ def list_files() -> list[Path]:
     ("arguments", "fragments"),
     [
         (["prun"], ["unknown command 'prun'", "did you mean 'prune'?"]),
-        (["quantise"], ["unknown command 'quantise'", "known: abandon, covariances, explain, front"]),
+        (
+            ["quantise"],
+            [
+                "unknown command 'quantise'",
+                "known: abandon, covariances, explain, export, fit-latency, front",
+            ],
+        ),
         (["train", "--epoch", "3"], ["unknown option '--epoch'", "did you mean '--epochs'?"]),
         (["train", "surplus"], ["surplus", "try 'dirprune train --help'"]),
         (["train", "--epochs"], ["--epochs", "requires an argument"]),
