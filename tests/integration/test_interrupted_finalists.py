@@ -26,7 +26,7 @@ OPTIONS = (
     "--final-seeds",
     str(N_SEEDS),
     "--final-epochs",
-    "5",
+    "12",
 )
 
 Key = tuple[int, int]
@@ -44,14 +44,17 @@ def events_of(folder: StudyFolder, key: Key) -> list[dict]:
 
 
 def wait_until_in_the_middle(driver: subprocess.Popen[str], folder: StudyFolder) -> None:
-    """Return when a training has ended and another one has reported after two epochs at least."""
+    """Return when a training has ended and another one is between its third and its seventh report.
+
+    Trainings that began together end together: one of those that have nearly ended is no middle.
+    """
     deadline = time.monotonic() + 2 * WAIT_S
     while time.monotonic() < deadline:
         if driver.poll() is not None:
             pytest.fail(f"the study ended before it could be killed: {driver.stdout.read()}")
         found = by_key(folder).values()
         has_ended = any(training.record.state == "COMPLETE" for training in found)
-        if has_ended and any(t.record.state == "RUNNING" and len(t.record.curve) > 2 for t in found):
+        if has_ended and any(t.record.state == "RUNNING" and 2 < len(t.record.curve) < 7 for t in found):
             return
         time.sleep(0.05)
     pytest.fail("the study did not come far enough in time")
