@@ -27,6 +27,7 @@ spec = StudySpec(
     loss="cross_entropy",
     evaluation="accuracy",
     objectives=(Objective("val_accuracy", "maximize"), Objective("macs", "minimize")),
+    min_val_accuracy="dense-0.05",
     space=SearchSpace(
         min_keep_ratio=0.25,
         reference_architectures=("8,20,50,20", "8,9,36,17", "7,10,40,20", "6,7,34,16"),

@@ -193,6 +193,12 @@ def make_command(spec: StudySpec) -> click.Command:
     @click.option("--max-parameters", type=Number(), help="Start no trial above so many parameters.")
     @click.option("--max-latency", type=Number(), metavar="MS", help="Start no trial that takes longer.")
     @click.option(
+        "--min-val-accuracy",
+        metavar="A",
+        help="Look for no network below it: 0.95, or dense-0.02 for two points below the dense network. "
+        f"Default: {'none' if spec.min_val_accuracy is None else spec.min_val_accuracy}.",
+    )
+    @click.option(
         "--objectives",
         type=Objectives(),
         help="What is traded: val_<metric>, macs, parameters, latency_ms, each with its direction. Default: "
@@ -230,7 +236,8 @@ def make_command(spec: StudySpec) -> click.Command:
     @click.option(
         "--reference-point",
         type=Metrics(),
-        help="Worst acceptable values, the hypervolume's corner. Default: chance accuracy at dense cost.",
+        help="Worst acceptable values, the hypervolume's corner. Default: dense cost; the least "
+        "accuracy, or chance.",
     )
     @click.option(
         "--output", type=FOLDER, default=Path("output"), show_default=True, help="Folder of all studies."
@@ -309,6 +316,7 @@ class Arguments:
     max_macs: float | None
     max_parameters: float | None
     max_latency: float | None
+    min_val_accuracy: str | None
     objectives: tuple[Objective, ...] | None
     latency: Path | None
     latency_batch: int

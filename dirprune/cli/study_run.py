@@ -69,6 +69,7 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
     return spec.changed(
         space=space,
         limits={**spec.limits, **given},
+        min_val_accuracy=arguments.min_val_accuracy,
         objectives=arguments.objectives,
         name=arguments.name,
         trials=arguments.trials,

@@ -14,14 +14,14 @@ from dirprune.study.objectives import Objective
 def mark_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
     """Return the records with `is_front` set, in their order.
 
-    Only complete trials with a finite value for each objective can be on the front. Of trials with the same
-    values only the one with the lowest number is: the others add nothing to choose from.
+    Only complete, acceptable trials with a finite value for each objective can be on the front. Of trials
+    with the same values only the one with the lowest number is: the others add nothing to choose from.
     """
     metrics = [objective.metric for objective in objectives]
     candidates: dict[tuple[float, ...], int] = {}  # objective values -> trial number
     for record in sorted(records, key=lambda record: record.number):
         values = record.objectives(metrics)
-        if record.state == "COMPLETE" and values is not None:
+        if record.state == "COMPLETE" and record.is_acceptable and values is not None:
             candidates.setdefault(values, record.number)
     front: set[int] = set()
     if candidates:
@@ -98,7 +98,8 @@ class GrowingFront:
         """Take trials that ended.
 
         Args:
-            records: Trials of any state; only complete ones with all objectives can be on the front.
+            records: Trials of any state; only complete, acceptable ones with all objectives can be
+                on the front.
         Returns:
             Numbers of complete trials that are not, or no longer, on the front.
         """

@@ -31,7 +31,8 @@ class TrialRecord:
         started_at: Unix time in s at which the trial started; None if it has not or it is unknown.
         ended_at: Unix time in s at which its driver took note of its end; None if unknown.
         is_paused: Whether it is RUNNING only by name: halted at a rung, it may be asked to go on.
-        reason: Why the trial failed, was stopped or is paused; None otherwise.
+        reason: Why the trial failed, was stopped, is paused or is not acceptable; None otherwise.
+        is_acceptable: Whether it may be on the front; a complete one below the least accuracy may not.
         is_front: Whether the trial is on the study's Pareto front.
     """
 
@@ -49,6 +50,7 @@ class TrialRecord:
     started_at: float | None = None
     ended_at: float | None = None
     is_paused: bool = False
+    is_acceptable: bool = True
 
     def __post_init__(self) -> None:
         if self.state not in get_args(State):

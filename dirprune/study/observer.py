@@ -10,6 +10,7 @@ from dirprune.errors import one_line
 from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
+from dirprune.study.floor import Floor
 from dirprune.study.objectives import Objective
 
 logger = logging.getLogger("dirprune.study")
@@ -31,6 +32,7 @@ class StudySummary:
         n_trials: Total of trials to start.
         seed: The study's seed.
         resumed: Whether it goes on from an earlier run.
+        floor: The least accuracy of a network on the front; None: there is none.
     """
 
     name: str
@@ -44,6 +46,7 @@ class StudySummary:
     seed: int
     description: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
+    floor: Floor | None = None
 
 
 class StudyObserver:

@@ -18,6 +18,7 @@ from dirprune.halving import KINDS
 from dirprune.identity import identify
 from dirprune.networks import create_network
 from dirprune.pareto import Direction
+from dirprune.study import floor
 from dirprune.study.objectives import Objective
 from dirprune.study.space import SearchSpace
 from dirprune.tasks import Task, make_task
@@ -45,6 +46,8 @@ class StudySpec:
             the dense network's cost and chance accuracy; other metrics need a value here.
         limits: Largest "macs", "parameters" or "latency_ms" of a trial that may start. The dense network,
             which the others are compared with, is judged in any case.
+        min_val_accuracy: Least validation accuracy of a network on the front, 0.95 say, or "dense-0.02": two
+            points below the dense network. The search looks for none below it, and none counts.
         space: What a trial may choose.
         trials: Trials to start in all.
         epochs: Fine-tuning of a trial, in passes over the training role (fractions are fine).
@@ -76,6 +79,7 @@ class StudySpec:
     objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES
     reference_point: Mapping[str, float] | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
+    min_val_accuracy: str | float | None = None
     space: SearchSpace = field(default_factory=SearchSpace)
     trials: int = 40
     epochs: float = 5.0
@@ -142,6 +146,13 @@ class StudySpec:
             if metric.endswith("accuracy") and not 0 <= value <= 1:
                 raise ConfigurationError(
                     f"accuracy is a fraction in [0, 1], got {metric}={value:g}; {value:g}% is {value / 100:g}"
+                )
+        if self.min_val_accuracy is not None:
+            floor.check_floor(self.min_val_accuracy)
+            if Objective(floor.METRIC, "maximize") not in self.objectives:
+                raise ConfigurationError(
+                    f"a least {floor.METRIC} needs it among the objectives, got {', '.join(metrics)}; "
+                    f"leave it out, or add {floor.METRIC}:maximize"
                 )
         for metric, limit in self.limits.items():
             if metric not in (*COST_METRICS, LATENCY):
@@ -232,6 +243,7 @@ class StudySpec:
             "evaluation": identify(self.evaluation),
             "objectives": [[o.metric, o.direction] for o in self.objectives],
             "limits": dict(self.limits),
+            "min_val_accuracy": self.min_val_accuracy,
             "space": self.space.describe(),
             "epochs": self.epochs,
             "rungs": list(self.rungs),

@@ -21,6 +21,7 @@ from dirprune.records.folder import StudyFolder
 from dirprune.records.front import GrowingFront, mark_front
 from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
+from dirprune.study import floor
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
@@ -242,11 +243,15 @@ class Ledger:
         costs = self.costs.costs(configuration.architecture).as_dict()
         trial.set_user_attr(storage.COSTS, costs)
         excess = {metric: costs[metric] - limit for metric, limit in self.spec.limits.items()}
+        self._constrain(trial, excess)
+        return any(value > 0 for value in excess.values())
+
+    def _constrain(self, trial: optuna.trial.Trial, excess: Mapping[str, float]) -> None:
+        """Store by how much each metric is beyond its limit; a driver that was killed may have done so."""
         known = storage.read_trial(self.study, trial.number).constraints
         for metric, value in excess.items():
             if metric not in known:  # Optuna lets it be set once
                 trial.set_constraint(metric, value)
-        return any(value > 0 for value in excess.values())
 
     def reported(self, number: int, images: int, metrics: Mapping[str, float]) -> bool:
         """Take a report of a running trial.
@@ -280,6 +285,9 @@ class Ledger:
             )
             return
         self._failures_in_a_row = 0
+        if self.summary.floor is not None:
+            losses = to_losses([values], self.spec.directions)[0].tolist()
+            self._constrain(self._open[number], {floor.METRIC: self.summary.floor.shortfall(losses)})
         self._settle(number, TrialState.COMPLETE, {}, values)
         self._take_into_front([self._records[number]])
         self._tell_of_front()

@@ -36,6 +36,7 @@ from dirprune.study.dense import (
     describe_origin,
     obtain_dense,
 )
+from dirprune.study.floor import Floor
 from dirprune.study.latency import LatencyOptions, obtain_latency
 from dirprune.study.observer import StudyObserver
 from dirprune.study.reference import check_reference, compare_reference
@@ -292,6 +293,9 @@ def _prepare(
         say(warning)
     if warning := compare_reference(spec.objectives, subject.reference_point, dense.metrics):
         say(warning)
+    floor = Floor.resolve(spec.min_val_accuracy, spec.objectives, dense.metrics)
+    if floor is not None and (warning := floor.compare(dense.metrics)):
+        say(warning)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
     costs = subject.dense_costs
     say(f"dense network: {metrics}, {costs.macs:,} MACs, {costs.parameters:,} parameters ({dense.origin})")
@@ -375,10 +379,10 @@ def _open_ledger(
     shapes = spec.space.shapes(prepared.subject.costs, spec.limits)
     sampler, why = choose_sampler(options.sampler, spec.space, shapes, spec.trials)
     say(why)
-    study.sampler = make_sampler(sampler, spec.seed, len(study.get_trials(deepcopy=False)))
+    summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
+    study.sampler = make_sampler(sampler, spec.seed, len(study.get_trials(deepcopy=False)), summary.floor)
     if not is_resumed:
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
-    summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
     rungs = sorted({spec.images(epochs, prepared.context.roles) for epochs in spec.rungs})
     return Ledger(
         spec,

@@ -23,6 +23,8 @@ from dirprune.files import read_json
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord, make_record
+from dirprune.study import floor
+from dirprune.study.floor import Floor
 from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudySummary
 from dirprune.study.space import Configuration
@@ -199,6 +201,11 @@ def find_pause(trial: FrozenTrial) -> int | None:
     return trial.user_attrs.get(PAUSED_AT) if trial.state == TrialState.RUNNING else None
 
 
+def find_shortfall(trial: FrozenTrial) -> float:
+    """Return how far a complete trial is below the study's least accuracy; not above 0 if it is not."""
+    return trial.constraints.get(floor.METRIC, 0.0) if trial.state == TrialState.COMPLETE else 0.0
+
+
 def is_infeasible(trial: FrozenTrial) -> bool:
     """Whether the trial was refused by a limit before it started."""
     return bool(trial.user_attrs.get(INFEASIBLE, False))
@@ -222,6 +229,8 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
         reason = f"paused at {paused_at} images"
     elif trial.state == TrialState.FAIL:
         reason = attributes.get(REASON)
+    elif (shortfall := find_shortfall(trial)) > 0:
+        reason = f"{floor.METRIC} is {shortfall:.4f} below the least"
     record = make_record(
         replay(read_events(folder.events(trial.number))),
         number=trial.number,
@@ -237,7 +246,8 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
         record = replace(record, ended_at=trial.datetime_complete.timestamp())
     if trial.values is None:
         return replace(record, is_paused=find_pause(trial) is not None)
-    return replace(record, metrics={**record.metrics, **dict(zip(metrics, trial.values, strict=True))})
+    known = {**record.metrics, **dict(zip(metrics, trial.values, strict=True))}
+    return replace(record, metrics=known, is_acceptable=find_shortfall(trial) <= 0)
 
 
 def _flatten_options(configuration: Configuration) -> dict[str, Any]:
@@ -271,12 +281,15 @@ def make_summary(
         resumed: Whether it goes on from an earlier run.
     """
     description = payload["description"]
+    objectives = tuple(Objective(metric, direction) for metric, direction in description["objectives"])
+    least = Floor.resolve(description.get("min_val_accuracy"), objectives, payload["dense"]["metrics"])
+    reference_point = description["reference_point"]
     return StudySummary(
         name=payload["name"],
         study_id=payload["id"],
         folder=folder,
-        objectives=tuple(Objective(metric, direction) for metric, direction in description["objectives"]),
-        reference_point=description["reference_point"],
+        objectives=objectives,
+        reference_point=reference_point if least is None else least.raised(reference_point),
         dense_costs={name: float(value) for name, value in payload["dense_costs"].items()},
         n_channels=description["groups"],
         n_trials=n_trials,
@@ -285,6 +298,7 @@ def make_summary(
             key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()
         },
         resumed=resumed,
+        floor=least,
     )
 
 

@@ -18,6 +18,7 @@ from dirprune.files import write_json
 from dirprune.networks import create_network
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
+from dirprune.study.floor import Floor
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
@@ -67,6 +68,7 @@ def open_ledger(root: Path, observers=(), warm_starts=(), **changes) -> Ledger:
         n_channels=grouping.n_channels,
         n_trials=spec.trials,
         seed=0,
+        floor=Floor.resolve(spec.min_val_accuracy, spec.objectives, {"val_accuracy": 0.97}),
     )
     study = open_optuna(folder)
     study.sampler = make_sampler("tpe", 0, len(study.get_trials(deepcopy=False)))
@@ -230,6 +232,18 @@ def test_infeasible_architecture_never_starts_and_does_not_count(tmp_path):
     assert open_ledger(tmp_path, limits={"macs": 150_000.0}, trials=6).counts["INFEASIBLE"] == len(refused)
     assert not {trial.number for trial in refused} & set(recorder.states)
     assert not {trial.number for trial in refused} & {record.number for record in ledger.records}
+
+
+def test_trial_below_the_least_accuracy_is_complete_but_not_on_the_front(tmp_path):
+    ledger = open_ledger(tmp_path, min_val_accuracy="dense-0.02")
+    dense, low, high = (ledger.next_configuration() for _ in range(3))
+    for configuration, accuracy in ((dense, 0.97), (low, 0.90), (high, 0.96)):
+        ledger.completed(configuration.number, metrics_of(ledger, configuration, accuracy))
+    assert told(ledger, low.number).state == TrialState.COMPLETE
+    assert told(ledger, low.number).constraints["val_accuracy"] == pytest.approx(0.05)
+    for records in (ledger.records, open_ledger(tmp_path, min_val_accuracy="dense-0.02").records):
+        assert [record.is_front for record in records] == [True, False, True]
+        assert records[low.number].reason == "val_accuracy is 0.0500 below the least"
 
 
 def test_study_ends_by_itself_after_failures_in_a_row_and_says_why(tmp_path):

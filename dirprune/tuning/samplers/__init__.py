@@ -11,6 +11,8 @@ from dirprune.errors import ConfigurationError, suggest
 if TYPE_CHECKING:
     import optuna
 
+    from dirprune.study.floor import Floor
+
 __all__ = ["AUTO", "CHOICES", "SAMPLERS", "check_choice", "make_sampler"]
 
 AUTO = "auto"
@@ -29,18 +31,25 @@ def check_choice(name: str) -> None:
         raise ConfigurationError(f"unknown sampler {name!r}{suggest(name, CHOICES)}")
 
 
-def make_sampler(name: str, seed: int, n_known: int) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    name: str, seed: int, n_known: int, floor: Floor | None = None
+) -> optuna.samplers.BaseSampler:
     """Make a sampler; a resumed study draws on instead of drawing the same again.
 
     Args:
         name: One of `SAMPLERS`.
         seed: The study's seed.
         n_known: Trials that the study has already.
+        floor: The study's least accuracy.
     Raises:
         ConfigurationError: If the name is unknown.
     """
     if name not in SAMPLERS:
         raise ConfigurationError(f"unknown sampler {name!r}{suggest(name, SAMPLERS)}")
-    from dirprune.tuning.samplers.makers import MAKERS  # loads Optuna
+    from dirprune.tuning.samplers.learning import LearningSampler  # loads Optuna
+    from dirprune.tuning.samplers.makers import MAKERS
 
-    return MAKERS[name](int(np.random.SeedSequence((seed, n_known)).generate_state(1)[0]))
+    sampler = MAKERS[name](int(np.random.SeedSequence((seed, n_known)).generate_state(1)[0]))
+    if isinstance(sampler, LearningSampler):
+        sampler.floor = floor
+    return sampler

@@ -73,8 +73,6 @@ class KnownTrials:
     def _note_losses(self, trial: FrozenTrial) -> Kind:
         if trial.state in (TrialState.FAIL, TrialState.WAITING):
             return Kind.NOTHING
-        if any(value > 0 for value in trial.constraints.values()):
-            return Kind.INFEASIBLE
         kind = Kind.RUNNING if trial.state == TrialState.RUNNING else Kind.NOTHING
         for name, losses in trial.user_attrs.items():
             if name.startswith(RUNG):
@@ -84,7 +82,7 @@ class KnownTrials:
         if trial.state == TrialState.COMPLETE:
             self._table[trial.number, -1] = to_losses(trial.values, self.directions)[0]
             kind = Kind.LOSSES
-        return kind
+        return Kind.INFEASIBLE if any(value > 0 for value in trial.constraints.values()) else kind
 
     def _find_stage(self, rung: int) -> int:
         if rung not in self._rungs:

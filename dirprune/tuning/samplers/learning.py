@@ -11,8 +11,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from dirprune.tuning.samplers.known import Kind, KnownTrials, choose_best
-from dirprune.tuning.samplers.view import make_view, show_trial
+from dirprune.study.floor import METRIC, Floor
+from dirprune.tuning.samplers.known import Floats, Kind, KnownTrials, Numbers, choose_best
+from dirprune.tuning.samplers.view import CONSTRAINTS, make_view, show_trial
 
 N_BEST = 64
 N_RECENT = 64
@@ -24,8 +25,8 @@ class LearningSampler(BaseSampler):
     The view shows the best trials and, besides, the most recent ones, so that asking takes no longer with
     10,000 trials than with 200. Trials that were stopped or are paused appear as finished ones, with the
     losses that `predict_final` gives them; so do running ones that have reported. Other running ones appear
-    as running, and infeasible ones with the worst losses of all and their constraints. Failed ones do not
-    appear. The storage is only read, and keeps the truth.
+    as running, and infeasible ones that never started with the worst losses of all and their constraints.
+    Failed ones do not appear. The storage is only read, and keeps the truth.
 
     Contract: it belongs to one study, and is asked by the one process that drives it. What happens to a trial
     between its ask and its end it hears through `learn`.
@@ -35,6 +36,9 @@ class LearningSampler(BaseSampler):
         n_best: Trials to show for their losses, >= 1.
         n_recent: Others to show, those with the highest numbers, >= 0.
         system_attributes: What `base` expects to find on every trial that has losses.
+
+    Attributes:
+        floor: Least accuracy, by which the view constrains every trial that it shows losses of.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class LearningSampler(BaseSampler):
         n_recent: int = N_RECENT,
         system_attributes: Mapping[str, Any] | None = None,
     ) -> None:
+        self.floor: Floor | None = None
         self.base, self.n_best, self.n_recent = base, n_best, n_recent
         self._system_attributes = dict(system_attributes or {})
         self._known: KnownTrials | None = None
@@ -63,7 +68,7 @@ class LearningSampler(BaseSampler):
         known = self._get_known(study)
         losses, valued = known.predict(), known.find(Kind.LOSSES)
         valued = valued[valued != asking]
-        best = choose_best(losses, valued, self.n_best)
+        best = choose_best(losses, self._find_acceptable(losses, valued), self.n_best)
         others = np.concatenate([valued, known.find(Kind.RUNNING), known.find(Kind.INFEASIBLE)])
         others = np.sort(others[(others != asking) & ~np.isin(others, best)])
         worst = losses[valued].max(axis=0) if len(valued) else np.zeros(losses.shape[1])
@@ -74,7 +79,7 @@ class LearningSampler(BaseSampler):
                 shown.append(show_trial(trial, TrialState.RUNNING, None))
                 continue
             values = (losses[number] if has_losses else worst).tolist()
-            shown.append(show_trial(trial, TrialState.COMPLETE, values, self._system_attributes))
+            shown.append(show_trial(trial, TrialState.COMPLETE, values, self._attributes(values)))
         return shown
 
     def infer_relative_search_space(
@@ -108,6 +113,16 @@ class LearningSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Reseed the base."""
         self.base.reseed_rng()
+
+    def _find_acceptable(self, losses: Floats, numbers: Numbers) -> Numbers:
+        if self.floor is None:
+            return numbers
+        return np.array([n for n in numbers if self.floor.shortfall(losses[n]) <= 0], dtype=np.int64)
+
+    def _attributes(self, losses: Sequence[float]) -> dict[str, Any]:
+        if self.floor is None:
+            return self._system_attributes
+        return {**self._system_attributes, f"{CONSTRAINTS}:{METRIC}": self.floor.shortfall(losses)}
 
     def _get_known(self, study: optuna.Study) -> KnownTrials:
         """Return what is known; at first that is what the storage has of an earlier driver."""

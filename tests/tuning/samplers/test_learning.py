@@ -10,6 +10,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from dirprune.study.floor import Floor
 from dirprune.tuning.samplers import SAMPLERS, make_sampler
 from dirprune.tuning.samplers.known import choose_best
 from dirprune.tuning.samplers.learning import LearningSampler
@@ -186,3 +187,19 @@ def test_proposals_follow_trials_that_were_stopped(name):
 
 def measure_distance(params: dict[str, float]) -> float:
     return float(np.hypot(params["x"] - 0.1, params["y"] - 0.85))
+
+
+def test_with_a_least_accuracy_every_shown_trial_says_how_far_it_is_from_it():
+    study, sampler = make_study(n_best=2, n_recent=1)
+    sampler.floor = Floor(0.6, 0)
+    study.tell(start(study, 0.1, r100=[-0.5, 3.0]), [0.7, 3.0])
+    study.tell(start(study, 0.2, r100=[-0.2, 1.0]), state=TrialState.PRUNED)
+    cheap = start(study, 0.3)
+    cheap.set_constraint("val_accuracy", 0.2)
+    study.tell(cheap, [0.4, 0.5])
+    shown = look(study, sampler)
+    assert {number: trial.constraints["val_accuracy"] > 0 for number, trial in shown.items()} == {
+        0: False,
+        2: True,
+    }
+    assert shown[2].values == [-0.4, 0.5]

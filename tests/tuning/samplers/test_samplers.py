@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from dirprune.errors import ConfigurationError
+from dirprune.study.floor import Floor
 from dirprune.tuning.samplers import SAMPLERS, check_choice, make_sampler
 
 RUNG = 100
@@ -93,6 +94,28 @@ def test_samplers_learn_where_trials_are_infeasible(name):
             study.tell(trial, [1 - x + y, y])
     late = [trial["x"] <= 0.4 for trial in drawn(study)[n_trials // 2 :]]
     assert sum(late) / len(late) > 0.6
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "random"])
+def test_samplers_leave_what_is_below_the_least_accuracy(name):
+    """Cost alone says to go to 0, where accuracy goes; every third trial is stopped and has no constraint."""
+    floor = Floor(0.6, 0)
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=make_sampler(name, 0, 0, floor=floor)
+    )
+    n_trials = 30 if name == "gp" else 150
+    for number in range(n_trials):
+        trial = study.ask()
+        x, y = trial.suggest_float("x", 0.0, 1.0), trial.suggest_float("y", 0.0, 1.0)
+        accuracy, cost = x * (1 - 0.2 * y), x + 0.1 * y
+        trial.set_user_attr(f"rung:{RUNG}", [-0.9 * accuracy, cost])
+        if number % 3 == 2:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_constraint("val_accuracy", floor.shortfall([-accuracy, cost]))
+            study.tell(trial, [accuracy, cost])
+    late = [trial["x"] * (1 - 0.2 * trial["y"]) >= 0.6 for trial in drawn(study)[n_trials // 2 :]]
+    assert sum(late) / len(late) > 0.5  # the space alone: 0.33
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -1,0 +1,84 @@
+"""The least validation accuracy at which a network is worth having."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dirprune.errors import ConfigurationError
+from dirprune.study.objectives import Objective
+
+METRIC = "val_accuracy"
+DENSE = "dense-"
+
+
+def check_floor(text: str | float) -> None:
+    """Check how a least accuracy is written: a fraction such as 0.95, or "dense-0.02".
+
+    Raises:
+        ConfigurationError: If it is neither, or no fraction in [0, 1].
+    """
+    number = str(text).removeprefix(DENSE)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        hint = f"; {value:g}% is {value / 100:g}" if 1 < value <= 100 else ""
+        raise ConfigurationError(
+            f"expected a least accuracy in [0, 1], or so far below the dense network's, got {text!r}{hint}; "
+            "try 0.95, or dense-0.02 for two points below"
+        )
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A least accuracy on validation, for trials whose objectives have it.
+
+    Attributes:
+        accuracy: Least accuracy, a fraction.
+        place: Which of the objectives it is of.
+    """
+
+    accuracy: float
+    place: int
+
+    @classmethod
+    def resolve(
+        cls, text: str | float | None, objectives: Sequence[Objective], dense: Mapping[str, float]
+    ) -> Floor | None:
+        """Return the floor that a study asks for; None if it asks for none.
+
+        Args:
+            text: As `check_floor` takes it.
+            objectives: What the study trades; one that has a floor trades val_accuracy.
+            dense: The dense network's metrics.
+        """
+        if text is None:
+            return None
+        place = [objective.metric for objective in objectives].index(METRIC)
+        number = float(str(text).removeprefix(DENSE))
+        is_relative = str(text).startswith(DENSE)
+        return cls(max(0.0, dense[METRIC] - number) if is_relative else number, place)
+
+    def shortfall(self, losses: Sequence[float]) -> float:
+        """Return how far a trial is below the floor; not above 0 if it is not.
+
+        Args:
+            losses: Of its objectives: lower is better, so that accuracy counts negatively.
+        """
+        return self.accuracy + losses[self.place]
+
+    def compare(self, dense: Mapping[str, float]) -> str:
+        """Return a warning where the dense network itself is below the floor; empty elsewhere."""
+        if dense[METRIC] >= self.accuracy:
+            return ""
+        return (
+            f"warning: the dense network's {METRIC} of {dense[METRIC]:.4f} is below the least one of "
+            f"{self.accuracy:g}; only networks that are better than it will be on the front"
+        )
+
+    def raised(self, reference_point: Mapping[str, float]) -> dict[str, float]:
+        """Return a reference point whose accuracy is at least the floor's."""
+        return {**reference_point, METRIC: max(self.accuracy, reference_point[METRIC])}

@@ -1,0 +1,46 @@
+"""The least accuracy of a network on the front, absolute or by the dense network's."""
+
+import pytest
+
+from dirprune.errors import ConfigurationError
+from dirprune.study.floor import Floor, check_floor
+from dirprune.study.objectives import Objective
+
+OBJECTIVES = (Objective("macs", "minimize"), Objective("val_accuracy", "maximize"))
+
+
+def test_a_relative_floor_goes_by_the_dense_network():
+    dense = {"val_accuracy": 0.93}
+    assert Floor.resolve("dense-0.02", OBJECTIVES, dense).accuracy == pytest.approx(0.91)
+    assert Floor.resolve("dense-1", OBJECTIVES, dense).accuracy == 0
+    assert Floor.resolve(0.9, OBJECTIVES, dense).accuracy == 0.9
+    assert Floor.resolve(None, OBJECTIVES, dense) is None
+
+
+def test_shortfall_is_what_a_trial_lacks():
+    floor = Floor.resolve("0.9", OBJECTIVES, {})
+    assert floor.shortfall([1000.0, -0.85]) == pytest.approx(0.05)
+    assert floor.shortfall([1000.0, -0.95]) < 0
+
+
+def test_reference_point_never_lies_below_the_floor():
+    floor = Floor.resolve("0.9", OBJECTIVES, {})
+    assert floor.raised({"macs": 5.0, "val_accuracy": 0.1}) == {"macs": 5.0, "val_accuracy": 0.9}
+    assert floor.raised({"macs": 5.0, "val_accuracy": 0.92})["val_accuracy"] == 0.92
+
+
+def test_dense_network_below_the_floor_is_worth_a_warning():
+    floor = Floor.resolve("0.9", OBJECTIVES, {})
+    assert "0.8800 is below the least one of 0.9" in floor.compare({"val_accuracy": 0.88})
+    assert floor.compare({"val_accuracy": 0.91}) == ""
+
+
+@pytest.mark.parametrize("text", ["93", "dense-2", "dense", "-0.1", "nan", "some"])
+def test_a_floor_that_is_no_fraction_is_refused(text):
+    with pytest.raises(ConfigurationError, match=r"expected a least accuracy in \[0, 1\]"):
+        check_floor(text)
+
+
+def test_a_percentage_is_told_its_fraction():
+    with pytest.raises(ConfigurationError, match=r"93% is 0\.93"):
+        check_floor(93)
