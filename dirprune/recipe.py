@@ -27,6 +27,8 @@ class Recipe:
         momentum: Of "sgd" only, in [0, 1).
         distillation: Weight of the teacher's part of the loss, in [0, 1]; above 0 a teacher is needed.
         temperature: Softens both outputs in distillation; > 0.
+        shift: Training images are moved at random by up to so many pixels; 4 is usual for CIFAR.
+        flips: Whether left and right are exchanged in half of the training images.
         patience: Stop after so many evaluations in a row without improvement of `monitor`, and keep the
             best weights; None trains to the end and keeps the last.
         monitor: The validation metric that `patience` watches.
@@ -47,6 +49,8 @@ class Recipe:
     momentum: float = 0.9
     distillation: float = 0.0
     temperature: float = 2.0
+    shift: int = 0
+    flips: bool = False
     patience: int | None = None
     monitor: str = "val_loss"
     monitor_direction: str = "minimize"
@@ -62,6 +66,8 @@ class Recipe:
             "images", 0, "give training images seen, for example 5 epochs times the images in one"
         )
         self._check_whole("batch_size", 1, "128 is the default")
+        self._check_whole("shift", 0, "0 moves no image; 4 is usual for CIFAR")
+        self._check("flips", isinstance(self.flips, bool), "True or False", "False mirrors no image")
         if self.patience is not None:
             self._check_whole("patience", 1, "use None to train to the end")
         self._check("lr", self.lr > 0, "> 0", "0.004 suits adamw, 0.02 sgd")
@@ -75,6 +81,11 @@ class Recipe:
         self._check_name("optimizer", OPTIMIZERS)
         self._check_name("precision", PRECISIONS)
         self._check_name("monitor_direction", DIRECTIONS)
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images differ from one pass to the next."""
+        return self.shift > 0 or self.flips
 
     def lr_at(self, images: int) -> float:
         """Compute the learning rate of the step that starts after `images` training images."""

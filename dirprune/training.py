@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from dirprune.augmentation import augment
 from dirprune.data.roles import DataRoles
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, one_line, suggest
 from dirprune.evaluation import evaluate
@@ -33,6 +35,8 @@ __all__ = ["Recipe", "TrainingReport", "TrainingState", "evaluate", "train_"]
 
 SCHEMA = 1
 STEPS_PER_CHECK = 20  # reading the loss waits for the device, so divergence is looked for in every 20th step
+BATCH_OF_TEACHER = 256
+MAX_TAUGHT = 2**25  # numbers that a teacher says of all training images: 128 MiB
 
 
 @dataclass
@@ -185,6 +189,29 @@ class _Run:
         )
         self.best: dict[str, Any] = {}
 
+    def _teach(self, inputs: torch.Tensor) -> torch.Tensor:
+        assert self.teacher is not None
+        with torch.no_grad():
+            return self.teacher(inputs)
+
+    @cached_property
+    def _taught(self) -> torch.Tensor | None:
+        """Return the teacher's outputs on all training images, where they are the same in every pass.
+
+        None where they are not, where less than a pass is trained, or where they would take too much memory.
+        """
+        images = self.roles.train.inputs
+        if self.teacher is None or self.recipe.augments or self.recipe.images < len(images):
+            return None
+        batches = torch.arange(len(images), device=self.device).split(BATCH_OF_TEACHER)
+        taught = []
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
+            for batch in batches:
+                taught.append(self._teach(self.roles.normalise(images[batch])))
+                if taught[0].numel() * len(batches) > MAX_TAUGHT:
+                    return None
+        return torch.cat(taught)
+
     @property
     def is_exhausted(self) -> bool:
         """Whether patience is at its end."""
@@ -209,9 +236,10 @@ class _Run:
         edges = [start + (stop - start) * step // n_steps for step in range(n_steps + 1)]
         summed = torch.zeros((), dtype=torch.float64, device=self.device)
         first = start - start % len(self.roles.train)
+        generator = torch.Generator().manual_seed(_derive_seed("augmentation", self.seed, start))
         with _seeded(_derive_seed("network", self.seed, start), self.device):
             for step, (low, high) in enumerate(itertools.pairwise(edges), 1):
-                summed += self._step_(order[low - first : high - first], low) * (high - low)
+                summed += self._step_(order[low - first : high - first], low, generator) * (high - low)
                 if (step % STEPS_PER_CHECK == 0 or step == n_steps) and not math.isfinite(float(summed)):
                     raise self._diverged("the training loss", high)
         seconds = time.perf_counter() - began
@@ -219,17 +247,19 @@ class _Run:
         n_images = stop - start
         return {"train_loss": float(summed) / n_images, "lr": lr, "images_per_s": n_images / seconds}
 
-    def _step_(self, chosen: torch.Tensor, images: int) -> torch.Tensor:
+    def _step_(self, chosen: torch.Tensor, images: int, generator: torch.Generator) -> torch.Tensor:
         """Take one step on the chosen training images, shape (n,); return the mean loss, detached."""
-        inputs = self.roles.normalise(self.roles.train.inputs[chosen])
+        inputs = self.roles.train.inputs[chosen]
+        if self.recipe.augments:
+            inputs = augment(inputs, self.recipe.shift, self.recipe.flips, generator)
+        inputs = self.roles.normalise(inputs)
         targets = self.roles.train.targets[chosen]
         weight = self.recipe.distillation
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
             outputs = self.network(inputs)
             loss = (1 - weight) * self.task.summed_loss(outputs, targets) / len(targets)
             if self.teacher is not None:
-                with torch.no_grad():
-                    taught = self.teacher(inputs)
+                taught = self._teach(inputs) if self._taught is None else self._taught[chosen]
                 loss = loss + weight * self.task.distil(outputs, taught, self.recipe.temperature)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(images)

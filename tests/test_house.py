@@ -34,7 +34,18 @@ LAYERS: tuple[frozenset[str], ...] = (
             "tasks",
         }
     ),
-    frozenset({"importance", "pruning", "reconstruction", "sensitivity", "training", "recipe", "evaluation"}),
+    frozenset(
+        {
+            "importance",
+            "pruning",
+            "reconstruction",
+            "sensitivity",
+            "training",
+            "augmentation",
+            "recipe",
+            "evaluation",
+        }
+    ),
     frozenset({"trial", "study", "records"}),
     frozenset({"tuning"}),
     frozenset({"tracking", "explain"}),

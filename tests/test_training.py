@@ -125,8 +125,9 @@ def _scripted(values: Sequence[float]) -> Task:
         ),
         Recipe(images=240, batch_size=16, lr=0.01, distillation=0.5),
         Recipe(images=240, batch_size=16, lr=0.01, channels_last=True),
+        Recipe(images=240, batch_size=16, lr=0.01, shift=2, flips=True, distillation=0.5),
     ],
-    ids=["adamw", "sgd", "patience", "distillation", "channels_last"],
+    ids=["adamw", "sgd", "patience", "distillation", "channels_last", "augmentation"],
 )
 def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     roles: DataRoles, recipe: Recipe, tmp_path: Path
@@ -297,6 +298,20 @@ def test_student_learns_from_its_teacher_which_stays_as_it_is(roles: DataRoles) 
     assert _is_same(teacher, before)
     assert all(module.training for module in teacher.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_teacher_is_asked_once_for_each_image_unless_images_change(roles: DataRoles) -> None:
+    def count_asked(recipe: Recipe) -> int:
+        asked = []
+        teacher = _network(2)
+        teacher.forward = lambda inputs: asked.append(len(inputs)) or type(teacher).forward(teacher, inputs)
+        _train(_network(), roles, recipe, teacher=teacher)
+        return sum(asked)
+
+    three_passes = Recipe(images=3 * N_EPOCH, distillation=0.5)
+    assert count_asked(three_passes) == N_EPOCH
+    assert count_asked(replace(three_passes, shift=1)) == 3 * N_EPOCH
+    assert count_asked(replace(three_passes, images=N_EPOCH // 2)) == N_EPOCH // 2
 
 
 def test_distillation_without_a_teacher_is_refused(roles: DataRoles) -> None:
