@@ -114,17 +114,29 @@ def _cut_parameter_(network: nn.Module, path: str, positions: set[int], length: 
     setattr(owner, name, nn.Parameter(shorter, requires_grad=parameter.requires_grad))
 
 
+def randomised_copy(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Return a float64 copy on the CPU, in evaluation mode, whose parameters and statistics are random.
+
+    Args:
+        network: It is not touched.
+        generator: Source of all random numbers, on the CPU.
+    """
+    copied = copy_for_evaluation(network).double()
+    _randomise_(copied, generator)
+    return copied
+
+
 def check_masked_equals_compact(
     network: nn.Module, grouping: Grouping, example_input: Tensor, *, generator: torch.Generator
 ) -> str | None:
     """Check that removing channels gives the same outputs as multiplying them by zero at their consumers.
 
-    Runs in float64 on a copy whose parameters, batch-norm statistics and inputs are random, so that no zero,
-    no equal values and no dead channel can hide an error. All groups are cut at once, for two random sets of
-    kept channels: half of each group, then any number.
+    Inputs are random, as the network's parameters should be, so that no zero, no equal values and no dead
+    channel can hide an error. All groups are cut at once, for two random sets of kept channels: half of each
+    group, then any number.
 
     Args:
-        network: Network to check; it is not touched.
+        network: What `randomised_copy` gave; it is as before afterwards.
         grouping: The groups to cut together.
         example_input: One batch, shape (batch, ...); floating-point inputs only give their shape.
         generator: Source of all random numbers, on the CPU.
@@ -133,8 +145,6 @@ def check_masked_equals_compact(
     """
     if not grouping.groups:
         return None
-    reference = copy_for_evaluation(network).double()
-    _randomise_(reference, generator)
     inputs = example_input.detach().cpu()
     if inputs.is_floating_point():
         inputs = torch.randn(inputs.shape, generator=generator, dtype=torch.float64)
@@ -142,12 +152,12 @@ def check_masked_equals_compact(
     for is_half in (True, False):
         kept = {name: _draw_kept(n, is_half, generator) for name, n in grouping.n_channels.items()}
         values = {name: part.double().requires_grad_() for name, part in mask(grouping, kept).items()}
-        small = copy.deepcopy(reference)
+        small = copy.deepcopy(network)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                with torch.enable_grad(), switched(reference, grouping, values):
-                    masked = output_tensors(reference(inputs))
+                with torch.enable_grad(), switched(network, grouping, values):
+                    masked = output_tensors(network(inputs))
                 with torch.no_grad():
                     _cut_(small, grouping, kept)
                     compacted = output_tensors(small(inputs))

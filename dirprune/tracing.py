@@ -6,9 +6,10 @@ tried out: one that fails `check_masked_equals_compact` is refused with the reas
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch_pruning import DependencyGraph, ops
 
+from dirprune.deadline import deadline
 from dirprune.errors import ConfigurationError, one_line, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.layers import copy_for_evaluation, is_depthwise, record_layers
-from dirprune.surgery import check_masked_equals_compact
+from dirprune.surgery import check_masked_equals_compact, randomised_copy
+
+MAX_TRACING_S = 30.0
+MAX_LAYER_S = 10.0
+MIN_LAYER_S = 0.5
+"""Time for all layers, for one, and for each that comes when the time for all is used up. Reshapes of windows
+[Swin] let the tracer's lists of indices grow without end; ordinary layers take milliseconds."""
 
 
 def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[str] = ()) -> Grouping:
@@ -45,36 +53,49 @@ def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[
         if excluded & {slot.module for slot in group.producers}:
             refused[group.name] = "excluded by request"
     accepted = [group for group in candidates if group.name not in refused]
-    if _check(network, accepted, batch) is not None:
-        accepted = _accept_one_by_one(network, accepted, batch, refused)
-    return Grouping(tuple(accepted), refused)
+    return Grouping(tuple(_Sieve(network, batch, refused).keep(accepted)), refused)
 
 
-def _check(network: nn.Module, groups: Sequence[ChannelGroup], batch: Tensor) -> str | None:
-    generator = torch.Generator().manual_seed(0)
-    return check_masked_equals_compact(network, Grouping(tuple(groups)), batch, generator=generator)
+class _Sieve:
+    """Try groups out and keep those that can be cut, each alone and all together.
 
+    Halves of a set that fails are tried in turn, so that few bad groups among many take few trials.
 
-def _accept_one_by_one(
-    network: nn.Module, groups: Sequence[ChannelGroup], batch: Tensor, refused: dict[str, str]
-) -> list[ChannelGroup]:
-    alone = []
-    for group in groups:
-        reason = _check(network, [group], batch)
+    Args:
+        network: It is not touched.
+        batch: As the network takes it.
+        refused: Takes the reason against each group that is not kept.
+    """
+
+    def __init__(self, network: nn.Module, batch: Tensor, refused: dict[str, str]) -> None:
+        self.batch, self.refused = batch, refused
+        self.random = randomised_copy(network, torch.Generator().manual_seed(0))
+
+    def keep(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+        """Return the groups that can be cut together."""
+        reason = self._check(groups)
         if reason is None:
-            alone.append(group)
-        else:
-            refused[group.name] = reason
-    if _check(network, alone, batch) is None:
-        return alone
-    together: list[ChannelGroup] = []
-    for group in alone:
-        reason = _check(network, [*together, group], batch)
-        if reason is None:
-            together.append(group)
-        else:
-            refused[group.name] = f"together with other groups, {reason}"
-    return together
+            return list(groups)
+        if len(groups) == 1:
+            self.refused[groups[0].name] = reason
+            return []
+        middle = len(groups) // 2
+        first, second = self.keep(groups[:middle]), self.keep(groups[middle:])
+        if not first or not second or self._check([*first, *second]) is None:
+            return [*first, *second]
+        for group in second:
+            reason = self._check([*first, group])
+            if reason is None:
+                first.append(group)
+            else:
+                self.refused[group.name] = f"together with other groups, {reason}"
+        return first
+
+    def _check(self, groups: Sequence[ChannelGroup]) -> str | None:
+        generator = torch.Generator().manual_seed(1)
+        return check_masked_equals_compact(
+            self.random, Grouping(tuple(groups)), self.batch, generator=generator
+        )
 
 
 def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -99,12 +120,16 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
         groups: list[ChannelGroup] = []
         refused: dict[str, str] = {}
         done: set[str] = set()
+        clock = _Clock()
         for path in order:
             if path in done:
                 continue
             done.add(path)
             try:
-                found = tracing.group_of(path)
+                found = clock.give(tracing.group_of, path)
+            except TimeoutError as error:
+                refused[path] = f"its dependencies take too long to trace: {error}"
+                continue
             except Exception as error:
                 refused[path] = f"its dependencies cannot be traced: {one_line(error, has_type=True)}"
                 continue
@@ -114,6 +139,29 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
             elif found.group is not None:
                 groups.append(found.group)
     return groups, refused
+
+
+class _Clock:
+    """Give each layer some time, and less when layers before have used up what is there for all."""
+
+    def __init__(self) -> None:
+        self.left_s = MAX_TRACING_S
+
+    def give(self, trace: Callable[[str], _Found], path: str) -> _Found:
+        """Return what tracing a layer gives.
+
+        Raises:
+            TimeoutError: If it takes longer than it may.
+        """
+        allowed = max(MIN_LAYER_S, min(MAX_LAYER_S, self.left_s))
+        began = time.monotonic()
+        try:
+            with deadline(allowed):
+                return trace(path)
+        except TimeoutError:
+            raise TimeoutError(f"more than {allowed:g} s") from None
+        finally:
+            self.left_s -= time.monotonic() - began
 
 
 @dataclass(frozen=True)

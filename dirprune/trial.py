@@ -18,6 +18,7 @@ from dirprune.cost import CostModel
 from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, one_line
 from dirprune.files import read_json, write_json
+from dirprune.groups import Grouping
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
 from dirprune.latency import LatencyModel
@@ -47,6 +48,7 @@ class TrialContext:
         origin: What a stored model says of the weights that it comes from.
         threads: CPU threads of one trial.
         latency: How long architectures take; None where nobody asks.
+        grouping: The network's channel groups; None: each worker finds them.
     """
 
     spec: StudySpec
@@ -57,6 +59,7 @@ class TrialContext:
     origin: Mapping[str, str]
     threads: int = 1
     latency: LatencyModel | None = None
+    grouping: Grouping | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Workbench:
         self.example_input = context.roles.example_input()
         network = self.spec.create_network()
         network.load_state_dict(dict(context.dense_state))
-        self.grouping = find_groups(network.eval(), self.example_input)
+        self.grouping = context.grouping or find_groups(network.eval(), self.example_input)
         self.costs = CostModel(network, self.grouping, self.example_input)
         if context.latency is not None:
             self.costs = self.costs.with_latency(context.latency.constant_ms, context.latency.rates_ms)

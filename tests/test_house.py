@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dirprune"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "identity", "pareto", "halving"}),
+    frozenset({"errors", "files", "identity", "pareto", "halving", "deadline"}),
     frozenset(
         {
             "networks",

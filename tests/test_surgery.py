@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dirprune.errors import ArchitectureError
 from dirprune.groups import Grouping, Slot
 from dirprune.networks.lenet import LeNet5
-from dirprune.surgery import check_masked_equals_compact, compact
+from dirprune.surgery import check_masked_equals_compact, compact, randomised_copy
 from dirprune.switches import mask, switched
 from dirprune.tracing import find_groups
 from tests.networks_for_tests import CASES, build_case
@@ -28,7 +28,8 @@ def draw_kept(grouping: Grouping, seed: int) -> dict[str, list[int]]:
 
 def check(network: nn.Module, grouping: Grouping, inputs: Tensor, seed: int = 0) -> str | None:
     generator = torch.Generator().manual_seed(seed)
-    return check_masked_equals_compact(network, grouping, inputs, generator=generator)
+    random_network = randomised_copy(network, generator)
+    return check_masked_equals_compact(random_network, grouping, inputs, generator=generator)
 
 
 def randomise_batch_norm(network: nn.Module) -> None:

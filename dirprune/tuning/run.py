@@ -304,7 +304,15 @@ def _prepare(
     scores = (options.output / "scores").absolute()
     origin = describe_origin(spec.describe()["network"], roles, subject.choice)
     context = TrialContext(
-        spec, roles, dense.state, folder.root.absolute(), scores, origin, threads, subject.latency
+        spec,
+        roles,
+        dense.state,
+        folder.root.absolute(),
+        scores,
+        origin,
+        threads,
+        subject.latency,
+        subject.grouping,
     )
     warm_starts = _find_warm_starts(folder, subject, context, progress)
     if warm_starts:
