@@ -20,6 +20,7 @@ from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, store, 
 from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, create
+from dirprune.networks import as_file_name
 from dirprune.pruning import prune as prune_network
 from dirprune.tracing import find_groups
 
@@ -53,7 +54,9 @@ def prune(
     grouping = find_groups(dense, subject.roles.example_input().to(subject.device))
     architecture = Architecture.parse(arch, grouping)
     if output is None:
-        output = Path("output/pruned") / f"{subject.header.network}-{scoring.method}-{architecture}"
+        output = Path("output/pruned") / (
+            f"{as_file_name(subject.header.network)}-{scoring.method}-{architecture}"
+        )
         check_can_write(output, is_folder=True)
     measured = {"dense": subject.measure(dense)}
     with kept_on_interrupt(scoring.cache), ScoringProgress(grouping.names) as progress:

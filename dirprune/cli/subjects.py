@@ -20,7 +20,7 @@ from dirprune.errors import ConfigurationError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.files import read_json
 from dirprune.identity import identify
-from dirprune.networks import create_network, load_weights_
+from dirprune.networks import create_network, is_of_a_library, load_weights_
 from dirprune.recipe import Recipe
 from dirprune.records.models import ARCHITECTURE, load_model, save_model
 from dirprune.records.models import SCHEMA as MODEL_SCHEMA
@@ -28,6 +28,7 @@ from dirprune.tasks import Task, make_task
 from dirprune.training import train_
 
 ORIGIN = "weights"
+N_CLASSES = 10  # of our own networks, unless they are told otherwise
 FINE_TUNING_EPOCHS = 10.0
 MAX_EPOCHS = 200.0  # where early stopping is asked for without --epochs
 
@@ -81,8 +82,11 @@ def make_recipe(options: TrainingOptions, n_epoch: int, default_epochs: float) -
 def new_subject(network: str, options: DataOptions) -> Subject:
     """Return an untrained network of a known name with its data."""
     device = choose_device(options.device)
-    untrained = create_network(network, seed=options.seed)
+    create_network(network)  # raises before anything is loaded
     roles, header = _load_roles(options, Header(network=network), is_own=True)
+    if is_of_a_library(network) or roles.n_classes not in (None, N_CLASSES):
+        header = header.changed(options={"n_classes": roles.n_classes})
+    untrained = create_network(network, header.options, seed=options.seed)
     return Subject(untrained.to(device), header, roles, make_task(), device, options.seed)
 
 

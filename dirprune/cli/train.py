@@ -14,6 +14,7 @@ from dirprune.cli.options import (
 from dirprune.cli.subjects import format_comparison, new_subject
 from dirprune.cli.weights import write_weights
 from dirprune.errors import WeightsError
+from dirprune.networks import as_file_name
 
 DEFAULT_EPOCHS = 20.0
 
@@ -24,7 +25,8 @@ def train(network: str, data: DataOptions, training: TrainingOptions, output: Pa
         _check_output(output)
     subject = new_subject(network, data)
     if output is None:
-        output = Path("output") / f"{network}-{subject.header.dataset}-seed{data.seed}.safetensors"
+        name = f"{as_file_name(network)}-{subject.header.dataset}-seed{data.seed}"
+        output = Path("output") / f"{name}.safetensors"
         _check_output(output)
     before = subject.measure(subject.network)
     subject.train_(subject.network, training, DEFAULT_EPOCHS)

@@ -12,23 +12,28 @@ from torch import nn
 
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.networks.lenet import LeNet5
+from dirprune.networks.libraries import LIBRARIES, as_file_name, create_from_library, is_of_a_library
 from dirprune.networks.resnet_cifar import RESNETS, ResNetCifar
 from dirprune.networks.vgg import VGG16
 from dirprune.networks.weights import load_weights_, read_state_dict, save_weights
+from dirprune.networks.wide_resnet import WideResNet
 
 __all__ = [
     "NETWORKS",
     "VGG16",
     "LeNet5",
     "ResNetCifar",
+    "WideResNet",
+    "as_file_name",
     "create_network",
+    "is_of_a_library",
     "load_weights_",
     "read_state_dict",
     "save_weights",
 ]
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
-    {"lenet5": LeNet5, **RESNETS, "vgg16": VGG16}
+    {"lenet5": LeNet5, **RESNETS, "vgg16": VGG16, "wrn28_10": WideResNet}
 )
 
 
@@ -41,7 +46,8 @@ def create_network(
     """Build a network from a known name or from the caller's own function.
 
     Args:
-        network: A name of `NETWORKS`, or a callable that returns a `torch.nn.Module`.
+        network: A name of `NETWORKS`, `torchvision/<name>`, `timm/<name>` where timm is installed, or a
+            callable that returns a `torch.nn.Module`.
         options: Keyword arguments of the network.
         seed: Seed of the initial weights on the CPU; None draws them from torch's global generator. With a
             seed the state of the global generator is left as it was.
@@ -49,9 +55,15 @@ def create_network(
         ConfigurationError: If the name or an option is unknown, or the callable returns something else.
     """
     chosen = dict(options or {})
-    if isinstance(network, str):
+    build: Callable[..., nn.Module]
+    if isinstance(network, str) and is_of_a_library(network):
+        build, chosen = create_from_library, {"name": network, "options": chosen}
+    elif isinstance(network, str):
         if network not in NETWORKS:
-            raise ConfigurationError(f"unknown network {network!r}{suggest(network, NETWORKS)}")
+            raise ConfigurationError(
+                f"unknown network {network!r}{suggest(network, NETWORKS)}, and <library>/<name> of "
+                f"{' or '.join(LIBRARIES)}"
+            )
         build = NETWORKS[network]
         known = list(inspect.signature(build).parameters)
         for name in chosen:

@@ -15,6 +15,7 @@ from dirprune.data import DataRoles
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ConfigurationError, WeightsError, suggest
 from dirprune.identity import digest, identify
+from dirprune.networks import as_file_name
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport, TrainingState, evaluate, train_
@@ -183,7 +184,8 @@ def _train(
     identity = {**identify(spec.network), "options": dict(spec.network_options)}
     task = spec.task()
     key = digest(identity, task.loss_identity, asdict(recipe), roles.fingerprint(), spec.seed)[:12]
-    path = output / "dense" / f"{identity['name'].rpartition('.')[2]}-{roles.name}-{key}.safetensors"
+    short = identity["name"].rpartition(".")[2]
+    path = output / "dense" / f"{as_file_name(short)}-{roles.name}-{key}.safetensors"
     if path.exists():
         return path
     with torch.random.fork_rng(devices=[]):

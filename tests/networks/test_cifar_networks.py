@@ -26,6 +26,7 @@ PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "cifar-pretrained"
         ("resnet56", 125_485_696, 853_018),
         ("resnet110", 252_887_680, 1_727_962),
         ("vgg16", 313_463_808, 14_990_922),
+        ("wrn28_10", 5_243_328_768, 36_479_194),
     ],
 )
 def test_costs_are_those_of_the_literature(name: str, macs: int, parameters: int) -> None:
@@ -107,3 +108,12 @@ def test_published_weights_load(name: str) -> None:
 def test_what_cannot_be_built_is_one_clear_line(build, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         build()
+
+
+def test_every_channel_of_a_wide_resnet_but_its_output_can_be_cut() -> None:
+    options = {"depth": 16, "widen": 2}
+    grouping = find_groups(create_network("wrn28_10", options, seed=0), torch.zeros(2, 3, 32, 32))
+    assert grouping.refused == {}
+    inner = [f"layer{stage}.{block}.conv1" for stage, block in itertools.product((1, 2, 3), (0, 1))]
+    assert set(inner) < set(grouping.names)
+    assert len(grouping.names) == len(inner) + 4  # the stem's, and the coupled outputs of three stages

@@ -1,0 +1,118 @@
+"""Networks of torchvision by name: built with fresh weights, cut, and stored so that they come back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dirprune.architecture import Architecture
+from dirprune.cost import CostModel, count_costs
+from dirprune.errors import ConfigurationError
+from dirprune.identity import identify
+from dirprune.networks import create_network
+from dirprune.records.models import load_model, save_model
+from dirprune.surgery import compact
+from dirprune.tracing import find_groups
+
+
+def test_a_network_of_torchvision_takes_our_name_of_the_classes() -> None:
+    network = create_network("torchvision/mobilenet_v3_small", {"n_classes": 7}, seed=0)
+    assert network.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_networks_with_auxiliary_outputs_have_one_output_in_training_too() -> None:
+    network = create_network("torchvision/googlenet", {"n_classes": 3}).train()
+    assert isinstance(network(torch.zeros(2, 3, 64, 64)), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("torchvision/resnet5", {}, "did you mean 'resnet50'"),
+        ("torchvision/resnet18", {"nclasses": 3}, "unexpected keyword argument 'nclasses'; n_classes is one"),
+        ("torchvision", {}, "and <library>/<name> of torchvision or timm"),
+    ],
+)
+def test_what_torchvision_does_not_have_is_one_clear_line(name: str, options: dict, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as refusal:
+        create_network(name, options)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_library_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(ConfigurationError, match="pip install timm"):
+        create_network("timm/resnet26d")
+
+
+def test_a_cut_network_of_torchvision_is_stored_and_comes_back(tmp_path: Path) -> None:
+    options = {"n_classes": 5}
+    network = create_network("torchvision/mobilenet_v3_small", options, seed=1).eval()
+    example = torch.rand(2, 3, 64, 64)
+    grouping = find_groups(network, example)
+    kept = {name: range(n) for name, n in Architecture.uniform(grouping, 0.5).items()}
+    small = compact(network, grouping, kept, example)
+    save_model(
+        tmp_path / "model",
+        small,
+        architecture={name: len(channels) for name, channels in kept.items()},
+        kept=kept,
+        base={**identify("torchvision/mobilenet_v3_small"), "options": options},
+        input_shape=(3, 64, 64),
+        normalisation={"mean": (0.0,), "std": (1.0,)},
+        metrics={},
+    )
+    again = load_model(tmp_path / "model")
+    torch.testing.assert_close(again(example), small(example))
+
+
+NETWORKS_THAT_KEEP_ALL_GROUPS = (
+    "resnet50",
+    "wide_resnet50_2",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS_THAT_KEEP_ALL_GROUPS)
+def test_no_group_of_the_usual_networks_is_refused(name: str) -> None:
+    network = create_network(f"torchvision/{name}").eval()
+    grouping = find_groups(network, torch.rand(2, 3, 64, 64))
+    assert grouping.refused == {}
+    assert least_share(network, grouping) <= 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [("regnet_y_400mf", 64), ("convnext_tiny", 64), ("swin_t", 224)])
+def test_networks_with_parts_that_cannot_be_cut_still_reach_a_third_of_their_macs(
+    name: str, size: int
+) -> None:
+    network = create_network(f"torchvision/{name}").eval()
+    grouping = find_groups(network, torch.rand(2, 3, size, size))
+    assert all("\n" not in reason for reason in grouping.refused.values())
+    assert least_share(network, grouping, size) <= 0.3
+
+
+def least_share(network: nn.Module, grouping, size: int = 64) -> float:
+    example = torch.rand(2, 3, size, size)
+    costs = CostModel(network, grouping, example)
+    return costs.costs(dict.fromkeys(grouping.names, 1)).macs / count_costs(network, example).macs
+
+
+def test_resnet50_costs_what_the_reference_says_of_its_vectors() -> None:
+    """`--pruned_arch_ins 42,80,130,250 --pruned_arch_out 50,240,390,704,1648` of Dirichlet pruning."""
+    network = create_network("torchvision/resnet50").eval()
+    grouping = find_groups(network, torch.rand(2, 3, 64, 64))
+    inner, outer = (42, 80, 130, 250), (50, 240, 390, 704, 1648)
+    kept = {}
+    for name in grouping.names:
+        stage = int(name[5]) - 1 if name.startswith("layer") else -1
+        is_inner = name.endswith(("conv1", "conv2")) and stage >= 0
+        kept[name] = inner[stage] if is_inner else outer[stage + 1]
+    costs = CostModel(network, grouping, torch.rand(2, 3, 224, 224))
+    assert costs.costs(Architecture(kept).validate(grouping)).macs == 1_675_654_796
