@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,29 +81,45 @@ class Architecture(Mapping[str, int]):
         """Read an architecture as people write it: "8,9,36,17", or "8-9-36-17" as `str` gives it.
 
         Args:
-            text: Kept channels of every group, in forward order.
+            text: Kept channels of every group, in forward order; one number more where the last two are equal
+                is taken as well, as Dirichlet pruning writes VGG-16. Or one number for each stage, where all
+                groups lie in stages (`layer1.`, `layer2.`, ...). Or patterns of names, such as
+                "layer1.*=8,layer2.*.conv1=20": the last one that fits counts, other groups stay whole.
             grouping: The groups.
         Raises:
-            ArchitectureError: If there are too many or too few numbers, or one is no number, zero,
-                negative or larger than its group.
+            ArchitectureError: If there are too many or too few numbers, one is no number, zero, negative or
+                larger than its group, or a pattern fits no group.
         """
         text = text.strip()
+        if "=" in text:
+            return cls._parse_patterns(text, grouping)
         parts = text.split("-" if re.fullmatch(r"\d+(-\d+)+", text) else ",")
         parts = [part.strip() for part in parts]
         names = list(grouping.names)
+        stages = _find_stages(names)
+        if len(parts) == len(names) + 1 and parts[-1] == parts[-2]:
+            parts = parts[:-1]
+        elif len(parts) == len(set(stages)) < len(names):
+            parts = [parts[stage] for stage in stages]
         if len(parts) != len(names):
             groups = ", ".join(f"{name} ({grouping.n_channels[name]})" for name in names)
             raise ArchitectureError(
                 f"expected {len(names)} numbers, one for each of {groups}, got {len(parts)}: {text!r}"
             )
-        kept = {}
-        for name, part in zip(names, parts, strict=True):
-            if not re.fullmatch(r"[+-]?[0-9]+", part):
+        return cls({name: _read(part, name, grouping) for name, part in zip(names, parts, strict=True)})
+
+    @classmethod
+    def _parse_patterns(cls, text: str, grouping: Grouping) -> Architecture:
+        kept = dict(grouping.n_channels)
+        for part in text.split(","):
+            pattern, _, number = (piece.strip() for piece in part.partition("="))
+            fitting = fnmatch.filter(grouping.names, pattern)
+            if not fitting:
                 raise ArchitectureError(
-                    f"expected a whole number in 1..{grouping.n_channels[name]} for {name}, got {part!r}"
+                    f"expected the name of a channel group or a pattern of names, got {pattern!r}"
+                    + suggest(pattern, grouping.names)
                 )
-            kept[name] = int(part)
-            _check_range(name, kept[name], grouping.n_channels[name])
+            kept |= {name: _read(number, name, grouping) for name in fitting}
         return cls(kept)
 
     @classmethod
@@ -135,6 +152,22 @@ class Architecture(Mapping[str, int]):
                 raise ArchitectureError(f"expected kept channels for each of {groups}, got none for {name!r}")
             _check_range(name, self.kept[name], grouping.n_channels[name])
         return Architecture({name: self.kept[name] for name in grouping.names})
+
+
+def _find_stages(names: Sequence[str]) -> list[int]:
+    """Return the place of each group's stage among the stages; empty if not all groups lie in one."""
+    found = [re.match(r"layer\d+\.", name) for name in names]
+    stages = [match[0] for match in found if match]
+    order = list(dict.fromkeys(stages))
+    return [order.index(stage) for stage in stages] if len(stages) == len(names) else []
+
+
+def _read(text: str, name: str, grouping: Grouping) -> int:
+    n_channels = grouping.n_channels[name]
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise ArchitectureError(f"expected a whole number in 1..{n_channels} for {name}, got {text!r}")
+    _check_range(name, int(text), n_channels)
+    return int(text)
 
 
 def _check_range(name: str, n_kept: int, n_channels: int) -> None:

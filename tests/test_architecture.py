@@ -11,6 +11,7 @@ import pytest
 
 from dirprune.architecture import Architecture
 from dirprune.errors import ArchitectureError
+from dirprune.groups import ChannelGroup, Grouping
 
 
 @dataclass(frozen=True)
@@ -132,3 +133,40 @@ def test_validate_puts_the_groups_into_forward_order() -> None:
 def test_validate_names_what_does_not_fit(kept: dict[str, int], message: str) -> None:
     with pytest.raises(ArchitectureError, match=message):
         Architecture(kept).validate(GROUPS)
+
+
+RESNET = Grouping(
+    tuple(
+        ChannelGroup(f"layer{stage}.{block}.conv1", 8 * stage, (), ())
+        for stage in (1, 2, 3)
+        for block in (0, 1)
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4,5,6", "4-4-5-5-6-6"),
+        ("4,5,6,7,8,9", "4-5-6-7-8-9"),
+        ("4,5,6,7,8,9,9", "4-5-6-7-8-9"),
+        ("layer1.*=4, layer3.1.conv1=6", "4-4-16-16-24-6"),
+        ("*=7,layer2.*=9", "7-7-9-9-7-7"),
+    ],
+)
+def test_stages_and_patterns_stand_for_their_groups(text: str, expected: str) -> None:
+    assert str(Architecture.parse(text, RESNET)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4,5,6,7,8,9,8", "expected 6 numbers"),
+        ("layer4.*=4", r"got 'layer4\.\*'; did you mean 'layer"),
+        ("layer1.*=9", "kept channels of layer1.0.conv1 must be in 1..8, got 9"),
+        ("layer1.*=", "expected a whole number in 1..8 for layer1.0.conv1, got ''"),
+    ],
+)
+def test_patterns_that_do_not_fit_are_one_clear_line(text: str, message: str) -> None:
+    with pytest.raises(ArchitectureError, match=message):
+        Architecture.parse(text, RESNET)
