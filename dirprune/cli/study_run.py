@@ -15,8 +15,8 @@ from dirprune.cli.printing import ScoringProgress, TrainingProgress
 from dirprune.cli.study import Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
-from dirprune.data import DATA_NAMES
-from dirprune.errors import ConfigurationError, StudyError, suggest
+from dirprune.data import check_data_name
+from dirprune.errors import StudyError
 from dirprune.importance import get_method
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
@@ -55,10 +55,7 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
     if arguments.channel_multiple is not None:
         space = replace(space, channel_multiple=arguments.channel_multiple)
     if arguments.dataset is not None:
-        if arguments.dataset not in DATA_NAMES:
-            raise ConfigurationError(
-                f"unknown data set {arguments.dataset!r}{suggest(arguments.dataset, DATA_NAMES)}"
-            )
+        check_data_name(arguments.dataset)
         spec = replace(spec, data=arguments.dataset, embedded={})
     limits = {
         "macs": arguments.max_macs,

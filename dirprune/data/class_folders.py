@@ -1,7 +1,8 @@
-"""Images in folders named by their class, read whole into memory: `{train,test}/<class>/<image>`."""
+"""Images in folders named by their class, read whole into memory: `{train,test|val}/<class>/<image>`."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,43 +20,65 @@ from dirprune.errors import DataError, one_line
 from dirprune.files import user_cache_folder, write_atomically
 from dirprune.identity import digest
 
+logger = logging.getLogger("dirprune.data")
+
+HELD_OUT = ("test", "val", "validation")
+"""Names of the held-out part's folder, the first that is there."""
+MAX_BROKEN = 0.01
+"""Largest share of images that may be unreadable; they are left out."""
 SUFFIXES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
 N_IMAGES_KEPT = 10_000
 """From so many images on, what was decoded is kept in the user's cache folder: it takes many seconds."""
 
 
 def has_class_folders(root: Path) -> bool:
-    """Return whether a folder has the parts `train` and `test`."""
-    return (root / "train").is_dir() and (root / "test").is_dir()
+    """Return whether a folder has the parts `train` and `test`, or `val`."""
+    return (root / "train").is_dir() and _find_held_out(root).is_dir()
 
 
-def read_class_folders(root: Path) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[str, ...]]:
-    """Read images of equal size in colour; grey ones and palettes become colour, transparency is dropped.
+def _find_held_out(root: Path) -> Path:
+    parts = [root / name for name in HELD_OUT]
+    return next((part for part in parts if part.is_dir()), parts[0])
+
+
+def read_class_folders(
+    root: Path, size: int | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[str, ...]]:
+    """Read images in colour; grey ones and palettes become colour, transparency is dropped.
+
+    An image that cannot be read is left out with a warning, as long as they are few.
 
     Args:
-        root: Holds `train/<class>/<image>` and `test/<class>/<image>`; nothing is written there.
+        root: Holds `train/<class>/<image>` and `test/<class>/<image>` (or `val`); nothing is written there.
+        size: Pixels to which the shorter side of each image is resized before its middle is cut out, square;
+            None: the images are of equal size and stay as they are.
     Returns:
         Images of the training part, shape (n, 3, height, width), uint8; their labels, shape (n,), int64, the
         places of the classes in alphabetical order; the same of the test part; and the classes. Images are
         sorted by class and name.
     Raises:
-        DataError: If there are fewer than two classes, the parts have different ones, a class is empty, or an
-            image cannot be read or has another size than the first.
+        DataError: If there are fewer than two classes, the parts have different ones, a class is empty, more
+            than 1% of the images cannot be read, or one has another size than the first.
     """
-    classes, held_out_classes = (_list_classes(root / part) for part in ("train", "test"))
+    held_out_part = _find_held_out(root)
+    classes, held_out_classes = (_list_classes(part) for part in (root / "train", held_out_part))
     if classes != held_out_classes:
         odd = sorted(set(classes) ^ set(held_out_classes))[0]
-        where = "train" if odd in classes else "test"
+        where = "train" if odd in classes else held_out_part.name
         raise DataError(
-            f"expected the same classes in {root / 'train'} and {root / 'test'}, "
+            f"expected the same classes in {root / 'train'} and {held_out_part}, "
             f"got {odd!r} in {where} alone ({len(classes)} and {len(held_out_classes)} classes)"
         )
     if len(classes) < 2:
         raise DataError(f"expected at least two classes in {root / 'train'}, got {len(classes)}")
     train, train_labels = _list_images(root / "train", classes)
-    held_out, held_out_labels = _list_images(root / "test", classes)
-    images = _read_images([*train, *held_out])
-    return images[: len(train)], train_labels, images[len(train) :], held_out_labels, classes
+    held_out, held_out_labels = _list_images(held_out_part, classes)
+    images, is_whole = _read_images([*train, *held_out], size)
+    n = len(train)
+    if is_whole.all():
+        return images[:n], train_labels, images[n:], held_out_labels, classes
+    own, other = is_whole[:n], is_whole[n:]
+    return images[:n][own], train_labels[own], images[n:][other], held_out_labels[other], classes
 
 
 def _list_classes(part: Path) -> tuple[str, ...]:
@@ -81,35 +104,49 @@ def _list_images(part: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor
     return paths, torch.tensor(labels)
 
 
-def _read_images(paths: Sequence[Path]) -> Tensor:
-    """Return the images, decoded or, if none of the files has changed since, as they were decoded before."""
+def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
+    """Return the images, decoded or, if none of the files has changed since, as they were decoded before.
+
+    Returns:
+        Shape (n, 3, height, width), uint8, and whether each could be read, shape (n,).
+    """
     if len(paths) < N_IMAGES_KEPT:
-        return _decode(paths)
+        return _decode(paths, size)
     stats = [path.stat() for path in paths]
     key = digest(
-        [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)]
+        [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)],
+        size,
     )
     stored = user_cache_folder() / "decoded" / f"{key}.safetensors"
     with suppress(OSError, SafetensorError):  # not there, or broken: decoded again
-        return load_file(stored)["images"]
-    images = _decode(paths)
+        kept = load_file(stored)
+        return kept["images"], kept.get("is_whole", torch.ones(len(paths), dtype=torch.bool))
+    images, is_whole = _decode(paths, size)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
-        save_file({"images": images}, temporary)
-    return images
+        save_file({"images": images, "is_whole": is_whole}, temporary)
+    return images, is_whole
 
 
-def _decode(paths: Sequence[Path]) -> Tensor:
-    """Return the images, shape (n, 3, height, width), uint8, decoded in parallel threads."""
-    first = _decode_one(paths[0])
-    images = torch.empty(len(paths), *first.shape, dtype=torch.uint8)
+def _decode(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
+    """Return the images as `_read_images` does, decoded in parallel threads."""
+    broken: dict[int, DataError] = {}
+    first, example = _find_first(paths, size)
+    images = torch.zeros(len(paths), *first.shape, dtype=torch.uint8)
 
     def fill(start: int) -> None:
         for place in range(start, min(start + n_in_turn, len(paths))):
-            image = _decode_one(paths[place])
+            try:
+                image = _decode_one(paths[place], size)
+            except DataError as error:
+                broken[place] = error
+                if len(broken) > MAX_BROKEN * len(paths):
+                    raise
+                continue
             if image.shape != first.shape:
-                size, other = (f"{shape[2]} x {shape[1]}" for shape in (first.shape, image.shape))
+                expected, other = (f"{shape[2]} x {shape[1]}" for shape in (first.shape, image.shape))
                 raise DataError(
-                    f"expected images of {size} pixels, the size of {paths[0]}, got {other} in {paths[place]}"
+                    f"expected images of {expected} pixels, the size of {example}, got {other} in "
+                    f"{paths[place]}; try folders:{min(first.shape[1:])}, which resizes them"
                 )
             images[place] = image
 
@@ -117,13 +154,36 @@ def _decode(paths: Sequence[Path]) -> Tensor:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for _ in pool.map(fill, range(0, len(paths), n_in_turn)):
             pass
-    return images
+    is_whole = torch.ones(len(paths), dtype=torch.bool)
+    is_whole[list(broken)] = False
+    if broken:
+        logger.warning("%d of %d images left out: %s", len(broken), len(paths), broken[min(broken)])
+    return images, is_whole
 
 
-def _decode_one(path: Path) -> Tensor:
+def _find_first(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Path]:
+    """Return the first image that can be read, as far as they are looked for, and its path."""
+    n_tried = 1 + int(MAX_BROKEN * len(paths))
+    for path in paths[: n_tried - 1]:
+        with suppress(DataError):
+            return _decode_one(path, size), path
+    return _decode_one(paths[n_tried - 1], size), paths[n_tried - 1]
+
+
+def _decode_one(path: Path, size: int | None) -> Tensor:
     try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))  # (height, width, 3)
+        with Image.open(path) as opened:
+            image = _in_colour(opened)
+            if size is not None:
+                image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+            pixels = np.array(image)  # (height, width, 3)
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
         raise DataError(f"expected an image in {path}, got {one_line(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Return an image in 8-bit colour; of 16 bits the upper 8 count, which Pillow itself would clip."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

@@ -18,11 +18,17 @@ from dirprune.data.roles import OWN_SPLIT, DataRoles, make_roles
 from dirprune.errors import DataError, one_line, suggest
 from dirprune.files import user_cache_folder
 
-DATA_NAMES = ("cifar10", "digits", "fashion_mnist", "mnist")
+DATA_NAMES = ("cifar10", "cifar100", "digits", "fashion_mnist", "folders", "mnist", "svhn")
+FOLDERS = "folders"
+"""Class folders of any data set; `folders:112` resizes the images."""
 MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    # of the training images, as fractions of 255; but cifar10's are ImageNet's: published weights want them
+    # of the training images, as fractions of 255; but those of cifar10 and of class folders are ImageNet's:
+    # published weights want them
     "cifar10": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "digits": ((0.3052,), (0.3249,)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    FOLDERS: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "fashion_mnist": ((0.2860,), (0.3530,)),
     "mnist": ((0.1307,), (0.3081,)),
 }
@@ -33,6 +39,17 @@ RAW_FILES = (  # as torchvision lays MNIST and FashionMNIST out
     "t10k-labels-idx1-ubyte",
 )
 Arrays = tuple[Tensor, Tensor, Tensor, Tensor]  # train inputs, train targets, test inputs, test targets
+
+
+def check_data_name(name: str) -> None:
+    """Check that there is a data set of that name.
+
+    Raises:
+        DataError: If there is none; the nearest one is named.
+    """
+    known, _, size = name.partition(":")
+    if known not in DATA_NAMES or (size and known != FOLDERS):
+        raise DataError(f"unknown data set {name!r}{suggest(name, DATA_NAMES)}")
 
 
 def load_data(
@@ -46,7 +63,8 @@ def load_data(
     """Load a data set in its four roles.
 
     Args:
-        data: "cifar10", "digits", "fashion_mnist", "mnist", or a callable that takes `root` and, if it has
+        data: A name of `DATA_NAMES`; "folders" stands for `train/<class>/<image>` and `test` or `val`
+            likewise, "folders:112" where the images differ in size. Or a callable that takes `root` and, if it has
             parameters of these names, `validation_from`, `train_limit` and `seed`, and returns `DataRoles`.
         root: Folder that holds the data set; nothing is ever written there. None downloads into the user's
             cache folder (the digits come with scikit-learn and need neither).
@@ -60,17 +78,27 @@ def load_data(
     choices = {"validation_from": validation_from, "train_limit": train_limit, "seed": seed}
     if not isinstance(data, str):
         return _call(data, root, choices)
-    if data not in DATA_NAMES:
-        raise DataError(f"unknown data set {data!r}{suggest(data, DATA_NAMES)}")
+    check_data_name(data)
+    data, _, size = data.partition(":")
     if root is not None and not Path(root).is_dir():
         raise DataError(f"expected a folder with the data set {data!r}, found none at {root}")
     folder = None if root is None else Path(root)
-    if data == "digits":
+    n_classes = 10
+    name = data
+    if data == FOLDERS:
+        arrays, n_classes = _load_folders(folder, size)
+        name = f"{folder.name}-{size}" if folder and size else folder.name if folder else data
+    elif data == "digits":
         arrays = _load_digits()
+    elif data == "svhn":
+        arrays = _load_svhn(folder)
+    elif data.startswith("cifar"):
+        n_classes = int(data.removeprefix("cifar"))
+        arrays = _load_cifar(data, n_classes, folder)
     else:
-        arrays = _load_cifar10(folder) if data == "cifar10" else _load_mnist(data, folder)
+        arrays = _load_mnist(data, folder)
     mean, std = MEAN_AND_STD[data]
-    return make_roles(data, *arrays, n_classes=10, mean=mean, std=std, **choices)  # type: ignore[arg-type]
+    return make_roles(name, *arrays, n_classes=n_classes, mean=mean, std=std, **choices)  # type: ignore[arg-type]
 
 
 def _call(data: Callable[..., DataRoles], root: str | Path | None, choices: dict[str, Any]) -> DataRoles:
@@ -90,6 +118,20 @@ def _call(data: Callable[..., DataRoles], root: str | Path | None, choices: dict
             "try returning dirprune.data.make_roles(...)"
         )
     return roles
+
+
+def _load_folders(root: Path | None, size: str) -> tuple[Arrays, int]:
+    """Return the images of any class folders, and how many classes they are."""
+    if root is None:
+        raise DataError("class folders are never downloaded; give --data DIR, which holds train and test")
+    if size and not (size.isdecimal() and int(size) > 0):
+        raise DataError(f"expected a size in pixels behind folders:, got {size!r}; try folders:112")
+    if not has_class_folders(root):
+        raise DataError(
+            f"expected train/<class>/<image> and test or val likewise in {root}, found no such parts"
+        )
+    train, labels, held_out, held_out_labels, classes = read_class_folders(root, int(size) if size else None)
+    return (train, labels, held_out, held_out_labels), len(classes)
 
 
 def _load_digits() -> Arrays:
@@ -121,14 +163,37 @@ def _load_mnist(name: str, root: Path | None) -> Arrays:
     return train.data.unsqueeze(1), train.targets, test.data.unsqueeze(1), test.targets
 
 
-def _load_cifar10(root: Path | None) -> Arrays:
-    """Read torchvision's files, or class folders; torchvision unpickles nothing whose check sum is wrong."""
-    from torchvision.datasets import CIFAR10
+def _load_svhn(root: Path | None) -> Arrays:
+    """Read the cropped digits from torchvision's files; the extra training images are left alone."""
+    from torchvision.datasets import SVHN
 
-    batches = CIFAR10.base_folder
-    folder = root if root is not None else _download(CIFAR10, "cifar10", batches)
+    def fetch(folder: Path, train: bool, download: bool) -> None:
+        for split in ("train", "test"):
+            SVHN(folder, split=split, download=download)
+
+    files = "train_32x32.mat and test_32x32.mat"
+    folder = root if root is not None else _download(fetch, "svhn", files)
+    try:
+        train, test = (SVHN(folder, split=split) for split in ("train", "test"))
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise DataError(
+            f"expected the data set 'svhn' ({files}) in {folder}, got {one_line(error, has_type=True)}"
+        ) from error
+    images, labels, held_out, held_out_labels = map(
+        torch.from_numpy, (train.data, train.labels, test.data, test.labels)
+    )
+    return images, labels.long(), held_out, held_out_labels.long()
+
+
+def _load_cifar(name: str, n_classes: int, root: Path | None) -> Arrays:
+    """Read torchvision's files, or class folders; torchvision unpickles nothing whose check sum is wrong."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    batches = kind.base_folder
+    folder = root if root is not None else _download(kind, name, batches)
     if (folder / batches).is_dir():
-        train, test = _read_parts(CIFAR10, folder, batches)
+        train, test = _read_parts(kind, folder, batches)
         images, held_out = (torch.from_numpy(part.data).permute(0, 3, 1, 2) for part in (train, test))
         return (
             images.contiguous(),
@@ -138,13 +203,13 @@ def _load_cifar10(root: Path | None) -> Arrays:
         )
     if not has_class_folders(folder):
         raise DataError(
-            f"expected the data set 'cifar10' in {folder}, found neither {batches} there "
+            f"expected the data set {name!r} in {folder}, found neither {batches} there "
             "nor train/<class> and test/<class>"
         )
     *arrays, classes = read_class_folders(folder)
-    if len(classes) != 10 or arrays[0].shape[2:] != (32, 32):
+    if len(classes) != n_classes or arrays[0].shape[2:] != (32, 32):
         raise DataError(
-            f"expected 10 classes of 32 x 32 pixels, the data set 'cifar10', in {folder}, "
+            f"expected {n_classes} classes of 32 x 32 pixels, the data set {name!r}, in {folder}, "
             f"got {len(classes)} of {arrays[0].shape[3]} x {arrays[0].shape[2]}"
         )
     return arrays[0], arrays[1], arrays[2], arrays[3]

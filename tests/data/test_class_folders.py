@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10
+from scipy.io import savemat
+from torchvision.datasets import CIFAR10, SVHN
 
 from dirprune.data import class_folders, load_data
 from dirprune.data.class_folders import read_class_folders
@@ -127,7 +129,7 @@ def rename_class(root: Path) -> None:
         (shorten_image, r"^expected an image in .*train/class3/1\.webp, got "),
         (
             resize_image,
-            r"^expected images of 32 x 32 pixels, the size of .*, got 16 x 8 in .*/1\.webp$",
+            r"^expected images of 32 x 32 pixels, the size of .*, got 16 x 8 in .*/1\.webp; try folders:32",
         ),
         (empty_class, r"^expected images \(.*\) of class 'class3', found none in .*test/class3$"),
         (
@@ -167,7 +169,7 @@ def test_what_was_decoded_is_kept_until_a_file_changes(
     n_decoded = []
     decode = class_folders._decode
     monkeypatch.setattr(
-        class_folders, "_decode", lambda paths: (n_decoded.append(len(paths)), decode(paths))[1]
+        class_folders, "_decode", lambda paths, size: (n_decoded.append(len(paths)), decode(paths, size))[1]
     )
     monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -185,3 +187,82 @@ def test_what_was_decoded_is_kept_until_a_file_changes(
         stored.write_bytes(stored.read_bytes()[:100])
     assert read_class_folders(tmp_path)[0][4, 0, 0, 0] == 99
     assert len(n_decoded) == 3
+
+
+def test_images_of_all_sizes_and_modes_become_squares_of_one_size(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("ant", "bee"), suffix=".png")
+    write_image(tmp_path / "train" / "ant" / "4.png", 7, size=(50, 40))
+    for number, mode in enumerate(("L", "RGBA", "P"), 5):
+        write_image(tmp_path / "train" / "ant" / f"{number}.png", 9, size=(24, 60), mode=mode)
+    deep = np.full((40, 30), 0x9A40, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "train" / "ant" / "8.png")
+    roles = load_data("folders:24", tmp_path, validation_from="train:0.4")
+    assert roles.input_shape == (3, 24, 24)
+    assert roles.n_classes == 2
+    assert roles.name == f"{tmp_path.name}-24"
+    train, labels, *_ = read_class_folders(tmp_path, 24)
+    assert labels.tolist() == [0] * 9 + [1] * 4
+    assert train[4, 0].unique().tolist() == [7]
+    assert train[8].unique().tolist() == [0x9A]  # the upper half of 16 bits, not clipped to 255
+
+
+def test_held_out_part_may_be_called_val(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("ant", "bee"))
+    (tmp_path / "test").rename(tmp_path / "val")
+    assert len(load_data("folders", tmp_path, validation_from="test:0.5").test) == 2
+    (tmp_path / "val" / "bee").rename(tmp_path / "val" / "wasp")
+    with pytest.raises(
+        DataError, match=r"expected the same classes in .*/train and .*/val, got 'bee' in train"
+    ):
+        load_data("folders", tmp_path)
+
+
+def test_few_unreadable_images_are_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folders(tmp_path, ("ant", "bee"), n_train=60)
+    (tmp_path / "train" / "ant" / "0.webp").write_bytes(b"no image")
+    train, labels, *_ = read_class_folders(tmp_path)
+    assert len(train) == len(labels) == 119
+    assert train[0, 0, 0, 0] == 1
+    assert "1 of 124 images left out: expected an image in" in caplog.text
+    assert "ant/0.webp" in caplog.text
+    (tmp_path / "train" / "bee" / "3.webp").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"expected an image in .*\.webp"):
+        read_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("folders:big", r"expected a size in pixels behind folders:, got 'big'; try folders:112"),
+        ("mnist:28", r"unknown data set 'mnist:28'"),
+        ("folders", r"expected train/<class>/<image> and test or val likewise in"),
+    ],
+)
+def test_what_names_no_folders_is_one_clear_line(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_data(name, tmp_path)
+
+
+def test_folders_are_never_downloaded() -> None:
+    with pytest.raises(DataError, match="never downloaded; give --data DIR"):
+        load_data("folders")
+
+
+def test_svhn_is_read_from_its_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images, files = {}, {}
+    for part, n in (("train", 40), ("test", 20)):
+        images[part] = rng.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
+        labels = np.arange(n).reshape(-1, 1) % 10 + 1  # 10 stands for the digit 0
+        file = tmp_path / f"{part}_32x32.mat"
+        savemat(file, {"X": images[part], "y": labels})
+        files[part] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
+    with pytest.raises(DataError, match="expected the data set 'svhn'"):  # not the published files
+        load_data("svhn", tmp_path)
+    monkeypatch.setattr(SVHN, "split_list", files)
+    roles = load_data("svhn", tmp_path, validation_from="train:0.25")
+    assert roles.input_shape == (3, 32, 32)
+    assert roles.test.targets.tolist() == [*range(1, 10), 0] * 2
+    assert torch.equal(roles.test.inputs[3], torch.from_numpy(images["test"][:, :, :, 3]).permute(2, 0, 1))
