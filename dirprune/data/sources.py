@@ -64,8 +64,9 @@ def load_data(
 
     Args:
         data: A name of `DATA_NAMES`; "folders" stands for `train/<class>/<image>` and `test` or `val`
-            likewise, "folders:112" where the images differ in size. Or a callable that takes `root` and, if it has
-            parameters of these names, `validation_from`, `train_limit` and `seed`, and returns `DataRoles`.
+            likewise, "folders:112" where the images differ in size. Or a callable that takes `root` and, if
+            it has parameters of these names, `validation_from`, `train_limit` and `seed`, and returns
+            `DataRoles`.
         root: Folder that holds the data set; nothing is ever written there. None downloads into the user's
             cache folder (the digits come with scikit-learn and need neither).
         validation_from: See `make_roles`.
