@@ -104,7 +104,8 @@ def make_final_bench(bench: Workbench, trial: int, repetition: int, epochs: floa
     """Return a workbench for one training of a finalist: its own folder and resource, and no rungs."""
     final = copy.copy(bench)
     final.folder = bench.folder.finalist(trial, repetition)
-    final.spec = replace(bench.spec, epochs=epochs)
+    recipe = replace(bench.spec.fine_tuning, **bench.spec.final_fine_tuning)
+    final.spec = replace(bench.spec, epochs=epochs, fine_tuning=recipe)
     final.rungs = []
     return final
 

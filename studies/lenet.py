@@ -45,7 +45,8 @@ spec = StudySpec(
     reduction_factor=3,
     dense=Recipe(images=0, lr=4e-3, channels_last=True),
     dense_epochs=10,
-    fine_tuning=Recipe(images=0, channels_last=True),
+    fine_tuning=Recipe(images=0, channels_last=True, distillation=0.5),
+    final_fine_tuning={"shift": 1},
 )
 
 if __name__ == "__main__":

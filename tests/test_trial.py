@@ -18,7 +18,7 @@ from dirprune.records.models import load_model
 from dirprune.study.objectives import Objective
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
-from dirprune.trial import TrialContext, TrialReport, Workbench, run_trial
+from dirprune.trial import TrialContext, TrialReport, Workbench, make_final_bench, run_trial
 from tests.integration.toy_study import Toy, regression, toy_data
 from tests.integration.toy_study import spec as toy_spec
 
@@ -47,6 +47,14 @@ def run(bench: Workbench, configuration: Configuration | None = None) -> list[Tr
 def timeless(report: TrialReport) -> TrialReport:
     kept = {name: value for name, value in report.metrics.items() if name != "images_per_s"}
     return replace(report, metrics=kept)
+
+
+def test_finalists_are_trained_with_the_fields_of_their_recipe(tmp_path):
+    spec = toy_spec.changed(final_fine_tuning={"lr": 0.5, "batch_size": 7})
+    final = make_final_bench(make_bench(tmp_path, spec), 4, 0, epochs=2.0)
+    assert (final.spec.fine_tuning.lr, final.spec.fine_tuning.batch_size) == (0.5, 7)
+    assert final.spec.epochs == 2.0
+    assert make_bench(tmp_path, spec).spec.fine_tuning == toy_spec.fine_tuning
 
 
 def test_finished_trial_leaves_its_model_and_its_events(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class StudySpec:
         dense: How the dense network is trained where no weights are given; `dense_epochs` sets its `images`.
         dense_epochs: Passes over the training role for the dense network.
         fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
+        final_fine_tuning: Fields of the recipe that finalists are trained with instead, `{"shift": 1}` say:
+            what pays in a long training only.
         reconstruct: Whether a trial refits the layers behind its cuts to the dense network's outputs by least
             squares before it is fine-tuned; else it estimates batch-norm statistics anew.
         validation_from: "train:F" or "test:F"; empty: by where the weights come from.
@@ -89,6 +91,7 @@ class StudySpec:
     dense: Recipe = field(default_factory=lambda: Recipe(images=0))
     dense_epochs: float = 20.0
     fine_tuning: Recipe = field(default_factory=lambda: Recipe(images=0))
+    final_fine_tuning: Mapping[str, Any] = field(default_factory=dict)
     reconstruct: bool = True
     validation_from: str = ""
     train_images: int | None = None
@@ -120,6 +123,11 @@ class StudySpec:
             raise ConfigurationError(f"unknown halving {self.halving!r}{suggest(self.halving, KINDS)}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigurationError(f"seed must be a whole number from 0, got {self.seed}; try 0")
+        known = {entry.name for entry in fields(Recipe)} - {"images"}
+        for name in self.final_fine_tuning:
+            if name not in known:
+                raise ConfigurationError(f"unknown field {name!r} of a recipe{suggest(name, known)}")
+        replace(self.fine_tuning, **self.final_fine_tuning)  # raises where a value cannot work
         self._check_objectives()
 
     def _check_objectives(self) -> None:
@@ -251,5 +259,6 @@ class StudySpec:
             "halving": self.halving,
             "reconstruct": self.reconstruct,
             "fine_tuning": {key: value for key, value in asdict(self.fine_tuning).items() if key != "images"},
+            "final_fine_tuning": dict(self.final_fine_tuning),
             "seed": self.seed,
         }

@@ -42,6 +42,13 @@ LENET = StudySpec(name="lenet", network="lenet5", data="mnist", embedded={"data"
         ({"reference_point": {"val_acuracy": 0.9}}, "did you mean 'val_accuracy'"),
         ({"reference_point": {"macs": math.nan}}, "reference value of macs must be finite, got nan"),
         ({"limits": {"val_accuracy": 0.9}}, "limits know costs only"),
+        ({"min_val_accuracy": 93}, r"got 93; 93% is 0\.93"),
+        (
+            {"min_val_accuracy": 0.9, "objectives": (Objective("macs", "minimize"),)},
+            "a least val_accuracy needs it among the objectives, got macs",
+        ),
+        ({"final_fine_tuning": {"shft": 1}}, "unknown field 'shft' of a recipe; did you mean 'shift'"),
+        ({"final_fine_tuning": {"shift": -1}}, "shift must be a whole number >= 0, got -1"),
         ({"limits": {"macs": 0}}, "limit of macs must be above 0, got 0"),
     ],
 )
