@@ -43,6 +43,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "training",
             "augmentation",
             "recipe",
+            "recipes",
             "evaluation",
         }
     ),

@@ -151,6 +151,11 @@ def make_command(spec: StudySpec) -> click.Command:
         "--epochs", type=float, help=f"Fine-tuning of a trial; fractions work. Default: {spec.epochs:g}."
     )
     @click.option(
+        "--dense-epochs",
+        type=Number(),
+        help=f"Training of the dense network, where no weights are given. Default: {spec.dense_epochs:g}.",
+    )
+    @click.option(
         "--train-images", type=WholeNumber(), help="Use only so many training images. Default: all."
     )
     @click.option(
@@ -303,6 +308,7 @@ class Arguments:
     final_epochs: float | None
     final_seeds: int
     epochs: float | None
+    dense_epochs: float | None
     train_images: int | None
     reconstruct: bool | None
     sampler: str

@@ -71,6 +71,7 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         name=arguments.name,
         trials=arguments.trials,
         epochs=arguments.epochs,
+        dense_epochs=arguments.dense_epochs,
         train_images=arguments.train_images,
         reconstruct=arguments.reconstruct,
         halving=arguments.halving,

@@ -30,6 +30,7 @@ from dirprune.records.views import ViewWriter
 from dirprune.study.dense import (
     DataChoice,
     Dense,
+    check_classes,
     check_metrics,
     choose_data,
     compare_roles,
@@ -273,6 +274,7 @@ def _find_subject(
     reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
     lowest = costs.costs({name: spec.space.lowest(n) for name, n in grouping.n_channels.items()})
     check_reference(spec.objectives, reference_point, dense_costs.as_dict(), lowest.as_dict())
+    check_classes(spec, network, roles)
     check_metrics(spec, evaluate(network, roles.validation, roles, spec.task()))
     return _Subject(choice, roles, grouping, costs, dense_costs, reference_point, latency)
 

@@ -1,0 +1,42 @@
+"""Recipes of the studies that come with dirprune, one for each kind of data, and where they come from.
+
+`images` is 0 in all of them: a study sets it by its epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dirprune.recipe import Recipe
+
+CIFAR = Recipe(
+    images=0,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.1,
+    weight_decay=5e-4,
+    shift=4,
+    flips=True,
+    channels_last=True,
+)
+"""Dense networks for images of 32 x 32 pixels: batches of 128, shifts of up to 4 pixels, mirroring and
+momentum 0.9 [He et al. 2016, section 4.2], weight decay 5e-4 [Zagoruyko, Komodakis 2016], a cosine rate."""
+
+CIFAR_FINE_TUNING = replace(CIFAR, lr=0.02, distillation=0.5)
+"""The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]."""
+
+IMAGES = Recipe(
+    images=0,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.1,
+    weight_decay=1e-4,
+    shift=8,
+    flips=True,
+    channels_last=True,
+)
+"""Photographs in class folders: as ResNet-50 is trained on ImageNet [He et al. 2016], with shifts in place of
+random crops, because images are kept at one size."""
+
+IMAGES_FINE_TUNING = replace(IMAGES, lr=0.02, distillation=0.5)
+"""The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]."""
