@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from dirprune.errors import ArchitectureError, suggest
+from dirprune.errors import ArchitectureError, ConfigurationError, suggest
 from dirprune.identity import digest
 
 
@@ -64,6 +64,19 @@ class Grouping:
     def n_channels(self) -> dict[str, int]:
         """Channels of each uncut group, in forward order."""
         return {group.name: group.n_channels for group in self.groups}
+
+    def check_any(self) -> None:
+        """Check that there is something to cut.
+
+        Raises:
+            ConfigurationError: If there is no group; gives the reason against each that there might be.
+        """
+        if not self.groups:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
+            raise ConfigurationError(
+                "expected a network with channel groups that can be cut, got none "
+                f"({reasons or 'only its output'})"
+            )
 
     def __getitem__(self, name: str) -> ChannelGroup:
         for group in self.groups:

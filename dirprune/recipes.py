@@ -22,7 +22,7 @@ CIFAR = Recipe(
 """Dense networks for images of 32 x 32 pixels: batches of 128, shifts of up to 4 pixels, mirroring and
 momentum 0.9 [He et al. 2016, section 4.2], weight decay 5e-4 [Zagoruyko, Komodakis 2016], a cosine rate."""
 
-CIFAR_FINE_TUNING = replace(CIFAR, lr=0.02, distillation=0.5)
+CIFAR_FINE_TUNING = replace(CIFAR, lr=0.01, distillation=0.5)
 """The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]."""
 
 IMAGES = Recipe(
@@ -38,5 +38,5 @@ IMAGES = Recipe(
 """Photographs in class folders: as ResNet-50 is trained on ImageNet [He et al. 2016], with shifts in place of
 random crops, because images are kept at one size."""
 
-IMAGES_FINE_TUNING = replace(IMAGES, lr=0.02, distillation=0.5)
+IMAGES_FINE_TUNING = replace(IMAGES, lr=0.01, distillation=0.5)
 """The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]."""

@@ -25,7 +25,7 @@ spec = StudySpec(
         architectures="budgeted",
         min_keep_ratio=0.1,
         methods={"magnitude": {}, "taylor": {}, "fisher": {}},
-        fine_tuning={"lr": Range(0.005, 0.05, log=True)},
+        fine_tuning={"lr": Range(0.003, 0.03, log=True)},
     ),
     trials=60,
     epochs=10,

@@ -31,7 +31,7 @@ spec = StudySpec(
             "conv1=50,layer1.0.conv3=240,layer2.0.conv3=390,layer3.0.conv3=704,layer4.0.conv3=1648",
         ),
         methods={"magnitude": {}, "taylor": {}, "fisher": {}},
-        fine_tuning={"lr": Range(0.005, 0.05, log=True)},
+        fine_tuning={"lr": Range(0.003, 0.03, log=True)},
     ),
     trials=40,
     epochs=10,

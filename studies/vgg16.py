@@ -25,7 +25,7 @@ spec = StudySpec(
         min_keep_ratio=0.1,
         reference_architectures=("34,34,60,60,70,101,97,88,95,85,86,67,61,55",),
         methods={"magnitude": {}, "taylor": {}, "fisher": {}},
-        fine_tuning={"lr": Range(0.005, 0.05, log=True)},
+        fine_tuning={"lr": Range(0.003, 0.03, log=True)},
     ),
     trials=60,
     epochs=10,

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Show which channels of a trained network go together.",
     ),
     "prune": ("dirprune.cli.commands.prune", "Prune a trained network to an architecture."),
+    "doctor": ("dirprune.cli.commands.doctor", "Look at what of a network can be cut, and why not the rest."),
     "retrain": ("dirprune.cli.commands.retrain", "Fine-tune a pruned model further."),
     "front": ("dirprune.cli.commands.front", "Print a study's Pareto front and redraw its pictures."),
     "latency": (

@@ -254,12 +254,7 @@ def _find_subject(
     if options.weights is not None:
         load_weights_(network, options.weights)
     grouping = find_groups(network, roles.example_input())
-    if not grouping.groups:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in grouping.refused.items())
-        raise ConfigurationError(
-            "expected a network with channel groups that can be cut, got none "
-            f"({reasons or 'only its output'})"
-        )
+    grouping.check_any()
     spec.space.first_trials(grouping)  # raises where they do not fit the network
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")

@@ -1,0 +1,53 @@
+"""`dirprune doctor`: what of a network can be cut, what a study of it can reach, and the time of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dirprune.cli.commands.latency import Shape, device_option, threads_option
+from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber
+
+
+@click.command
+@click.option(
+    "--network",
+    required=True,
+    metavar="NAME",
+    help="resnet56, torchvision/resnet50, or module:function, which returns a network of your own.",
+)
+@click.option("--weights", type=FILE, help="Trained weights, to see whether they load and how good they are.")
+@click.option("--data", type=FOLDER, help="Folder of the data set, to judge the weights.")
+@click.option("--dataset", metavar="NAME", help="The data set, such as cifar10, or folders:112.")
+@click.option(
+    "--input-shape",
+    type=Shape(),
+    help="One input: 3,32,32. Default: that of the data set, or what is usual for the network.",
+)
+@click.option("--classes", type=WholeNumber(2), help="Outputs of the network. Default: the data set's.")
+@click.option(
+    "--min-keep-ratio",
+    type=Number(),
+    default=0.1,
+    show_default=True,
+    help="Smallest share of each group that a study may keep.",
+)
+@click.option(
+    "--batch-size",
+    type=WholeNumber(),
+    default=32,
+    show_default=True,
+    help="Inputs of a timed step.",
+)
+@threads_option
+@device_option
+def doctor(**given: Any) -> None:
+    """Look at a network before a study: what can be cut and what not, and why; the costs that a study can
+    reach; and the time of a step here.
+
+    Nothing is written. Each group is tried out: cutting it must give what masking its channels gives.
+    """
+    from dirprune.cli.doctor import doctor as run
+
+    run(**given)

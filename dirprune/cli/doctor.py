@@ -1,0 +1,194 @@
+"""What of a network can be cut, what a study of it can reach, and how long a step takes here."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dirprune.cli.printing import format_table
+from dirprune.cli.subjects import choose_device
+from dirprune.cost import CostModel, count_costs
+from dirprune.data import DataRoles, load_data
+from dirprune.data.roles import FOREIGN_SPLIT
+from dirprune.errors import ConfigurationError, one_line
+from dirprune.evaluation import evaluate
+from dirprune.groups import ChannelGroup, Grouping
+from dirprune.layers import output_tensors
+from dirprune.networks import create_network, is_of_a_library, load_weights_
+from dirprune.study.latency import threads_set_to
+from dirprune.study.space import SearchSpace
+from dirprune.tasks import make_task
+from dirprune.tracing import find_groups
+
+USUAL_SHAPE = (3, 32, 32)
+SHAPE_OF_LENET = (1, 28, 28)
+SHAPE_OF_LIBRARIES = (3, 224, 224)
+N_STEPS = 5
+N_LISTED = 3
+MAX_NAMES = 60
+
+
+def doctor(
+    network: str,
+    weights: Path | None,
+    data: Path | None,
+    dataset: str | None,
+    input_shape: tuple[int, ...] | None,
+    classes: int | None,
+    min_keep_ratio: float,
+    batch_size: int,
+    threads: int,
+    device: str | None,
+) -> None:
+    """Print what a study of the network can and cannot do."""
+    space = SearchSpace(min_keep_ratio=min_keep_ratio, uniform_keep_ratios=())
+    if data is not None and dataset is None:
+        raise ConfigurationError(f"expected the name of the data set in {data}; try --dataset folders")
+    roles = None if dataset is None else load_data(dataset, data, validation_from=FOREIGN_SPLIT)
+    shape = input_shape or (roles.input_shape if roles else _guess_shape(network))
+    n_classes = classes or (roles.n_classes if roles else None)
+    dense = create_network(_find(network), {"n_classes": n_classes} if n_classes else {}).eval()
+    if weights is not None:
+        load_weights_(dense, weights)
+    example = torch.zeros(2, *shape)
+    began = time.perf_counter()
+    grouping = find_groups(dense, example)
+    seconds = time.perf_counter() - began
+    click.echo(f"network: {network}, inputs of {' x '.join(map(str, shape))}, {_count(dense, example)}")
+    if weights is not None:
+        click.echo(f"weights: {weights} fit" + (f"; {_judge(dense, roles)}" if roles else ""))
+    click.echo(
+        f"channel groups: {len(grouping.groups)} can be cut, {len(grouping.refused)} cannot "
+        f"(looked for {seconds:.1f} s)\n"
+    )
+    grouping.check_any()
+    click.echo(_format_groups(grouping))
+    for name, reason in grouping.refused.items():
+        click.echo(f"{name} is left whole: {reason}")
+    click.echo("\n" + _describe_range(dense, grouping, example, space))
+    with threads_set_to(threads):
+        click.echo(_describe_steps(dense, shape, batch_size, choose_device(device), threads))
+
+
+def _find(network: str) -> str | Callable[..., nn.Module]:
+    """Return a known name as it is, and of module:function the function."""
+    module, colon, name = network.partition(":")
+    if not colon:
+        return network
+    sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"expected a function that returns a network at {network!r}, got {one_line(error)}; "
+            "try it from the folder in which the module lies"
+        ) from error
+    finally:
+        sys.path.remove("")
+
+
+def _guess_shape(network: str) -> tuple[int, ...]:
+    if network == "lenet5":
+        return SHAPE_OF_LENET
+    return SHAPE_OF_LIBRARIES if is_of_a_library(network) else USUAL_SHAPE
+
+
+def _count(network: nn.Module, example: Tensor) -> str:
+    costs = count_costs(network, example)
+    return f"{costs.macs:,} MACs, {costs.parameters:,} parameters"
+
+
+def _judge(network: nn.Module, roles: DataRoles) -> str:
+    """Return the accuracy on the half of the held-out part that a study would take for validation."""
+    accuracy = evaluate(network, roles.validation, roles, make_task())["val_accuracy"]
+    return f"accuracy {accuracy:.4f} on {len(roles.validation):,} held-out images of {roles.name}"
+
+
+def _format_groups(grouping: Grouping) -> str:
+    rows = [_row(group) for group in grouping.groups]
+    widths = [max(len(row[place]) for row in rows) for place in (2, 3)]
+    left = [(*row[:2], row[2].ljust(widths[0]), row[3].ljust(widths[1])) for row in rows]
+    return format_table(("group", "channels", "cuts".ljust(widths[0]), "enters".ljust(widths[1])), left)
+
+
+def _row(group: ChannelGroup) -> tuple[str, ...]:
+    parts = (group.producers, group.consumers)
+    return (group.name, str(group.n_channels), *(_list([slot.module for slot in slots]) for slots in parts))
+
+
+def _list(names: list[str]) -> str:
+    """Return the first names, as far as a line has room."""
+    shown = ", ".join(names[:N_LISTED])
+    if len(shown) > MAX_NAMES:
+        shown = f"{shown[: MAX_NAMES - 3]}..."
+    return shown + (f" and {len(names) - N_LISTED} more" if len(names) > N_LISTED else "")
+
+
+def _describe_range(network: nn.Module, grouping: Grouping, example: Tensor, space: SearchSpace) -> str:
+    costs = CostModel(network, grouping, example)
+    whole = costs.costs(grouping.n_channels)
+    least = costs.costs({name: space.lowest(n) for name, n in grouping.n_channels.items()})
+    single = costs.costs(dict.fromkeys(grouping.names, 1))
+    lines = [
+        f"{100 * (1 - single.macs / whole.macs):.1f}% of the MACs can be cut",
+        f"a study that keeps {space.min_keep_ratio:g} of each group or more reaches",
+        f"  {_span(least.macs, whole.macs)} MACs",
+        f"  {_span(least.parameters, whole.parameters)} parameters",
+    ]
+    return "\n".join(lines)
+
+
+def _span(least: int, whole: int) -> str:
+    return f"{least:,} to {whole:,} ({100 * least / whole:.1f} to 100%)"
+
+
+def _describe_steps(
+    network: nn.Module, shape: tuple[int, ...], batch_size: int, device: str, threads: int
+) -> str:
+    """Return how long an evaluation and a training step take."""
+    network = network.to(device)
+    inputs = torch.randn(batch_size, *shape, device=device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+
+    def evaluate_once() -> None:
+        with torch.no_grad():
+            network(inputs)
+
+    def train_once() -> None:
+        outputs = output_tensors(network(inputs))[0]
+        loss = F.mse_loss(outputs, torch.zeros_like(outputs))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    evaluating = _time(evaluate_once, device)
+    network.train()
+    training = _time(train_once, device)
+    network.eval()
+    where = f"CPU, {threads} threads" if device == "cpu" else torch.cuda.get_device_name(device)
+    return (
+        f"a step on {batch_size} inputs ({where}): evaluation {1000 * evaluating:,.0f} ms "
+        f"({batch_size / evaluating:,.0f} a second), training {1000 * training:,.0f} ms "
+        f"({batch_size / training:,.0f} a second)"
+    )
+
+
+def _time(step: Callable[[], None], device: str) -> float:
+    """Return the median of a few steps in seconds, after one that does not count."""
+    seconds = []
+    for _ in range(N_STEPS + 1):
+        began = time.perf_counter()
+        step()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])

@@ -1,0 +1,67 @@
+"""`dirprune doctor` says what of a network can be cut before anybody trains anything."""
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from dirprune.networks import create_network, save_weights
+from tests.cli.conftest import Run
+
+
+def test_groups_refusals_reach_and_steps_are_printed(run: Run) -> None:
+    said = run("doctor", "--network", "resnet20", "--batch-size", "2").output
+    assert "inputs of 3 x 32 x 32, 40,551,040 MACs, 269,722 parameters" in said
+    assert "9 can be cut, 1 cannot" in said
+    assert "layer3.2.conv1" in said
+    assert "conv1 is left whole: masked and compact outputs differ" in said
+    assert "95.2% of the MACs can be cut" in said
+    assert "5,253,760 to 40,551,040 (13.0 to 100%) MACs" in said
+    assert "a step on 2 inputs" in said
+
+
+def test_weights_are_judged_on_the_data(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "lenet.safetensors"
+    save_weights(create_network("lenet5", seed=0), path)
+    said = run("doctor", "--network", "lenet5", "--weights", path, "--dataset", "digits").output
+    assert "fit; accuracy 0." in said
+    assert "held-out images of digits" in said
+    assert "inputs of 1 x 28 x 28" in said
+
+
+def test_a_network_of_ones_own_is_named_by_its_module_and_function(
+    run: Run,
+) -> None:
+    Path("own_networks.py").write_text(
+        "from torch import nn\n"
+        "def small():\n"
+        "    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
+    )
+    said = run("doctor", "--network", "own_networks:small", "--input-shape", "4").output
+    assert "1 can be cut, 0 cannot" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--network", "resnt20"), "unknown network 'resnt20'; did you mean 'resnet20'?"),
+        (
+            ("--network", "tests.cli.test_cli_doctor:linear", "--input-shape", "4"),
+            "got none (only its output)",
+        ),
+        (("--network", "nowhere:net"), "expected a function that returns a network at 'nowhere:net'"),
+        (("--network", "lenet5", "--data", "."), "expected the name of the data set in ."),
+        (("--network", "lenet5", "--input-shape", "3,32,32"), "accepts inputs of shape (2, 3, 32, 32)"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_one_clear_line(
+    arguments: tuple[str, ...], message: str, run: Run
+) -> None:
+    refused = run("doctor", *arguments)
+    assert refused.status == 2
+    assert message in refused.errors
+    assert refused.errors.count("\n") == 1
+
+
+def linear() -> nn.Module:
+    return nn.Linear(4, 2)
