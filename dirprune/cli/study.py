@@ -245,13 +245,23 @@ def make_command(spec: StudySpec) -> click.Command:
         "accuracy, or chance.",
     )
     @click.option(
-        "--output", type=FOLDER, default=Path("output"), show_default=True, help="Folder of all studies."
+        "--output",
+        type=FOLDER,
+        default=Path("output"),
+        show_default=True,
+        envvar="DIRPRUNE_OUTPUT",
+        show_envvar=True,
+        help="Folder of all studies; on a cluster one that all nodes share.",
     )
     @click.option(
         "--storage", default="", metavar="URL", help="Database for the trials. Default: a journal file."
     )
     @click.option(
-        "--tracking-uri", metavar="URI", help="MLflow server. Default: sqlite:///<output>/mlflow.db."
+        "--tracking-uri",
+        metavar="URI",
+        envvar="MLFLOW_TRACKING_URI",
+        show_envvar=True,
+        help="MLflow server. Default: sqlite:///<output>/mlflow.db.",
     )
     @click.option(
         "--no-tracking", is_flag=True, help="Run without MLflow; files and front are written all the same."

@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from dirprune.errors import ConfigurationError, one_line
 
 LOCAL = "local"
 PATIENCE_S = 5.0
+LOOPBACK = ("127.0.0.1", "localhost")
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,6 +29,12 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+
+
+_KEEPING_TO_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray binds every port to all interfaces, and takes 127.0.0.1 for an address of the network, unless told that it
+is no cluster; it looks for that while it is imported, as for the way of authentication."""
+_ASKING = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 @dataclass(frozen=True)
@@ -81,9 +88,7 @@ def check(resources: Resources) -> None:
     if resources.address == LOCAL:
         _fit(resources, {"CPU": float(_count_cpus()), "GPU": float(torch.cuda.device_count())})
         return
-    parts = urllib.parse.urlsplit(
-        resources.address if "://" in resources.address else f"ray://{resources.address}"
-    )
+    parts = _split(resources.address)
     try:
         if parts.hostname and parts.port:
             socket.create_connection((parts.hostname, parts.port), PATIENCE_S).close()
@@ -104,8 +109,12 @@ def connect(resources: Resources) -> Iterator[Slots]:
         ConfigurationError: If the cluster cannot be reached, or has too little for one trial.
     """
     is_local = resources.address == LOCAL
-    for name, value in {**_QUIET, **(_make_private() if is_local else {})}.items():
+    settings = {**_QUIET, **(_ASKING if is_local else {})}
+    if is_local or _split(resources.address).hostname in LOOPBACK:
+        settings |= _KEEPING_TO_LOOPBACK
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
+    _let_ray_look_again(settings)
     import ray
 
     for name in ("ray", "ray.tune", "ray.data"):
@@ -137,26 +146,21 @@ def _count_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _make_private() -> dict[str, str]:
-    """Return the environment of a Ray that listens on localhost only and asks for a token.
+def _split(address: str) -> urllib.parse.SplitResult:
+    return urllib.parse.urlsplit(address if "://" in address else f"ray://{address}")
 
-    Ray binds every port to all interfaces unless told that it is no cluster, and looks for that while it is
-    imported, and for the way of authentication: where that has happened already, it is made to look again.
-    """
-    private = {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
-    if "ray" in sys.modules:
-        from ray._private import ray_constants
-        from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
 
-        for name, value in private.items():
-            os.environ.setdefault(name, value)
+def _let_ray_look_again(settings: Mapping[str, str]) -> None:
+    """Let a Ray that is imported already take settings that it only looks for while it is imported."""
+    if "ray" not in sys.modules:
+        return
+    from ray._private import ray_constants
+    from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
+
+    if settings.keys() >= _KEEPING_TO_LOOPBACK.keys():
         ray_constants.ENABLE_RAY_CLUSTER = False
+    if settings.keys() >= _ASKING.keys():
         Config.initialize("")
-    return private
 
 
 def _fit(resources: Resources, available: dict[str, float]) -> Slots:

@@ -1,0 +1,185 @@
+"""The files that start clusters: Ray takes them, they differ where they must, and unedited ones are named."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parent.parent.parent
+CLUSTER = ROOT / "cluster"
+LAUNCHER_FILES = ("onprem", "aws", "gcp")
+OF_PROVIDERS = {
+    "provider",
+    "available_node_types",
+    "head_node_type",
+    "auth",
+    "max_workers",
+    "min_workers",
+    "upscaling_speed",
+    "idle_timeout_minutes",
+}
+
+
+def read(name: str) -> dict:
+    return yaml.safe_load((CLUSTER / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
+def test_ray_takes_the_file(name: str) -> None:
+    config = read(name)
+    if name == "onprem":
+        config["provider"] |= {"head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]}
+    validate_config(prepare_config(config))
+    broken = {**copy.deepcopy(config), "setup_comands": []}
+    with pytest.raises(Exception, match="setup_comands"):
+        validate_config(prepare_config(broken))
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_clouds_differ_from_machines_of_ones_own_only_in_provider_and_nodes(name: str) -> None:
+    cloud, own = read(name), read("onprem")
+    differing = {key for key in {*cloud, *own} if cloud.get(key) != own.get(key)}
+    assert differing <= OF_PROVIDERS
+    types = cloud["available_node_types"]
+    assert types[cloud["head_node_type"]]["resources"] == {"CPU": 0}
+    assert "SPOT" in str(types["gpu"]["node_config"]).upper()
+
+
+def test_the_kubernetes_job_has_this_ray_and_its_parts() -> None:
+    job = read("kuberay")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == version("ray")
+    assert cluster["authOptions"] == {"mode": "token"}
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        pod = group["template"]["spec"]
+        mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+    study = job["spec"]["entrypoint"].split()[1].removeprefix("/dirprune/")
+    assert (ROOT / study).is_file()
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in CLUSTER.glob("*.sh")))
+def test_scripts_are_bash_that_parses_and_shellcheck_has_nothing_to_say(script: str) -> None:
+    subprocess.run(["bash", "-n", str(CLUSTER / script)], check=True)
+    if (shellcheck := shutil.which("shellcheck")) is not None:
+        subprocess.run([shellcheck, "--shell=bash", "--severity=warning", str(CLUSTER / script)], check=True)
+
+
+def check(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(CLUSTER / "check.py"), str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
+def test_marked_places_that_are_left_are_named_with_their_line(name: str, tmp_path: Path) -> None:
+    for source in (f"{name}.yaml", "environment.sh"):
+        shutil.copy(CLUSTER / source, tmp_path / source)
+    refused = check(tmp_path / f"{name}.yaml")
+    assert refused.returncode == 2
+    lines = refused.stderr.splitlines()
+    assert all(line.startswith("error: expected this place to be edited: ") for line in lines)
+    assert any("environment.sh" in line and "MLFLOW_TRACKING_URI" in line for line in lines)
+    assert any(f"{name}.yaml" in line for line in lines)
+    for path in tmp_path.iterdir():
+        path.write_text(path.read_text().replace("EDIT-ME", "edited"))
+    assert check(tmp_path / f"{name}.yaml").returncode == 0
+
+
+def test_a_node_refuses_an_unedited_environment() -> None:
+    refused = subprocess.run(
+        ["bash", str(CLUSTER / "node.sh"), "head"], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: expected cluster/environment.sh with its marked places edited")
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    environment = {**os.environ, **token, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", str(CLUSTER / "local.sh"), str(port)]
+    with (tmp_path / "ray.log").open("w") as log:
+        ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until_it_listens(port, ray)
+        study = [sys.executable, "studies/lenet.py", "--ray-address", f"127.0.0.1:{port}", "--trials", "3"]
+        options = [
+            "--warm-starts",
+            "0",
+            "--epochs",
+            "1",
+            "--no-tracking",
+            "--output",
+            str(tmp_path / "output"),
+        ]
+        done = subprocess.run(
+            [*study, *options],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Pareto front:" in done.stdout
+        stranger = {**environment, "RAY_AUTH_TOKEN": "b" * 64}
+        refused = subprocess.run(
+            [*study, "--name", "other", *options],
+            cwd=ROOT,
+            env=stranger,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert refused.returncode == 2
+        assert "expected a Ray cluster at" in refused.stderr
+        assert reachable_from_outside(port) is False
+    finally:
+        os.killpg(ray.pid, signal.SIGTERM)
+        ray.wait(60)
+
+
+def wait_until_it_listens(port: int, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    pytest.fail("Ray did not come up")
+
+
+def reachable_from_outside(port: int) -> bool:
+    """Return whether the port answers at an address of this machine that is not the loopback's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return False  # no network at all
+        address = probe.getsockname()[0]
+    try:
+        socket.create_connection((address, port), 2).close()
+    except OSError:
+        return False
+    return True
