@@ -49,7 +49,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"trial", "study", "records"}),
     frozenset({"tuning"}),
-    frozenset({"tracking", "explain"}),
+    frozenset({"tracking", "explain", "server"}),
     frozenset({"cli", "__main__"}),
 )
 """The modules of each layer, lowest first: a module may import its own layer and those below it."""
@@ -72,6 +72,9 @@ LIBRARIES: dict[str, int] = {
     "ray": 4,
     "optuna": 4,
     "mlflow": 5,
+    "flask": 5,
+    "fastapi": 5,
+    "werkzeug": 5,
     "click": 6,
 }
 """The lowest layer that may import each library; the standard library is free to all."""
@@ -83,7 +86,10 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "matplotlib": frozenset({"records"}),
     "ray": frozenset({"tuning"}),
     "optuna": frozenset({"tuning"}),
-    "mlflow": frozenset({"tracking"}),
+    "mlflow": frozenset({"tracking", "server"}),
+    "flask": frozenset({"server"}),
+    "fastapi": frozenset({"server"}),
+    "werkzeug": frozenset({"server"}),
     "click": frozenset({"cli"}),
 }
 """Libraries that stay behind one or two modules, so that everything else works without them."""

@@ -12,10 +12,11 @@ import plotly.graph_objects as go
 
 from dirprune.cost import COST_METRICS
 from dirprune.files import write_atomically
+from dirprune.records.appearance import label_of
 from dirprune.records.finalists import Finalist
 from dirprune.records.front import sort_front
 from dirprune.records.record import TrialRecord
-from dirprune.records.scene import Axis, Point, Scene, label_of, make_scene
+from dirprune.records.scene import Axis, Point, Scene, make_scene
 from dirprune.records.tables import format_architecture
 from dirprune.study.objectives import Objective
 

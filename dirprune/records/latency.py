@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dirprune.files import write_atomically
 from dirprune.latency import Latency
-from dirprune.records.scene import COLOURS, DENSE_COLOUR
+from dirprune.records.appearance import COLOURS, DENSE_COLOUR
 
 DOTS_PER_INCH = 150
 COLUMNS = (

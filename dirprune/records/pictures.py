@@ -19,11 +19,12 @@ from matplotlib.ticker import EngFormatter, FixedFormatter, FixedLocator, LogLoc
 
 from dirprune.cost import COST_METRICS
 from dirprune.files import write_atomically
+from dirprune.records.appearance import label_of
 from dirprune.records.finalists import Finalist
 from dirprune.records.front import sort_front
 from dirprune.records.front_page import format_metric, write_front_html
 from dirprune.records.record import TrialRecord
-from dirprune.records.scene import Axis, Point, Scene, label_of, make_scene
+from dirprune.records.scene import Axis, Point, Scene, make_scene
 from dirprune.study.objectives import Objective
 
 __all__ = ["write_architectures_png", "write_front_html", "write_front_png"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dirprune.records.appearance import COLOURS, DENSE_COLOUR, label_of
 from dirprune.records.finalists import Finalist
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
@@ -15,18 +16,6 @@ Scale = Literal["linear", "log", "log-error"]
 Role = Literal["front", "dominated", "stopped", "searched", "finalist", "final"]
 """Of trials: on the front; "searched" is the same where finalists stand before it. "final" is a finalist on
 the final front, "finalist" one that is not."""
-
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-DENSE_COLOUR = "#333333"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5B4B9A")
-LABELS = {
-    "macs": "MACs of one input",
-    "parameters": "parameters",
-    "val_accuracy": "validation accuracy",
-    "test_accuracy": "test accuracy",
-    "val_loss": "validation loss",
-    "wall_time_s": "wall time in s",
-}
 
 
 @dataclass(frozen=True)
@@ -203,11 +192,6 @@ def _place_finalist(finalist: Finalist, across: Axis, up: Axis) -> Point:
 
 def _categorise(record: TrialRecord, category: Literal["method", "source"]) -> str:
     return record.method if category == "method" and record.source != "dense" else record.source
-
-
-def label_of(metric: str) -> str:
-    """Return a metric's name for people."""
-    return LABELS.get(metric, metric.replace("val_", "validation ", 1).replace("_", " "))
 
 
 def _make_axis(objective: Objective, records: Sequence[TrialRecord]) -> Axis:

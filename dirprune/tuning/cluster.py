@@ -32,8 +32,8 @@ _QUIET = {
 
 
 _KEEPING_TO_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray binds every port to all interfaces, and takes 127.0.0.1 for an address of the network, unless told that it
-is no cluster; it looks for that while it is imported, as for the way of authentication."""
+"""Ray binds every port to all interfaces, and takes 127.0.0.1 for an address of the network, unless told that
+it is no cluster; it looks for that while it is imported, as for the way of authentication."""
 _ASKING = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 

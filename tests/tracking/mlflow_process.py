@@ -23,10 +23,26 @@ def find_free_port() -> int:
 
 
 class MlflowServer:
-    """`mlflow server` with one worker, its store in a SQLite file and its artifacts in a folder."""
+    """`mlflow server` with one worker, its store in a SQLite file and its artifacts in a folder.
 
-    def __init__(self, folder: Path, port: int, store: str | None = None) -> None:
+    Args:
+        folder: Where everything lies.
+        port: Of localhost.
+        store: Another tracking store than the SQLite file.
+        app: Name of an `mlflow.app` plugin; one that ends in "auth" has the administrator of `settings`.
+        settings: More variables of the environment.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        store: str | None = None,
+        app: str | None = None,
+        settings: dict[str, str] | None = None,
+    ) -> None:
         self.folder, self.port = folder, port
+        self.app, self.settings = app, settings or {}
         self.uri = f"http://127.0.0.1:{port}"
         self.store = store or f"sqlite:///{folder / 'server.db'}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -36,7 +52,9 @@ class MlflowServer:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", self.store]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--app-name", self.app] if self.app else []
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        settings |= self.settings
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -52,7 +70,11 @@ class MlflowServer:
                 address = f"{self.uri}/api/2.0/mlflow/experiments/search?max_results=1"
                 with urllib.request.urlopen(address, timeout=2):
                     return
-            except (OSError, urllib.error.URLError):
+            except urllib.error.HTTPError as error:
+                if error.code == 401 and self.app and self.app.endswith("auth"):
+                    return
+                time.sleep(0.3)
+            except OSError:
                 time.sleep(0.3)
         self.kill()
         raise TimeoutError((self.folder / "server.log").read_text()[-2000:])
@@ -71,9 +93,11 @@ class MlflowServer:
 
 
 @contextmanager
-def run_server(folder: Path, store: str | None = None) -> Iterator[MlflowServer]:
+def run_server(
+    folder: Path, store: str | None = None, app: str | None = None, settings: dict[str, str] | None = None
+) -> Iterator[MlflowServer]:
     """Yield a running server; end it whatever happens."""
-    server = MlflowServer(folder, find_free_port(), store)
+    server = MlflowServer(folder, find_free_port(), store, app, settings)
     server.start()
     try:
         yield server

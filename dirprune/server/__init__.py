@@ -1,0 +1,1 @@
+"""The Pareto page inside an MLflow server; it needs neither torch nor Ray."""

@@ -1,0 +1,113 @@
+// Fronts, limits and scales: what follows from numbers alone, without a page.
+
+const FACTORS = { "": 1, k: 1e3, M: 1e6, G: 1e9, "%": 0.01 };
+
+/** Return the number that people write as 60M, 1.5k, 93% or 2e6; NaN for anything else. */
+export function parseAmount(text) {
+  const found = /^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([kKMmGg%]?)\s*$/.exec(text);
+  if (!found) return NaN;
+  const unit = { K: "k", m: "M", g: "G" }[found[2]] ?? found[2];
+  return Number(found[1]) * FACTORS[unit];
+}
+
+/** Return whether a trial keeps every limit; one without the metric does not. */
+export function keepsLimits(trial, limits) {
+  return limits.every(({ metric, isMost, amount }) => {
+    const value = trial.metrics[metric];
+    return isMost ? value <= amount : value >= amount;
+  });
+}
+
+/** Return the direction of a metric: the study's own, otherwise by its name. */
+export function isMaximized(metric, studies) {
+  const known = studies.flatMap((study) => study.objectives).find((one) => one.metric === metric);
+  return known ? known.isMaximized : metric.endsWith("accuracy");
+}
+
+/**
+ * Return the trials that no other dominates, by x; every copy of such a point counts.
+ * @param {{metric: string, isMaximized: boolean}} x
+ * @param {{metric: string, isMaximized: boolean}} y
+ */
+export function findFront(trials, x, y) {
+  const loss = (trial, axis) => (axis.isMaximized ? -1 : 1) * trial.metrics[axis.metric];
+  const points = trials
+    .map((trial) => ({ trial, x: loss(trial, x), y: loss(trial, y) }))
+    .filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y))
+    .sort((a, b) => a.x - b.x || a.y - b.y);
+  const front = [];
+  let last = null;
+  for (const point of points) {
+    if (last === null || point.y < last.y || (point.y === last.y && point.x === last.x)) {
+      front.push(point.trial);
+      last = point;
+    }
+  }
+  return front;
+}
+
+/**
+ * Return a scale: `place` gives 0 (low end) to 1 for a value, `ticks` the values to mark.
+ * An accuracy above 0.9 is placed by the logarithm of its error, so that 0.98 and 0.99 lie as far apart as
+ * 0.8 and 0.9; a cost that spans a factor of ten is logarithmic.
+ */
+export function makeScale(metric, values) {
+  const finite = values.filter(Number.isFinite);
+  const low = finite.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (!finite.length) return linear(0, 1);
+  if (metric.endsWith("accuracy") && high > 0.9 && high <= 1 && low >= 0) return ofError(finite, low, high);
+  if (low > 0 && high / low >= 10) return logarithmic(low, high);
+  return linear(low, high);
+}
+
+function spread(from, to, transform, ticks, kind) {
+  const pad = (to - from) * 0.04 || 0.5;
+  const [start, end] = [from - pad, to + pad];
+  return { kind, ticks, place: (value) => (transform(value) - start) / (end - start) };
+}
+
+function linear(low, high) {
+  const width = high - low || Math.abs(high) || 1;
+  const raw = width / 5;
+  const size = 10 ** Math.floor(Math.log10(raw));
+  const step = size * ([1, 2, 5].find((digit) => digit * size >= raw) ?? 10);
+  const ticks = [];
+  for (let n = Math.ceil(low / step); n * step <= high + step * 1e-9; n++) ticks.push(n * step);
+  return spread(low, high, (value) => value, ticks, "linear");
+}
+
+function logarithmic(low, high) {
+  const ticks = [];
+  const digits = high / low > 1e3 ? [1] : [1, 2, 5];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+    ticks.push(...digits.map((digit) => digit * 10 ** power));
+  }
+  const shown = ticks.filter((tick) => tick >= low * 0.9 && tick <= high * 1.1);
+  return spread(Math.log10(low), Math.log10(high), Math.log10, shown, "log");
+}
+
+function ofError(values, low, high) {
+  const errors = values.filter((value) => value < 1).map((value) => 1 - value);
+  const floor = errors.reduce((a, b) => Math.min(a, b), 0.02) / 2;
+  const place = (value) => -Math.log10(Math.max(1 - value, floor));
+  const ticks = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001]
+    .map((error) => 1 - error)
+    .filter((tick) => place(tick) >= place(low) - 0.1 && place(tick) <= place(high) + 0.1);
+  return spread(place(low), place(high), place, ticks, "log-error");
+}
+
+/** Return a value as people read it: counts in full, accuracies with four digits. */
+export function formatMetric(name, value) {
+  if (value === undefined || !Number.isFinite(value)) return "";
+  if (name === "macs" || name === "parameters") return Math.round(value).toLocaleString("en");
+  return name.endsWith("accuracy") ? value.toFixed(4) : String(Number(value.toPrecision(5)));
+}
+
+/** Return a short form for an axis: 60M, 0.98. */
+export function formatTick(value) {
+  for (const [unit, factor] of [["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
+    if (Math.abs(value) >= factor) return `${Number((value / factor).toPrecision(4))}${unit}`;
+  }
+  return String(Number(value.toPrecision(6)));
+}

@@ -1,0 +1,220 @@
+"""The Pareto page of a real MLflow server in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from dirprune.records.front import mark_front
+from tests.records.example_study import OBJECTIVES, make_study, make_trial
+from tests.server.conftest import NAME, TrackedStudy
+from tests.tracking.mlflow_process import MlflowServer
+
+pytestmark = pytest.mark.slow
+RECORDS = mark_front(make_study(24, 0), OBJECTIVES)
+FRONT = [record for record in RECORDS if record.is_front]
+
+
+def open_study(page: Page, server: MlflowServer, query: str = "?study=5ca1ab1e") -> None:
+    page.goto(f"{server.uri}/pareto{query}")
+    expect(page.locator("#status")).to_contain_text("as of")
+
+
+def list_numbers(page: Page) -> list[int]:
+    return [int(text) for text in page.locator("#trials tbody td:first-child").all_inner_texts()]
+
+
+def test_studies_are_listed_and_a_name_with_markup_stays_text(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server, "")
+    expect(page.locator("#studies tbody tr")).to_have_count(2)
+    expect(page.locator("#view")).to_be_hidden()
+    assert page.locator("#studies tbody label").all_inner_texts() == ["second", NAME]
+    page.get_by_label(NAME, exact=True).check()
+    expect(page.locator("#picture svg text").first).to_have_text(NAME)
+    page.locator(".point.front").first.click()
+    expect(page.locator("#details h2")).to_contain_text(NAME)
+    assert page.locator("b, img").count() == 0
+
+
+def test_the_front_is_the_one_that_the_study_has(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server)
+    expect(page.locator("#count")).to_have_text(f"24 of 24 trials, {len(FRONT)} on the front")
+    expect(page.locator(".point.front")).to_have_count(len(FRONT))
+    n_stopped = sum(record.state == "PRUNED" for record in RECORDS)
+    expect(page.locator(".point.stopped")).to_have_count(n_stopped)
+    expect(page.locator(".point.dominated")).to_have_count(24 - len(FRONT) - n_stopped)
+    expect(page.locator("#hypervolume .hypervolume")).to_have_count(1)
+
+
+def test_a_click_shows_the_architecture_the_run_and_the_command(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server)
+    record = min(FRONT, key=lambda record: record.metrics["macs"])
+    run = studies[0].runs[record.number].run_id
+    page.locator(f'.point[data-key="{run}"]').click()
+    details = page.locator("#details")
+    expect(details.locator("h2")).to_contain_text(f"Trial {record.number} of")
+    expected = [
+        f"{kept} of {whole}"
+        for kept, whole in zip(record.architecture.values(), (10, 20, 100, 25), strict=True)
+    ]
+    assert details.locator(".count").all_inner_texts() == expected
+    box, kept = details.locator(".bar").nth(2).bounding_box(), details.locator(".kept").nth(2).bounding_box()
+    assert box is not None
+    assert kept is not None
+    assert kept["width"] / box["width"] == pytest.approx(record.architecture["linear1"] / 100, abs=0.02)
+    command = details.locator("code").inner_text()
+    assert command == f"dirprune export 'output/{NAME}' --trial {record.number} --format pt2"
+    link = details.get_by_role("link", name="Its run in MLflow")
+    assert (link.get_attribute("href") or "").endswith(f"/runs/{run}")
+    link.click()
+    page.get_by_text(f"trial {record.number} of {NAME}", exact=True).first.wait_for()
+
+
+def test_a_limit_leaves_the_trials_that_keep_it_and_their_front(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server)
+    page.get_by_role("button", name="Add a limit").click()
+    page.get_by_label("limit", exact=True).fill("150k")
+    left = sorted(record.number for record in RECORDS if record.metrics["macs"] <= 150_000)
+    assert 2 < len(left) < 20
+    expect(page.locator("#trials tbody tr")).to_have_count(len(left))
+    assert sorted(list_numbers(page)) == left
+    page.get_by_label("limit", exact=True).fill("many")
+    expect(page.get_by_label("limit", exact=True)).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#trials tbody tr")).to_have_count(24)
+    page.get_by_label("limit", exact=True).fill("98%")
+    page.get_by_label("metric of the limit").select_option("val_accuracy")
+    page.get_by_label("kind of limit").select_option("least")
+    accurate = [record for record in RECORDS if record.metrics["val_accuracy"] >= 0.98]
+    expect(page.locator("#trials tbody tr")).to_have_count(len(accurate))
+    assert "limit=val_accuracy%3E%3D98%25" in page.url
+    page.reload()
+    expect(page.locator("#trials tbody tr")).to_have_count(len(accurate))
+
+
+def test_the_table_sorts_by_a_click_and_back_by_another(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server)
+    best_first = sorted(RECORDS, key=lambda record: (-record.metrics["val_accuracy"], record.number))
+    assert list_numbers(page) == [record.number for record in best_first]
+    head = page.locator("#trials th", has_text="MACs of one input").get_by_role("button")
+    cheap_first = sorted(RECORDS, key=lambda record: (record.metrics["macs"], record.number))
+    head.click()
+    expect(page.locator("#trials tbody tr").first).to_contain_text(f"{cheap_first[0].metrics['macs']:,.0f}")
+    assert list_numbers(page)[:10] == [record.number for record in cheap_first][:10]
+    head.click()
+    expect(page.locator("#trials tbody tr").first).to_contain_text("498,750")
+
+
+def test_fronts_of_several_studies_and_of_methods_lie_over_each_other(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server, "?study=5ca1ab1e&study=decade")
+    expect(page.locator("#picture path.front:not(.point)")).to_have_count(2)
+    expect(page.locator("#count")).to_contain_text("of 36 trials")
+    expect(page.locator("#hypervolume .hypervolume")).to_have_count(2)
+    page.get_by_label("one front per").select_option("method")
+    methods = {record.method for record in RECORDS if record.state == "COMPLETE"}
+    expect(page.locator("#picture path.front:not(.point)")).to_have_count(len(methods))
+    page.get_by_label("against").select_option("parameters")
+    expect(page.locator("#picture svg title").first).to_contain_text("against parameters")
+
+
+def test_what_is_downloaded_is_what_is_shown(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    open_study(page, server, "?study=5ca1ab1e&limit=macs%3C%3D150k")
+    starts = {"csv": b"study,trial,", "svg": b"<svg", "png": b"\x89PNG"}
+    for kind, start in starts.items():
+        with page.expect_download() as waiting:
+            page.locator(f"#{kind}").click()
+        waiting.value.save_as(tmp_path / f"front.{kind}")
+        assert (tmp_path / f"front.{kind}").read_bytes().startswith(start)
+    with (tmp_path / "front.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_number = {record.number: record for record in RECORDS}
+    assert {int(row["trial"]) for row in rows} == {
+        record.number for record in RECORDS if record.metrics["macs"] <= 150_000
+    }
+    for row in rows:
+        record = by_number[int(row["trial"])]
+        assert row["study"] == NAME
+        assert float(row["val_accuracy"]) == record.metrics["val_accuracy"]
+        assert int(row["channels.conv2"]) == record.architecture["conv2"]
+    assert "var(" not in (tmp_path / "front.svg").read_text()
+
+
+def test_the_front_is_reached_by_keyboard(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server)
+    first = min(FRONT, key=lambda record: record.metrics["macs"])
+    second = sorted(FRONT, key=lambda record: record.metrics["macs"])[1]
+    page.locator("#picture [tabindex='0']").focus()
+    page.keyboard.press("Home")
+    while str(first.number) != page.evaluate("document.activeElement.ariaLabel").split(",")[0].split()[1]:
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#details h2")).to_contain_text(f"Trial {second.number} of")
+    page.keyboard.press("Escape")
+    expect(page.locator("#details")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], scheme: str, tmp_path: Path
+) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": 360, "height": 740})
+    open_study(page, server)
+    page.locator(".point.front").first.click()
+    expect(page.locator("#details h2")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    paper = page.locator("#picture svg > rect").get_attribute("fill")
+    assert paper == {"light": "#ffffff", "dark": "#14171a"}[scheme]
+    page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
+
+
+def test_a_new_trial_and_an_ended_one_appear_by_themselves(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    live = TrackedStudy(server.uri, tmp_path, "live", "11fe")
+    records = mark_front([*make_study(6, 2)], OBJECTIVES)
+    live.tell(records)
+    open_study(page, server, "?study=11fe")
+    expect(page.locator("#count")).to_contain_text("6 of 6 trials")
+    page.locator("#trials tbody button").first.click()
+    running = make_trial(6, "sampler", 0.05, 0.97, state="RUNNING")
+    live.tell([replace(running, curve=running.curve[:2])])
+    expect(page.locator(".point.running")).to_have_count(1)
+    expect(page.locator("#count")).to_contain_text("7 of 7 trials")
+    live.tell([replace(running, state="COMPLETE", is_front=True)])
+    run = live.runs[6].run_id
+    expect(page.locator(f'.point.front[data-key="{run}"]')).to_have_count(1)
+    expect(page.locator(".point.running")).to_have_count(0)
+    expect(page.locator("#details h2")).to_be_visible()
+
+
+def test_a_server_that_is_away_is_said_and_what_was_known_stays(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    open_study(page, server)
+    page.context.set_offline(True)
+    expect(page.locator("#status")).to_contain_text("does not answer")
+    expect(page.locator("#trials tbody tr")).to_have_count(24)
+    page.context.set_offline(False)
+    expect(page.locator("#status")).to_have_text(re.compile("as of"))
