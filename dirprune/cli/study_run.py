@@ -27,7 +27,8 @@ from dirprune.tracking import MlflowTracker, check_name, check_server, default_t
 from dirprune.training import TrainingReport
 from dirprune.tuning.cluster import Resources
 from dirprune.tuning.finalists import FinalistOptions
-from dirprune.tuning.run import RunOptions, StudyResult, run_study
+from dirprune.tuning.options import RunOptions
+from dirprune.tuning.run import StudyResult, run_study
 from dirprune.tuning.storage import read_study_json
 
 N_ROWS = 30

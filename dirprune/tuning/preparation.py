@@ -1,0 +1,107 @@
+"""What comes before the first trial: the dense network, and where the search begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dirprune.architecture import Architecture
+from dirprune.importance import ScoreCache, ScoringContext
+from dirprune.importance.base import Progress
+from dirprune.records.folder import StudyFolder
+from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_dense
+from dirprune.study.floor import Floor
+from dirprune.study.reference import compare_reference
+from dirprune.study.spec import StudySpec
+from dirprune.study.warm_starts import obtain_warm_starts
+from dirprune.training import TrainingReport
+from dirprune.trial import TrialContext
+from dirprune.tuning.options import RunOptions
+from dirprune.tuning.subject import Subject, describe_subject
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known before the first trial."""
+
+    subject: Subject
+    context: TrialContext
+    dense: Dense
+    description: dict[str, Any]
+    warm_starts: list[Architecture]
+
+
+def prepare(
+    spec: StudySpec,
+    options: RunOptions,
+    folder: StudyFolder,
+    subject: Subject,
+    say: Callable[[str], None],
+    listen: Callable[[TrainingReport, int], None] | None,
+    progress: Progress | None,
+) -> Prepared:
+    """Obtain the dense network and the warm starts, and put together what describes the study.
+
+    Args:
+        spec: The study.
+        options: How it runs.
+        folder: Its folder, which exists.
+        subject: What it is about.
+        say: Takes the lines that a user should read.
+        listen: Takes the reports of the dense network's training and its total of training images.
+        progress: Told how far the search for warm starts is.
+    """
+    roles = subject.roles
+    dense = obtain_dense(spec, roles, subject.choice, options.output, options.weights, listen)
+    if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
+        say(warning)
+    if warning := compare_reference(spec.objectives, subject.reference_point, dense.metrics):
+        say(warning)
+    floor = Floor.resolve(spec.min_val_accuracy, spec.objectives, dense.metrics)
+    if floor is not None and (warning := floor.compare(dense.metrics)):
+        say(warning)
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
+    costs = subject.dense_costs
+    say(f"dense network: {metrics}, {costs.macs:,} MACs, {costs.parameters:,} parameters ({dense.origin})")
+    description = {**describe_subject(spec, subject), "weights": dense.digest}
+    threads = max(1, int(options.resources.cpus_per_trial))
+    scores = (options.output / "scores").absolute()
+    origin = describe_origin(spec.describe()["network"], roles, subject.choice)
+    context = TrialContext(
+        spec,
+        roles,
+        dense.state,
+        folder.root.absolute(),
+        scores,
+        origin,
+        threads,
+        subject.latency,
+        subject.grouping,
+    )
+    warm_starts = _find_warm_starts(folder, subject, context, progress)
+    if warm_starts:
+        say(f"warm starts: {len(warm_starts)} architectures, by what the network loses when groups are cut")
+    return Prepared(subject, context, dense, description, warm_starts)
+
+
+def _find_warm_starts(
+    folder: StudyFolder, subject: Subject, context: TrialContext, progress: Progress | None
+) -> list[Architecture]:
+    spec, roles = context.spec, context.roles
+    network = spec.create_network()
+    network.load_state_dict(dict(context.dense_state))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scoring = ScoringContext(
+        network.to(device).eval(),
+        subject.grouping,
+        roles.calibration,
+        roles.normalise,
+        spec.task(),
+        spec.seed,
+        device,
+        progress=progress,
+    )
+    return obtain_warm_starts(folder, spec, scoring, subject.costs, ScoreCache(context.scores))

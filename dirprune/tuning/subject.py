@@ -1,0 +1,90 @@
+"""What a study is about, as far as it is known without weights: data, groups, costs, the reference point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dirprune.cost import CostModel, Costs
+from dirprune.data import DataRoles
+from dirprune.groups import Grouping
+from dirprune.latency import LatencyModel
+from dirprune.networks import load_weights_
+from dirprune.study.dense import DataChoice, check_classes, check_metrics, choose_data
+from dirprune.study.latency import obtain_latency
+from dirprune.study.reference import check_reference
+from dirprune.study.spec import StudySpec
+from dirprune.tracing import find_groups
+from dirprune.training import evaluate
+from dirprune.tuning import storage
+from dirprune.tuning.options import RunOptions
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is studied, as far as it is known without its weights."""
+
+    choice: DataChoice
+    roles: DataRoles
+    grouping: Grouping
+    costs: CostModel
+    dense_costs: Costs
+    reference_point: dict[str, float]
+    latency: LatencyModel | None
+
+
+def find_subject(
+    spec: StudySpec, options: RunOptions, stored: Mapping[str, Any] | None, say: Callable[[str], None]
+) -> Subject:
+    """Load the data and look at the network; neither depends on weights.
+
+    Args:
+        spec: The study.
+        options: Where data and weights lie.
+        stored: What `study.json` holds, where the study exists already.
+        say: Takes the lines that a user should read.
+
+    Raises:
+        DirpruneError: If the data, the network and the study do not fit each other.
+    """
+    choice = choose_data(spec, options.weights)
+    roles = spec.load_data(options.data, choice.validation_from, choice.seed)
+    say(f"data: {roles.name}; validation from {choice.validation_from} ({choice.reason})")
+    network = spec.create_network().eval()
+    if options.weights is not None:
+        load_weights_(network, options.weights)
+    grouping = find_groups(network, roles.example_input())
+    grouping.check_any()
+    spec.space.first_trials(grouping)  # raises where they do not fit the network
+    for name, reason in grouping.refused.items():
+        say(f"channel group {name} is left whole: {reason}")
+    costs = CostModel(network, grouping, roles.example_input())
+    latency = None
+    if spec.needs_latency:
+        known = None if stored is None else stored["description"].get("latency")
+        latency = obtain_latency(options.latency, known, network, grouping, roles, say)
+        costs = costs.with_latency(latency.constant_ms, latency.rates_ms)
+    spec.space.shapes(costs, spec.limits)  # raises where nothing meets a limit
+    dense_costs = costs.costs(grouping.n_channels)
+    reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
+    lowest = costs.costs({name: spec.space.lowest(n) for name, n in grouping.n_channels.items()})
+    check_reference(spec.objectives, reference_point, dense_costs.as_dict(), lowest.as_dict())
+    check_classes(spec, network, roles)
+    check_metrics(spec, evaluate(network, roles.validation, roles, spec.task()))
+    return Subject(choice, roles, grouping, costs, dense_costs, reference_point, latency)
+
+
+def describe_subject(spec: StudySpec, subject: Subject) -> dict[str, Any]:
+    """Return everything but the weights that must be the same for a study to go on, as JSON gives it back."""
+    roles = subject.roles
+    description = spec.describe()
+    description["data"] |= {
+        "name": roles.name,
+        "fingerprint": roles.fingerprint(),
+        "validation_from": subject.choice.validation_from,
+    }
+    description |= {"groups": subject.grouping.n_channels, "reference_point": subject.reference_point}
+    if subject.latency is not None:
+        description["latency"] = subject.latency.to_json()
+    return storage.plain(description)
