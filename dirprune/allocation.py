@@ -105,7 +105,9 @@ def allocate(
     return sorted(front, key=lambda allocation: allocation.cost)
 
 
-def choose_spread(allocations: Sequence[Allocation], n: int, whole: float) -> list[Allocation]:
+def choose_spread(
+    allocations: Sequence[Allocation], n: int, whole: float, least: float = 0.0
+) -> list[Allocation]:
     """Return n allocations that promise a large hypervolume: each adds most to those before it.
 
     An allocation promises exp(-loss): the factor by which the probability that the network gives to the right
@@ -115,9 +117,10 @@ def choose_spread(allocations: Sequence[Allocation], n: int, whole: float) -> li
         allocations: To choose from.
         n: At most; >= 0.
         whole: Cost of the whole network, at which nothing is gained.
+        least: Promise, in [0, 1), below which nothing is gained either.
     """
     points = np.array([(-math.exp(-a.loss), a.cost / whole) for a in allocations]).reshape(-1, 2)
-    corner = np.array([0.0, 1.0])
+    corner = np.array([-least, 1.0])
     chosen: list[int] = []
     while len(chosen) < min(n, len(allocations)):
         left = [place for place in range(len(allocations)) if place not in chosen]

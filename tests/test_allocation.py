@@ -115,6 +115,16 @@ def test_the_chosen_ones_promise_more_than_as_many_others():
         assert measure(chosen, costs) >= measure(others, costs) - 1e-12
 
 
+def test_the_first_ones_promise_enough_where_a_least_promise_is_given():
+    costs = make_costs("lenet")
+    allocations = allocate(costs, "macs", draw_curves(costs, 5, seed=4))
+    whole = costs.costs(costs.n_channels).macs
+    promises = sorted(math.exp(-allocation.loss) for allocation in allocations)
+    least = promises[len(promises) // 2]
+    assert any(math.exp(-a.loss) < least for a in choose_spread(allocations, 4, whole))
+    assert all(math.exp(-a.loss) > least for a in choose_spread(allocations, 4, whole, least))
+
+
 def test_no_more_are_chosen_than_there_are_and_none_when_none_is_asked_for():
     allocation = Allocation(Architecture({"a": 1}), 0.1, 5.0)
     assert choose_spread([allocation], 3, 10.0) == [allocation]

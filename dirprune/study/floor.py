@@ -11,6 +11,7 @@ from dirprune.study.objectives import Objective
 
 METRIC = "val_accuracy"
 DENSE = "dense-"
+REPAIRED = 3.0
 
 
 def check_floor(text: str | float) -> None:
@@ -61,6 +62,13 @@ class Floor:
         number = float(str(text).removeprefix(DENSE))
         is_relative = str(text).startswith(DENSE)
         return cls(max(0.0, dense[METRIC] - number) if is_relative else number, place)
+
+    def least_promise(self, dense: Mapping[str, float]) -> float:
+        """Return what share of the dense network's accuracy is worth a trial before any fine-tuning.
+
+        Three times the loss of accuracy that the floor allows may be repaired; that is a guess.
+        """
+        return max(0.0, 1 - REPAIRED * max(0.0, 1 - self.accuracy / dense[METRIC]))
 
     def shortfall(self, losses: Sequence[float]) -> float:
         """Return how far a trial is below the floor; not above 0 if it is not.

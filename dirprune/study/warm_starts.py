@@ -22,7 +22,12 @@ MAX_WIDTHS = 32
 
 
 def obtain_warm_starts(
-    folder: StudyFolder, spec: StudySpec, context: ScoringContext, costs: CostModel, cache: ScoreCache
+    folder: StudyFolder,
+    spec: StudySpec,
+    context: ScoringContext,
+    costs: CostModel,
+    cache: ScoreCache,
+    least_promise: float = 0.0,
 ) -> list[Architecture]:
     """Return the warm starts that the study was started with; find them if it has not started yet.
 
@@ -31,7 +36,7 @@ def obtain_warm_starts(
         spec: As in `find_warm_starts`, like the others.
     """
     if not folder.study_json.exists():
-        found = find_warm_starts(spec, context, costs, cache)
+        found = find_warm_starts(spec, context, costs, cache, least_promise)
         listed = [{"architecture": one.architecture.to_json(), "loss": one.loss} for one in found]
         write_json(folder.warm_starts_json, {"warm_starts": listed}, SCHEMA)
     stored = read_json(folder.warm_starts_json, SCHEMA)["warm_starts"]
@@ -39,7 +44,11 @@ def obtain_warm_starts(
 
 
 def find_warm_starts(
-    spec: StudySpec, context: ScoringContext, costs: CostModel, cache: ScoreCache | None = None
+    spec: StudySpec,
+    context: ScoringContext,
+    costs: CostModel,
+    cache: ScoreCache | None = None,
+    least_promise: float = 0.0,
 ) -> list[Allocation]:
     """Return the study's warm starts, the most promising first.
 
@@ -51,6 +60,7 @@ def find_warm_starts(
         context: The dense network and the calibration images.
         costs: Costs of any architecture.
         cache: Where scores are looked up and kept.
+        least_promise: Share of the dense network's accuracy below which a promise counts for nothing.
     """
     space = spec.space
     n_others = len(space.first_trials(context.grouping))
@@ -65,7 +75,7 @@ def find_warm_starts(
     method = create(next(iter(space.methods)), {})
     widths = {name: _spread(values, N_MEASURED) for name, values in allowed.items()}
     curves = measure_curves(context, method, widths, reconstruct=spec.reconstruct, cache=cache)
-    return choose(spec, costs, curves, allowed, n_wanted)
+    return choose(spec, costs, curves, allowed, n_wanted, least_promise)
 
 
 def choose(
@@ -74,6 +84,7 @@ def choose(
     curves: Mapping[str, Curve],
     allowed: Mapping[str, Sequence[int]],
     n: int,
+    least_promise: float = 0.0,
 ) -> list[Allocation]:
     """Return the warm starts that curves lead to.
 
@@ -83,6 +94,7 @@ def choose(
         curves: For every group what it loses, at some widths.
         allowed: For every group its widths to choose from, the whole one among them.
         n: How many at most.
+        least_promise: As in `find_warm_starts`.
     """
     metric = spec.traded_cost
     finer = {name: curve.at(_spread(allowed[name], MAX_WIDTHS)) for name, curve in curves.items()}
@@ -92,7 +104,7 @@ def choose(
         if all(costs.costs(allocation.architecture).as_dict()[m] <= bound for m, bound in spec.limits.items())
     ]
     whole = costs.costs(costs.n_channels).as_dict()[metric]
-    return choose_spread(found, n, whole)
+    return choose_spread(found, n, whole, least_promise)
 
 
 def _spread(widths: Sequence[int], n: int) -> list[int]:

@@ -81,14 +81,15 @@ def prepare(
         subject.latency,
         subject.grouping,
     )
-    warm_starts = _find_warm_starts(folder, subject, context, progress)
+    least = 0.0 if floor is None else floor.least_promise(dense.metrics)
+    warm_starts = _find_warm_starts(folder, subject, context, progress, least)
     if warm_starts:
         say(f"warm starts: {len(warm_starts)} architectures, by what the network loses when groups are cut")
     return Prepared(subject, context, dense, description, warm_starts)
 
 
 def _find_warm_starts(
-    folder: StudyFolder, subject: Subject, context: TrialContext, progress: Progress | None
+    folder: StudyFolder, subject: Subject, context: TrialContext, progress: Progress | None, least: float
 ) -> list[Architecture]:
     spec, roles = context.spec, context.roles
     network = spec.create_network()
@@ -104,4 +105,4 @@ def _find_warm_starts(
         device,
         progress=progress,
     )
-    return obtain_warm_starts(folder, spec, scoring, subject.costs, ScoreCache(context.scores))
+    return obtain_warm_starts(folder, spec, scoring, subject.costs, ScoreCache(context.scores), least)
