@@ -282,7 +282,8 @@ def make_summary(
     """
     description = payload["description"]
     objectives = tuple(Objective(metric, direction) for metric, direction in description["objectives"])
-    least = Floor.resolve(description.get("min_val_accuracy"), objectives, payload["dense"]["metrics"])
+    text = description.get("min_val_accuracy")
+    least = None if text is None else Floor.resolve(text, objectives, payload["dense"]["metrics"])
     reference_point = description["reference_point"]
     return StudySummary(
         name=payload["name"],

@@ -41,7 +41,7 @@ def list_files() -> list[Path]:
             ["quantise"],
             [
                 "unknown command 'quantise'",
-                "known: abandon, covariances, explain, export, fit-latency, front",
+                "known: abandon, covariances, doctor, explain, export, fit-latency, front",
             ],
         ),
         (["train", "--epoch", "3"], ["unknown option '--epoch'", "did you mean '--epochs'?"]),
