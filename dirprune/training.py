@@ -7,15 +7,14 @@ batches depends on the seed and the epoch alone, so that a state needs no genera
 from __future__ import annotations
 
 import copy
-import io
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,68 +22,22 @@ from torch import nn
 
 from dirprune.augmentation import augment
 from dirprune.data.roles import DataRoles
-from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, one_line, suggest
+from dirprune.device import is_out_of_memory
+from dirprune.errors import ConfigurationError, TrainingDiverged, suggest
 from dirprune.evaluation import evaluate
-from dirprune.files import write_atomically
 from dirprune.identity import digest
 from dirprune.layers import modes_restored
 from dirprune.recipe import Recipe
 from dirprune.tasks import Task
+from dirprune.training_state import Segment, TrainingState, describe_segment, to_cpu
 
 __all__ = ["Recipe", "TrainingReport", "TrainingState", "evaluate", "train_"]
 
-SCHEMA = 1
+logger = logging.getLogger("dirprune.training")
+
 STEPS_PER_CHECK = 20  # reading the loss waits for the device, so divergence is looked for in every 20th step
 BATCH_OF_TEACHER = 256
 MAX_TAUGHT = 2**25  # numbers that a teacher says of all training images: 128 MiB
-
-
-@dataclass
-class TrainingState:
-    """Where a training stands at a report: plain data and tensors on the CPU.
-
-    Args:
-        images: Training images seen.
-        model: The network's state dict.
-        optimizer: The optimizer's state dict.
-        best: With patience: `value` of the monitor, the `model` and `metrics` that had it, and `n_worse`, the
-            evaluations since; otherwise empty.
-        metrics: Of the report.
-        is_last: Whether the training had ended.
-    """
-
-    images: int
-    model: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
-    best: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    is_last: bool = False
-
-    def save(self, path: Path) -> None:
-        """Write the state; the file has its name only when it is whole."""
-        content = io.BytesIO()  # torch's own writer does not say that a disk is full
-        torch.save({"schema": SCHEMA, **vars(self)}, content)
-        with write_atomically(Path(path)) as temporary:
-            temporary.write_bytes(content.getbuffer())
-
-    @classmethod
-    def load(cls, path: Path) -> TrainingState:
-        """Read a state written by `save`; no code in the file can run.
-
-        Raises:
-            StudyError: If the file is missing, broken or of another schema.
-        """
-        try:
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-            schema = payload.pop("schema")
-        except Exception as error:  # torch.load raises half a dozen unrelated types for a broken file
-            reason = one_line(error)
-            raise StudyError(
-                f"expected a training state at {path}, but it cannot be read: {reason}"
-            ) from error
-        if schema != SCHEMA:
-            raise StudyError(f"expected a training state of schema {SCHEMA} at {path}, got schema {schema}")
-        return cls(**payload)
 
 
 @dataclass(frozen=True)
@@ -98,12 +51,15 @@ class TrainingReport:
         is_last: Whether this is the last report. With patience its metrics are those of the best weights,
             which the network then has.
         capture: Gives the state at this report; to be called before the next report is asked for.
+        is_pause: Whether this is no report but a place between two of them, without metrics, where the state
+            can be captured.
     """
 
     images: int
     metrics: dict[str, float]
     is_last: bool
     capture: Callable[[], TrainingState]
+    is_pause: bool = False
 
 
 def train_(
@@ -117,6 +73,7 @@ def train_(
     teacher: nn.Module | None = None,
     state: TrainingState | None = None,
     stops: Sequence[int] = (),
+    wants_pause: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingReport]:
     """Train `network` in place, reporting at every epoch's end, at every stop and at the end.
 
@@ -132,13 +89,18 @@ def train_(
         state: Go on from here, with the same other arguments; bit for bit on a CPU.
         stops: Further resources at which to report, in training images; 0 reports before any training. Those
             beyond `recipe.images` are ignored.
+        wants_pause: Asked after each step whether to yield a pause there, in which the state can be captured.
+
+    Where memory runs out in a step, that step and all others compute in two halves whose gradients add up:
+    the batch that the weights learn from stays, batch norm sees halves of it.
 
     Yields:
         Reports by increasing images; at least one, also when nothing is left to train.
 
     Raises:
         TrainingDiverged: If the loss or a metric is no longer finite.
-        ConfigurationError: If the recipe asks for a teacher or a metric that is not there.
+        ConfigurationError: If the recipe asks for a teacher or a metric that is not there, or memory runs out
+            with halves of batches too.
     """
     run = _Run(network.to(device), roles.to(device), task, recipe, seed, torch.device(device), teacher)
     with modes_restored(network), _laid_out(network, recipe.channels_last):
@@ -149,14 +111,16 @@ def train_(
                 return
         elif recipe.images == 0 or 0 in stops:
             yield run.evaluate_(0, {})
-        images = 0 if state is None else state.images
+        images = 0 if state is None else state.reported_images
         n_epoch = len(roles.train)
         epoch_ends = range(n_epoch, recipe.images, n_epoch)
         for stop in sorted({*epoch_ends, *stops, recipe.images}):
             if images < stop <= recipe.images and not run.is_exhausted:
-                trained = run.train_(images, stop)
+                segment = run.segment or Segment(images, stop)
+                while not run.advance_(segment, wants_pause):
+                    yield run.pause(segment)
                 images = stop
-                yield run.evaluate_(images, trained)
+                yield run.evaluate_(images, run.sum_up_(segment))
 
 
 class _Run:
@@ -188,6 +152,9 @@ class _Run:
             recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
         self.best: dict[str, Any] = {}
+        self.metrics: dict[str, float] = {}
+        self.segment: Segment | None = None
+        self.n_parts = 1
 
     def _teach(self, inputs: torch.Tensor) -> torch.Tensor:
         assert self.teacher is not None
@@ -226,32 +193,95 @@ class _Run:
         self.network.load_state_dict(state.model)
         self.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
         self.best = copy.deepcopy(state.best)
+        self.metrics = dict(state.metrics)
+        self.segment = Segment(**copy.deepcopy(state.segment)) if state.segment else None
 
-    def train_(self, start: int, stop: int) -> dict[str, float]:
-        """Train from `start` to `stop` images seen, both in one epoch."""
+    def advance_(self, segment: Segment, wants_pause: Callable[[], bool]) -> bool:
+        """Train until a pause is wanted or the segment ends; return whether it has ended."""
         began = time.perf_counter()
+        self.segment = segment
         self.network.train()
-        order = _draw_order(self.seed, start // len(self.roles.train), len(self.roles.train)).to(self.device)
-        n_steps = math.ceil((stop - start) / self.recipe.batch_size)
-        edges = [start + (stop - start) * step // n_steps for step in range(n_steps + 1)]
-        summed = torch.zeros((), dtype=torch.float64, device=self.device)
-        first = start - start % len(self.roles.train)
-        generator = torch.Generator().manual_seed(_derive_seed("augmentation", self.seed, start))
-        with _seeded(_derive_seed("network", self.seed, start), self.device):
-            for step, (low, high) in enumerate(itertools.pairwise(edges), 1):
+        n_epoch = len(self.roles.train)
+        first = segment.start - segment.start % n_epoch
+        order = _draw_order(self.seed, segment.start // n_epoch, n_epoch).to(self.device)
+        edges = self._edges(segment)
+        n_steps = len(edges) - 1
+        summed = torch.tensor(segment.summed, dtype=torch.float64, device=self.device)
+        seed, augmentation_seed = (
+            _derive_seed(purpose, self.seed, segment.start) for purpose in ("network", "augmentation")
+        )
+        with segment.drawing(seed, augmentation_seed, self.device) as generator:
+            for low, high in itertools.islice(itertools.pairwise(edges), segment.step, None):
                 summed += self._step_(order[low - first : high - first], low, generator) * (high - low)
-                if (step % STEPS_PER_CHECK == 0 or step == n_steps) and not math.isfinite(float(summed)):
+                segment.step += 1
+                is_checked = segment.step % STEPS_PER_CHECK == 0 or segment.step == n_steps
+                if is_checked and not math.isfinite(float(summed)):
                     raise self._diverged("the training loss", high)
-        seconds = time.perf_counter() - began
-        lr = self.recipe.lr_at(edges[-2])
-        n_images = stop - start
-        return {"train_loss": float(summed) / n_images, "lr": lr, "images_per_s": n_images / seconds}
+                if segment.step < n_steps and wants_pause():
+                    break
+        segment.summed = float(summed)
+        segment.seconds += time.perf_counter() - began
+        return segment.step == n_steps
+
+    def sum_up_(self, segment: Segment) -> dict[str, float]:
+        """Return the metrics of a segment that has ended, and leave it behind."""
+        self.segment = None
+        n_images = segment.stop - segment.start
+        lr = self.recipe.lr_at(self._edges(segment)[-2])
+        return {"train_loss": segment.summed / n_images, "lr": lr, "images_per_s": n_images / segment.seconds}
+
+    def _edges(self, segment: Segment) -> list[int]:
+        """Return the training images seen before each step of a segment, and at its end."""
+        n_images = segment.stop - segment.start
+        n_steps = math.ceil(n_images / self.recipe.batch_size)
+        return [segment.start + n_images * step // n_steps for step in range(n_steps + 1)]
 
     def _step_(self, chosen: torch.Tensor, images: int, generator: torch.Generator) -> torch.Tensor:
         """Take one step on the chosen training images, shape (n,); return the mean loss, detached."""
         inputs = self.roles.train.inputs[chosen]
         if self.recipe.augments:
             inputs = augment(inputs, self.recipe.shift, self.recipe.flips, generator)
+        loss = self._add_gradients_(inputs, chosen)
+        if loss is None and self.n_parts == 1:
+            self.n_parts = 2
+            logger.warning("out of memory: batches of %d images in two halves from now on", len(chosen))
+            loss = self._add_gradients_(inputs, chosen)
+        if loss is None:
+            raise ConfigurationError(
+                f"expected memory for {len(chosen) // 2} images at once, half a batch, got out of memory; "
+                f"try a batch size below {len(chosen)}"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(images)
+        self.optimizer.step()
+        return loss
+
+    def _add_gradients_(self, inputs: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor | None:
+        """Compute the gradients of a batch's mean loss, part by part, and return that loss, detached.
+
+        Args:
+            inputs: The batch as it is stored, augmented, shape (n, ...).
+            chosen: Its places among the training images, shape (n,).
+
+        Returns:
+            None if memory ran out.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        n_at_once = math.ceil(len(chosen) / self.n_parts)
+        try:
+            for part, places in zip(inputs.split(n_at_once), chosen.split(n_at_once), strict=True):
+                loss = self._loss(part, places) * (len(places) / len(chosen))
+                loss.backward()
+                total = total + loss.detach()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return total
+
+    def _loss(self, inputs: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of some training images, with the teacher's part."""
         inputs = self.roles.normalise(inputs)
         targets = self.roles.train.targets[chosen]
         weight = self.recipe.distillation
@@ -261,12 +291,7 @@ class _Run:
             if self.teacher is not None:
                 taught = self._teach(inputs) if self._taught is None else self._taught[chosen]
                 loss = loss + weight * self.task.distil(outputs, taught, self.recipe.temperature)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(images)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+        return loss
 
     def evaluate_(self, images: int, trained: dict[str, float]) -> TrainingReport:
         """Evaluate, keep the best weights (at the end give them to the network), and make the report."""
@@ -284,15 +309,24 @@ class _Run:
 
     def report(self, images: int, metrics: dict[str, float], *, is_last: bool) -> TrainingReport:
         """Make a report whose `capture` takes the state as it is when called."""
+        self.metrics = dict(metrics)
+        return TrainingReport(images, dict(metrics), is_last, lambda: self._capture(images, is_last))
 
-        def capture() -> TrainingState:
-            optimizer = _to_cpu(self.optimizer.state_dict())
-            best = copy.deepcopy(self.best)
-            return TrainingState(
-                images, _to_cpu(self.network.state_dict()), optimizer, best, dict(metrics), is_last
-            )
+    def pause(self, segment: Segment) -> TrainingReport:
+        """Make what stands between two reports."""
+        images = self._edges(segment)[segment.step]
+        return TrainingReport(images, {}, False, lambda: self._capture(images, False), is_pause=True)
 
-        return TrainingReport(images, dict(metrics), is_last, capture)
+    def _capture(self, images: int, is_last: bool) -> TrainingState:
+        return TrainingState(
+            images,
+            to_cpu(self.network.state_dict()),
+            to_cpu(self.optimizer.state_dict()),
+            copy.deepcopy(self.best),
+            dict(self.metrics),
+            is_last,
+            describe_segment(self.segment),
+        )
 
     def _keep_best(self, metrics: dict[str, float]) -> None:
         monitor = self.recipe.monitor
@@ -300,7 +334,7 @@ class _Run:
             raise ConfigurationError(f"unknown metric to monitor {monitor!r}{suggest(monitor, metrics)}")
         sign = 1 if self.recipe.monitor_direction == "minimize" else -1
         if not self.best or sign * metrics[monitor] < sign * self.best["value"]:
-            model = _to_cpu(self.network.state_dict())
+            model = to_cpu(self.network.state_dict())
             self.best = {"value": metrics[monitor], "model": model, "metrics": dict(metrics), "n_worse": 0}
         else:
             self.best["n_worse"] += 1
@@ -349,27 +383,5 @@ def _laid_out(network: nn.Module, is_channels_last: bool) -> Iterator[None]:
         network.to(memory_format=torch.contiguous_format)
 
 
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Give dropout and its like `seed` for a while; the global generators are as before afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
 def _derive_seed(purpose: str, *parts: int) -> int:
     return int(digest(purpose, *parts)[:15], 16)
-
-
-def _to_cpu(state: Any) -> Any:
-    """Copy a state dict, nested as it may be, with every tensor on the CPU."""
-    if isinstance(state, torch.Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: _to_cpu(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(_to_cpu(value) for value in state)
-    return state

@@ -22,6 +22,7 @@ from dirprune.groups import Grouping
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
 from dirprune.latency import LatencyModel
+from dirprune.preemption import Preempted, Preemption
 from dirprune.pruning import prune
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
@@ -30,7 +31,8 @@ from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.surgery import compact
 from dirprune.tracing import find_groups
-from dirprune.training import TrainingState, evaluate, train_
+from dirprune.training import TrainingReport, TrainingState, evaluate, train_
+from dirprune.training_state import CHECKPOINT_S, Interval
 
 KEPT_SCHEMA = 1
 
@@ -49,6 +51,7 @@ class TrialContext:
         threads: CPU threads of one trial.
         latency: How long architectures take; None where nobody asks.
         grouping: The network's channel groups; None: each worker finds them.
+        checkpoint_s: Seconds of training after which a checkpoint is written, also between reports.
     """
 
     spec: StudySpec
@@ -60,6 +63,7 @@ class TrialContext:
     threads: int = 1
     latency: LatencyModel | None = None
     grouping: Grouping | None = None
+    checkpoint_s: float = CHECKPOINT_S
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,16 @@ class TrialReport:
 
 
 class Workbench:
-    """The study's dense network, groups, data and cache, made once per worker for all trials on it."""
+    """The study's dense network, groups, data and cache, made once per worker for all trials on it.
 
-    def __init__(self, context: TrialContext) -> None:
+    Args:
+        context: What all trials share.
+        preemption: Whether the worker was told to end.
+    """
+
+    def __init__(self, context: TrialContext, preemption: Preemption | None = None) -> None:
+        self.preemption = preemption or Preemption()
+        self.checkpoint_s = context.checkpoint_s
         self.spec = context.spec
         self.folder = StudyFolder(context.folder)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,8 +126,9 @@ def run_trial(
 ) -> Iterator[TrialReport]:
     """Prune, fine-tune and judge one configuration, continuing from its checkpoint where there is one.
 
-    The trial's events go to its file; a checkpoint is written at every report and removed by whoever settles
-    the trial. A continued trial first repeats the report of its checkpoint, because nobody may have heard it.
+    The trial's events go to its file; a checkpoint is written at every report, after some time without one,
+    and when the worker is told to end while it trains; whoever settles the trial removes it.
+    A continued trial first repeats the report of its checkpoint, because nobody may have heard it.
 
     Args:
         bench: The worker's shared parts.
@@ -130,10 +142,14 @@ def run_trial(
         TrainingDiverged: If an objective is not finite.
         ConfigurationError: If an objective is not among the metrics.
         StudyError: At its end, if a later attempt at the same trial has started.
+        Preempted: If the worker was told to end. The trial has not failed.
     """
     attempt = _Attempt(bench, configuration, repetition)
     try:
         yield from attempt.run()
+    except Preempted:
+        attempt.log.append("preempted")
+        raise
     except Exception as error:
         attempt.log.append("failed", reason=describe_failure(error))
         raise
@@ -150,6 +166,7 @@ class _Attempt:
         checkpoints = bench.folder.checkpoint_dir(number)
         self.kept_path = checkpoints / "kept.json"
         self.state_path = checkpoints / "state.pt"
+        self.interval = Interval(bench.checkpoint_s)
         self.costs = bench.costs.costs(configuration.architecture)
         # a further 0 would change nothing, so that repetitions count from 1 here
         further = [] if repetition is None else [repetition + 1]
@@ -166,34 +183,48 @@ class _Attempt:
             spec.fine_tuning, images=spec.images(epochs, bench.roles), **self.configuration.fine_tuning
         )
         teacher = bench.network if recipe.distillation > 0 else None
-        last = state
-        if state is not None and state.is_last:
-            network.load_state_dict(state.model)
-        else:
-            if state is not None:
-                yield TrialReport(state.images, self._judge(state.metrics))
-            stops = sorted({0, *bench.rungs})
-            reports = train_(
-                network,
-                bench.roles,
-                bench.task,
-                recipe,
-                seed=self.seed,
-                device=bench.device,
-                teacher=teacher,
-                state=state,
-                stops=stops,
-            )
-            for report in reports:
-                metrics = self._judge(report.metrics)
-                self.log.append("report", images=report.images, metrics=metrics)
-                last = report.capture()
-                if self._is_newest():
-                    last.save(self.state_path)
-                if not report.is_last:
-                    yield TrialReport(report.images, metrics)
-        assert last is not None
-        yield self._finish(network, kept, last)
+        with bench.preemption.deferred():
+            bench.preemption.check()
+            last = state
+            if state is not None and state.is_last:
+                network.load_state_dict(state.model)
+            else:
+                if state is not None:
+                    yield TrialReport(state.reported_images, self._judge(state.metrics))
+                for report in train_(
+                    network,
+                    bench.roles,
+                    bench.task,
+                    recipe,
+                    seed=self.seed,
+                    device=bench.device,
+                    teacher=teacher,
+                    state=state,
+                    stops=sorted({0, *bench.rungs}),
+                    wants_pause=self._wants_checkpoint,
+                ):
+                    metrics = {} if report.is_pause else self._judge(report.metrics)
+                    if not report.is_pause:
+                        self.log.append("report", images=report.images, metrics=metrics)
+                    last = self._keep(report)
+                    if not (report.is_pause or report.is_last):
+                        yield TrialReport(report.images, metrics)
+            assert last is not None
+            yield self._finish(network, kept, last)
+
+    def _wants_checkpoint(self) -> bool:
+        bench = self.bench
+        return bench.preemption.is_asked or self.interval.is_over()
+
+    def _keep(self, report: TrainingReport) -> TrainingState:
+        """Write a checkpoint, and leave if the worker was told to end."""
+        state = report.capture()
+        if self._is_newest():
+            state.save(self.state_path)
+        self.interval.restart()
+        if not report.is_last:
+            self.bench.preemption.check()
+        return state
 
     def _prune(self) -> tuple[nn.Module, dict[str, list[int]]]:
         bench, configuration = self.bench, self.configuration

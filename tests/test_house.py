@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dirprune"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "identity", "pareto", "halving", "deadline"}),
+    frozenset({"errors", "files", "identity", "pareto", "halving", "deadline", "preemption"}),
     frozenset(
         {
             "networks",
@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "switches",
             "surgery",
             "cost",
+            "device",
             "latency",
             "architecture",
             "allocation",
@@ -41,6 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "reconstruction",
             "sensitivity",
             "training",
+            "training_state",
             "augmentation",
             "recipe",
             "recipes",

@@ -420,6 +420,71 @@ def test_state_of_a_longer_training_is_refused(roles: DataRoles) -> None:
         _train(_network(), roles, Recipe(images=60), state=state)
 
 
+@pytest.mark.parametrize("extra", [{}, {"shift": 2, "flips": True}, {"patience": 2}], ids=str)
+def test_training_goes_on_bit_for_bit_from_between_two_reports(
+    roles: DataRoles, extra: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = Recipe(images=240, batch_size=16, lr=0.01, **extra)
+    whole = _network()
+    expected = _metrics(_train(whole, roles, recipe, stops=(0, 25)))
+    calls = iter(range(1000))
+    pauses, reports = [], []
+    for report in train_(
+        _network(), roles, CLASSES, recipe, seed=1, stops=(0, 25), wants_pause=lambda: next(calls) % 3 == 1
+    ):
+        if report.is_pause:
+            assert report.metrics == {}
+            report.capture().save(tmp_path / f"{report.images}.pt")
+            pauses.append(report.images)
+        else:
+            reports.append(report)
+    assert _metrics(reports) == expected  # pausing changes nothing
+    assert len(pauses) >= 4
+    for images in pauses:
+        resumed = _network(seed=5)
+        state = TrainingState.load(tmp_path / f"{images}.pt")
+        assert state.reported_images < images == state.images
+        rest = _train(resumed, roles, recipe, state=state, stops=(0, 25))
+        assert _metrics(rest) == expected[-len(rest) :]
+        assert rest[0].images > images
+        assert _is_same(resumed, whole)
+
+
+class _Greedy(nn.Module):
+    """Takes memory that no machine has when it is shown too many images at once."""
+
+    def __init__(self, n_most: int) -> None:
+        super().__init__()
+        self.n_most = n_most
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+        nn.init.zeros_(self.inner[1].weight)
+        nn.init.zeros_(self.inner[1].bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and len(images) > self.n_most:
+            torch.empty(2**55)
+        return self.inner(images)
+
+
+def test_out_of_memory_halves_the_batch_and_learns_from_the_whole_one(
+    roles: DataRoles, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = Recipe(images=270, batch_size=45, lr=0.05, optimizer="sgd")
+    ample, scarce = _Greedy(45), _Greedy(23)
+    expected, reports = _train(ample, roles, recipe), _train(scarce, roles, recipe)
+    for mine, other in zip(scarce.parameters(), ample.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+    assert ample.inner[1].weight.abs().max() > 0.01
+    assert reports[-1].metrics["train_loss"] == pytest.approx(expected[-1].metrics["train_loss"], rel=1e-5)
+    said = [r.message for r in caplog.records if "out of memory" in r.message]
+    assert said == ["out of memory: batches of 45 images in two halves from now on"]
+
+
+def test_memory_that_is_too_small_for_half_a_batch_fails_in_one_line(roles: DataRoles) -> None:
+    with pytest.raises(ConfigurationError, match=r"^expected memory for 22 images .* batch size below 45$"):
+        _train(_Greedy(20), roles, Recipe(images=90, batch_size=45))
+
+
 class _Bomb:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return (pytest.fail, ("code from the file ran",))
@@ -439,7 +504,7 @@ def _write_future(path: Path) -> None:
         (lambda path: None, r"cannot be read: .*No such file"),
         (lambda path: path.write_bytes(b"torn"), r"cannot be read: "),
         (_write_bomb, r"cannot be read: "),
-        (_write_future, r"of schema 1 at .*, got schema 99$"),
+        (_write_future, r"of schema 2 at .*, got schema 99$"),
     ],
     ids=["missing", "torn", "code", "schema"],
 )

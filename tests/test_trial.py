@@ -12,12 +12,14 @@ import torch
 from dirprune.architecture import Architecture
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged
 from dirprune.networks import create_network
+from dirprune.preemption import Preempted, Preemption
 from dirprune.recipe import Recipe
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.models import load_model
 from dirprune.study.objectives import Objective
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
+from dirprune.training_state import TrainingState
 from dirprune.trial import TrialContext, TrialReport, Workbench, make_final_bench, run_trial
 from tests.integration.toy_study import Toy, regression, toy_data
 from tests.integration.toy_study import spec as toy_spec
@@ -107,6 +109,44 @@ def test_trial_that_was_lost_after_its_end_only_says_so_again(tmp_path):
     again = list(run_trial(bench, configure()))
     assert again[-1] == whole[-1]
     assert [report.is_final for report in again] == [True]  # no rung hears of it
+
+
+def test_worker_that_is_told_to_end_while_it_trains_leaves_all_that_it_has(tmp_path):
+    whole = run(make_bench(tmp_path / "whole"))
+    bench = make_bench(tmp_path / "told")
+    told = run_trial(bench, configure())
+    heard = [timeless(next(told)) for _ in range(2)]  # after pruning and after 900 images
+    bench.preemption.is_asked = True
+    with pytest.raises(Preempted):
+        next(told)
+    again = run(make_bench(tmp_path / "told"))
+    assert [*heard[:-1], *again] == whole  # the last report is said again
+    events = read_events(bench.folder.events(4))
+    assert [event["event"] for event in events].count("failed") == 0
+    resumed = [event["resumed_from"] for event in events if event["event"] == "started"]
+    assert resumed[0] is None
+    assert 900 < resumed[1] < 1800  # one step further, not back at the report
+
+
+class LostAfterFourLooks(Preemption):
+    """Ends the process without its having been told."""
+
+    n_looks = 0
+
+    def check(self) -> None:
+        self.n_looks += 1
+        if self.n_looks > 4:
+            raise Preempted(1)
+
+
+@pytest.mark.parametrize(("checkpoint_s", "is_between_reports"), [(0.0, True), (300.0, False)])
+def test_long_trainings_are_kept_between_reports(tmp_path, checkpoint_s, is_between_reports):
+    bench = make_bench(tmp_path)
+    bench.checkpoint_s, bench.preemption = checkpoint_s, LostAfterFourLooks()
+    with pytest.raises(Preempted):
+        list(run_trial(bench, configure()))
+    state = TrainingState.load(bench.folder.checkpoint_dir(4) / "state.pt")
+    assert (state.images % 900 > 0) == is_between_reports
 
 
 def test_late_checkpoint_of_a_lost_worker_does_not_overwrite_its_successor(tmp_path):

@@ -6,7 +6,7 @@
 |---|---|
 | schema | version of this format |
 | attempt | id of the process that wrote it: a trial whose worker was lost goes on as a new attempt |
-| event | started, scored, pruned, report, finished, stopped or failed |
+| event | started, scored, pruned, report, finished, stopped, failed or preempted |
 | time | unix time in s, by the clock of the machine that wrote it |
 | the rest | the event's own fields, below |
 
@@ -19,6 +19,7 @@
 | finished | metrics (with test_*) |
 | stopped | images |
 | failed | reason |
+| preempted | none: the worker was told to end, and left what it had for the next attempt |
 
 A number that is not finite is written as a string ("nan", "inf", "-inf"), so that every line stays JSON.
 """
@@ -38,7 +39,7 @@ from typing import Any
 from dirprune.errors import StudyError
 
 SCHEMA = 1
-EVENTS = ("started", "scored", "pruned", "report", "finished", "stopped", "failed")
+EVENTS = ("started", "scored", "pruned", "report", "finished", "stopped", "failed", "preempted")
 ENDINGS = ("finished", "stopped", "failed")
 _ENVELOPE = ("schema", "attempt", "event", "time")
 
@@ -54,6 +55,7 @@ class TrialEvents:
         times: Unix time in s of each report in `curve`.
         scored, pruned, finished, stopped, failed: Fields of the newest such event, or None. The last three
             are those of the newest attempt only.
+        is_preempted: Whether the worker of the newest attempt was told to end, and nothing came after it.
         last_images: Training images of the last report, or those resumed from; 0 if there are none.
         started_at: Unix time in s at which the first attempt started; None before.
         wall_time_s: Time between first and last event, summed over attempts.
@@ -68,6 +70,7 @@ class TrialEvents:
     finished: dict[str, Any] | None = None
     stopped: dict[str, Any] | None = None
     failed: dict[str, Any] | None = None
+    is_preempted: bool = False
     last_images: int = 0
     started_at: float | None = None
     wall_time_s: float = 0.0
@@ -190,7 +193,7 @@ class _Replay:
     def _start_(self, attempt: str, now: float, resumed_from: int | None) -> None:
         self.attempt = attempt
         self.spans[attempt] = (now, now)
-        self.last.update(dict.fromkeys(ENDINGS))
+        self.last.update(dict.fromkeys((*ENDINGS, "preempted")))
         if resumed_from is None:
             self.last.clear()
             self.points.clear()
@@ -206,6 +209,7 @@ class _Replay:
             curve=tuple((n, self.points[n][1]) for n in images),
             times=tuple(self.points[n][0] for n in images),
             **{kind: self.last.get(kind) for kind in ("scored", "pruned", *ENDINGS)},
+            is_preempted=self.last.get("preempted") is not None,
             last_images=max([*images, self.resumed_from]),
             started_at=spans[0][0] if spans else None,
             wall_time_s=sum(last - first for first, last in spans),

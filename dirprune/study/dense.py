@@ -19,6 +19,7 @@ from dirprune.networks import as_file_name
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport, TrainingState, evaluate, train_
+from dirprune.training_state import CHECKPOINT_S, Interval
 
 TRAINED_FROM = "validation_from"
 DATA_SEED = "data_seed"
@@ -215,9 +216,20 @@ def _train(
         network.load_state_dict(spec.create_network().state_dict())
     checkpoint = path.with_suffix(".state.pt")
     state = TrainingState.load(checkpoint) if checkpoint.exists() else None
-    for report in train_(network, roles, task, recipe, seed=spec.seed, device=device, state=state):
+    interval = Interval(CHECKPOINT_S)
+    for report in train_(
+        network,
+        roles,
+        task,
+        recipe,
+        seed=spec.seed,
+        device=device,
+        state=state,
+        wants_pause=interval.is_over,
+    ):
         report.capture().save(checkpoint)
-        if listen is not None:
+        interval.restart()
+        if listen is not None and not report.is_pause:
             listen(report, recipe.images)
     save_weights(network, path, describe_origin(identity, roles, choice))
     checkpoint.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ def execute(
     """
     from ray import tune
 
-    from dirprune.tuning.searcher import ForgiveLostNodes, LedgerScheduler, LedgerSearcher
+    from dirprune.tuning.searcher import ForgiveLostMachines, LedgerScheduler, LedgerSearcher
 
     watch = FullDiskWatch(ledger, ledger.folder.root)
     searcher = LedgerSearcher(cast("Ledger", watch))  # it asks and tells the same
@@ -53,7 +53,7 @@ def execute(
             run_config=tune.RunConfig(
                 name=uuid.uuid4().hex,
                 storage_path=scratch,
-                callbacks=[ForgiveLostNodes()],
+                callbacks=[ForgiveLostMachines(searcher)],
                 failure_config=tune.FailureConfig(max_failures=MAX_LOST_WORKERS),
                 verbose=0,
             ),

@@ -151,6 +151,13 @@ class FinalistAccounts:
         self.failures[read.record.number, read.repetition] = reason
         self.tell(replace(read, record=replace(read.record, state="FAIL", reason=reason)))
 
+    def is_preempted(self, number: int) -> bool:
+        """Whether the worker of a training's newest attempt was told to end."""
+        training = self._trainings[number]
+        trial = training.configuration.number
+        events = self.folder.finalist(trial, training.repetition).events(trial)
+        return replay(read_events(events)).is_preempted
+
     def _remove_checkpoint(self, number: int, repetition: int) -> None:
         shutil.rmtree(self.folder.finalist(number, repetition).checkpoint_dir(number), ignore_errors=True)
 

@@ -65,6 +65,10 @@ class FullDiskWatch:
             self.reason = reason or WORDS[0]
         self._ask(lambda: self.accounts.failed(number, reason), None)
 
+    def is_preempted(self, number: int) -> bool:
+        """Whether the worker of the newest attempt was told to end."""
+        return self.accounts.is_preempted(number)
+
     def _ask(self, call: Callable[[], Answer], otherwise: Answer) -> Answer:
         if self.reason:
             return otherwise

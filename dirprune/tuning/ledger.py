@@ -346,6 +346,10 @@ class Ledger:
                 number, images = self._paused.popitem()
                 self._settle(number, TrialState.PRUNED, {storage.STOPPED_AT: images})
 
+    def is_preempted(self, number: int) -> bool:
+        """Whether the worker of a trial's newest attempt was told to end."""
+        return replay(read_events(self.folder.events(number))).is_preempted
+
     def _last_failure(self, number: int) -> str:
         failed = replay(read_events(self.folder.events(number))).failed
         return str(failed["reason"]) if failed else "its worker was lost too often (killed, or out of memory)"

@@ -97,17 +97,26 @@ class LedgerScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 
-class ForgiveLostNodes(Callback):
-    """Let the loss of a machine not count among a trial's lost workers: it was not the trial's doing."""
+class ForgiveLostMachines(Callback):
+    """Let lost machines, and workers that were told to end, not count among a trial's lost workers.
 
-    def __init__(self) -> None:
+    Neither was the trial's doing.
+
+    Args:
+        searcher: Knows the trials by Ray's names.
+    """
+
+    def __init__(self, searcher: LedgerSearcher) -> None:
+        self.searcher = searcher
         self.n_forgiven: Counter[str] = Counter()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Take back what Ray has counted."""
         if trial.error_file is None or self.n_forgiven[trial.trial_id] >= MAX_FORGIVEN:
             return
+        number = self.searcher.numbers.get(trial.trial_id)
+        is_preempted = number is not None and self.searcher.ledger.is_preempted(number)
         *_, last = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").split("Failure # ")
-        if any(words in last for words in MACHINE_LOST):
+        if is_preempted or any(words in last for words in MACHINE_LOST):
             self.n_forgiven[trial.trial_id] += 1
             trial.run_metadata.num_failures -= 1

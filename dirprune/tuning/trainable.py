@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
+from dirprune.preemption import Preemption
 from dirprune.study.space import Configuration
 from dirprune.trial import (
     TrialContext,
@@ -31,6 +33,8 @@ class PruningTrainable(tune.Trainable):
         """Keep what the shared parts are made of: they are made in a step, where a failure is heard."""
         self.context = context
         self.bench: Workbench | None = None
+        self.preemption = Preemption()
+        self.preemption.listen()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -60,7 +64,8 @@ class PruningTrainable(tune.Trainable):
         if self.bench is None:
             assert self.context is not None
             torch.set_num_threads(self.context.threads)
-            self.bench = Workbench(self.context)
+            _keep_to_share()
+            self.bench = Workbench(self.context, self.preemption)
         if self.reports is None:
             self.reports = self._run(self.bench)
         return self.reports
@@ -73,6 +78,13 @@ class PruningTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: dict | None) -> None:
         """Load nothing: a trial finds its own checkpoint."""
+
+
+def _keep_to_share() -> None:
+    """Let a trial that shares a GPU run out of memory itself, instead of the one beside it."""
+    share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
+    if torch.cuda.is_available() and 0 < share < 1:
+        torch.cuda.set_per_process_memory_fraction(share)
 
 
 class FinalistTrainable(PruningTrainable):

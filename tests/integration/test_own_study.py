@@ -15,6 +15,7 @@ from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.tables import load_front
 from dirprune.tuning import storage
+from dirprune.tuning.execution import MAX_LOST_WORKERS
 from tests.integration.toy_study import Toy
 
 SCRIPT = Path(__file__).with_name("toy_study.py")
@@ -114,3 +115,19 @@ def test_trial_that_loses_its_worker_three_times_fails_and_the_study_goes_on(tmp
     assert "its worker was lost too often" in records[3].reason
     assert len(list(tmp_path.glob("death-*"))) == 3
     assert records[4].state in ("COMPLETE", "PRUNED")
+
+
+@pytest.mark.slow
+def test_trial_whose_workers_are_told_to_end_goes_on_each_time_from_where_it_was(tmp_path):
+    n_told = MAX_LOST_WORKERS + 3
+    run_script(tmp_path, "--trials", "5", TOY_DEATHS=str(n_told), TOY_SIGNAL="SIGTERM")
+    assert len(list(tmp_path.glob("death-*"))) == n_told
+    folder = StudyFolder(tmp_path / "out" / "toy")
+    record = storage.read_records(folder)[3]
+    assert record.state == "COMPLETE", record.reason
+    events = read_events(folder.events(3))
+    resumed = [event["resumed_from"] for event in events if event["event"] == "started"]
+    assert len(resumed) == n_told + 1
+    assert resumed[0] is None
+    assert resumed[1:] == sorted(set(resumed[1:]))  # each got a step further
+    assert resumed[1] > 0

@@ -43,13 +43,13 @@ class Toy(nn.Module):
         return outputs * float("nan") if is_nan else outputs
 
     def misbehave(self, notes: Path) -> None:
-        """Raise at one width; end the whole process at another, once or as often as `TOY_DEATHS` says."""
+        """Raise at one width; at another let the process be ended, once or as often as `TOY_DEATHS` says."""
         if self.first.out_features == RAISES_AT:
             raise ValueError("no room for twelve channels")
         n_deaths = len(list(notes.glob("death-*")))
         if self.first.out_features == DIES_AT and n_deaths < int(os.environ.get("TOY_DEATHS", "1")):
             (notes / f"death-{n_deaths}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[os.environ.get("TOY_SIGNAL", "SIGKILL")])
 
 
 def toy_data(root: Path | None, *, validation_from: str, seed: int) -> DataRoles:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dirprune.device import exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.coalitions.device import exact_products, is_out_of_memory
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
 from dirprune.switches import mask, switched

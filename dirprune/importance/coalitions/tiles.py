@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from dirprune.device import exact_products, is_out_of_memory
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.coalitions.device import exact_products, is_out_of_memory
 from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.prefix import Handover, Prefix
