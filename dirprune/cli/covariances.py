@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.commands.covariances import LAPLACE
-from dirprune.cli.options import DataOptions, check_can_write
+from dirprune.cli.options import LAPLACE, DataOptions, check_can_write
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import trained_subject
 from dirprune.errors import ConfigurationError, suggest

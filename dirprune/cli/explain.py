@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from dirprune.cli.commands.explain import MIN_R2
-from dirprune.cli.options import check_can_write
+from dirprune.cli.options import MIN_R2, check_can_write
 from dirprune.cli.printing import format_table
 from dirprune.errors import ConfigurationError, StudyError, suggest
 from dirprune.explain import (

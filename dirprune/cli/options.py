@@ -19,6 +19,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 LARGEST = 2**63 - 1
 
+LAPLACE = "laplace"
+"""The posterior of `dirprune covariances` that is no importance method."""
+MIN_R2 = 0.3
+"""`dirprune explain` explains no surrogate that predicts unseen trials worse than this."""
+
 
 class WholeNumber(click.ParamType):
     """A whole number that is not below `least`, nor above what a seed may be."""

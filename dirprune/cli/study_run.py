@@ -12,7 +12,7 @@ import click
 from dirprune.cli.front import format_finalists, format_front
 from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import ScoringProgress, TrainingProgress
-from dirprune.cli.study import Arguments
+from dirprune.cli.study_arguments import Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
 from dirprune.data import check_data_name

@@ -68,3 +68,13 @@ def test_what_knows_methods_and_networks_imports_torch_and_nothing_above_it(
     said, imported = run(script, *argument.split())
     assert expected in said
     assert imported <= WITH_TORCH
+
+
+def test_help_of_a_study_shows_its_options_by_what_they_are_about() -> None:
+    said, _ = run("studies/lenet.py", "--help")
+    places = [
+        said.index(text)
+        for text in ("\nNetwork and data:", "--weights FILE", "\nFinalists:", "--final-seeds", "\nMachines:")
+    ]
+    assert places == sorted(places)
+    assert "\nOptions:" not in said

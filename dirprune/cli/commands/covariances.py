@@ -6,9 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FILE, FOLDER, LARGEST, KeyValue, data_options
-
-LAPLACE = "laplace"
+from dirprune.cli.options import FILE, FOLDER, LAPLACE, LARGEST, KeyValue, data_options
 
 
 class Seeds(click.ParamType):

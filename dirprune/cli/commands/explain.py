@@ -6,9 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FOLDER, WholeNumber, storage_option
-
-MIN_R2 = 0.3
+from dirprune.cli.options import FOLDER, MIN_R2, WholeNumber, storage_option
 
 
 @click.command

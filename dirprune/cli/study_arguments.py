@@ -1,0 +1,56 @@
+"""What the command line of a study says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dirprune.study.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line said."""
+
+    data: Path | None
+    dataset: str | None
+    weights: Path | None
+    validation_from: str
+    trials: int | None
+    patience: int | None
+    patience_share: float
+    time_limit: float | None
+    finalists: int | None
+    final_epochs: float | None
+    final_seeds: int
+    epochs: float | None
+    dense_epochs: float | None
+    train_images: int | None
+    reconstruct: bool | None
+    sampler: str
+    halving: str | None
+    reduction_factor: float | None
+    rungs: tuple[float, ...] | None
+    name: str | None
+    resume: bool
+    seed: int | None
+    methods: str | None
+    max_macs: float | None
+    max_parameters: float | None
+    max_latency: float | None
+    min_val_accuracy: str | None
+    objectives: tuple[Objective, ...] | None
+    latency: Path | None
+    latency_batch: int
+    architectures: str | None
+    warm_starts: int | None
+    channel_multiple: int | None
+    reference_point: dict[str, float] | None
+    output: Path
+    storage: str
+    tracking_uri: str | None
+    no_tracking: bool
+    ray_address: str
+    cpus_per_trial: float
+    gpus_per_trial: float | None
+    max_concurrent: int | None

@@ -1,0 +1,256 @@
+"""The options of a study's command line, by what they are about; the spec says their defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click import Choice, Option
+
+from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber
+from dirprune.cli.study_types import Duration, Epochs, Metrics, Objectives
+from dirprune.halving import KINDS
+from dirprune.study.shapes import SHAPES
+from dirprune.study.spec import StudySpec
+from dirprune.study.stopping import PATIENCE_SHARE
+from dirprune.tuning.cluster import LOCAL
+from dirprune.tuning.samplers import CHOICES
+
+
+def study_options(spec: StudySpec) -> dict[str, list[Option]]:
+    """Return the options by heading, in the order in which the help shows them."""
+    return {
+        "Network and data": _network_and_data(spec),
+        "What is traded, and limits": _objectives_and_limits(spec),
+        "What is searched": _space(spec),
+        "A trial": _trial(spec),
+        "Finalists": _finalists(),
+        "The study and where it lies": _places(spec),
+        "Machines": _machines(),
+    }
+
+
+def _network_and_data(spec: StudySpec) -> list[Option]:
+    embedded = f"the embedded {spec.embedded['data']}" if spec.embedded else "downloaded into the cache"
+    return [
+        Option(["--data"], type=FOLDER, help=f"Folder of the data set. Default: {embedded}."),
+        Option(["--dataset"], metavar="NAME", help="Another data set by name, such as fashion_mnist."),
+        Option(
+            ["--weights"],
+            type=FILE,
+            help="Trained weights of the dense network. Default: train it once and keep it.",
+        ),
+        Option(
+            ["--validation-from"],
+            metavar="WHERE:F",
+            default="",
+            help="train:0.1 carves validation from the training set, test:0.5 from the held-out set. "
+            "Default: by what the weights have seen.",
+        ),
+        Option(
+            ["--train-images"], type=WholeNumber(), help="Use only so many training images. Default: all."
+        ),
+        Option(
+            ["--dense-epochs"],
+            type=Number(),
+            help="Training of the dense network, where no weights are given. "
+            f"Default: {spec.dense_epochs:g}.",
+        ),
+    ]
+
+
+def _objectives_and_limits(spec: StudySpec) -> list[Option]:
+    return [
+        Option(
+            ["--objectives"],
+            type=Objectives(),
+            help="What is traded: val_<metric>, macs, parameters, latency_ms, each with its direction. "
+            f"Default: {','.join(map(str, spec.objectives))}.",
+        ),
+        Option(
+            ["--reference-point"],
+            type=Metrics(),
+            help="Worst acceptable values, the hypervolume's corner. Default: dense cost; the least "
+            "accuracy, or chance.",
+        ),
+        Option(
+            ["--min-val-accuracy"],
+            metavar="A",
+            help="Look for no network below it: 0.95, or dense-0.02 for two points below the dense network. "
+            f"Default: {'none' if spec.min_val_accuracy is None else spec.min_val_accuracy}.",
+        ),
+        Option(["--max-macs"], type=Number(), help="Start no trial above so many MACs."),
+        Option(["--max-parameters"], type=Number(), help="Start no trial above so many parameters."),
+        Option(["--max-latency"], type=Number(), metavar="MS", help="Start no trial that takes longer."),
+        Option(
+            ["--latency"],
+            type=FILE,
+            help="Latencies that dirprune fit-latency measured. Default: measured here, if asked for.",
+        ),
+        Option(
+            ["--latency-batch"],
+            type=WholeNumber(),
+            default=1,
+            show_default=True,
+            help="Inputs of the batch whose latency counts.",
+        ),
+    ]
+
+
+def _space(spec: StudySpec) -> list[Option]:
+    return [
+        Option(
+            ["--methods"], metavar="A,B", help=f"Importance methods. Default: {','.join(spec.space.methods)}."
+        ),
+        Option(
+            ["--architectures"],
+            type=Choice(SHAPES),
+            help="Draw a width for each group, or a cost target and an offset for each group. "
+            f"Default: {spec.space.architectures}.",
+        ),
+        Option(
+            ["--channel-multiple"],
+            type=WholeNumber(),
+            help=f"Keep channels in multiples; 8 suits most GPUs. Default: {spec.space.channel_multiple}.",
+        ),
+        Option(
+            ["--warm-starts"],
+            type=WholeNumber(0),
+            help="Trials to begin with that promise most for their cost, by what the network loses when "
+            f"groups are cut alone; 0: none. Default: {spec.space.warm_starts}.",
+        ),
+        Option(
+            ["--sampler"],
+            type=Choice(CHOICES),
+            default="auto",
+            show_default=True,
+            help="What chooses the trials; --resume may go on with another.",
+        ),
+        Option(["--trials"], type=int, help=f"Trials to start in all. Default: {spec.trials}."),
+        Option(
+            ["--patience"],
+            type=WholeNumber(),
+            help="End the search after so many settled trials without growth of the hypervolume. "
+            "Default: never.",
+        ),
+        Option(
+            ["--patience-share"],
+            type=Number(),
+            default=PATIENCE_SHARE,
+            show_default=True,
+            help="Growth of the hypervolume that counts, as a share of it.",
+        ),
+        Option(
+            ["--time-limit"],
+            type=Duration(),
+            help="End in order after 90 (seconds), 15m or 2h; --resume goes on. Default: never.",
+        ),
+    ]
+
+
+def _trial(spec: StudySpec) -> list[Option]:
+    return [
+        Option(
+            ["--epochs"],
+            type=float,
+            help=f"Fine-tuning of a trial; fractions work. Default: {spec.epochs:g}.",
+        ),
+        Option(
+            ["--reconstruct/--no-reconstruct"],
+            default=None,
+            help="Refit the layers behind the cuts by least squares before fine-tuning, or only estimate "
+            f"batch norm's statistics anew. Default: {'refit' if spec.reconstruct else 'estimate'}.",
+        ),
+        Option(
+            ["--halving"],
+            type=Choice(KINDS),
+            help="At a rung, end the trials that are not among the best, let them pause until they are, or "
+            f"let all run to their end. Default: {spec.halving}.",
+        ),
+        Option(
+            ["--rungs"],
+            type=Epochs(),
+            help="Epochs after which trials are compared; 0 is right after pruning. "
+            f"Default: {','.join(f'{rung:g}' for rung in spec.rungs)}.",
+        ),
+        Option(
+            ["--reduction-factor"],
+            type=Number(),
+            help=f"At a rung one trial in so many goes on. Default: {spec.reduction_factor:g}.",
+        ),
+    ]
+
+
+def _finalists() -> list[Option]:
+    return [
+        Option(
+            ["--finalists"],
+            type=WholeNumber(),
+            help="After the search, train so many members of the front again. Default: none.",
+        ),
+        Option(
+            ["--final-epochs"],
+            type=Number(),
+            help="Fine-tuning of a finalist; fractions work. Default: that of a trial.",
+        ),
+        Option(
+            ["--final-seeds"],
+            type=WholeNumber(),
+            default=3,
+            show_default=True,
+            help="Trainings of each finalist.",
+        ),
+    ]
+
+
+def _places(spec: StudySpec) -> list[Option]:
+    return [
+        Option(["--name"], help=f"Name of the study and of its folder. Default: {spec.name}."),
+        Option(["--resume"], is_flag=True, help="Continue the study of that name, if there is one."),
+        Option(["--seed"], type=WholeNumber(0), help=f"Decides all randomness. Default: {spec.seed}."),
+        Option(
+            ["--output"],
+            type=FOLDER,
+            default=Path("output"),
+            show_default=True,
+            envvar="DIRPRUNE_OUTPUT",
+            show_envvar=True,
+            help="Folder of all studies; on a cluster one that all nodes share.",
+        ),
+        Option(
+            ["--storage"], default="", metavar="URL", help="Database for the trials. Default: a journal file."
+        ),
+        Option(
+            ["--tracking-uri"],
+            metavar="URI",
+            envvar="MLFLOW_TRACKING_URI",
+            show_envvar=True,
+            help="MLflow server. Default: sqlite:///<output>/mlflow.db.",
+        ),
+        Option(
+            ["--no-tracking"],
+            is_flag=True,
+            help="Run without MLflow; files and front are written all the same.",
+        ),
+    ]
+
+
+def _machines() -> list[Option]:
+    return [
+        Option(
+            ["--ray-address"],
+            default=LOCAL,
+            show_default=True,
+            envvar="RAY_ADDRESS",
+            show_envvar=True,
+            help="local, auto (the cluster of this machine), or an address.",
+        ),
+        Option(
+            ["--cpus-per-trial"], type=Number(), default=1.0, show_default=True, help="CPU cores of a trial."
+        ),
+        Option(
+            ["--gpus-per-trial"],
+            type=float,
+            help="GPUs of a trial; 0.5 puts two on one. Default: 1 where there are any.",
+        ),
+        Option(["--max-concurrent"], type=WholeNumber(), help="Trials at once. Default: as many as fit."),
+    ]
