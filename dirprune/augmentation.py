@@ -1,6 +1,9 @@
-"""Random shifts and mirrorings of images, a whole batch at once, on the device where the images are."""
+"""Random changes of training images, a whole batch at once, on the device where the images are."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -8,16 +11,51 @@ from torch import Tensor
 
 from dirprune.errors import ConfigurationError
 
+ELASTIC_SPACING = 7
+"""Pixels between two points that an elastic distortion moves independently."""
 
-def augment(images: Tensor, shift: int, flips: bool, generator: torch.Generator) -> Tensor:
-    """Move each image by its own number of pixels, and mirror every second one, at random.
 
-    What comes in from outside the image is 0, as with torchvision's `RandomCrop` after padding.
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images differ from one pass to the next; each image gets random numbers of its own.
+
+    Args:
+        shift: Largest movement in whole pixels, up, down, left and right.
+        flips: Whether left and right are exchanged in half of the images.
+        rotation: Largest angle in degrees, either way, around the image's centre.
+        scaling: Largest change of height and of width, each drawn alone, as a fraction in [0, 1).
+        shear: Largest slant in degrees, either way: rows move sideways by their distance from the centre.
+        elastic: Standard deviation in pixels by which points of a coarse grid move, up and down, left and
+            right; what lies between them follows smoothly [Simard et al. 2003, section 2].
+    """
+
+    shift: int = 0
+    flips: bool = False
+    rotation: float = 0.0
+    scaling: float = 0.0
+    shear: float = 0.0
+    elastic: float = 0.0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether images stay as they are."""
+        return self == Augmentation()
+
+    @property
+    def moves_whole_pixels(self) -> bool:
+        """Whether each pixel of a result is a pixel of the image, or 0."""
+        return not (self.rotation or self.scaling or self.shear or self.elastic)
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Change each image at random.
+
+    What comes in from outside the image is 0, as with torchvision's `RandomCrop` after padding. All changes
+    that end between pixels are one map of the plane, so that images are interpolated once.
 
     Args:
         images: Shape (n, channels, height, width), as they are stored, before normalising.
-        shift: Largest movement in pixels, up, down, left and right; 0: none.
-        flips: Whether left and right are exchanged in half of the images.
+        augmentation: Which changes, and how large.
         generator: Source of the random numbers, on the CPU, so that every device draws the same.
 
     Returns:
@@ -28,16 +66,59 @@ def augment(images: Tensor, shift: int, flips: bool, generator: torch.Generator)
     """
     if images.ndim != 4:
         raise ConfigurationError(
-            "expected images of shape (n, channels, height, width) to shift or flip, got "
-            f"{tuple(images.shape)}; try a recipe with shift=0 and flips=False"
+            "expected images of shape (n, channels, height, width) to augment, got "
+            f"{tuple(images.shape)}; try a recipe that augments nothing (shift=0, flips=False)"
         )
+    if not augmentation.moves_whole_pixels:
+        images = _warp(images, augmentation, generator)
     n, _, height, width = images.shape
+    shift = augmentation.shift
     if shift > 0:
         corners = torch.randint(0, 2 * shift + 1, (2, n), generator=generator).to(images.device)
         padded = F.pad(images, (shift, shift, shift, shift))
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: (n, c, rows, columns, h, w)
         images = windows[torch.arange(n, device=images.device), :, corners[0], corners[1]]
-    if flips:
+    if augmentation.flips:
         is_flipped = (torch.rand(n, generator=generator) < 0.5).to(images.device)
         images = torch.where(is_flipped[:, None, None, None], images.flip(3), images)
     return images
+
+
+def _warp(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Rotate, scale, shear and distort each image in one interpolation."""
+    n, _, height, width = images.shape
+    places = _draw_linear_maps(n, height, width, augmentation, generator)
+    grid = F.affine_grid(places, [n, 1, height, width], align_corners=False)  # (n, height, width, 2)
+    if augmentation.elastic > 0:
+        grid = grid + _draw_displacements(n, height, width, augmentation.elastic, generator)
+    is_whole = not images.is_floating_point()
+    values = images.float() if is_whole else images
+    grid = grid.to(images.device, values.dtype)
+    warped = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return warped.round_().to(images.dtype) if is_whole else warped
+
+
+def _draw_linear_maps(
+    n: int, height: int, width: int, augmentation: Augmentation, generator: torch.Generator
+) -> Tensor:
+    """Return where each pixel of a result comes from, as maps of [-1, 1] x [-1, 1], shape (n, 2, 3)."""
+    angle, slant, across, down = 2 * torch.rand(4, n, generator=generator) - 1
+    angle = angle * math.radians(augmentation.rotation)
+    slant = (slant * math.radians(augmentation.shear)).tan()
+    across, down = 1 + augmentation.scaling * across, 1 + augmentation.scaling * down
+    cosine, sine = angle.cos(), angle.sin()
+    # in pixels: rotation x [[1, slant], [0, 1]], then each axis by its own factor
+    ratio = height / width
+    rows = torch.stack([cosine / across, (cosine * slant - sine) * ratio / across, torch.zeros(n)], dim=1)
+    columns = torch.stack([sine / ratio / down, (sine * slant + cosine) / down, torch.zeros(n)], dim=1)
+    return torch.stack([rows, columns], dim=1)
+
+
+def _draw_displacements(
+    n: int, height: int, width: int, deviation: float, generator: torch.Generator
+) -> Tensor:
+    """Return smooth random displacements in units of half an image, shape (n, height, width, 2)."""
+    n_points = [math.ceil(size / ELASTIC_SPACING) + 1 for size in (height, width)]
+    moved = torch.randn(n, 2, *n_points, generator=generator) * deviation
+    smooth = F.interpolate(moved, size=(height, width), mode="bicubic", align_corners=True)
+    return smooth.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])

@@ -28,6 +28,8 @@ class Task:
         evaluate: Maps the outputs and targets of a whole split, on any device, to named metrics; an accuracy
             is a fraction in [0, 1].
         distil: Maps a student's outputs, a teacher's outputs and a temperature > 0 to a scalar mean loss.
+        uniform_loss: Maps outputs to their mean loss under targets that hold every class for equally likely,
+            a scalar; None where there are no classes.
         loss_identity: What `loss` is, as plain data for records and cache keys.
         evaluation_identity: The same of `evaluate`.
     """
@@ -35,6 +37,7 @@ class Task:
     loss: Loss
     evaluate: Evaluation
     distil: Distillation
+    uniform_loss: Callable[[Tensor], Tensor] | None
     loss_identity: Mapping[str, Any]
     evaluation_identity: Mapping[str, Any]
 
@@ -57,6 +60,26 @@ class Task:
             )
         return losses.sum()
 
+    def smoothed_loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        """Return the mean loss over the examples, a scalar, with smoothed targets.
+
+        Args:
+            outputs: Of the network, shape (n, ...).
+            targets: Shape (n, ...).
+            smoothing: Weight of uniform targets, in [0, 1) [Szegedy et al. 2016, section 7].
+
+        Raises:
+            ConfigurationError: If there is something to smooth, but the loss is not cross-entropy.
+        """
+        loss = self.summed_loss(outputs, targets) / len(targets)
+        if smoothing == 0:
+            return loss
+        if self.uniform_loss is None:
+            raise ConfigurationError(
+                f"label smoothing {smoothing:g} needs the loss cross_entropy, got another; 0 turns it off"
+            )
+        return (1 - smoothing) * loss + smoothing * self.uniform_loss(outputs)
+
 
 def make_task(loss: str | Loss = "cross_entropy", evaluation: str | Evaluation = "accuracy") -> Task:
     """Make a task from names or callables.
@@ -71,6 +94,7 @@ def make_task(loss: str | Loss = "cross_entropy", evaluation: str | Evaluation =
         loss=_get_known("loss", loss, LOSSES),
         evaluate=_CheckedEvaluation(_get_known("evaluation", evaluation, EVALUATIONS)),
         distil=_distil_by_divergence if loss == "cross_entropy" else _distil_by_mse,
+        uniform_loss=_uniform_cross_entropy if loss == "cross_entropy" else None,
         loss_identity=identify(loss),
         evaluation_identity=identify(evaluation),
     )
@@ -109,6 +133,10 @@ def _get_known(kind: str, chosen: str | Callable, known: Mapping[str, Callable])
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     losses = F.cross_entropy(outputs, targets, reduction="none")
     return _mean_per_example(losses)
+
+
+def _uniform_cross_entropy(outputs: Tensor) -> Tensor:
+    return -F.log_softmax(outputs, dim=1).mean()
 
 
 def _mse(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ class _Run:
         None where they are not, where less than a pass is trained, or where they would take too much memory.
         """
         images = self.roles.train.inputs
-        if self.teacher is None or self.recipe.augments or self.recipe.images < len(images):
+        if self.teacher is None or not self.recipe.augmentation.is_none or self.recipe.images < len(images):
             return None
         batches = torch.arange(len(images), device=self.device).split(BATCH_OF_TEACHER)
         taught = []
@@ -239,8 +239,8 @@ class _Run:
     def _step_(self, chosen: torch.Tensor, images: int, generator: torch.Generator) -> torch.Tensor:
         """Take one step on the chosen training images, shape (n,); return the mean loss, detached."""
         inputs = self.roles.train.inputs[chosen]
-        if self.recipe.augments:
-            inputs = augment(inputs, self.recipe.shift, self.recipe.flips, generator)
+        if not self.recipe.augmentation.is_none:
+            inputs = augment(inputs, self.recipe.augmentation, generator)
         loss = self._add_gradients_(inputs, chosen)
         if loss is None and self.n_parts == 1:
             self.n_parts = 2
@@ -251,6 +251,8 @@ class _Run:
                 f"expected memory for {len(chosen) // 2} images at once, half a batch, got out of memory; "
                 f"try a batch size below {len(chosen)}"
             )
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(images)
         self.optimizer.step()
@@ -287,7 +289,7 @@ class _Run:
         weight = self.recipe.distillation
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
             outputs = self.network(inputs)
-            loss = (1 - weight) * self.task.summed_loss(outputs, targets) / len(targets)
+            loss = (1 - weight) * self.task.smoothed_loss(outputs, targets, self.recipe.label_smoothing)
             if self.teacher is not None:
                 taught = self._teach(inputs) if self._taught is None else self._taught[chosen]
                 loss = loss + weight * self.task.distil(outputs, taught, self.recipe.temperature)

@@ -20,6 +20,15 @@ def test_cross_entropy_is_given_per_example() -> None:
     torch.testing.assert_close(losses, torch.tensor([math.log(4 / 3), math.log(2)]))
 
 
+def test_smoothed_targets_weigh_every_class() -> None:
+    task, targets = make_task(), torch.tensor([1, 0])
+    soft = torch.tensor([[0.05, 0.95], [0.95, 0.05]])  # a tenth of each target is spread over both classes
+    expected = nn.functional.cross_entropy(LOGITS, soft)
+    torch.testing.assert_close(task.smoothed_loss(LOGITS, targets, 0.1), expected)
+    plain = (math.log(4 / 3) + math.log(2)) / 2
+    assert task.smoothed_loss(LOGITS, targets, 0.0).item() == pytest.approx(plain)
+
+
 def test_cross_entropy_of_a_segmentation_is_the_mean_over_its_pixels() -> None:
     outputs = LOGITS.T.reshape(1, 2, 1, 2)  # one image of two pixels
     losses = make_task().loss(outputs, torch.tensor([[[1, 0]]]))

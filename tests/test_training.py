@@ -126,8 +126,19 @@ def _scripted(values: Sequence[float]) -> Task:
         Recipe(images=240, batch_size=16, lr=0.01, distillation=0.5),
         Recipe(images=240, batch_size=16, lr=0.01, channels_last=True),
         Recipe(images=240, batch_size=16, lr=0.01, shift=2, flips=True, distillation=0.5),
+        Recipe(images=240, batch_size=16, lr=0.01, shift=1, rotation=9, scaling=0.1, shear=9, elastic=0.5),
+        Recipe(images=240, batch_size=16, lr=0.01, warmup=0.4, clip_norm=0.5, label_smoothing=0.1),
     ],
-    ids=["adamw", "sgd", "patience", "distillation", "channels_last", "augmentation"],
+    ids=[
+        "adamw",
+        "sgd",
+        "patience",
+        "distillation",
+        "channels_last",
+        "augmentation",
+        "distortion",
+        "smoothing",
+    ],
 )
 def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     roles: DataRoles, recipe: Recipe, tmp_path: Path
@@ -146,6 +157,50 @@ def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
         expected = reports[number + 1 :] or reports[-1:]
         assert _metrics(rest) == _metrics(expected)
         assert _is_same(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"warmup": 0.5},
+        {"clip_norm": 0.1},
+        {"label_smoothing": 0.1},
+        {"rotation": 20.0},
+        {"scaling": 0.3},
+        {"shear": 20.0},
+        {"elastic": 1.0},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_option_changes_what_is_learnt(roles: DataRoles, option: dict[str, float]) -> None:
+    plain, changed = _network(), _network()
+    recipe = Recipe(images=180, batch_size=30)
+    _train(plain, roles, recipe)
+    _train(changed, roles, replace(recipe, **option))
+    assert not _is_same(plain, changed)
+
+
+def test_gradients_above_the_norm_are_scaled_down_to_it_and_others_stay(roles: DataRoles) -> None:
+    def measure_move(clip_norm: float | None) -> float:
+        network = _network()
+        recipe = Recipe(
+            images=30, batch_size=30, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip_norm=clip_norm
+        )
+        _train(network, roles, replace(recipe, lr=0.1))
+        moves = [
+            (after - before).flatten()
+            for after, before in zip(network.parameters(), _network().parameters(), strict=True)
+        ]
+        return torch.cat(moves).norm().item()
+
+    assert measure_move(0.01) == pytest.approx(0.1 * 0.01, rel=1e-3)
+    assert measure_move(1e6) == measure_move(None)
+
+
+def test_label_smoothing_without_classes_is_refused(roles: DataRoles) -> None:
+    recipe = Recipe(images=30, label_smoothing=0.1)
+    with pytest.raises(ConfigurationError, match=r"^label smoothing 0\.1 needs the loss cross_entropy"):
+        list(train_(_network(), roles, make_task(nn.functional.cross_entropy), recipe, seed=0))
 
 
 def test_capture_does_not_change_with_the_training_that_goes_on(roles: DataRoles) -> None:
