@@ -71,17 +71,27 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
         )
     if not augmentation.moves_whole_pixels:
         images = _warp(images, augmentation, generator)
-    n, _, height, width = images.shape
-    shift = augmentation.shift
-    if shift > 0:
-        corners = torch.randint(0, 2 * shift + 1, (2, n), generator=generator).to(images.device)
-        padded = F.pad(images, (shift, shift, shift, shift))
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: (n, c, rows, columns, h, w)
-        images = windows[torch.arange(n, device=images.device), :, corners[0], corners[1]]
-    if augmentation.flips:
-        is_flipped = (torch.rand(n, generator=generator) < 0.5).to(images.device)
-        images = torch.where(is_flipped[:, None, None, None], images.flip(3), images)
-    return images
+    return _move(images, augmentation.shift, augmentation.flips, generator)
+
+
+def _move(images: Tensor, shift: int, flips: bool, generator: torch.Generator) -> Tensor:
+    """Move and mirror each image, in one pass over the pixels."""
+    n, n_channels, height, width = images.shape
+    device = images.device
+    corners = torch.randint(0, 2 * shift + 1, (2, n, 1), generator=generator).to(device) if shift else None
+    is_flipped = (torch.rand(n, generator=generator) < 0.5).to(device)[:, None] if flips else None
+    if corners is None:
+        if is_flipped is None:
+            return images
+        return torch.where(is_flipped[:, :, None, None], images.flip(3), images)
+    columns = torch.arange(width, device=device)
+    if is_flipped is not None:
+        columns = torch.where(is_flipped, columns.flip(0), columns)
+    columns = columns + corners[1]  # (n, width), in the padded image
+    rows = torch.arange(height, device=device) + corners[0]
+    padded = F.pad(images, (shift, shift, shift, shift)).flatten(2)
+    places = (rows[:, :, None] * (width + 2 * shift) + columns[:, None, :]).flatten(1)
+    return padded.gather(2, places[:, None].expand(n, n_channels, -1)).view(images.shape)
 
 
 def _warp(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
