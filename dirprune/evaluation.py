@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
-from dirprune.data.roles import DataRoles, Split
+from dirprune.data.roles import AnySplit, DataRoles
 from dirprune.errors import ConfigurationError, DataError
 from dirprune.layers import modes_restored
 from dirprune.tasks import Task
 
 BATCH_SIZE = 500
+MAX_BATCH_VALUES = 2**24
+"""Numbers in a batch's inputs: fewer than `BATCH_SIZE` images where they are large."""
 
 
 def evaluate(
     network: nn.Module,
-    split: Split,
+    split: AnySplit,
     roles: DataRoles,
     task: Task,
     device: str | torch.device = "cpu",
@@ -35,18 +39,23 @@ def evaluate(
         `{prefix}loss` (mean per example) and `{prefix}<name>` of every metric.
 
     Raises:
-        DataError: If the split is empty.
+        DataError: If the split is empty, or streamed images cannot be read.
         ConfigurationError: If an accuracy is not a fraction.
     """
     if len(split) == 0:
         raise DataError(f"expected at least one example to compute {prefix}loss, got an empty split")
-    split = split.to(device)
+    n_at_once = min(BATCH_SIZE, max(1, MAX_BATCH_VALUES // math.prod(split.input_shape)))
+    plan = torch.arange(len(split)).split(n_at_once)
     with modes_restored(network), torch.no_grad():
         network.eval()
-        batches = [network(roles.normalise(batch)).float() for batch in split.inputs.split(BATCH_SIZE)]
-        outputs = torch.cat(batches)
-        metrics = {"loss": float(task.summed_loss(outputs, split.targets)) / len(split)}
-        metrics |= {name: float(value) for name, value in task.evaluate(outputs, split.targets).items()}
+        parts = [
+            (network(roles.normalise(batch.inputs)).float(), batch.targets)
+            for batch in split.to(device).batches(plan)
+            if len(batch.places)
+        ]
+        outputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        metrics = {"loss": float(task.summed_loss(outputs, targets)) / len(targets)}
+        metrics |= {name: float(value) for name, value in task.evaluate(outputs, targets).items()}
     for name, value in metrics.items():
         if name.endswith("accuracy") and (value < 0 or value > 1):
             raise ConfigurationError(

@@ -34,6 +34,8 @@ class Recipe:
             [Szegedy et al. 2016, section 7].
         distillation: Weight of the teacher's part of the loss, in [0, 1]; above 0 a teacher is needed.
         temperature: Softens both outputs in distillation; > 0.
+        min_area: Training images are seen as random parts of at least this share of their area, resized
+            ([Szegedy et al. 2015], `dirprune.data.views.RandomCrops`), in (0, 1]; 1: whole.
         shift: Training images are moved at random by up to so many pixels; 4 is usual for CIFAR.
         flips: Whether left and right are exchanged in half of the training images.
         rotation: They are turned at random by up to so many degrees, in [0, 180].
@@ -64,6 +66,7 @@ class Recipe:
     label_smoothing: float = 0.0
     distillation: float = 0.0
     temperature: float = 2.0
+    min_area: float = 1.0
     shift: int = 0
     flips: bool = False
     rotation: float = 0.0
@@ -105,6 +108,7 @@ class Recipe:
         self._check("shear", 0 <= self.shear < 90, "in [0, 90)", "degrees, 10 suits digits")
         self._check("elastic", self.elastic >= 0, ">= 0", "pixels, 0.5 distorts digits a little")
         self._check("distillation", 0 <= self.distillation <= 1, "in [0, 1]", "half the loss is 0.5")
+        self._check("min_area", 0 < self.min_area <= 1, "in (0, 1]", "1 shows images whole")
         self._check("temperature", self.temperature > 0, "> 0", "2 is the default")
         self._check(
             "channels_last", isinstance(self.channels_last, bool), "True or False", "False always works"
@@ -115,8 +119,13 @@ class Recipe:
 
     @property
     def augmentation(self) -> Augmentation:
-        """How training images differ from one pass to the next."""
+        """How training images are changed once they are cut out."""
         return Augmentation(self.shift, self.flips, self.rotation, self.scaling, self.shear, self.elastic)
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images differ from one pass to the next."""
+        return self.min_area < 1 or not self.augmentation.is_none
 
     def lr_at(self, images: int) -> float:
         """Compute the learning rate of the step that starts after `images` training images."""

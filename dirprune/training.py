@@ -1,7 +1,8 @@
 """Train and fine-tune, with reports at epochs and rungs and states from which a training goes on.
 
-Small data sets lie on the device as they are stored and are normalised batch by batch. The order of the
-batches depends on the seed and the epoch alone, so that a state needs no generators.
+Small data sets lie on the device as they are stored and are normalised batch by batch; large ones come from
+worker processes. The order of the batches depends on the seed and the epoch alone, so that a state needs no
+generators for it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,8 @@ from torch import nn
 
 from dirprune.augmentation import augment
 from dirprune.data.roles import DataRoles
+from dirprune.data.split import Batch
+from dirprune.data.views import RandomCrops
 from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, TrainingDiverged, suggest
 from dirprune.evaluation import evaluate
@@ -167,17 +170,23 @@ class _Run:
 
         None where they are not, where less than a pass is trained, or where they would take too much memory.
         """
-        images = self.roles.train.inputs
-        if self.teacher is None or not self.recipe.augmentation.is_none or self.recipe.images < len(images):
+        train = self.roles.train
+        if self.teacher is None or self.recipe.augments or self.recipe.images < len(train):
             return None
-        batches = torch.arange(len(images), device=self.device).split(BATCH_OF_TEACHER)
-        taught = []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
+        plan = torch.arange(len(train)).split(BATCH_OF_TEACHER)
+        taught: torch.Tensor | None = None
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16),
+            closing(train.batches(plan)) as batches,
+        ):
             for batch in batches:
-                taught.append(self._teach(self.roles.normalise(images[batch])))
-                if taught[0].numel() * len(batches) > MAX_TAUGHT:
+                outputs = self._teach(self.roles.normalise(batch.inputs))
+                if outputs.numel() * len(plan) > MAX_TAUGHT:
                     return None
-        return torch.cat(taught)
+                if taught is None:
+                    taught = outputs.new_zeros(len(train), *outputs.shape[1:])
+                taught[batch.places] = outputs
+        return taught
 
     @property
     def is_exhausted(self) -> bool:
@@ -203,16 +212,25 @@ class _Run:
         self.network.train()
         n_epoch = len(self.roles.train)
         first = segment.start - segment.start % n_epoch
-        order = _draw_order(self.seed, segment.start // n_epoch, n_epoch).to(self.device)
+        epoch = segment.start // n_epoch
+        order = _draw_order(self.seed, epoch, n_epoch)
         edges = self._edges(segment)
         n_steps = len(edges) - 1
+        steps = list(itertools.pairwise(edges))[segment.step :]
+        plan = [order[low - first : high - first] for low, high in steps]
+        crops = None
+        if self.recipe.min_area < 1:
+            crops = RandomCrops(self.recipe.min_area, _derive_seed("crops", self.seed, epoch))
         summed = torch.tensor(segment.summed, dtype=torch.float64, device=self.device)
         seed, augmentation_seed = (
             _derive_seed(purpose, self.seed, segment.start) for purpose in ("network", "augmentation")
         )
-        with segment.drawing(seed, augmentation_seed, self.device) as generator:
-            for low, high in itertools.islice(itertools.pairwise(edges), segment.step, None):
-                summed += self._step_(order[low - first : high - first], low, generator) * (high - low)
+        with (
+            segment.drawing(seed, augmentation_seed, self.device) as generator,
+            closing(self.roles.train.batches(plan, crops)) as batches,
+        ):
+            for (low, high), batch in zip(steps, batches, strict=True):
+                summed += self._step_(batch, low, generator) * (high - low)
                 segment.step += 1
                 is_checked = segment.step % STEPS_PER_CHECK == 0 or segment.step == n_steps
                 if is_checked and not math.isfinite(float(summed)):
@@ -236,20 +254,22 @@ class _Run:
         n_steps = math.ceil(n_images / self.recipe.batch_size)
         return [segment.start + n_images * step // n_steps for step in range(n_steps + 1)]
 
-    def _step_(self, chosen: torch.Tensor, images: int, generator: torch.Generator) -> torch.Tensor:
-        """Take one step on the chosen training images, shape (n,); return the mean loss, detached."""
-        inputs = self.roles.train.inputs[chosen]
+    def _step_(self, batch: Batch, images: int, generator: torch.Generator) -> torch.Tensor:
+        """Take one step on some training images; return the mean loss, detached."""
+        n = len(batch.places)
+        if n == 0:  # none of them can be read
+            return torch.zeros((), device=self.device)
         if not self.recipe.augmentation.is_none:
-            inputs = augment(inputs, self.recipe.augmentation, generator)
-        loss = self._add_gradients_(inputs, chosen)
+            batch = replace(batch, inputs=augment(batch.inputs, self.recipe.augmentation, generator))
+        loss = self._add_gradients_(batch)
         if loss is None and self.n_parts == 1:
             self.n_parts = 2
-            logger.warning("out of memory: batches of %d images in two halves from now on", len(chosen))
-            loss = self._add_gradients_(inputs, chosen)
+            logger.warning("out of memory: batches of %d images in two halves from now on", n)
+            loss = self._add_gradients_(batch)
         if loss is None:
             raise ConfigurationError(
-                f"expected memory for {len(chosen) // 2} images at once, half a batch, got out of memory; "
-                f"try a batch size below {len(chosen)}"
+                f"expected memory for {n // 2} images at once, half a batch, got out of memory; "
+                f"try a batch size below {n}"
             )
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
@@ -258,22 +278,23 @@ class _Run:
         self.optimizer.step()
         return loss
 
-    def _add_gradients_(self, inputs: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor | None:
+    def _add_gradients_(self, batch: Batch) -> torch.Tensor | None:
         """Compute the gradients of a batch's mean loss, part by part, and return that loss, detached.
 
         Args:
-            inputs: The batch as it is stored, augmented, shape (n, ...).
-            chosen: Its places among the training images, shape (n,).
+            batch: Its inputs augmented, as they are stored.
 
         Returns:
             None if memory ran out.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        n_at_once = math.ceil(len(chosen) / self.n_parts)
+        n = len(batch.places)
+        n_at_once = math.ceil(n / self.n_parts)
+        parts = zip(*(t.split(n_at_once) for t in (batch.inputs, batch.targets, batch.places)), strict=True)
         try:
-            for part, places in zip(inputs.split(n_at_once), chosen.split(n_at_once), strict=True):
-                loss = self._loss(part, places) * (len(places) / len(chosen))
+            for inputs, targets, places in parts:
+                loss = self._loss(inputs, targets, places) * (len(places) / n)
                 loss.backward()
                 total = total + loss.detach()
         except RuntimeError as error:
@@ -282,16 +303,15 @@ class _Run:
             return None
         return total
 
-    def _loss(self, inputs: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def _loss(self, inputs: torch.Tensor, targets: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of some training images, with the teacher's part."""
         inputs = self.roles.normalise(inputs)
-        targets = self.roles.train.targets[chosen]
         weight = self.recipe.distillation
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
             outputs = self.network(inputs)
             loss = (1 - weight) * self.task.smoothed_loss(outputs, targets, self.recipe.label_smoothing)
             if self.teacher is not None:
-                taught = self._teach(inputs) if self._taught is None else self._taught[chosen]
+                taught = self._teach(inputs) if self._taught is None else self._taught[places]
                 loss = loss + weight * self.task.distil(outputs, taught, self.recipe.temperature)
         return loss
 

@@ -62,6 +62,7 @@ LIBRARIES: dict[str, int] = {
     "torch": 1,
     "torchvision": 1,
     "PIL": 1,
+    "fsspec": 1,
     "torch_pruning": 1,
     "sklearn": 1,
     "scipy": 1,

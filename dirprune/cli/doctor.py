@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dirprune.cli.printing import format_table
 from dirprune.cli.subjects import choose_device
 from dirprune.cost import CostModel, count_costs
-from dirprune.data import DataRoles, load_data
+from dirprune.data import DataRoles, Place, load_data
 from dirprune.data.roles import FOREIGN_SPLIT
 from dirprune.errors import ConfigurationError, one_line
 from dirprune.evaluation import evaluate
@@ -40,7 +40,7 @@ MAX_NAMES = 60
 def doctor(
     network: str,
     weights: Path | None,
-    data: Path | None,
+    data: Place | None,
     dataset: str | None,
     input_shape: tuple[int, ...] | None,
     classes: int | None,

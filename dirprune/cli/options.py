@@ -93,15 +93,27 @@ class FilePath(click.ParamType):
         return Path(value).expanduser()
 
 
+class PlacePath(FilePath):
+    """A folder, or the address of one in an object store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return an address as it is, and of a folder the path."""
+        protocol, separator, rest = str(value).partition("://")
+        if separator and protocol != "file":
+            return str(value)
+        return super().convert(rest if separator else value, param, ctx)
+
+
 FILE = FilePath("FILE")
 FOLDER = FilePath("DIR")
+PLACE = PlacePath("DIR|URI")
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """Where images come from and what they are used for, as given; None where nothing was given."""
 
-    data: Path | None
+    data: Path | str | None
     dataset: str | None
     validation_from: str | None
     train_images: int | None
@@ -174,12 +186,16 @@ data_options = _collected(
     "data",
     DataOptions,
     click.option(
-        "--data", type=FOLDER, help="Folder of the data set. Default: the handwritten digits of scikit-learn."
+        "--data",
+        type=PLACE,
+        help="Folder of the data set, or the URI of images, such as s3://bucket/images. "
+        "Default: the handwritten digits of scikit-learn.",
     ),
     click.option(
         "--dataset",
         metavar="NAME",
-        help="digits, mnist, fashion_mnist, cifar10. Default: mnist with --data.",
+        help="digits, mnist, cifar10, ...; folders:112: any images of so many pixels, in memory up to 4 GiB; "
+        "stream:112: the same, decoded when they are wanted. Default: mnist with --data.",
     ),
     click.option(
         "--validation-from",

@@ -12,7 +12,7 @@ from dirprune.study.objectives import Objective
 class Arguments:
     """What the command line said."""
 
-    data: Path | None
+    data: Path | str | None
     dataset: str | None
     weights: Path | None
     validation_from: str

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click import Choice, Option
 
-from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber
+from dirprune.cli.options import FILE, FOLDER, PLACE, Number, WholeNumber
 from dirprune.cli.study_types import Duration, Epochs, Metrics, Objectives
 from dirprune.halving import KINDS
 from dirprune.study.shapes import SHAPES
@@ -32,8 +32,17 @@ def study_options(spec: StudySpec) -> dict[str, list[Option]]:
 def _network_and_data(spec: StudySpec) -> list[Option]:
     embedded = f"the embedded {spec.embedded['data']}" if spec.embedded else "downloaded into the cache"
     return [
-        Option(["--data"], type=FOLDER, help=f"Folder of the data set. Default: {embedded}."),
-        Option(["--dataset"], metavar="NAME", help="Another data set by name, such as fashion_mnist."),
+        Option(
+            ["--data"],
+            type=PLACE,
+            help=f"Folder of the data set, or the URI of images, such as s3://bucket/images. "
+            f"Default: {embedded}.",
+        ),
+        Option(
+            ["--dataset"],
+            metavar="NAME",
+            help="Another data set by name, such as fashion_mnist, or stream:224.",
+        ),
         Option(
             ["--weights"],
             type=FILE,

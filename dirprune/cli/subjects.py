@@ -177,7 +177,7 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
         click.echo(f"validation from {validation_from}: these weights may have seen the whole training set")
     click.echo(
         f"images: {len(roles.train):,} train, {len(roles.calibration):,} of them calibration, "
-        f"{len(roles.validation):,} validation, {len(roles.test):,} test"
+        f"{len(roles.validation):,} validation, {len(roles.test):,} test; {roles.train.whereabouts}"
     )
     absent = sorted(set(range(roles.n_classes or 0)) - set(roles.calibration.targets.flatten().tolist()))
     if absent:

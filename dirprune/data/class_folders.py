@@ -9,13 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dirprune.data.images import BROKEN, MAX_BROKEN, SUFFIXES, decode
 from dirprune.errors import DataError, one_line
 from dirprune.files import user_cache_folder, write_atomically
 from dirprune.identity import digest
@@ -24,9 +23,6 @@ logger = logging.getLogger("dirprune.data")
 
 HELD_OUT = ("test", "val", "validation")
 """Names of the held-out part's folder, the first that is there."""
-MAX_BROKEN = 0.01
-"""Largest share of images that may be unreadable; they are left out."""
-SUFFIXES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
 N_IMAGES_KEPT = 10_000
 """From so many images on, what was decoded is kept in the user's cache folder: it takes many seconds."""
 
@@ -172,18 +168,6 @@ def _find_first(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Path]:
 
 def _decode_one(path: Path, size: int | None) -> Tensor:
     try:
-        with Image.open(path) as opened:
-            image = _in_colour(opened)
-            if size is not None:
-                image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-            pixels = np.array(image)  # (height, width, 3)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        return torch.from_numpy(decode(path, size))
+    except BROKEN as error:
         raise DataError(f"expected an image in {path}, got {one_line(error)}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _in_colour(image: Image.Image) -> Image.Image:
-    """Return an image in 8-bit colour; of 16 bits the upper 8 count, which Pillow itself would clip."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")

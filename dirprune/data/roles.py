@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from dirprune.data.split import Split
+from dirprune.data.streaming import StreamedSplit
 from dirprune.errors import DataError
 from dirprune.identity import digest
 
@@ -18,52 +19,8 @@ FOREIGN_SPLIT = "test:0.5"
 """Where it comes from for weights that may have seen the whole training set."""
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Examples in memory, and where each one comes from.
-
-    Attributes:
-        inputs: Shape (n, ...), uint8 (images, 0..255) or float32.
-        targets: Shape (n, ...).
-        indices: Places of the examples in their source, shape (n,), int64.
-        source: The set that `indices` count in: "train" or "test".
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    indices: Tensor
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def to(self, device: torch.device | str) -> Split:
-        """Return the same split with its tensors on a device."""
-        return replace(
-            self,
-            inputs=self.inputs.to(device),
-            targets=self.targets.to(device),
-            indices=self.indices.to(device),
-        )
-
-    def subset(self, positions: Tensor) -> Split:
-        """Return the examples at the given places of this split, shape (m,), int64, in that order."""
-        positions = positions.to(self.inputs.device)
-        return replace(
-            self,
-            inputs=self.inputs[positions],
-            targets=self.targets[positions],
-            indices=self.indices[positions],
-        )
-
-    def fingerprint(self) -> str:
-        """Return a hash of the content and the indices, the same on every device."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        arrays = [tensor.cpu().numpy() for tensor in (self.inputs, self.targets, self.indices)]
-        return digest(self.source, *arrays)
+AnySplit = Split | StreamedSplit
+"""Both offer the same; only calibration is sure to be in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +40,10 @@ class DataRoles:
     """
 
     name: str
-    train: Split
+    train: AnySplit
     calibration: Split
-    validation: Split
-    test: Split
+    validation: AnySplit
+    test: AnySplit
     mean: tuple[float, ...]
     std: tuple[float, ...]
     n_classes: int | None
@@ -94,7 +51,7 @@ class DataRoles:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""
-        return tuple(self.train.inputs.shape[1:])
+        return self.train.input_shape
 
     @property
     def normalisation(self) -> dict[str, tuple[float, ...]]:
@@ -107,19 +64,22 @@ class DataRoles:
         Args:
             inputs: Shape (n, channels, ...); uint8 is divided by 255 first, float32 is not.
         """
-        values = inputs.to(torch.float32)
-        if inputs.dtype == torch.uint8:
-            values = values / 255
-        if len(self.mean) == 1:
-            return (values - self.mean[0]) / self.std[0]
-        shape = (1, -1) + (1,) * (inputs.ndim - 2)
-        mean = torch.tensor(self.mean, device=inputs.device).view(shape)
-        std = torch.tensor(self.std, device=inputs.device).view(shape)
-        return (values - mean) / std
+        largest = 255 if inputs.dtype == torch.uint8 else 1
+        scale, offset = (
+            torch.tensor(numbers, dtype=torch.float32).view(-1, *(1,) * (inputs.ndim - 2)).to(inputs.device)
+            for numbers in (
+                [1 / (largest * std) for std in self.std],
+                [-mean / std for mean, std in zip(self.mean, self.std, strict=True)],
+            )
+        )
+        values = inputs.to(
+            torch.float32, copy=True
+        )  # one new tensor; making more takes longer than filling it
+        return values.mul_(scale).add_(offset)
 
     def example_input(self, batch: int = 2) -> Tensor:
         """Return the first training inputs, normalised, shape (batch, ...); repeated if there are too few."""
-        return self.normalise(self.train.inputs[torch.arange(batch) % len(self.train)])
+        return self.normalise(self.train.read(torch.arange(batch) % len(self.train)))
 
     def fingerprint(self) -> str:
         """Return a hash of the content, the roles and the normalisation, the same on every device."""
@@ -179,20 +139,49 @@ def make_roles(
         DataError: If the sets are empty or inconsistent, a role would be empty or lack a class, or
             `validation_from` or a count is out of range.
     """
-    train = _make_source("train", train_inputs, train_targets, n_classes)
-    held_out = _make_source("test", test_inputs, test_targets, n_classes)
-    if train.inputs.shape[1:] != held_out.inputs.shape[1:]:
+    return cut_roles(
+        name,
+        _make_source("train", train_inputs, train_targets, n_classes),
+        _make_source("test", test_inputs, test_targets, n_classes),
+        validation_from=validation_from,
+        n_calibration=n_calibration,
+        train_limit=train_limit,
+        seed=seed,
+        n_classes=n_classes,
+        mean=mean,
+        std=std,
+    )
+
+
+def cut_roles(
+    name: str,
+    train: AnySplit,
+    held_out: AnySplit,
+    *,
+    validation_from: str,
+    n_calibration: int = 5000,
+    train_limit: int | None = None,
+    seed: int = 0,
+    n_classes: int | None = None,
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+) -> DataRoles:
+    """Cut a training set and a held-out set, wherever they lie, into the four roles; see `make_roles`.
+
+    Calibration is read into memory.
+    """
+    if train.input_shape != held_out.input_shape:
         raise DataError(
-            f"expected training and test inputs of the same shape, got {tuple(train.inputs.shape[1:])} "
-            f"and {tuple(held_out.inputs.shape[1:])}"
+            f"expected training and test inputs of the same shape, got {train.input_shape} "
+            f"and {held_out.input_shape}"
         )
-    _check_normalisation(mean, std, tuple(train.inputs.shape[1:]))
+    _check_normalisation(mean, std, train.input_shape)
     for what, count in (("n_calibration", n_calibration), ("train_limit (--train-images)", train_limit)):
         if count is not None and count < 1:
             raise DataError(f"{what} must be at least 1, got {count}")
 
     source, fraction = _parse_validation_from(validation_from)
-    whole = train if source == "train" else held_out
+    whole: AnySplit = train if source == "train" else held_out
     n_validation = round(fraction * len(whole))
     if not 0 < n_validation < len(whole):
         raise DataError(
@@ -214,7 +203,7 @@ def make_roles(
     order = _order_by_class(
         train.targets, n_classes, _make_generator(seed, "calibration"), is_proportional=False
     )
-    calibration = train.subset(order[: max(1, min(n_calibration, len(train) // 2))])
+    calibration = train.subset(order[: max(1, min(n_calibration, len(train) // 2))]).in_memory()
     if n_classes is not None:
         for role, split in (("train", train), ("validation", validation), ("test", test)):
             _check_has_every_class(role, split, n_classes)
@@ -299,7 +288,7 @@ def _order_by_class(
     return order[torch.argsort(key, stable=True)]
 
 
-def _check_has_every_class(role: str, split: Split, n_classes: int) -> None:
+def _check_has_every_class(role: str, split: AnySplit, n_classes: int) -> None:
     absent = (torch.bincount(split.targets, minlength=n_classes) == 0).nonzero().flatten().tolist()
     if absent:
         raise DataError(

@@ -14,13 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dirprune.data.class_folders import has_class_folders, read_class_folders
-from dirprune.data.roles import OWN_SPLIT, DataRoles, make_roles
+from dirprune.data.photographs import USUAL_SIZE, describe_place, load_photographs, parse_size
+from dirprune.data.roles import OWN_SPLIT, DataRoles, cut_roles, make_roles
+from dirprune.data.store import Place, is_uri
 from dirprune.errors import DataError, one_line, suggest
 from dirprune.files import user_cache_folder
 
-DATA_NAMES = ("cifar10", "cifar100", "digits", "fashion_mnist", "folders", "mnist", "svhn")
+DATA_NAMES = ("cifar10", "cifar100", "digits", "fashion_mnist", "folders", "mnist", "stream", "svhn")
 FOLDERS = "folders"
-"""Class folders of any data set; `folders:112` resizes the images."""
+"""Images of any data set in class folders or tar shards; `folders:112` resizes them."""
+STREAM = "stream"
+"""The same, decoded when they are wanted however few they are."""
 MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     # of the training images, as fractions of 255; but those of cifar10 and of class folders are ImageNet's:
     # published weights want them
@@ -48,13 +52,13 @@ def check_data_name(name: str) -> None:
         DataError: If there is none; the nearest one is named.
     """
     known, _, size = name.partition(":")
-    if known not in DATA_NAMES or (size and known != FOLDERS):
+    if known not in DATA_NAMES or (size and known not in (FOLDERS, STREAM)):
         raise DataError(f"unknown data set {name!r}{suggest(name, DATA_NAMES)}")
 
 
 def load_data(
     data: str | Callable[..., DataRoles],
-    root: str | Path | None = None,
+    root: Place | None = None,
     *,
     validation_from: str = OWN_SPLIT,
     train_limit: int | None = None,
@@ -64,11 +68,13 @@ def load_data(
 
     Args:
         data: A name of `DATA_NAMES`; "folders" stands for `train/<class>/<image>` and `test` or `val`
-            likewise, "folders:112" where the images differ in size. Or a callable that takes `root` and, if
-            it has parameters of these names, `validation_from`, `train_limit` and `seed`, and returns
-            `DataRoles`.
-        root: Folder that holds the data set; nothing is ever written there. None downloads into the user's
-            cache folder (the digits come with scikit-learn and need neither).
+            likewise, or tar shards, see `load_photographs`; "folders:112" where the images differ in size; in
+            memory up to 4 GiB. "stream:224" leaves the images where they are and decodes them when they are
+            wanted. Or a callable that takes `root` and, if it has parameters of these names,
+            `validation_from`, `train_limit` and `seed`, and returns `DataRoles`.
+        root: Folder that holds the data set, or for "folders" and "stream" a URI such as s3://bucket/images;
+            nothing is ever written there. None downloads into the user's cache folder (the digits come with
+            scikit-learn and need neither).
         validation_from: See `make_roles`.
         train_limit: See `make_roles`.
         seed: Seed of the roles.
@@ -81,15 +87,13 @@ def load_data(
         return _call(data, root, choices)
     check_data_name(data)
     data, _, size = data.partition(":")
-    if root is not None and not Path(root).is_dir():
-        raise DataError(f"expected a folder with the data set {data!r}, found none at {root}")
-    folder = None if root is None else Path(root)
+    if data in (FOLDERS, STREAM):
+        return _load_photographs(root, parse_size(size), data == STREAM, choices)
+    if root is not None and is_uri(root):
+        raise DataError(f"expected a folder with the data set {data!r}, got {root}; try --dataset folders")
+    folder = _check_folder(data, root)
     n_classes = 10
-    name = data
-    if data == FOLDERS:
-        arrays, n_classes = _load_folders(folder, size)
-        name = f"{folder.name}-{size}" if folder and size else folder.name if folder else data
-    elif data == "digits":
+    if data == "digits":
         arrays = _load_digits()
     elif data == "svhn":
         arrays = _load_svhn(folder)
@@ -99,10 +103,10 @@ def load_data(
     else:
         arrays = _load_mnist(data, folder)
     mean, std = MEAN_AND_STD[data]
-    return make_roles(name, *arrays, n_classes=n_classes, mean=mean, std=std, **choices)  # type: ignore[arg-type]
+    return make_roles(data, *arrays, n_classes=n_classes, mean=mean, std=std, **choices)  # type: ignore[arg-type]
 
 
-def _call(data: Callable[..., DataRoles], root: str | Path | None, choices: dict[str, Any]) -> DataRoles:
+def _call(data: Callable[..., DataRoles], root: Place | None, choices: dict[str, Any]) -> DataRoles:
     parameters = inspect.signature(data).parameters
     name = getattr(data, "__qualname__", type(data).__qualname__)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -112,7 +116,7 @@ def _call(data: Callable[..., DataRoles], root: str | Path | None, choices: dict
             f"expected the data function {name} to take train_limit (--train-images), it does not; "
             "try adding the parameter and handing it to make_roles"
         )
-    roles = data(None if root is None else Path(root), **accepted)
+    roles = data(root if root is None or is_uri(root) else Path(root), **accepted)
     if not isinstance(roles, DataRoles):
         raise DataError(
             f"expected DataRoles from the data function {name}, got a {type(roles).__name__}; "
@@ -121,18 +125,30 @@ def _call(data: Callable[..., DataRoles], root: str | Path | None, choices: dict
     return roles
 
 
-def _load_folders(root: Path | None, size: str) -> tuple[Arrays, int]:
-    """Return the images of any class folders, and how many classes they are."""
+def _check_folder(data: str, root: Place | None) -> Path | None:
+    if root is not None and not Path(root).is_dir():
+        raise DataError(f"expected a folder with the data set {data!r}, found none at {root}")
+    return None if root is None else Path(root)
+
+
+def _load_photographs(
+    root: Place | None, size: int | None, streams: bool, choices: dict[str, Any]
+) -> DataRoles:
     if root is None:
         raise DataError("class folders are never downloaded; give --data DIR, which holds train and test")
-    if size and not (size.isdecimal() and int(size) > 0):
-        raise DataError(f"expected a size in pixels behind folders:, got {size!r}; try folders:112")
-    if not has_class_folders(root):
-        raise DataError(
-            f"expected train/<class>/<image> and test or val likewise in {root}, found no such parts"
-        )
-    train, labels, held_out, held_out_labels, classes = read_class_folders(root, int(size) if size else None)
-    return (train, labels, held_out, held_out_labels), len(classes)
+    if not is_uri(root):
+        _check_folder(FOLDERS, root)
+    found = load_photographs(root, size, streams=streams)
+    mean, std = MEAN_AND_STD[FOLDERS]
+    return cut_roles(
+        describe_place(root, size or (USUAL_SIZE if streams else None)),
+        found.train,
+        found.held_out,
+        n_classes=found.n_classes,
+        mean=mean,
+        std=std,
+        **choices,
+    )
 
 
 def _load_digits() -> Arrays:
@@ -148,7 +164,8 @@ def _load_digits() -> Arrays:
     images = images.round().clamp(0, 255).to(torch.uint8)
     labels = torch.from_numpy(digits.target).long()
     cut = make_roles("digits", images, labels, images, labels, validation_from="train:0.2", n_classes=10)
-    return cut.train.inputs, cut.train.targets, cut.validation.inputs, cut.validation.targets
+    train, held_out = cut.train.in_memory(), cut.validation.in_memory()
+    return train.inputs, train.targets, held_out.inputs, held_out.targets
 
 
 def _load_mnist(name: str, root: Path | None) -> Arrays:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dirprune.cost import COST_METRICS, LATENCY
-from dirprune.data import DataRoles, load_data
+from dirprune.data import DataRoles, Place, load_data
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.halving import KINDS
 from dirprune.identity import identify
@@ -195,11 +195,11 @@ class StudySpec:
         """Build the dense network, with fresh weights."""
         return create_network(self.network, self.network_options)
 
-    def load_data(self, root: Path | None, validation_from: str, seed: int) -> DataRoles:
+    def load_data(self, root: Place | None, validation_from: str, seed: int) -> DataRoles:
         """Load the four roles.
 
         Args:
-            root: Folder of the data set.
+            root: Folder or URI of the data set.
             validation_from: "train:F" or "test:F".
             seed: Seed of the cut; that of the study unless the weights were trained on another cut.
         """
@@ -234,7 +234,7 @@ class StudySpec:
                 )
         return resolved
 
-    def for_data(self, root: Path | None) -> StudySpec:
+    def for_data(self, root: Place | None) -> StudySpec:
         """Return the study as it is with a data folder, or without one."""
         return replace(self, embedded={}, **(self.embedded if root is None else {}))
 

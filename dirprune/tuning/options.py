@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dirprune.data import Place
 from dirprune.study.latency import LatencyOptions
 from dirprune.study.stopping import PATIENCE_SHARE
 from dirprune.tuning.cluster import Resources
@@ -17,7 +18,7 @@ class RunOptions:
 
     Attributes:
         output: Folder of all studies, dense networks and scores.
-        data: Folder of the data set; None: embedded or downloaded.
+        data: Folder or URI of the data set; None: embedded or downloaded.
         weights: File of the dense network's weights; None trains it once.
         resume: Whether a study of that name may be continued.
         resources: What to use of which cluster.
@@ -32,7 +33,7 @@ class RunOptions:
     """
 
     output: Path = Path("output")
-    data: Path | None = None
+    data: Place | None = None
     weights: Path | None = None
     resume: bool = False
     resources: Resources = field(default_factory=Resources)

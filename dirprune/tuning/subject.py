@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from dirprune.cost import CostModel, Costs
 from dirprune.data import DataRoles
 from dirprune.groups import Grouping
@@ -19,6 +21,9 @@ from dirprune.tracing import find_groups
 from dirprune.training import evaluate
 from dirprune.tuning import storage
 from dirprune.tuning.options import RunOptions
+
+N_JUDGED = 500
+"""Validation images that tell which metrics an evaluation gives."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ def find_subject(
     choice = choose_data(spec, options.weights)
     roles = spec.load_data(options.data, choice.validation_from, choice.seed)
     say(f"data: {roles.name}; validation from {choice.validation_from} ({choice.reason})")
+    say(
+        f"images: {len(roles.train):,} train, {len(roles.validation):,} validation, "
+        f"{len(roles.test):,} test; {roles.train.whereabouts}"
+    )
     network = spec.create_network().eval()
     if options.weights is not None:
         load_weights_(network, options.weights)
@@ -71,7 +80,8 @@ def find_subject(
     lowest = costs.costs({name: spec.space.lowest(n) for name, n in grouping.n_channels.items()})
     check_reference(spec.objectives, reference_point, dense_costs.as_dict(), lowest.as_dict())
     check_classes(spec, network, roles)
-    check_metrics(spec, evaluate(network, roles.validation, roles, spec.task()))
+    few = roles.validation.subset(torch.arange(min(len(roles.validation), N_JUDGED)))
+    check_metrics(spec, evaluate(network, few, roles, spec.task()))
     return Subject(choice, roles, grouping, costs, dense_costs, reference_point, latency)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.commands.latency import Shape, device_option, threads_option
-from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber
+from dirprune.cli.options import FILE, PLACE, Number, WholeNumber
 
 
 @click.command
@@ -18,7 +18,7 @@ from dirprune.cli.options import FILE, FOLDER, Number, WholeNumber
     help="resnet56, torchvision/resnet50, or module:function, which returns a network of your own.",
 )
 @click.option("--weights", type=FILE, help="Trained weights, to see whether they load and how good they are.")
-@click.option("--data", type=FOLDER, help="Folder of the data set, to judge the weights.")
+@click.option("--data", type=PLACE, help="Folder or URI of the data set, to judge the weights.")
 @click.option("--dataset", metavar="NAME", help="The data set, such as cifar10, or folders:112.")
 @click.option(
     "--input-shape",

@@ -1,0 +1,70 @@
+"""One image from a file to 8-bit colour of one size."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dirprune.data.views import RandomCrops
+
+MAX_BROKEN = 0.01
+"""Largest share of images that may be unreadable; they are left out."""
+SUFFIXES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for files that are no whole images."""
+
+
+def decode(source: Path | BinaryIO, size: int | None) -> np.ndarray:
+    """Decode one image; grey ones and palettes become colour, transparency is dropped.
+
+    Args:
+        source: An image file.
+        size: Pixels to which the shorter side is resized before the middle is cut out, square; None: the
+            image stays as it is.
+    Returns:
+        Shape (3, height, width), uint8.
+    Raises:
+        OSError: Or another of `BROKEN` if it is no whole image.
+    """
+    with Image.open(source) as opened:
+        image = _in_colour(opened)
+        if size is not None:
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+        return _to_array(image)
+
+
+def decode_crop(source: Path | BinaryIO, size: int, crops: RandomCrops, place: int) -> np.ndarray:
+    """Decode a random part of one image, resized to a square; see `decode`.
+
+    A JPEG file is decoded at an eighth, a quarter or half of its size where the part has pixels enough there.
+
+    Args:
+        source: An image file.
+        size: Pixels of each side.
+        crops: Which part.
+        place: The image's place, for `crops`.
+    """
+    with Image.open(source) as opened:
+        width, height = opened.size
+        left, top, right, bottom = crops.boxes(np.array([place]), height, width)[0]
+        wanted = (int(width * size / (right - left)) + 1, int(height * size / (bottom - top)) + 1)
+        opened.draft("RGB", wanted)
+        x, y = opened.size[0] / width, opened.size[1] / height
+        box = (left * x, top * y, right * x, bottom * y)
+        image = _in_colour(opened).resize((size, size), Image.Resampling.BILINEAR, box)
+        return _to_array(image)
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Return an image in 8-bit colour; of 16 bits the upper 8 count, which Pillow itself would clip."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,148 @@
+"""Any images in class folders or tar shards, local or in an object store: in memory or, if many, streamed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dirprune.data.class_folders import HELD_OUT, read_class_folders
+from dirprune.data.images import BROKEN, decode
+from dirprune.data.index import ImageIndex, index_folders
+from dirprune.data.roles import AnySplit
+from dirprune.data.shards import index_shards
+from dirprune.data.split import Split
+from dirprune.data.store import Entry, Place, Store, is_uri
+from dirprune.data.streaming import StreamedSplit
+from dirprune.errors import DataError
+
+MAX_IN_MEMORY = 4 * 2**30
+"""Bytes of decoded images up to which a set is kept in memory."""
+USUAL_SIZE = 224
+SHARD = ".tar"
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A training part and a held-out part with the same classes."""
+
+    train: AnySplit
+    held_out: AnySplit
+    n_classes: int
+
+
+def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photographs:
+    """Find the images of a data set, and read them where they are few.
+
+    Args:
+        root: A folder or a URI. It holds `train` and one of `HELD_OUT`, which hold `<class>/<image>` or tar
+            shards; or tar shards with these words in their names.
+        size: Pixels of each side that images are resized to; None: they are of equal size and stay as they
+            are, where they are class folders in memory.
+        streams: Whether to stream however few they are.
+    Raises:
+        DataError: If there are no such parts, they have fewer than two classes or different ones, or what
+            `index_folders` and `index_shards` refuse.
+    """
+    store = Store(str(root))
+    train, held_out = (_index(store, found) for found in _find_parts(store))
+    _check_classes(train, held_out)
+    n_classes = len(train.classes)
+    if streams and size is None:
+        size = USUAL_SIZE
+    n_bytes = (len(train) + len(held_out)) * _count_bytes(train, size)
+    fits = n_bytes <= MAX_IN_MEMORY and not streams
+    if fits and not is_uri(root) and not (train.is_sharded or held_out.is_sharded):
+        images, labels, others, other_labels, _ = read_class_folders(Path(root), size)
+        return Photographs(
+            Split(images, labels, torch.arange(len(images)), "train"),
+            Split(others, other_labels, torch.arange(len(others)), "test"),
+            n_classes,
+        )
+    if not size:
+        raise DataError(
+            f"expected the size in pixels that the images of {root} are to have ({n_bytes / 2**30:.1f} GiB); "
+            f"try folders:{USUAL_SIZE}"
+        )
+    parts = [
+        StreamedSplit(index, torch.from_numpy(index.labels), torch.arange(len(index)), source, size)
+        for index, source in ((train, "train"), (held_out, "test"))
+    ]
+    if fits:
+        return Photographs(parts[0].in_memory(), parts[1].in_memory(), n_classes)
+    return Photographs(parts[0], parts[1], n_classes)
+
+
+Part = tuple[str, list[Entry]]  # a folder, and its shards; no shards: class folders
+
+
+def _find_parts(store: Store) -> tuple[Part, Part]:
+    """Return where the training part and the held-out part lie."""
+    entries = store.list_folder(store.root)
+    folders = {entry.name: entry for entry in entries if entry.is_folder}
+    held_out = next((name for name in HELD_OUT if name in folders), "")
+    if "train" in folders and held_out:
+        return _open_part(store, folders["train"]), _open_part(store, folders[held_out])
+    shards = [entry for entry in entries if not entry.is_folder and entry.name.endswith(SHARD)]
+    train = [shard for shard in shards if "train" in shard.name]
+    others = [shard for shard in shards if "val" in shard.name] or [s for s in shards if "test" in s.name]
+    if train and others:
+        return (store.root, train), (store.root, others)
+    names = ", ".join(repr(entry.name) for entry in entries[:3]) or "nothing"
+    raise DataError(
+        f"expected train/<class>/<image> and test or val likewise in {store.uri}, or tar shards in place of "
+        f"<class>, found {names}{', ...' if len(entries) > 3 else ''}"
+    )
+
+
+def _open_part(store: Store, folder: Entry) -> Part:
+    entries = store.list_folder(folder.path)
+    return folder.path, [entry for entry in entries if not entry.is_folder and entry.name.endswith(SHARD)]
+
+
+def _index(store: Store, part: Part) -> ImageIndex:
+    folder, shards = part
+    return index_shards(store, folder, shards) if shards else index_folders(store, folder)
+
+
+def _check_classes(train: ImageIndex, held_out: ImageIndex) -> None:
+    if train.classes != held_out.classes:
+        odd = sorted(set(train.classes) ^ set(held_out.classes))[0]
+        where = "train" if odd in train.classes else held_out.folder.rpartition("/")[2]
+        raise DataError(
+            f"expected the same classes in {train.folder} and {held_out.folder}, got {odd!r} in {where} "
+            f"alone ({len(train.classes)} and {len(held_out.classes)} classes)"
+        )
+    if len(train.classes) < 2:
+        raise DataError(f"expected at least two classes in {train.folder}, got {len(train.classes)}")
+
+
+def _count_bytes(index: ImageIndex, size: int | None) -> int:
+    """Return the bytes of one decoded image; 0 if the first cannot be read, of which others will complain."""
+    if size is not None:
+        return 3 * size**2
+    first = index.read([0])[0]
+    try:
+        return 0 if isinstance(first, FileNotFoundError) else decode(first, None).size
+    except BROKEN:
+        return 0
+
+
+def parse_size(text: str) -> int | None:
+    """Return the pixels that stand behind a data set's name, None where there are none.
+
+    Raises:
+        DataError: If it is no whole number above 0.
+    """
+    if not text:
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise DataError(f"expected a size in pixels behind folders:, got {text!r}; try folders:112")
+    return int(text)
+
+
+def describe_place(root: Place, size: int | None) -> str:
+    """Return the name of a data set that is known by its place alone."""
+    name = str(root).rstrip("/").rpartition("/")[2]
+    return name if size is None else f"{name}-{size}"

@@ -1,0 +1,79 @@
+"""Random parts of images: within them, of the areas asked for, and the same wherever they are cut."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dirprune.data.images import decode_crop
+from dirprune.data.views import RandomCrops
+
+
+@pytest.mark.parametrize(("height", "width", "largest"), [(50, 50, 0.9), (30, 90, 0.42), (200, 60, 0.38)])
+def test_parts_lie_within_the_image_and_have_the_areas_asked_for(
+    height: int, width: int, largest: float
+) -> None:
+    left, top, right, bottom = RandomCrops(0.25, 3).boxes(np.arange(4000), height, width).T
+    assert left.min() >= 0
+    assert top.min() >= 0
+    assert right.max() <= width
+    assert bottom.max() <= height
+    areas = (right - left) * (bottom - top) / (height * width)
+    assert areas.min() >= 0.25 - 1e-9
+    assert areas.max() > largest
+    aspects = np.log((right - left) / (bottom - top))
+    assert np.abs(aspects).max() <= math.log(4 / 3) + 1e-9
+
+
+def test_areas_and_places_are_spread_evenly() -> None:
+    left, top, right, bottom = RandomCrops(0.08, 0).boxes(np.arange(20_000), 1000, 1000).T
+    shares = left / (1000 - (right - left))
+    assert np.histogram(shares, 10, (0, 1))[0] == pytest.approx(2000, abs=200)
+    small = (right - left) < 500
+    assert 0.1 < small.mean() < 0.4
+    assert bottom.std() > 100
+    assert abs(np.log((right - left) / (bottom - top)).mean()) < 0.01
+
+
+def test_where_no_draw_fits_the_middle_is_taken() -> None:
+    boxes = RandomCrops(1.0, 0).boxes(np.arange(50), 10, 40)
+    assert boxes.tolist() == [[15, 0, 25, 10]] * 50
+
+
+def test_seed_and_place_decide_alone() -> None:
+    crops = RandomCrops(0.3, 7)
+    whole = crops.boxes(np.arange(100), 64, 48)
+    assert np.array_equal(crops.boxes(np.array([41]), 64, 48)[0], whole[41])
+    assert not np.isclose(RandomCrops(0.3, 8).boxes(np.arange(100), 64, 48), whole).all(1).any()
+    assert len(np.unique(whole[:, 0])) == 100
+
+
+def test_parts_in_memory_are_those_that_are_decoded() -> None:
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    image = torch.stack([rows * 3, columns * 3, 128 + rows - columns]).to(torch.uint8)
+    crops = RandomCrops(0.6, 11)
+    places = torch.arange(20)
+    cut = crops.cut(image.expand(20, 3, 64, 64), places)
+    assert cut.dtype == torch.uint8
+    for place in places.tolist():
+        file = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "png")
+        decoded = torch.from_numpy(decode_crop(file, 64, crops, place))
+        difference = (decoded.int() - cut[place].int()).abs()[:, 2:-2, 2:-2]
+        assert difference.max() <= 2
+
+
+def test_a_large_jpeg_file_gives_the_part_that_its_pixels_show() -> None:
+    rows, columns = np.mgrid[0:800, 0:1000]
+    pixels = np.stack([rows / 4, columns / 5, np.full_like(rows, 90)], 2).astype(np.uint8)
+    files = [io.BytesIO(), io.BytesIO()]
+    Image.fromarray(pixels).save(files[0], "jpeg", quality=95)
+    Image.fromarray(pixels).save(files[1], "png")
+    for place in range(10):
+        jpeg, png = (decode_crop(file, 64, RandomCrops(0.5, 2), place).astype(int) for file in files)
+        assert np.abs(jpeg - png).mean() < 2
