@@ -31,12 +31,12 @@ IMAGES = Recipe(
     optimizer="sgd",
     lr=0.1,
     weight_decay=1e-4,
-    shift=8,
+    min_area=0.25,
     flips=True,
     channels_last=True,
 )
-"""Photographs in class folders: as ResNet-50 is trained on ImageNet [He et al. 2016], with shifts in place of
-random crops, because images are kept at one size."""
+"""Photographs: as ResNet-50 is trained on ImageNet [He et al. 2016], seen as random resized crops [Szegedy et
+al. 2015] of a quarter of their area at least."""
 
 IMAGES_FINE_TUNING = replace(IMAGES, lr=0.01, distillation=0.5)
 """The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]."""

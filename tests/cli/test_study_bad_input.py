@@ -234,3 +234,19 @@ def test_mistake_shows_no_traceback_in_a_process_of_its_own(tmp_path):
     assert done.returncode == 2
     assert done.stderr == "error: trials must be at least 1, got 0; try --trials 40\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--data", "memory://nowhere", "--dataset", "folders:32"),
+            "found nothing there; check the spelling",
+        ),
+        (("--data", "s4://shop/x", "--dataset", "stream"), "unknown kind of place s4://"),
+        (("--data", "memory://shop", "--dataset", "mnist"), "try --dataset folders"),
+        (("--dataset", "stream:32"), "give --data DIR"),
+    ],
+)
+def test_images_that_are_not_where_they_should_be(refused, arguments, said):
+    assert said in refused(*arguments)
