@@ -119,3 +119,44 @@ class Grouping:
                 for group in self.groups
             ]
         )
+
+
+def narrow(grouping: Grouping, kept: Mapping[str, Sequence[int] | Tensor]) -> Grouping:
+    """Return the groups of the network that is left when all but the kept channels are removed.
+
+    Args:
+        grouping: The network's channel groups.
+        kept: Indices of the kept channels; groups that are not named stay whole.
+    Raises:
+        ArchitectureError: If a group is unknown or its indices are not distinct channels, at least one.
+    """
+    whole = {name: list(range(n_channels)) for name, n_channels in grouping.n_channels.items()}
+    places = {
+        name: {old: new for new, old in enumerate(channels)}
+        for name, channels in grouping.checked_kept({**whole, **kept}).items()
+    }
+    gone: dict[tuple[str, bool], set[int]] = {}  # positions on each axis, which groups may share
+    for group in grouping.groups:
+        for slots, is_output in ((group.producers, True), (group.consumers, False)):
+            for slot in slots:
+                gone.setdefault((slot.module, is_output), set()).update(
+                    position
+                    for position, channel in enumerate(slot.channel_of)
+                    if channel >= 0 and channel not in places[group.name]
+                )
+
+    def narrow_slot(slot: Slot, is_output: bool, place: Mapping[int, int]) -> Slot:
+        removed = gone[slot.module, is_output]
+        staying = (c for position, c in enumerate(slot.channel_of) if position not in removed)
+        return Slot(slot.module, tuple(place.get(channel, -1) for channel in staying))
+
+    groups = [
+        ChannelGroup(
+            group.name,
+            len(places[group.name]),
+            tuple(narrow_slot(slot, True, places[group.name]) for slot in group.producers),
+            tuple(narrow_slot(slot, False, places[group.name]) for slot in group.consumers),
+        )
+        for group in grouping.groups
+    ]
+    return Grouping(tuple(groups), grouping.refused)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dirprune.errors import ArchitectureError, ConfigurationError
-from dirprune.groups import Grouping
+from dirprune.groups import Grouping, narrow
 from dirprune.networks.lenet import LeNet5
+from dirprune.surgery import compact
 from dirprune.tracing import find_groups
 from tests.networks_for_tests import CASES, LayerNormed, Segmenting, build_case, build_mlp
 
@@ -92,6 +93,23 @@ def test_group_under_layer_norm_is_refused_and_its_neighbour_is_not() -> None:
     assert grouping.names == ("second",)
     assert list(grouping.refused) == ["first"]
     assert grouping.refused["first"].startswith("masked and compact outputs differ by")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_narrowed_groups_cut_the_compact_network_as_the_whole_one_is_cut(name: str) -> None:
+    network, inputs = build_case(name)
+    network.eval()
+    grouping = find_groups(network, inputs)
+    first = {group: list(range(1, n)) for group, n in grouping.n_channels.items()}
+    first.pop(grouping.names[0])
+    narrowed = narrow(grouping, first)
+    second = {group: list(range(max(1, n - 1))) for group, n in narrowed.n_channels.items()}
+    both = {group: [first.get(group, [0, *range(1, 99)])[c] for c in second[group]] for group in second}
+    twice = compact(compact(network, grouping, first, inputs), narrowed, second, inputs)
+    once = compact(network, grouping, both, inputs)
+    for path, tensor in once.state_dict().items():
+        assert torch.equal(twice.state_dict()[path], tensor), path
+    assert narrow(narrowed, second) == narrow(grouping, both)
 
 
 class _Shuffling(nn.Module):
