@@ -17,7 +17,7 @@ from dirprune.importance import ScoringContext, create
 from dirprune.importance.cache import score_key
 from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.greedy import Path, PathOptions, compute_path
-from dirprune.importance.greedy.path import _rate
+from dirprune.importance.greedy.walk import compute_rate
 from tests.importance.cases import make_context, score
 from tests.importance.greedy.networks import two_sides
 
@@ -40,6 +40,15 @@ def test_what_saves_more_goes_first_though_it_loses_more() -> None:
     context = two_sides([3, 1], [0.5, 2])
     assert removals(compute_path(context, cost=tenfold)) == [("left", 1), ("right", 0)]
     assert removals(compute_path(context, cost=evenly)) == [("right", 0), ("left", 1)]
+
+
+def test_path_by_curvature_weighs_losses_and_savings_too() -> None:
+    context = two_sides([3, 1], [0.5, 2])
+    options = PathOptions(search="curvature", step=0.01)
+    assert removals(compute_path(context, options, cost=tenfold)) == [("left", 1), ("right", 0)]
+    path = compute_path(context, options, cost=evenly)
+    assert removals(path) == [("right", 0), ("left", 1)]
+    assert [step.value for step in path.steps] == pytest.approx([-0.25, -1.25])
 
 
 def test_steps_tell_value_cost_and_architecture() -> None:
@@ -68,10 +77,11 @@ def test_costs_are_those_that_the_options_name() -> None:
             assert step.cost == model.costs(step.architecture).as_dict()[cost]
 
 
+@pytest.mark.parametrize("search", ["exact", "curvature"])
 @pytest.mark.parametrize("step", [0.01, 0.5])
-def test_path_is_nested_and_ends_with_one_channel_each(step: float) -> None:
+def test_path_is_nested_and_ends_with_one_channel_each(step: float, search: str) -> None:
     context = make_context()
-    path = compute_path(context, PathOptions(step=step))
+    path = compute_path(context, PathOptions(step=step, search=search))
     assert len(set(removals(path))) == len(path.steps) == 3 + 5 + 7
     assert set(path.steps[-1].architecture.values()) == {1}
     assert all(len(kept) == 1 for kept in path.kept_within(path.steps[-1].cost).values())
@@ -184,9 +194,15 @@ def test_a_path_by_latency_never_gets_slower() -> None:
 
 
 def test_where_removing_helps_the_group_that_saves_more_goes_first() -> None:
-    assert _rate(-1.0, 10.0) < _rate(-1.0, 2.0) < 0 < _rate(1.0, 10.0) < _rate(1.0, 2.0)
-    assert _rate(_rate(-3.0, 4.0), 1 / 4.0) == -3.0
-    assert _rate(_rate(3.0, 4.0), 1 / 4.0) == 3.0
+    assert (
+        compute_rate(-1.0, 10.0)
+        < compute_rate(-1.0, 2.0)
+        < 0
+        < compute_rate(1.0, 10.0)
+        < compute_rate(1.0, 2.0)
+    )
+    assert compute_rate(compute_rate(-3.0, 4.0), 1 / 4.0) == -3.0
+    assert compute_rate(compute_rate(3.0, 4.0), 1 / 4.0) == 3.0
 
 
 def test_paths_by_latency_of_other_devices_or_threads_have_other_keys() -> None:

@@ -17,7 +17,9 @@ from tests.importance.cases import evidence_case, linear_case, make_split
 from tests.importance.greedy.networks import two_sides
 
 
-@pytest.mark.parametrize("options", [{}, {"lazy": False}, {"swaps": 0}, {"sweeps": 0}, {"step": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"lazy": False}, {"swaps": 0}, {"sweeps": 0}, {"step": 0.5}, {"search": "curvature"}]
+)
 def test_largest_weights_are_kept_where_channels_add_up(options: dict[str, Any]) -> None:
     context = two_sides([3, -1, 2], [0.5, 4])
     kept = compute_selection(create("greedy", options), context, {"left": 2, "right": 1})
@@ -94,6 +96,9 @@ def test_progress_reaches_its_end() -> None:
     [
         ({"value": "los"}, "value must be 'loss' or 'accuracy', got 'los'"),
         ({"n_examples": 0}, "n_examples must be at least 1, got 0"),
+        ({"search": "fast"}, "search must be 'auto', 'exact' or 'curvature', got 'fast'"),
+        ({"search": "curvature", "value": "accuracy"}, "search 'curvature' needs value 'loss'"),
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
         ({"swaps": -1}, "swaps must be at least 0, got -1"),
         ({"sweeps": -1}, "sweeps must be at least 0, got -1"),
         ({"step": 0}, r"step must be in \(0, 1\], got 0; 2% is 0.02"),

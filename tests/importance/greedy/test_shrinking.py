@@ -1,0 +1,95 @@
+"""Cuts by curvature: what a look finds, what is cut, and which networks are searched in this way."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dirprune.architecture import Architecture
+from dirprune.importance import ScoringContext
+from dirprune.importance.greedy.search import is_exact
+from dirprune.importance.greedy.shrinking import Shrinking, shrink
+from dirprune.networks import create_network
+from dirprune.surgery import compact
+from dirprune.tracing import find_groups
+from tests.importance.cases import evidence_case, identity, make_context, make_split
+from tests.importance.greedy.networks import two_sides
+from tests.networks_for_tests import Residual, SmallLeNet
+
+
+def test_increase_is_exact_where_outputs_are_linear_in_the_channels() -> None:
+    estimate = Shrinking(two_sides([3, 1], [0.5, 2]), True).look()
+    assert estimate.costs() == pytest.approx([9, 1, 0.25, 4])
+    estimate.remove(1)
+    estimate.remove(3)
+    assert estimate.increase() == pytest.approx(5)
+
+
+def test_divergence_of_a_classifier_is_estimated_near_its_own_value() -> None:
+    context = evidence_case([0.3, 0.2, -0.1], n_examples=4000)
+    estimate = Shrinking(context, False).look()
+    assert np.abs(estimate.gradient).max() < 1e-6
+    inputs, _ = context.load(slice(0, 4000))
+    with torch.no_grad():
+        dense = context.network(inputs).log_softmax(1)
+        for channel, cost in enumerate(estimate.costs()):
+            masked = inputs.clone()
+            masked[:, channel] = 0
+            moved = context.network(masked).log_softmax(1)
+            divergence = float((dense.exp() * (dense - moved)).sum(1).mean())
+            assert cost == pytest.approx(divergence, rel=0.25)
+
+
+@pytest.mark.parametrize("kind", [SmallLeNet, Residual])
+def test_what_is_kept_is_the_network_that_is_left(kind: type[nn.Module]) -> None:
+    context = make_context(kind)
+    shrinking = Shrinking(context, True)
+    for _ in range(2):
+        estimate = shrinking.look()
+        estimate.remove_cheapest(np.ones(len(context.grouping.groups), dtype=int))
+        shrinking.cut(estimate.is_removed)
+    inputs, _ = context.load(slice(0, 8))
+    expected = compact(context.network, context.grouping, shrinking.kept, inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(shrinking.context.network(inputs), expected(inputs))
+    assert shrinking.context.grouping.n_channels == {n: len(c) for n, c in shrinking.kept.items()}
+    assert shrinking.context.grouping.n_channels != context.grouping.n_channels
+
+
+def test_later_looks_are_at_other_images() -> None:
+    context = make_context(n_examples=1200)
+    inputs = context.calibration.inputs.clone()
+    inputs[:500] = 0  # two parts of 240 images show the same
+    context = dataclasses.replace(context, calibration=make_split(inputs, context.calibration.targets))
+    shrinking = Shrinking(context, False)
+    assert np.ptp(shrinking.look().factors.std(axis=0)) < np.ptp(shrinking.look().factors.std(axis=0))
+
+
+@pytest.mark.parametrize("n_rounds", [1, 3, 50])
+def test_architecture_is_reached_in_any_number_of_rounds(n_rounds: int) -> None:
+    context = make_context()
+    architecture = Architecture.uniform(context.grouping, 0.5)
+    told = []
+    context = dataclasses.replace(context, progress=lambda what, done, total: told.append((done, total)))
+    kept = shrink(context, architecture, n_rounds, True)
+    assert {name: len(channels) for name, channels in kept.items()} == dict(architecture)
+    assert kept == shrink(context, architecture, n_rounds, True)
+    assert told[n_rounds - 1] == (n_rounds, n_rounds)
+
+
+def test_small_networks_are_searched_exactly_and_deep_ones_by_curvature() -> None:
+    found = {}
+    for name, shape in (("lenet5", (1, 28, 28)), ("resnet20", (3, 32, 32))):
+        network, inputs = create_network(name, seed=0).eval(), torch.zeros(1000, *shape)
+        split = make_split(inputs, torch.zeros(1000, dtype=torch.long))
+        grouping = find_groups(network, inputs[:2])
+        context = ScoringContext(network, grouping, split, identity, make_context().task)
+        found[name] = is_exact(context, "auto", "loss")
+        assert is_exact(context, "auto", "accuracy")
+        assert is_exact(context, "exact", "loss")
+        assert not is_exact(context, "curvature", "loss")
+    assert found == {"lenet5": True, "resnet20": False}
