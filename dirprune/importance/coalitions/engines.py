@@ -134,12 +134,9 @@ class ContributionValues(TiledValues):
         phases = tensors[: self._n_phases]
         n_examples = phases[0].shape[1]
         rows = with_constant(coalitions)
-        total = rows @ phases[0].flatten(1)
-        if len(phases) > 1:
-            other = torch.empty_like(total)
-            for phase in phases[1:]:
-                torch.mm(rows, phase.flatten(1), out=other)
-                torch.maximum(total, other, out=total)
+        total = self.multiply(rows, phases[0].flatten(1), "total")
+        for phase in phases[1:]:
+            torch.maximum(total, self.multiply(rows, phase.flatten(1), "phase"), out=total)
         if self.rest.is_rectified:
             total.clamp_min_(0)
         values = total.reshape(len(rows) * n_examples, *phases[0].shape[2:])
@@ -149,7 +146,7 @@ class ContributionValues(TiledValues):
         """Return the outputs of coalitions on prepared examples; see `TiledValues.run`."""
         if self.is_linear_to_the_end:
             rows = with_constant(coalitions)
-            total = rows @ tensors[0].flatten(1)
+            total = self.multiply(rows, tensors[0].flatten(1), "total")
             return total.reshape(len(rows), *tensors[0].shape[1:]).transpose(1, 2)
         values = self._sum_up(tensors, coalitions)
         beside = [repeat(tensor, len(coalitions)) for tensor in tensors[self._n_phases :]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dirprune.errors import ImportanceError, suggest
@@ -35,11 +34,11 @@ class Judge:
         self.is_cross_entropy = task.loss_identity == make_task("cross_entropy").loss_identity
         self.value = value
 
-    def sum_up(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def sum_up_(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the summed value of each coalition; higher is better.
 
         Args:
-            outputs: Shape (n_coalitions, n_examples, ...).
+            outputs: Shape (n_coalitions, n_examples, ...); may be overwritten.
             targets: Shape (n_examples, ...), the same for all coalitions.
         Returns:
             Shape (n_coalitions,), float64, on the CPU: minus the sum of the losses, or the number of examples
@@ -47,10 +46,9 @@ class Judge:
         """
         if self.value == "accuracy":
             return self._count_right(outputs, targets)
-        if self.is_cross_entropy and outputs.dim() == 3 and targets.dim() == 1:
+        if self.is_cross_entropy and outputs.dim() == 3 and targets.dim() == 1 and bool((targets >= 0).all()):
             # The classes before the examples: on a CPU ten times as fast as one row for each example.
-            rows = outputs.transpose(1, 2).contiguous()
-            losses = F.cross_entropy(rows, targets.expand(len(rows), -1), reduction="none")
+            losses = compute_cross_entropies_(outputs.transpose(1, 2).contiguous(), targets)
             return -losses.sum(1, dtype=torch.float64).cpu()
         n_coalitions, n_examples = outputs.shape[:2]
         repeated = targets.expand(n_coalitions, *targets.shape).flatten(0, 1)
@@ -64,3 +62,17 @@ class Judge:
         is_right = (outputs.argmax(2) == targets).double()
         counts = is_right.flatten(2).mean(2).sum(1) if is_right.dim() > 2 else is_right.sum(1)
         return counts.masked_fill(~outputs.isfinite().flatten(1).all(1), float("nan")).cpu()
+
+
+def compute_cross_entropies_(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each example, in place and so twice as fast on a CPU as torch's own.
+
+    Args:
+        logits: Shape (n_coalitions, n_classes, n_examples), overwritten.
+        targets: Classes, shape (n_examples,).
+    Returns:
+        Shape (n_coalitions, n_examples).
+    """
+    logits -= logits.amax(1, keepdim=True)
+    of_targets = logits.gather(1, targets.expand(len(logits), 1, -1)).squeeze(1)
+    return logits.exp_().sum(1).log_().sub_(of_targets)

@@ -61,7 +61,7 @@ class MaskedValues(CoalitionValues):
         for inputs, targets in self.context.batches(self.batch_size):
             for row, coalition in enumerate(coalitions):
                 outputs = self.compute_outputs(inputs.clone(), coalition.unsqueeze(0))
-                totals[row] += self.judge.sum_up(outputs, targets)[0]
+                totals[row] += self.judge.sum_up_(outputs, targets)[0]
         return (totals / len(self.context.calibration)).numpy()
 
     @torch.no_grad()

@@ -75,6 +75,7 @@ class TiledValues(CoalitionValues):
         self.shared = 0  # bytes that preparing one example takes, at its largest
         self.norms = find_fresh_norms(traced)
         self._kept: dict[int, Prepared] = {}
+        self._scratch: dict[str, Tensor] = {}
         self._has_shrunk = False
         self.handover: Handover | None = None
         self.known: Mapping[fx.Node, Tensor] = {}
@@ -91,7 +92,7 @@ class TiledValues(CoalitionValues):
             tensors: From `prepare`, of n examples.
             coalitions: Shape (n_coalitions, n_channels), zeros and ones of the network's type.
         Returns:
-            Shape (n_coalitions, n, ...).
+            Shape (n_coalitions, n, ...); the next call may overwrite it.
         """
 
     def compute_outputs(
@@ -106,7 +107,9 @@ class TiledValues(CoalitionValues):
         """
         with torch.no_grad(), exact_products(self.device):
             tensors = self.prepare(self._enter(inputs, known))
-            return self._run(tensors, coalitions.to(inputs), len(inputs))
+            return self._run(
+                tensors, coalitions.to(inputs), len(inputs)
+            ).clone()  # `run` may use its memory again
 
     def take_over(self, handover: Handover) -> None:
         """Start from what another group has left, and leave something for the next one."""
@@ -171,8 +174,29 @@ class TiledValues(CoalitionValues):
             for first in range(0, len(coalitions), n_rows):
                 rows = factors[first : first + n_rows]
                 outputs = self._run(prepared.tensors, rows, len(prepared.targets))
-                totals[first : first + n_rows] += self.judge.sum_up(outputs, prepared.targets)
+                totals[first : first + n_rows] += self.judge.sum_up_(outputs, prepared.targets)
         return (totals / n_examples).numpy()
+
+    def multiply(self, rows: Tensor, columns: Tensor, place: str) -> Tensor:
+        """Return a matrix product, each row of which does not depend on how many rows there are.
+
+        On a CPU it lies in memory that the next product of this place overwrites: fresh memory comes in pages
+        that the system fills with zeros first, which takes longer than a product with few channels.
+
+        Args:
+            rows: Shape (n_rows, n).
+            columns: Shape (n, n_columns).
+            place: Names the memory.
+        """
+        if len(rows) == 1:  # some libraries round the product of a single row in another way
+            return self.multiply(rows.repeat(2, 1), columns, place)[:1]
+        n_numbers = len(rows) * columns.shape[1]
+        if self.device.type != "cpu" or rows.dtype != columns.dtype:
+            return rows @ columns
+        memory = self._scratch.get(place)
+        if memory is None or memory.numel() < n_numbers or memory.dtype != rows.dtype:
+            memory = self._scratch[place] = rows.new_empty(n_numbers)
+        return torch.mm(rows, columns, out=memory[:n_numbers].view(len(rows), -1))
 
     def _get_prepared(self, start: int, stop: int) -> Prepared:
         if start in self._kept:
@@ -195,6 +219,7 @@ class TiledValues(CoalitionValues):
                 "free some, or use another device"
             ) from error
         self._kept.clear()
+        self._scratch.clear()
         self.handover = None
         self.tile_bytes //= 2
         self.memory //= 2

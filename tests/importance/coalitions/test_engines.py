@@ -226,6 +226,27 @@ def test_memory_bounds_what_is_computed_at_once_and_changes_no_value(engine: typ
     assert held <= tight.memory // 2
 
 
+@pytest.mark.parametrize("group", ["conv1", "conv2", "linear1"])
+def test_a_coalition_has_the_same_value_alone_and_among_others(group: str) -> None:
+    values = open_values(make_context(SmallLeNet), group)
+    assert isinstance(values, ContributionValues)
+    coalitions = draw_coalitions(12, values.n_channels)
+    together = values.evaluate(coalitions)
+    alone = [values.evaluate(coalitions[place : place + 1])[0] for place in range(12)]
+    assert together.tolist() == alone
+
+
+def test_outputs_are_not_overwritten_by_later_ones() -> None:
+    context = make_context(SmallLeNet)
+    values = open_values(context, "conv2")
+    assert isinstance(values, ContributionValues)
+    inputs, _ = context.load(slice(0, 8))
+    first = values.compute_outputs(inputs, torch.ones(3, values.n_channels))
+    before = first.clone()
+    values.compute_outputs(inputs, torch.zeros(3, values.n_channels))
+    assert torch.equal(first, before)
+
+
 def test_out_of_memory_goes_on_in_smaller_batches_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from dirprune.importance.coalitions import Coalitions, CoalitionValues
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.surgery import compact
+from dirprune.tasks import make_task
 from tests.importance.cases import evidence_case, linear_case, make_context
 from tests.networks_for_tests import Residual, SmallLeNet
 
@@ -128,3 +129,18 @@ def test_masking_leaves_the_network_as_it_is() -> None:
     after = context.network.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert not any(module._forward_pre_hooks for module in context.network.modules())
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_losses_are_the_cross_entropy_of_torch_also_of_large_outputs(scale: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    outputs = scale * torch.randn(5, 40, 7, generator=rng)
+    targets = torch.randint(7, (40,), generator=rng)
+    targets_with_ignored = targets.clone()
+    targets_with_ignored[:3] = -100  # which torch counts as no loss
+    for expected_targets in (targets, targets_with_ignored):
+        expected = [
+            -torch.nn.functional.cross_entropy(part, expected_targets, reduction="sum") for part in outputs
+        ]
+        found = Judge(make_task(), "loss").sum_up_(outputs.clone(), expected_targets)
+        torch.testing.assert_close(found, torch.stack(expected).double(), rtol=1e-6, atol=1e-5)
