@@ -126,8 +126,9 @@ def _prune_all(
 @click.option("--methods", default=FINE_TUNED, show_default=True)
 @click.option("--images", default=1000, help="Calibration images that scores may see.")
 @click.option("--seeds", default=3)
+@click.option("--repairs", default=",".join(REPAIRS), show_default=True, help="What comes before training.")
 @click.pass_obj
-def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int) -> None:
+def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int, repairs: str) -> None:
     """Test accuracy of the first LeNet-5 after the same 300 steps of fine-tuning."""
     rows = setting.rows("after-fine-tuning")
     quick = setting.is_quick
@@ -139,7 +140,7 @@ def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int) -
         architecture = Architecture.parse(text, subject.grouping)
         for variant in variants:
             for seed in range(1 if quick else seeds):
-                for repair in REPAIRS:
+                for repair in repairs.split(","):
                     key = {"variant": variant.label, "seed": seed, "architecture": text, "repair": repair}
                     key["subject"] = subject.name
                     if rows.is_done(**key):
@@ -166,14 +167,15 @@ def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int) -
 @click.option("--steps", default=400, help="Optimiser steps, of the joint training and of each single one.")
 @click.option("--images", default=5000)
 @click.option("--repetitions", default=3, help="Each with a seed of its own.")
+@click.option("--networks", default="lenet5,resnet20,vgg16", show_default=True)
 @click.pass_obj
-def joint_switches(setting: Setting, steps: int, images: int, repetitions: int) -> None:
+def joint_switches(setting: Setting, steps: int, images: int, repetitions: int, networks: str) -> None:
     """The switches of all groups trained jointly, against one training for each group at equal steps."""
     rows = setting.rows("joint-switches")
     quick = setting.is_quick
     steps, images, repetitions = (3, 200, 1) if quick else (steps, images, repetitions)
-    names = ("resnet20",) if quick else ("resnet20", "vgg16")
-    for subject in (load_lenets(setting)[0], *(load_cifar_subject(name, setting) for name in names)):
+    for name in networks.split(",")[: 2 if quick else None]:
+        subject = load_lenets(setting)[0] if name == "lenet5" else load_cifar_subject(name, setting)
         for seed in range(repetitions):
             # VGG-16 has no trained weights, and a step of it takes seconds: times alone, of few steps.
             n_steps = steps if subject.is_trained else min(steps, 2)
