@@ -59,6 +59,7 @@ def prune(
     device: str | torch.device = "cpu",
     grouping: Grouping | None = None,
     progress: Progress | None = None,
+    memory_mb: int = 1024,
     reconstruct: bool = False,
 ) -> Pruned:
     """Make a smaller network that keeps the most important channels; the given network stays as it is.
@@ -81,6 +82,7 @@ def prune(
         device: Where to compute, and where the result is.
         grouping: The network's channel groups, when known already.
         progress: Told, while scores take long to compute, what is being done and how much of it is.
+        memory_mb: Memory in MiB that scoring and refitting may take, whatever the size of the data.
         reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs. Without
             it, or where a layer cannot be refitted, batch-norm statistics are estimated anew.
     Raises:
@@ -102,6 +104,7 @@ def prune(
         task or make_task(),
         seed,
         device,
+        memory_mb=memory_mb,
         progress=progress,
     )
     if kept is not None:

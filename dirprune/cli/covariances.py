@@ -39,6 +39,7 @@ def covariances(
     method_options: tuple[tuple[str, str], ...],
     seeds: tuple[int, ...],
     data: DataOptions,
+    memory_mb: int,
     output: Path,
 ) -> None:
     """Show which channels of a trained network go together; the network stays as it is."""
@@ -69,6 +70,7 @@ def covariances(
             task,
             seeds[0],
             subject.device,
+            memory_mb=memory_mb,
             progress=progress,
         )
         if fitted is None:

@@ -142,6 +142,7 @@ class MethodOptions:
     method: str | None
     method_options: tuple[tuple[str, str], ...]
     cache: Path
+    memory_mb: int
     evaluations: str | None = None
     statistic: str | None = None
     k: str | None = None
@@ -223,6 +224,15 @@ training_options = _collected(
 )
 """How weights are trained: handed over as `training`."""
 
+memory_option = click.option(
+    "--memory-mb",
+    type=WholeNumber(),
+    metavar="N",
+    default=1024,
+    show_default=True,
+    help="Memory in MiB that scoring may take beside the network and the images; scores stay the same.",
+)
+
 method_options = _collected(
     "scoring",
     MethodOptions,
@@ -249,6 +259,7 @@ method_options = _collected(
         show_default=True,
         help="Folder of known scores, so that the same ones are never computed twice.",
     ),
+    memory_option,
 )
 """How channels are scored: handed over as `scoring`."""
 

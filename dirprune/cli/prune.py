@@ -71,6 +71,7 @@ def prune(
             device=subject.device,
             grouping=grouping,
             progress=progress,
+            memory_mb=scoring.memory_mb,
             reconstruct=reconstruct,
         )
     measured["pruned"] = subject.measure(pruned.network)

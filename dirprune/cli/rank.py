@@ -68,6 +68,7 @@ def rank(
             subject.task,
             subject.seed,
             subject.device,
+            memory_mb=scoring.memory_mb,
             progress=progress,
         )
         cache = ScoreCache(scoring.cache)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
+from dirprune.importance.parts import Shortage
 from dirprune.importance.registry import register
 from dirprune.switches import switched
 
@@ -46,10 +48,17 @@ class SwitchGradients(Scorer):
         """Return scores >= 0, each of shape (n_channels,)."""
         groups = context.grouping.groups
         totals = {group.name: torch.zeros(group.n_channels, dtype=torch.float64) for group in groups}
-        for inputs, targets in context.batches(self.options.batch_size):
-            for name, derivatives in compute_switch_gradients(context, inputs, targets).items():
-                totals[name] += self.contribution(derivatives.double()).sum(dim=0).cpu()
+        shortage = Shortage()
+        for batch in torch.arange(len(context.calibration)).split(self.options.batch_size):
+            for sums in shortage.compute_in_parts(batch, partial(self._sum_up, context), "gradients"):
+                for name, total in sums.items():
+                    totals[name] += total
         return {name: total / len(context.calibration) for name, total in totals.items()}
+
+    def _sum_up(self, context: ScoringContext, positions: Tensor) -> Scores:
+        """Return the summed contributions of some examples, each of shape (n_channels,), on the CPU."""
+        found = compute_switch_gradients(context, *context.load(positions))
+        return {name: self.contribution(each.double()).sum(dim=0).cpu() for name, each in found.items()}
 
 
 def compute_switch_gradients(context: ScoringContext, inputs: Tensor, targets: Tensor) -> Scores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from dirprune.errors import ImportanceError
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import Scorer, ScoringContext, create, get_method, list_methods, select_channels
+from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.importance.untouched import Fingerprint
 from tests.importance.cases import ignore_, make_context, make_split, permute_, score, silence_
 from tests.networks_for_tests import Narrow, Residual, SmallLeNet
@@ -222,6 +224,39 @@ def test_activations_that_are_not_a_number_end_in_one_line(name: str, where: str
         select_channels(create(name), context, {"conv1": 2, "conv2": 3, "linear1": 4})
     assert "\n" not in str(caught.value)
     assert "look for NaN in weights and calibration inputs" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in SCORERS
+        if get_method(name).needs_data and name != "greedy-path"  # its statistics need all images at once
+    ],
+)
+def test_out_of_memory_means_smaller_batches_and_is_said_once(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = make_context()
+    assert len(context.calibration) > 64
+    found_before = cached_scores(name, SmallLeNet)
+    convolve = nn.Conv2d.forward
+
+    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
+        if len(values) > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return convolve(self, values)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
+    with caplog.at_level(logging.WARNING):
+        scores = score(name, context)
+    said = [record.message for record in caplog.records]
+    assert sum("going on in smaller batches" in message for message in said) == 1, said
+    for group, expected in found_before.items():
+        if issubclass(get_method(name).factory, SimplexSwitches):  # its parts have samples of their own
+            assert scores[group].isfinite().all()
+        else:
+            torch.testing.assert_close(scores[group], expected, rtol=1e-4, atol=1e-7)
 
 
 @every_scorer

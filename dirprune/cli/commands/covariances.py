@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FILE, FOLDER, LAPLACE, LARGEST, KeyValue, data_options
+from dirprune.cli.options import FILE, FOLDER, LAPLACE, LARGEST, KeyValue, data_options, memory_option
 
 
 class Seeds(click.ParamType):
@@ -54,6 +54,7 @@ class Seeds(click.ParamType):
     "what they do not agree about is noise.",
 )
 @data_options
+@memory_option
 @click.option("--output", type=FOLDER, required=True, help="Folder for covariances.json and the pictures.")
 def covariances(**given: Any) -> None:
     """Show which channels of a trained network go together; the network stays as it is.

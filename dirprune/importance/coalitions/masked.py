@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,9 +13,8 @@ from dirprune.device import exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
+from dirprune.importance.parts import Shortage, tell_shortage
 from dirprune.switches import mask, switched
-
-logger = logging.getLogger(__name__)
 
 
 class MaskedValues(CoalitionValues):
@@ -44,6 +42,7 @@ class MaskedValues(CoalitionValues):
         self.others = mask(context.grouping, {name: k for name, k in (kept or {}).items() if name != group})
         self.judge = judge or Judge(context.task, "loss")
         self.batch_size = batch_size
+        self.shortage = Shortage()
 
     @torch.no_grad()
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
@@ -51,10 +50,12 @@ class MaskedValues(CoalitionValues):
             try:
                 return self._go_through(torch.from_numpy(coalitions))
             except RuntimeError as error:
-                if self.batch_size == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
+                if self.batch_size == 1:
+                    raise tell_shortage(f"coalitions of {self.group}") from error
                 self.batch_size //= 2
-                logger.warning("out of memory on %s: going on with %d images", self.group, self.batch_size)
+                self.shortage.halve_(f"coalitions of {self.group}")
 
     def _go_through(self, coalitions: Tensor) -> NDArray[np.float64]:
         totals = torch.zeros(len(coalitions), dtype=torch.float64)

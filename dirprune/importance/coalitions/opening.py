@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from dirprune.errors import ImportanceError, one_line
 from dirprune.groups import Grouping
 from dirprune.identity import digest
-from dirprune.importance.base import ScoringContext
+from dirprune.importance.base import Progress, ScoringContext
 from dirprune.importance.cache import context_key
 from dirprune.importance.coalitions.contributions import has_contributions
 from dirprune.importance.coalitions.engines import ContributionValues, PrefixValues
@@ -27,6 +27,7 @@ from dirprune.importance.coalitions.prefix import Handover
 from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
+from dirprune.importance.parts import Shortage
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Opener:
         self.judge = Judge(context.task, value)
         self.judged = with_fresh_norms(context, are_all=is_recalibrated)
         self.has_fresh_norms = bool(find_fresh_norms(self.judged.network))
+        self.shortage = Shortage()
         self.handover: Handover | None = None
         if len(context.grouping.names) > 1 and not self.has_fresh_norms:
             # Two of them are there at once: what is known, and what is being collected.
@@ -65,15 +67,26 @@ class Opener:
         """The whole network as a graph, which nobody may change; None where it cannot be traced."""
         return trace(self.judged.network)
 
-    def open(self, group: str, kept: Mapping[str, Sequence[int]] | None = None) -> CoalitionValues:
-        """Return what computes the values of a group's coalitions; see `open_values`."""
+    def open(
+        self,
+        group: str,
+        kept: Mapping[str, Sequence[int]] | None = None,
+        progress: Progress | None = None,
+    ) -> CoalitionValues:
+        """Return what computes the values of a group's coalitions; see `open_values`.
+
+        Args:
+            progress: Is told in place of the context's.
+        """
         others = {name: channels for name, channels in (kept or {}).items() if name != group}
         values = choose_engine(self, group, others)
         if self.context.workspace is None or not self.is_stored:
             return values
-        return self._store(values, others)
+        return self._store(values, others, progress or self.context.progress)
 
-    def _store(self, values: CoalitionValues, others: Mapping[str, Sequence[int]]) -> StoredValues:
+    def _store(
+        self, values: CoalitionValues, others: Mapping[str, Sequence[int]], progress: Progress | None
+    ) -> StoredValues:
         context = self.context
         key = digest(
             {
@@ -94,7 +107,6 @@ class Opener:
                 f"coalition values must be kept in a folder that can be written, got {folder} "
                 f"({error.strerror}); choose another folder"
             ) from error
-        progress = context.progress
         return StoredValues(
             values,
             folder / f"{key}.jsonl",
@@ -140,6 +152,7 @@ def choose_engine(opener: Opener, group: str, others: Mapping[str, Sequence[int]
     context, judge = opener.judged, opener.judge
     batch_size = count_in_part(len(context.calibration)) if opener.has_fresh_norms else 500
     masked = MaskedValues(context, group, others, judge, batch_size)
+    masked.shortage = opener.shortage
     if len(context.calibration) == 0:
         return masked
     for make in (_open_contributions, _open_prefix):
@@ -158,6 +171,7 @@ def choose_engine(opener: Opener, group: str, others: Mapping[str, Sequence[int]
                 if is_shared and opener.handover is not None:
                     values.take_over(opener.handover)
                 if _is_right(values, masked, context):
+                    values.start_small(opener.shortage)
                     return values
         except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
             logger.info("%s: %s does not serve: %s", group, make.__name__, one_line(error, has_type=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from dirprune.device import exact_products, is_out_of_memory
-from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.prefix import Handover, Prefix
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
-
-logger = logging.getLogger(__name__)
+from dirprune.importance.parts import Shortage, tell_shortage
 
 TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 """Bytes of the largest intermediate result: on a CPU it should stay in the cache, a GPU wants much work."""
@@ -76,7 +73,7 @@ class TiledValues(CoalitionValues):
         self.norms = find_fresh_norms(traced)
         self._kept: dict[int, Prepared] = {}
         self._scratch: dict[str, Tensor] = {}
-        self._has_shrunk = False
+        self.shortage = Shortage()
         self.handover: Handover | None = None
         self.known: Mapping[fx.Node, Tensor] = {}
 
@@ -115,6 +112,12 @@ class TiledValues(CoalitionValues):
         """Start from what another group has left, and leave something for the next one."""
         self.handover = handover
         self.known = handover.known
+
+    def start_small(self, shortage: Shortage) -> None:
+        """Use as little memory as groups before this one had to, and let those behind it know of more."""
+        self.shortage = shortage
+        self.tile_bytes >>= shortage.n_halvings
+        self.memory >>= shortage.n_halvings
 
     def read_known(self, start: int, stop: int) -> dict[fx.Node, Tensor]:
         """Return what other groups have left about some calibration examples, as a copy."""
@@ -214,10 +217,7 @@ class TiledValues(CoalitionValues):
     def _shrink(self, error: Exception) -> None:
         """Halve the memory that is used, or give up."""
         if self.tile_bytes < 2 * max(self.largest, 1) and self.memory < 8 * max(self.shared, 1):
-            raise ImportanceError(
-                f"coalitions of {self.group!r} need memory for one example, got out of memory; "
-                "free some, or use another device"
-            ) from error
+            raise tell_shortage(f"coalitions of {self.group}") from error
         self._kept.clear()
         self._scratch.clear()
         self.handover = None
@@ -225,6 +225,4 @@ class TiledValues(CoalitionValues):
         self.memory //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if not self._has_shrunk:
-            logger.warning("out of memory on coalitions of %s: going on in smaller batches", self.group)
-        self._has_shrunk = True
+        self.shortage.halve_(f"coalitions of {self.group}")

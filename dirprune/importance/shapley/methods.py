@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -12,7 +11,7 @@ import torch
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
-from dirprune.importance.coalitions import Opener, open_values
+from dirprune.importance.coalitions import Opener
 from dirprune.importance.registry import register
 from dirprune.importance.shapley.borders_first import estimate_by_borders_first
 from dirprune.importance.shapley.estimate import Array, Coalitions, Estimate, Value, count_coalitions
@@ -150,8 +149,7 @@ class ShapleyExact(ShapleyScorer):
             if tell is not None:
                 tell(what, min(n_before + n_done, n_all), n_all)
 
-        telling = dataclasses.replace(context, progress=tell_of_all)
-        values = open_values(telling, group, value=self.options.value)
+        values = opener.open(group, progress=tell_of_all)
 
         def value(coalitions: Coalitions) -> Array:
             nonlocal n_before

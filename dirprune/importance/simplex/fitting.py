@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.parts import Shortage
 from dirprune.importance.simplex.family import SimplexFamily
 from dirprune.switches import switched
 
@@ -78,9 +79,16 @@ def fit_(posterior: SimplexFamily, context: ScoringContext, options: SimplexOpti
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(options.steps, 1))
     batches = draw_batches(len(context.calibration), options.batch_size, options.steps, rng)
     with torch.enable_grad():
+        shortage = Shortage()
         for number, positions in enumerate(batches):
-            optimiser.zero_grad()
-            compute_loss(posterior, context, positions, options, rng).backward()
+
+            def differentiate(part: Tensor, n_all: int = len(positions)) -> Sequence[Tensor]:
+                loss = compute_loss(posterior, context, part, options, rng) * (len(part) / n_all)
+                return torch.autograd.grad(loss, posterior.parameters, materialize_grads=True)
+
+            of_parts = shortage.compute_in_parts(positions, differentiate, "a step of the posterior")
+            for parameter, *gradients in zip(posterior.parameters, *of_parts, strict=True):
+                parameter.grad = torch.stack(gradients).sum(0)
             optimiser.step()
             schedule.step()
             if context.progress is not None:

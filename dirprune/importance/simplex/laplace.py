@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.parts import Shortage
 from dirprune.importance.simplex.covariances import GroupCovariances
 from dirprune.switches import switched
 
@@ -76,22 +78,34 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     totals = {
         group.name: torch.zeros(group.n_channels, group.n_channels, dtype=torch.float64) for group in groups
     }
-    for inputs, targets in context.batches(_choose_batch(context)):
-        ones = {
-            group.name: torch.ones(len(inputs), group.n_channels, device=inputs.device, requires_grad=True)
-            for group in groups
-        }
-        with switched(context.network, context.grouping, ones):
-            outputs = context.network(inputs)
-        curvature = _loss_curvature(context, outputs.detach(), targets)
-        rows = [
-            torch.autograd.grad(column.sum(), list(ones.values()), retain_graph=True, materialize_grads=True)
-            for column in outputs.flatten(1).unbind(1)
-        ]
-        for name, parts in zip(ones, zip(*rows, strict=True), strict=True):
-            jacobian = torch.stack(parts, dim=1).to("cpu", torch.float64)
-            totals[name] += torch.einsum("bkn,bkm->nm", jacobian, curvature @ jacobian)
+    shortage = Shortage()
+    for batch in torch.arange(len(context.calibration)).split(_choose_batch(context)):
+        for sums in shortage.compute_in_parts(batch, partial(_sum_up_curvature, context), "curvature"):
+            for name, total in sums.items():
+                totals[name] += total
     return totals
+
+
+def _sum_up_curvature(context: ScoringContext, positions: Tensor) -> dict[str, Tensor]:
+    """Return the sums of `compute_curvature` over some examples."""
+    groups = context.grouping.groups
+    inputs, targets = context.load(positions)
+    ones = {
+        group.name: torch.ones(len(inputs), group.n_channels, device=inputs.device, requires_grad=True)
+        for group in groups
+    }
+    with switched(context.network, context.grouping, ones):
+        outputs = context.network(inputs)
+    curvature = _loss_curvature(context, outputs.detach(), targets)
+    rows = [
+        torch.autograd.grad(column.sum(), list(ones.values()), retain_graph=True, materialize_grads=True)
+        for column in outputs.flatten(1).unbind(1)
+    ]
+    found = {}
+    for name, parts in zip(ones, zip(*rows, strict=True), strict=True):
+        jacobian = torch.stack(parts, dim=1).to("cpu", torch.float64)
+        found[name] = torch.einsum("bkn,bkm->nm", jacobian, curvature @ jacobian)
+    return found
 
 
 def _choose_batch(context: ScoringContext) -> int:

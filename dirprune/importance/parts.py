@@ -1,0 +1,61 @@
+"""Batches that are computed in smaller parts once memory has run out, which is said once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor
+
+from dirprune.device import is_out_of_memory
+from dirprune.errors import ImportanceError
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Shortage:
+    """How often memory ran out so far, so that work that follows starts as small as it had to become."""
+
+    def __init__(self) -> None:
+        self.n_halvings = 0
+
+    def halve_(self, what: str) -> None:
+        """Take half from now on, and say so the first time."""
+        if self.n_halvings == 0:
+            logger.warning("out of memory on %s: going on in smaller batches", what)
+        self.n_halvings += 1
+
+    def compute_in_parts(
+        self, positions: Tensor, compute: Callable[[Tensor], Result], what: str
+    ) -> list[Result]:
+        """Return what a function gives on parts of a batch, as large as memory allows.
+
+        Args:
+            positions: Of the examples of the batch, shape (n,), n >= 1.
+            compute: Called with the positions of each part; anew with smaller ones where memory runs out.
+            what: Is computed, for the warning.
+        Raises:
+            ImportanceError: If there is not enough memory for one example.
+        """
+        while True:
+            size = max(1, math.ceil(len(positions) / 2**self.n_halvings))
+            try:
+                return [compute(part) for part in positions.split(size)]
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise tell_shortage(what) from error
+                self.halve_(what)
+
+
+def tell_shortage(what: str) -> ImportanceError:
+    """Return the error that says that there is not enough memory for a single example."""
+    return ImportanceError(
+        f"{what}: expected memory for at least one example, got out of memory; "
+        "free some, or use another device"
+    )
