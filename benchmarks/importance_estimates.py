@@ -21,6 +21,7 @@ from dirprune.errors import ImportanceError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoringContext, compute_scores, create, list_methods
 from dirprune.importance.coalitions import CoalitionValues, open_values
+from dirprune.importance.shapley import Estimate, ShapleyScorer
 
 Numbers = NDArray[np.float64]
 LARGEST_EXACT = 20
@@ -92,6 +93,13 @@ def compare(estimate: Numbers, truth: Numbers) -> dict[str, float]:
     }
 
 
+def measure_coverage(estimate: Estimate, truth: Numbers) -> float | None:
+    """Return the share of channels whose 95% interval holds the true value; None without intervals."""
+    if estimate.half_widths is None:
+        return None
+    return float(np.mean(np.abs(estimate.values - truth) <= estimate.half_widths))
+
+
 def find_truth(
     setting: Setting, subject: Subject, n_images: int, n_evaluations: int, value: str
 ) -> dict[str, Numbers]:
@@ -125,12 +133,17 @@ def find_truth(
 @click.option("--images", default=1000, help="Calibration images, the same for truth and estimates.")
 @click.option("--seeds", default=5)
 @click.option("--long-run", default=400_000, help="Evaluations of a permutation run that stands for exact.")
+@click.option("--groups", help="Groups of LeNet-5, separated by commas; all by default.")
 @click.pass_obj
-def shapley_error(setting: Setting, images: int, seeds: int, long_run: int) -> None:
+def shapley_error(setting: Setting, images: int, seeds: int, long_run: int, groups: str | None) -> None:
     """Error of every Shapley method by budget, beside the shap library, against exact values."""
     quick = setting.is_quick
     images, seeds, long_run = (100, 1, 2000) if quick else (images, seeds, long_run)
-    for subject in load_lenets(setting)[: 1 if quick else None]:
+    for loaded in load_lenets(setting)[: 1 if quick else None]:
+        wanted = loaded.grouping.names if groups is None else groups.split(",")
+        subject = dataclasses.replace(
+            loaded, grouping=Grouping(tuple(loaded.grouping[name] for name in wanted))
+        )
         truth = find_truth(setting, subject, images, long_run, "loss")
         for group in subject.grouping.groups:
             alone = dataclasses.replace(subject, grouping=Grouping((group,)))
@@ -178,7 +191,9 @@ def _estimate(rows: Rows, key: dict[str, Any], variant: Variant, alone: Subject,
         click.echo(f"left out {variant.label}, {key['evaluations']} evaluations, {group}: {error}", err=True)
         return False
     errors = compare(found[group].numpy(), truth)
-    rows.add(key, {**errors, "seconds": seconds})
+    assert isinstance(method, ShapleyScorer)
+    covered = measure_coverage(method.estimate(context)[group], truth)
+    rows.add(key, {**errors, "covered": covered, "seconds": seconds})
     click.echo(f"{variant.label}, {key['evaluations']}, {group}: Spearman {errors['spearman']:.2f}")
     return True
 

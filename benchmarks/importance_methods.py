@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import click
+import torch
+from torch import Tensor
 
 from dirprune.errors import ImportanceError
 from dirprune.importance import (
@@ -18,6 +23,7 @@ from dirprune.importance import (
     list_methods,
     select_channels,
 )
+from dirprune.importance.simplex.laplace import compute_curvature
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,49 @@ class Variant:
         return select_channels(create(self.method, self.options), context, architecture, cache)
 
 
+@dataclass(frozen=True)
+class CurvatureVariant(Variant):
+    """Channels chosen by the loss's curvature in the switches of a group: all of it, or its diagonal alone.
+
+    With H from `compute_curvature`, removing the channels R costs about 1_R^T H 1_R / 2. Channels go one by
+    one, each time the one that adds least; what pairs have in common is left out for "diagonal".
+    """
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether another seed gives other channels."""
+        return False
+
+    def select(
+        self, context: ScoringContext, architecture: Mapping[str, int], cache: ScoreCache | None = None
+    ) -> Selection:
+        """Return the kept channels of every group."""
+        began = time.perf_counter()
+        network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
+        curvature = compute_curvature(dataclasses.replace(context, network=network))
+        kept = {
+            name: eliminate(matrix if self.method == "full" else matrix.diagonal().diag(), architecture[name])
+            for name, matrix in curvature.items()
+        }
+        return Selection(kept, {}, False, time.perf_counter() - began)
+
+
+def eliminate(curvature: Tensor, n_kept: int) -> list[int]:
+    """Return which channels stay when each time the one goes that adds least to 1_R^T H 1_R / 2.
+
+    Args:
+        curvature: H, symmetric, shape (n_channels, n_channels).
+        n_kept: How many stay.
+    """
+    costs = curvature.diagonal() / 2
+    is_kept = torch.ones(len(curvature), dtype=torch.bool)
+    for _ in range(len(curvature) - n_kept):
+        gone = int(costs.masked_fill(~is_kept, float("inf")).argmin())
+        is_kept[gone] = False
+        costs = costs + curvature[gone]
+    return is_kept.nonzero().flatten().tolist()
+
+
 VARIANTS = (
     Variant("random", "random"),
     Variant("magnitude L1", "magnitude", {"norm": "l1"}),
@@ -71,6 +120,8 @@ VARIANTS = (
     Variant("greedy, accuracy", "greedy", {"value": "accuracy"}),
     Variant("greedy-path", "greedy-path"),
 )
+CURVATURE = (CurvatureVariant("curvature, full", "full"), CurvatureVariant("curvature, diagonal", "diagonal"))
+"""Only where they are named: does it help to know which channels go together?"""
 LEFT_OUT = frozenset({"shapley-exact", "shapley-shap"})
 """Methods that only `shapley-error` runs: the first cannot score every group, the second is a check."""
 
@@ -84,7 +135,7 @@ def find_variants(chosen: str | None = None) -> list[Variant]:
     named = {variant.method for variant in VARIANTS}
     others = [Variant(name, name) for name in list_methods() if name not in named | LEFT_OUT]
     wanted = None if chosen is None else {name.strip() for name in chosen.split(";")}
-    found = []
+    found: list[Variant] = [variant for variant in CURVATURE if wanted and variant.label in wanted]
     for variant in (*VARIANTS, *others):
         if wanted is not None and not wanted & {variant.label, variant.method}:
             continue

@@ -107,6 +107,7 @@ def report_errors(rows: list[Row], output: Path) -> str:
             lines.append([method, *cells])
         title = f"{measure}, {group}, by evaluations"
         parts.append(f"{title}\n\n" + format_markdown(["method", *map(str, budgets)], lines))
+    parts.append(_report_coverage(rows))
     figure = Figure(figsize=(3.6 * len(groups), 3.6), layout="constrained")
     for axes, group in zip(
         figure.subplots(1, len(groups), sharey=True, squeeze=False)[0], groups, strict=True
@@ -126,6 +127,18 @@ def report_errors(rows: list[Row], output: Path) -> str:
     figure.axes[-1].legend(fontsize=7)
     figure.savefig(output / "shapley-error.png", dpi=150)
     return "\n\n".join(parts)
+
+
+def _report_coverage(rows: list[Row]) -> str:
+    """Return a table of how many 95% intervals hold the true value, methods by groups and budgets."""
+    told = [row for row in rows if row.get("covered") is not None]
+    places = sorted({(row["group"], row["evaluations"]) for row in told})
+    lines = []
+    for method in unique(told, "method"):
+        found = [pick(told, method=method, group=group, evaluations=budget) for group, budget in places]
+        lines.append([method, *(format_mean([row["covered"] for row in each], 0, 100) for each in found)])
+    header = ["method", *(f"{group}, {budget}" for group, budget in places)]
+    return "% of true values inside their 95% intervals\n\n" + format_markdown(header, lines)
 
 
 WHENS = ("before", "after", "reconstructed")
@@ -197,7 +210,25 @@ def report_fine_tuning(rows: list[Row], output: Path) -> str:
             cells += [format_mean(each, 2, 100) for each in values]
         lines.append(cells)
     header = [f"{text}, {when}" for when in ("before", "after") for text in architectures]
+    _draw_fine_tuning(rows, architectures, output / "after-fine-tuning.png")
     return f"{rows[0]['n_steps']} steps\n\n" + format_markdown(["method", *header], lines)
+
+
+def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> None:
+    """Draw errors before (hollow) and after (filled) fine-tuning, a mark for each seed."""
+    variants = list(dict.fromkeys(f"{row['variant']}, {row['repair']}" for row in rows))
+    figure = Figure(figsize=(3.0 * len(architectures), 1.2 + 0.3 * len(variants)), layout="constrained")
+    panels = figure.subplots(1, len(architectures), sharey=True, squeeze=False)[0]
+    for axes, text in zip(panels, architectures, strict=True):
+        for row in pick(rows, architecture=text):
+            place = -variants.index(f"{row['variant']}, {row['repair']}")
+            colour = "tab:red" if row["variant"] in ALWAYS else "tab:blue"
+            for when, face in (("before", "none"), ("after", colour)):
+                axes.plot(100 * (1 - row[when]), place, "o", ms=5, mfc=face, mec=colour)
+        axes.set(title=text, xscale="log", xlabel="test error, %", yticks=range(0, -len(variants), -1))
+        axes.set_yticklabels(variants)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
 
 
 def report_seconds(rows: list[Row], output: Path) -> str:

@@ -10,10 +10,12 @@ from types import ModuleType
 import click
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.importance.coalitions.values import CoalitionValues
+from dirprune.importance.shapley import Estimate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -25,8 +27,10 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     import importance
     import importance_common
     import importance_estimates
+    import importance_methods
 
-    return {module.__name__: module for module in (importance, importance_common, importance_estimates)}
+    loaded = (importance, importance_common, importance_estimates, importance_methods)
+    return {module.__name__: module for module in loaded}
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +117,20 @@ def test_comparison_with_the_truth_on_small_numbers(modules: dict[str, ModuleTyp
         "spearman": pytest.approx(0.2),
         "overlap": 0.5,
     }
+
+
+def test_channels_that_cancel_each_other_go_together_by_the_full_curvature(
+    modules: dict[str, ModuleType],
+) -> None:
+    # Alone, channel 1 costs most to remove; together with channel 0 it costs less than channel 2.
+    curvature = torch.tensor([[4.0, -4.5, 0.0], [-4.5, 6.0, 0.0], [0.0, 0.0, 5.0]])
+    eliminate = modules["importance_methods"].eliminate
+    assert eliminate(curvature, 1) == [2]
+    assert eliminate(curvature.diagonal().diag(), 1) == [1]
+
+
+def test_coverage_is_the_share_of_intervals_that_hold_the_truth(modules: dict[str, ModuleType]) -> None:
+    measure = modules["importance_estimates"].measure_coverage
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    assert measure(Estimate(values, np.full(4, 0.5), 9), np.array([1.4, 2.6, 3.0, 9.0])) == 0.5
+    assert measure(Estimate(values, None, 9), values) is None
