@@ -182,7 +182,7 @@ def _load_mnist(name: str, root: Path | None) -> Arrays:
 
 
 def _load_svhn(root: Path | None) -> Arrays:
-    """Read the cropped digits from torchvision's files; the extra training images are left alone."""
+    """Read the cropped digits from torchvision's files, or class folders; the extra images are left alone."""
     from torchvision.datasets import SVHN
 
     def fetch(folder: Path, train: bool, download: bool) -> None:
@@ -191,6 +191,8 @@ def _load_svhn(root: Path | None) -> Arrays:
 
     files = "train_32x32.mat and test_32x32.mat"
     folder = root if root is not None else _download(fetch, "svhn", files)
+    if not any(folder.glob("*_32x32.mat")) and has_class_folders(folder):
+        return _read_known_folders("svhn", 10, folder)
     try:
         train, test = (SVHN(folder, split=split) for split in ("train", "test"))
     except (RuntimeError, ValueError, KeyError, OSError) as error:
@@ -224,6 +226,11 @@ def _load_cifar(name: str, n_classes: int, root: Path | None) -> Arrays:
             f"expected the data set {name!r} in {folder}, found neither {batches} there "
             "nor train/<class> and test/<class>"
         )
+    return _read_known_folders(name, n_classes, folder)
+
+
+def _read_known_folders(name: str, n_classes: int, folder: Path) -> Arrays:
+    """Read class folders of a data set of 32 x 32 pixels, whose classes are in alphabetical order."""
     *arrays, classes = read_class_folders(folder)
     if len(classes) != n_classes or arrays[0].shape[2:] != (32, 32):
         raise DataError(

@@ -250,6 +250,24 @@ def test_folders_are_never_downloaded() -> None:
         load_data("folders")
 
 
+@pytest.mark.parametrize(("name", "n_classes"), [("svhn", 10), ("cifar100", 100)])
+def test_other_known_sets_may_lie_in_class_folders(tmp_path: Path, name: str, n_classes: int) -> None:
+    classes = [f"{number:02}" for number in range(n_classes)]
+    write_folders(tmp_path, classes, n_train=2)
+    roles = load_data(name, tmp_path, validation_from="test:0.5")
+    assert roles.n_classes == n_classes
+    assert roles.name == name
+    assert roles.train.targets.tolist() == [label for label in range(n_classes) for _ in range(2)]
+    (tmp_path / "train" / "new").mkdir()
+    (tmp_path / "test" / "new").mkdir()
+    for part in ("train", "test"):
+        write_image(tmp_path / part / "new" / "0.webp", 1)
+    with pytest.raises(
+        DataError, match=rf"^expected {n_classes} classes of 32 x 32 .*, got {n_classes + 1} of"
+    ):
+        load_data(name, tmp_path)
+
+
 def test_svhn_is_read_from_its_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     images, files = {}, {}
