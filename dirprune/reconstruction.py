@@ -4,13 +4,14 @@ A layer that lost inputs can make up for them with those that stayed, as far as 
 every convolution and linear layer behind a cut, in forward order, the new weights are the ridge regression of
 the dense network's outputs on the inputs that the layer now has, over positions drawn from calibration images
 [He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", eq. 5; Luo et al. 2017,
-"ThiNet", eq. 7]. Nothing is trained: it takes a pass of the dense network, and for each layer the part of a
-pass of the smaller one that leads to it.
+"ThiNet", eq. 7]. Nothing is trained: it takes a pass of the dense network and one of the smaller one, in
+which each layer is refitted when it is reached. Where all images at once would take too much memory, it
+takes for each layer the part of a pass that leads to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,6 +29,8 @@ N_POSITIONS = 16
 N_IMAGES = 2_000
 BATCH = 250
 TINY = 1e-12
+N_ALIVE = 4
+"""Outputs of layers that are in memory at the same time: of a branch, of its shortcut, and in between."""
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -67,35 +70,49 @@ def reconstruct_(
             f"got {ridge:g}, {n_positions} and {n_images}"
         )
     rows = _Rows(context, n_images, n_positions)
-    paths = _list_layers(context)
+    paths, largest = _list_layers(context)
+    is_at_once = N_ALIVE * 4 * largest * n_images <= context.memory_mb * 2**20
     left = _list_outputs_left(context.grouping, kept)
     n_done = 0
+
+    def refit_(path: str, inputs: Iterator[Tensor]) -> None:
+        nonlocal n_done
+        if context.progress is not None:
+            context.progress("reconstruction", n_done, len(paths))
+        wanted = targets.pop(path)
+        layer = cast(Layer, network.get_submodule(path))
+        _refit_(layer, inputs, wanted[:, left[path]] if path in left else wanted, ridge)
+        n_done += 1
+
     with modes_restored(network), modes_restored(context.network):
         network.eval()
         context.network.eval()
         for together in rows.split_by_memory(paths):
             targets = rows.outputs(context.network, together)
-            for path in together:
-                if context.progress is not None:
-                    context.progress("reconstruction", n_done, len(paths))
-                wanted = targets.pop(path)
-                layer = cast(Layer, network.get_submodule(path))
-                _refit_(
-                    layer,
-                    rows.inputs(network, path),
-                    wanted[:, left[path]] if path in left else wanted,
-                    ridge,
-                )
-                n_done += 1
+            if is_at_once:
+                rows.visit(network, together, refit_)
+            else:
+                for path in together:
+                    refit_(path, rows.inputs(network, path))
     return paths
 
 
-def _list_layers(context: ScoringContext) -> list[str]:
-    """Return the layers that can be refitted, in forward order from the first that loses an input."""
+def _list_layers(context: ScoringContext) -> tuple[list[str], int]:
+    """Return the layers that can be refitted, in forward order from the first that loses an input.
+
+    Also the numbers that the largest of all inputs to them holds, for one image.
+    """
     calls: list[str] = []
+    sizes = [0]
+
+    def take(path: str, entering: Tensor) -> None:
+        calls.append(path)
+        sizes.append(entering.numel())
+
     layers = [(path, layer) for path, layer in context.network.named_modules() if _can_refit(layer)]
     handles = [
-        layer.register_forward_pre_hook(lambda *_, path=path: calls.append(path)) for path, layer in layers
+        layer.register_forward_pre_hook(lambda _, inputs, path=path: take(path, inputs[0]))
+        for path, layer in layers
     ]
     try:
         context.network(context.load(slice(1))[0])
@@ -104,7 +121,7 @@ def _list_layers(context: ScoringContext) -> list[str]:
             handle.remove()
     consumers = {slot.module for group in context.grouping.groups for slot in group.consumers}
     first = next((place for place, path in enumerate(calls) if path in consumers), len(calls))
-    return [path for path in calls[first:] if calls.count(path) == 1]
+    return [path for path in calls[first:] if calls.count(path) == 1], max(sizes)
 
 
 def _can_refit(layer: nn.Module) -> bool:
@@ -194,11 +211,37 @@ class _Rows:
                 self._run(network, start)
             finally:
                 handle.remove()
-            entering = seen.pop()
-            if isinstance(layer, nn.Linear):
-                yield entering.flatten(0, -2)
-            else:
-                yield self._cut_patches(layer, entering, start)
+            yield self._cut(layer, seen.pop(), start)
+
+    def visit(
+        self, network: nn.Module, paths: Sequence[str], call: Callable[[str, Iterator[Tensor]], None]
+    ) -> None:
+        """Call with each layer and its `inputs` when it is reached in a pass of all images."""
+
+        def take(path: str, layer: Layer, entering: Tensor) -> None:
+            parts = ((entering[start : start + BATCH], start) for start in self._starts())
+            call(path, (self._cut(layer, part, start) for part, start in parts))
+            if path == paths[-1]:
+                raise _ReachedError
+
+        layers = [(path, cast(Layer, network.get_submodule(path))) for path in paths]
+        handles = [
+            layer.register_forward_pre_hook(lambda at, inputs, path=path: take(path, at, inputs[0]))
+            for path, layer in layers
+        ]
+        try:
+            network(self.context.load(slice(0, self.n_images))[0])
+        except _ReachedError:
+            return
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _cut(self, layer: Layer, entering: Tensor, start: int) -> Tensor:
+        """Return what a layer multiplies its weights with of some images, shape (n_rows, n_features)."""
+        if isinstance(layer, nn.Linear):
+            return entering.flatten(0, -2)
+        return self._cut_patches(layer, entering, start)
 
     def _starts(self) -> range:
         return range(0, self.n_images, BATCH)

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ from dirprune.errors import ConfigurationError, TrainingDiverged, suggest
 from dirprune.evaluation import evaluate
 from dirprune.identity import digest
 from dirprune.layers import modes_restored
+from dirprune.parallel import Crew, Job, Part, Share, norms_synchronised, spread_out
 from dirprune.recipe import Recipe
 from dirprune.tasks import Task
 from dirprune.training_state import Segment, TrainingState, describe_segment, to_cpu
@@ -77,6 +78,7 @@ def train_(
     state: TrainingState | None = None,
     stops: Sequence[int] = (),
     wants_pause: Callable[[], bool] = lambda: False,
+    crew: Crew | None = None,
 ) -> Iterator[TrainingReport]:
     """Train `network` in place, reporting at every epoch's end, at every stop and at the end.
 
@@ -93,9 +95,11 @@ def train_(
         stops: Further resources at which to report, in training images; 0 reports before any training. Those
             beyond `recipe.images` are ignored.
         wants_pause: Asked after each step whether to yield a pause there, in which the state can be captured.
+        crew: Workers that compute parts of every batch; the result is the same up to rounding. They are
+            asked to pause after some steps only, and evaluation is left to this one.
 
     Where memory runs out in a step, that step and all others compute in two halves whose gradients add up:
-    the batch that the weights learn from stays, batch norm sees halves of it.
+    the batch that the weights learn from stays, batch norm sees halves of it. Workers of a crew do not.
 
     Yields:
         Reports by increasing images; at least one, also when nothing is left to train.
@@ -106,9 +110,12 @@ def train_(
             with halves of batches too.
     """
     run = _Run(network.to(device), roles.to(device), task, recipe, seed, torch.device(device), teacher)
-    with modes_restored(network), _laid_out(network, recipe.channels_last):
+    with modes_restored(network), _laid_out(network, recipe.channels_last), ExitStack() as together:
         if state is not None:
             run.restore_(state)
+        if crew is not None and recipe.images > 0 and not (state is not None and state.is_last):
+            run.lead_(crew, state, together)
+        if state is not None:
             if state.is_last:
                 yield run.report(state.images, state.metrics, is_last=True)
                 return
@@ -158,6 +165,32 @@ class _Run:
         self.metrics: dict[str, float] = {}
         self.segment: Segment | None = None
         self.n_parts = 1
+        self.crew: Crew | None = None
+        self.share = Share()
+        self.learning = network
+
+    def lead_(self, crew: Crew, state: TrainingState | None, together: ExitStack) -> None:
+        """Train with others from here on, until `together` is closed."""
+        teacher = None if self.teacher is None else copy.deepcopy(self.teacher).cpu()
+        network = copy.deepcopy(self.network).cpu()
+        wait = crew.begin(Job(network, self.recipe, self.seed, teacher, state))
+        try:
+            self.spread_out_(Share(0, crew.n_workers), together)
+            wait()
+        except RuntimeError as error:
+            raise crew.explain(error) from error
+        self.crew = crew
+
+    def spread_out_(self, share: Share, together: ExitStack) -> None:
+        """Compute one part of each batch, as others compute theirs."""
+        self.share = share
+        with closing(self.roles.train.batches([torch.arange(min(2, len(self.roles.train)))])) as batches:
+            batch = next(batches)
+        self.learning = spread_out(
+            self.network,
+            lambda probe: self.task.summed_loss(probe(self.roles.normalise(batch.inputs)), batch.targets),
+        )
+        together.enter_context(norms_synchronised(self.network))
 
     def _teach(self, inputs: torch.Tensor) -> torch.Tensor:
         assert self.teacher is not None
@@ -207,6 +240,27 @@ class _Run:
 
     def advance_(self, segment: Segment, wants_pause: Callable[[], bool]) -> bool:
         """Train until a pause is wanted or the segment ends; return whether it has ended."""
+        if self.crew is None:
+            return self.take_steps_(segment, wants_pause)
+        while True:
+            until = segment.step + STEPS_PER_CHECK
+            try:
+                wait = self.crew.advance(segment.for_peers(self.crew.n_workers - 1), until)
+                has_ended = self.take_steps_(segment, wants_pause=lambda: False, until=until)
+                parts = wait()
+            except RuntimeError as error:
+                raise self.crew.explain(error) from error
+            segment.summed += sum(part.summed for part in parts)
+            segment.peers = [part.randomness for part in parts]
+            if not math.isfinite(segment.summed):
+                raise self._diverged("the training loss", self._edges(segment)[segment.step])
+            if has_ended or wants_pause():
+                return has_ended
+
+    def take_steps_(
+        self, segment: Segment, wants_pause: Callable[[], bool], until: int | None = None
+    ) -> bool:
+        """Do so with this worker's part of each batch, up to a step if there is one."""
         began = time.perf_counter()
         self.segment = segment
         self.network.train()
@@ -216,15 +270,15 @@ class _Run:
         order = _draw_order(self.seed, epoch, n_epoch)
         edges = self._edges(segment)
         n_steps = len(edges) - 1
-        steps = list(itertools.pairwise(edges))[segment.step :]
+        steps = list(itertools.pairwise(edges))[segment.step : until]
         plan = [order[low - first : high - first] for low, high in steps]
         crops = None
         if self.recipe.min_area < 1:
             crops = RandomCrops(self.recipe.min_area, _derive_seed("crops", self.seed, epoch))
         summed = torch.tensor(segment.summed, dtype=torch.float64, device=self.device)
-        seed, augmentation_seed = (
-            _derive_seed(purpose, self.seed, segment.start) for purpose in ("network", "augmentation")
-        )
+        whose = [self.share.rank] if self.share.rank > 0 else []
+        seed = _derive_seed("network", self.seed, segment.start, *whose)
+        augmentation_seed = _derive_seed("augmentation", self.seed, segment.start)
         with (
             segment.drawing(seed, augmentation_seed, self.device) as generator,
             closing(self.roles.train.batches(plan, crops)) as batches,
@@ -233,7 +287,7 @@ class _Run:
                 summed += self._step_(batch, low, generator) * (high - low)
                 segment.step += 1
                 is_checked = segment.step % STEPS_PER_CHECK == 0 or segment.step == n_steps
-                if is_checked and not math.isfinite(float(summed)):
+                if is_checked and self.share.rank == 0 and not math.isfinite(float(summed)):
                     raise self._diverged("the training loss", high)
                 if segment.step < n_steps and wants_pause():
                     break
@@ -261,11 +315,13 @@ class _Run:
             return torch.zeros((), device=self.device)
         if not self.recipe.augmentation.is_none:
             batch = replace(batch, inputs=augment(batch.inputs, self.recipe.augmentation, generator))
-        loss = self._add_gradients_(batch)
-        if loss is None and self.n_parts == 1:
+        part, n_images = self.share.of(n)
+        batch = Batch(batch.inputs[part], batch.targets[part], batch.places[part])
+        loss = self._add_gradients_(batch, n_images)
+        if loss is None and self.n_parts == 1 and self.share.n_workers == 1:
             self.n_parts = 2
             logger.warning("out of memory: batches of %d images in two halves from now on", n)
-            loss = self._add_gradients_(batch)
+            loss = self._add_gradients_(batch, n_images)
         if loss is None:
             raise ConfigurationError(
                 f"expected memory for {n // 2} images at once, half a batch, got out of memory; "
@@ -278,24 +334,24 @@ class _Run:
         self.optimizer.step()
         return loss
 
-    def _add_gradients_(self, batch: Batch) -> torch.Tensor | None:
+    def _add_gradients_(self, batch: Batch, n_images: int) -> torch.Tensor | None:
         """Compute the gradients of a batch's mean loss, part by part, and return that loss, detached.
 
         Args:
             batch: Its inputs augmented, as they are stored.
+            n_images: Images of the whole batch, of which other workers may have some.
 
         Returns:
             None if memory ran out.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        n = len(batch.places)
-        n_at_once = math.ceil(n / self.n_parts)
+        n_at_once = math.ceil(len(batch.places) / self.n_parts)
         parts = zip(*(t.split(n_at_once) for t in (batch.inputs, batch.targets, batch.places)), strict=True)
         try:
             for inputs, targets, places in parts:
-                loss = self._loss(inputs, targets, places) * (len(places) / n)
-                loss.backward()
+                loss = self._loss(inputs, targets, places) * (len(places) / n_images)
+                (loss * self.share.n_workers).backward()  # the mean over the workers is taken of it
                 total = total + loss.detach()
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -308,7 +364,7 @@ class _Run:
         inputs = self.roles.normalise(inputs)
         weight = self.recipe.distillation
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
-            outputs = self.network(inputs)
+            outputs = self.learning(inputs)
             loss = (1 - weight) * self.task.smoothed_loss(outputs, targets, self.recipe.label_smoothing)
             if self.teacher is not None:
                 taught = self._teach(inputs) if self._taught is None else self._taught[places]
@@ -367,6 +423,44 @@ class _Run:
             f"{what} is not finite after {images} training images at learning rate {lr:.2g} "
             f"(peak {self.recipe.lr:g}); try a lower lr or precision float32"
         )
+
+
+class Peer:
+    """A worker beside the one that leads: it computes its part of every batch of one training.
+
+    Its process has entered the process group.
+
+    Args:
+        share: Which part.
+        roles: As the one that leads has them.
+        task: The same.
+        device: Where to compute.
+    """
+
+    def __init__(self, share: Share, roles: DataRoles, task: Task, device: str) -> None:
+        self.share, self.roles, self.task, self.device = share, roles.to(device), task, device
+        self.together = ExitStack()
+        self.run: _Run | None = None
+
+    def begin(self, job: Job) -> None:
+        """Take up a training, and leave the one before."""
+        self.together.close()
+        self.run = None
+        self.together = ExitStack()
+        device = torch.device(self.device)
+        network = job.network.to(device)
+        run = _Run(network, self.roles, self.task, job.recipe, job.seed, device, job.teacher)
+        self.together.enter_context(_laid_out(network, job.recipe.channels_last))
+        if job.state is not None:
+            run.restore_(job.state)
+        run.spread_out_(self.share, self.together)
+        self.run = run
+
+    def advance(self, segment: Segment, until: int) -> Part:
+        """Train a segment up to a step."""
+        assert self.run is not None
+        self.run.take_steps_(segment, wants_pause=lambda: False, until=until)
+        return Part(segment.summed, segment.randomness)
 
 
 def _make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -47,6 +47,7 @@ class Segment:
         summed: Loss summed over the images of these steps.
         seconds: Time that they took.
         randomness: States of the generators after them, by name; empty at the beginning.
+        peers: The same of each worker beside this one, where several train together.
     """
 
     start: int
@@ -55,6 +56,12 @@ class Segment:
     summed: float = 0.0
     seconds: float = 0.0
     randomness: dict[str, torch.Tensor] = field(default_factory=dict)
+    peers: list[dict[str, torch.Tensor]] = field(default_factory=list)
+
+    def for_peers(self, n_peers: int) -> list[Segment]:
+        """Return what each of the workers beside this one trains: the same, with its own randomness."""
+        known = [*self.peers, *[{}] * n_peers][:n_peers]
+        return [Segment(self.start, self.stop, self.step, randomness=one) for one in known]
 
     @contextmanager
     def drawing(self, seed: int, augmentation_seed: int, device: torch.device) -> Iterator[torch.Generator]:

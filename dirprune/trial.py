@@ -22,6 +22,7 @@ from dirprune.groups import Grouping
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
 from dirprune.latency import LatencyModel
+from dirprune.parallel import Crew
 from dirprune.preemption import Preempted, Preemption
 from dirprune.pruning import prune
 from dirprune.records.events import EventLog, read_events, replay
@@ -48,10 +49,11 @@ class TrialContext:
         folder: The study's folder.
         scores: Folder of the score cache, shared by studies.
         origin: What a stored model says of the weights that it comes from.
-        threads: CPU threads of one trial.
+        threads: CPU threads of each process of a trial.
         latency: How long architectures take; None where nobody asks.
         grouping: The network's channel groups; None: each worker finds them.
         checkpoint_s: Seconds of training after which a checkpoint is written, also between reports.
+        n_workers: Processes that train one trial together.
     """
 
     spec: StudySpec
@@ -64,6 +66,7 @@ class TrialContext:
     latency: LatencyModel | None = None
     grouping: Grouping | None = None
     checkpoint_s: float = CHECKPOINT_S
+    n_workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,14 @@ class Workbench:
     Args:
         context: What all trials share.
         preemption: Whether the worker was told to end.
+        crew: Workers that train every trial together with this one.
     """
 
-    def __init__(self, context: TrialContext, preemption: Preemption | None = None) -> None:
+    def __init__(
+        self, context: TrialContext, preemption: Preemption | None = None, crew: Crew | None = None
+    ) -> None:
         self.preemption = preemption or Preemption()
+        self.crew = crew
         self.checkpoint_s = context.checkpoint_s
         self.spec = context.spec
         self.folder = StudyFolder(context.folder)
@@ -202,6 +209,7 @@ class _Attempt:
                     state=state,
                     stops=sorted({0, *bench.rungs}),
                     wants_pause=self._wants_checkpoint,
+                    crew=bench.crew,
                 ):
                     metrics = {} if report.is_pause else self._judge(report.metrics)
                     if not report.is_pause:

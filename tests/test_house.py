@@ -42,6 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "reconstruction",
             "sensitivity",
             "training",
+            "parallel",
             "training_state",
             "augmentation",
             "recipe",

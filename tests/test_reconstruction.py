@@ -134,6 +134,16 @@ def test_memory_bounds_what_is_held_and_does_not_change_the_result() -> None:
         assert torch.allclose(one, other, atol=1e-6)
 
 
+def test_one_pass_refits_all_layers() -> None:
+    context = make_context(build_case("lenet")[0], torch.randn(60, 1, 14, 14))
+    kept = {group.name: [0, 1, 2] for group in context.grouping.groups}
+    smaller = cut(context, kept)
+    passes: list[int] = []
+    smaller.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    assert len(reconstruct_(smaller, context, kept)) > 1
+    assert passes == [60]
+
+
 def test_pruning_can_reconstruct() -> None:
     images = torch.randint(0, 256, (260, 1, 14, 14), generator=torch.Generator().manual_seed(0)).byte()
     labels = torch.arange(260) % 3

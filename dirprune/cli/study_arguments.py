@@ -53,4 +53,5 @@ class Arguments:
     ray_address: str
     cpus_per_trial: float
     gpus_per_trial: float | None
+    workers_per_trial: int | None
     max_concurrent: int | None

@@ -254,12 +254,23 @@ def _machines() -> list[Option]:
             help="local, auto (the cluster of this machine), or an address.",
         ),
         Option(
-            ["--cpus-per-trial"], type=Number(), default=1.0, show_default=True, help="CPU cores of a trial."
+            ["--cpus-per-trial"],
+            type=Number(),
+            default=1.0,
+            show_default=True,
+            help="CPU cores of a trial; 0.5 lets two share one.",
         ),
         Option(
             ["--gpus-per-trial"],
             type=float,
-            help="GPUs of a trial; 0.5 puts two on one. Default: 1 where there are any.",
+            help="GPUs of a trial: 0.5 puts two trials on one, 4 lets four train one trial together. "
+            "Default: 1 where there are any.",
+        ),
+        Option(
+            ["--workers-per-trial"],
+            type=WholeNumber(),
+            help="Processes that train a trial together, each on a part of every batch. Default: one for "
+            "each GPU.",
         ),
         Option(["--max-concurrent"], type=WholeNumber(), help="Trials at once. Default: as many as fit."),
     ]

@@ -89,7 +89,11 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     check_can_write(arguments.output, is_folder=True)
     spec = change(spec, arguments)
     resources = Resources(
-        arguments.ray_address, arguments.cpus_per_trial, arguments.gpus_per_trial, arguments.max_concurrent
+        arguments.ray_address,
+        arguments.cpus_per_trial,
+        arguments.gpus_per_trial,
+        arguments.max_concurrent,
+        arguments.workers_per_trial,
     )
     options = RunOptions(
         output=arguments.output,

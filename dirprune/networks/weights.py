@@ -73,9 +73,12 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
     if wrong:
         key = wrong[0]
         more = f" and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        output = next(reversed(expected)).rpartition(".")[0]
+        is_output = {key.rpartition(".")[0] for key in wrong} == {output}
+        hint = f"{len(state[key])} classes" if is_output else "other widths"
         raise WeightsError(
             f"expected shape {tuple(expected[key].shape)} for {key} of {name}, "
-            f"got {tuple(state[key].shape)} in {path}{more}; is it of other widths?"
+            f"got {tuple(state[key].shape)} in {path}{more}; is it of {hint}?"
         )
     network.load_state_dict(state)
 

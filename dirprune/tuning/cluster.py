@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,14 +44,18 @@ class Resources:
     Attributes:
         address: "local", "auto" or a Ray address.
         cpus_per_trial: CPU cores of one trial; fractions let trials share a core.
-        gpus_per_trial: GPUs of one trial; None: one where the cluster has any, else none.
+        gpus_per_trial: GPUs of one trial; below 1 trials share one; None: one where the cluster has any, else
+            none.
         max_concurrent: Trials at once; None: as many as fit.
+        workers_per_trial: Processes that train one trial together and share its cores and GPUs evenly, on
+            whatever nodes they are; None: one for each GPU.
     """
 
     address: str = LOCAL
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+    workers_per_trial: int | None = None
 
     def __post_init__(self) -> None:
         if not self.cpus_per_trial > 0:
@@ -62,6 +66,27 @@ class Resources:
             raise ConfigurationError(
                 f"trials at once must be at least 1, got {self.max_concurrent}; leave it out"
             )
+        if self.workers_per_trial is not None and self.workers_per_trial < 1:
+            raise ConfigurationError(
+                f"workers per trial must be at least 1, got {self.workers_per_trial}; leave it out"
+            )
+        gpus = (self.gpus_per_trial or 0) / self.n_workers
+        if gpus > 0 and not (self.n_workers == 1 and gpus < 1) and gpus != 1:
+            raise ConfigurationError(
+                f"expected one GPU for each worker of a trial, got {self.gpus_per_trial:g} GPUs for "
+                f"{self.n_workers}; try 0.5, so that two trials share a GPU, or 2, so that two workers "
+                "train a trial"
+            )
+
+    @property
+    def n_workers(self) -> int:
+        """Processes that train one trial together."""
+        return self.workers_per_trial or max(1, int(self.gpus_per_trial or 0))
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each."""
+        return max(1, int(self.cpus_per_trial / self.n_workers))
 
 
 @dataclass(frozen=True)
@@ -72,21 +97,23 @@ class Slots:
         n_trials: Trials at once.
         cpus: CPU cores of each.
         gpus: GPUs of each.
+        n_workers: Processes of each, which share these evenly.
     """
 
     n_trials: int
     cpus: float
     gpus: float
+    n_workers: int = 1
 
 
 def check(resources: Resources) -> None:
     """Find within seconds what would keep `connect` from working.
 
     Raises:
-        ConfigurationError: If this machine has too little for one trial, or nothing answers at the address.
+        ConfigurationError: If there is too little for one trial, or nothing answers at the address.
     """
     if resources.address == LOCAL:
-        _fit(resources, {"CPU": float(_count_cpus()), "GPU": float(torch.cuda.device_count())})
+        _fit(resources, [{"CPU": float(_count_cpus()), "GPU": float(torch.cuda.device_count())}])
         return
     parts = _split(resources.address)
     try:
@@ -97,6 +124,8 @@ def check(resources: Resources) -> None:
             f"expected a Ray cluster at {resources.address!r}, nothing answers there ({error}); "
             "try --ray-address local"
         ) from error
+    with connect(resources):
+        pass
 
 
 @contextmanager
@@ -137,7 +166,7 @@ def connect(resources: Resources) -> Iterator[Slots]:
             "try --ray-address local"
         ) from error
     try:
-        yield _fit(resources, ray.cluster_resources())
+        yield _fit(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     finally:
         ray.shutdown()
 
@@ -163,18 +192,38 @@ def _let_ray_look_again(settings: Mapping[str, str]) -> None:
         Config.initialize("")
 
 
-def _fit(resources: Resources, available: dict[str, float]) -> Slots:
-    """Return how many trials fit into what the cluster has."""
-    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
-    per_trial = resources.gpus_per_trial
+def _fit(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
+    """Return how many trials fit into what the nodes of the cluster have.
+
+    Each worker runs on one node.
+    """
+    n_workers, per_trial = resources.n_workers, resources.gpus_per_trial
     if per_trial is None:
-        per_trial = 1.0 if gpus >= 1 else 0.0
-    if resources.cpus_per_trial > cpus or per_trial > gpus:
+        has_gpu = any(node.get("GPU", 0.0) >= 1 for node in nodes)
+        per_trial = float(n_workers) if has_gpu else 0.0
+    cpus, gpus = resources.cpus_per_trial / n_workers, per_trial / n_workers
+    on_each = [_count_places(node, cpus, gpus) for node in nodes]
+    n_trials = sum(on_each) // n_workers
+    if n_trials == 0:
+        has = [
+            f"{node.get('CPU', 0.0):g} and {node.get('GPU', 0.0):g}"
+            for node in sorted(nodes, key=lambda node: -node.get("CPU", 0.0))
+        ]
+        each = f", {n_workers} workers with a part each" if n_workers > 1 else ""
+        who = "cluster has" if len(has) == 1 else "nodes of the cluster have"
         raise ConfigurationError(
-            f"one trial needs {resources.cpus_per_trial:g} CPUs and {per_trial:g} GPUs, the cluster "
-            f"has {cpus:g} and {gpus:g}; ask for less with --cpus-per-trial or --gpus-per-trial"
+            f"one trial needs {resources.cpus_per_trial:g} CPUs and {per_trial:g} GPUs{each}, "
+            f"the {who} {'; '.join(has) or 'nothing'}; "
+            "ask for less with --cpus-per-trial or --gpus-per-trial"
         )
-    n_trials = math.floor(cpus / resources.cpus_per_trial + 1e-9)
-    if per_trial > 0:
-        n_trials = min(n_trials, math.floor(gpus / per_trial + 1e-9))
-    return Slots(min(n_trials, resources.max_concurrent or n_trials), resources.cpus_per_trial, per_trial)
+    return Slots(
+        min(n_trials, resources.max_concurrent or n_trials), resources.cpus_per_trial, per_trial, n_workers
+    )
+
+
+def _count_places(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """Return how many workers fit onto a node."""
+    n_places = math.floor(node.get("CPU", 0.0) / cpus + 1e-9)
+    if gpus > 0:
+        n_places = min(n_places, math.floor(node.get("GPU", 0.0) / gpus + 1e-9))
+    return n_places

@@ -67,7 +67,7 @@ def prepare(
     costs = subject.dense_costs
     say(f"dense network: {metrics}, {costs.macs:,} MACs, {costs.parameters:,} parameters ({dense.origin})")
     description = {**describe_subject(spec, subject), "weights": dense.digest}
-    threads = max(1, int(options.resources.cpus_per_trial))
+    resources = options.resources
     scores = (options.output / "scores").absolute()
     origin = describe_origin(spec.describe()["network"], roles, subject.choice)
     context = TrialContext(
@@ -77,9 +77,10 @@ def prepare(
         folder.root.absolute(),
         scores,
         origin,
-        threads,
+        resources.threads,
         subject.latency,
         subject.grouping,
+        n_workers=resources.n_workers,
     )
     least = 0.0 if floor is None else floor.least_promise(dense.metrics)
     warm_starts = _find_warm_starts(folder, subject, context, progress, least)

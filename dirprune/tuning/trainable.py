@@ -19,6 +19,7 @@ from dirprune.trial import (
     make_final_bench,
     run_trial,
 )
+from dirprune.tuning.crew import RayCrew
 from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
@@ -65,7 +66,8 @@ class PruningTrainable(tune.Trainable):
             assert self.context is not None
             torch.set_num_threads(self.context.threads)
             _keep_to_share()
-            self.bench = Workbench(self.context, self.preemption)
+            crew = RayCrew(self.context) if self.context.n_workers > 1 else None
+            self.bench = Workbench(self.context, self.preemption, crew)
         if self.reports is None:
             self.reports = self._run(self.bench)
         return self.reports

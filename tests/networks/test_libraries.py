@@ -108,11 +108,9 @@ def test_resnet50_costs_what_the_reference_says_of_its_vectors() -> None:
     """`--pruned_arch_ins 42,80,130,250 --pruned_arch_out 50,240,390,704,1648` of Dirichlet pruning."""
     network = create_network("torchvision/resnet50").eval()
     grouping = find_groups(network, torch.rand(2, 3, 64, 64))
-    inner, outer = (42, 80, 130, 250), (50, 240, 390, 704, 1648)
-    kept = {}
-    for name in grouping.names:
-        stage = int(name[5]) - 1 if name.startswith("layer") else -1
-        is_inner = name.endswith(("conv1", "conv2")) and stage >= 0
-        kept[name] = inner[stage] if is_inner else outer[stage + 1]
+    said = (
+        "layer1.*=42,layer2.*=80,layer3.*=130,layer4.*=250,"
+        "conv1=50,layer1.0.conv3=240,layer2.0.conv3=390,layer3.0.conv3=704,layer4.0.conv3=1648"
+    )
     costs = CostModel(network, grouping, torch.rand(2, 3, 224, 224))
-    assert costs.costs(Architecture(kept).validate(grouping)).macs == 1_675_654_796
+    assert costs.costs(Architecture.parse(said, grouping)).macs == 1_675_654_796

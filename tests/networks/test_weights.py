@@ -194,3 +194,11 @@ def test_weights_of_other_widths_are_named_with_both_shapes_and_change_nothing(t
     ):
         load_weights_(network, tmp_path / "narrow.safetensors")
     assert_same(before, snapshot(network))
+
+
+def test_weights_of_another_number_of_classes_are_named_as_such(tmp_path: Path) -> None:
+    save_weights(LeNet5(n_classes=100), tmp_path / "fine.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"got \(100, 25\) in .* and 1 more differ; is it of 100 classes\?$"
+    ):
+        load_weights_(LeNet5(), tmp_path / "fine.safetensors")

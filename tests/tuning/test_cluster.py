@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dirprune.errors import ConfigurationError
-from dirprune.tuning.cluster import Resources, _fit, check
+from dirprune.tuning.cluster import Resources, Slots, _fit, check
 
 LISTENERS = """
 import ipaddress, os, sys
@@ -54,13 +54,13 @@ def test_local_ray_listens_on_localhost_only(when, tmp_path):
 
 
 def test_trials_at_once_are_what_fits():
-    available = {"CPU": 8.0, "GPU": 2.0}
+    available = [{"CPU": 8.0, "GPU": 2.0}]
     assert _fit(Resources(), available).n_trials == 2  # one GPU each
     assert _fit(Resources(gpus_per_trial=0), available).n_trials == 8
     assert _fit(Resources(gpus_per_trial=0.25), available).n_trials == 8
     assert _fit(Resources(cpus_per_trial=3, gpus_per_trial=0), available).n_trials == 2
     assert _fit(Resources(gpus_per_trial=0, max_concurrent=3), available).n_trials == 3
-    assert _fit(Resources(), {"CPU": 4.0}).gpus == 0
+    assert _fit(Resources(), [{"CPU": 4.0}]).gpus == 0
 
 
 def test_address_at_which_nothing_answers_is_found_within_seconds():
@@ -73,7 +73,7 @@ def test_address_at_which_nothing_answers_is_found_within_seconds():
 @pytest.mark.parametrize("resources", [Resources(cpus_per_trial=9), Resources(gpus_per_trial=3)])
 def test_trial_that_fits_nowhere_is_refused_at_once(resources):
     with pytest.raises(ConfigurationError, match=r"one trial needs .* the cluster has 8 and 2; ask for less"):
-        _fit(resources, {"CPU": 8.0, "GPU": 2.0})
+        _fit(resources, [{"CPU": 8.0, "GPU": 2.0}])
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,25 @@ def test_trial_that_fits_nowhere_is_refused_at_once(resources):
         ({"cpus_per_trial": 0}, "CPUs per trial must be above 0"),
         ({"gpus_per_trial": -1}, "GPUs per trial must be 0 or more"),
         ({"max_concurrent": 0}, "trials at once must be at least 1"),
+        ({"workers_per_trial": 0}, "workers per trial must be at least 1"),
+        ({"gpus_per_trial": 1.5}, "one GPU for each worker of a trial, got 1.5 GPUs for 1"),
+        ({"gpus_per_trial": 4, "workers_per_trial": 2}, "got 4 GPUs for 2"),
     ],
 )
 def test_resources_are_checked(given, message):
     with pytest.raises(ConfigurationError, match=message):
         Resources(**given)
+
+
+def test_workers_of_a_trial_may_be_on_several_nodes_but_each_is_on_one():
+    nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}]
+    assert _fit(Resources(gpus_per_trial=4), nodes) == Slots(1, 1.0, 4.0, 4)
+    assert _fit(Resources(gpus_per_trial=2), nodes).n_trials == 2
+    assert _fit(Resources(gpus_per_trial=0.25), nodes).n_trials == 16
+    assert _fit(Resources(cpus_per_trial=2, workers_per_trial=2), [{"CPU": 3.0}]).n_trials == 1
+    with pytest.raises(
+        ConfigurationError, match=r"5 workers with a part each, the nodes .* 8 and 2; 8 and 2"
+    ):
+        _fit(Resources(gpus_per_trial=5), nodes)
+    with pytest.raises(ConfigurationError, match="the nodes of the cluster have"):
+        _fit(Resources(cpus_per_trial=9), nodes)

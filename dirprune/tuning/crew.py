@@ -1,0 +1,149 @@
+"""The workers that train one trial together: actors of Ray beside the trial's own, on its other bundles."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from dirprune.errors import one_line
+from dirprune.parallel import Job, Part, Share, join
+from dirprune.training import Peer
+from dirprune.training_state import Segment
+from dirprune.trial import TrialContext
+
+PATIENCE_S = 10.0
+"""How long an exchange that a lost worker has broken may take to fail by itself."""
+LOST = 1
+"""Exit status of a worker whose peer was lost."""
+
+
+class PeerError(Exception):
+    """A worker beside the trial's own raised; what it said is the message."""
+
+
+class RayCrew:
+    """See `dirprune.parallel.Crew`: workers on the other bundles of the trial's placement group.
+
+    The peers end with the process that made them. Where one of them is lost, that process leaves at once, as
+    if it had been lost itself: nobody could say how far the others are.
+
+    Args:
+        context: What all trials share; it travels to each peer once.
+    """
+
+    def __init__(self, context: TrialContext) -> None:
+        self.n_workers = context.n_workers
+        self._failure: Exception | None = None
+        self._has_failed = threading.Event()
+        placement = ray.util.get_current_placement_group()
+        assert placement is not None
+        bundles = placement.bundle_specs
+        shared = ray.put(context)
+        self._peers: list[Any] = [
+            ray.remote(_RayPeer)
+            .options(
+                max_concurrency=2,
+                num_cpus=bundles[rank].get("CPU", 0),
+                num_gpus=bundles[rank].get("GPU", 0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement, rank),
+            )
+            .remote(shared, Share(rank, self.n_workers))
+            for rank in range(1, self.n_workers)
+        ]
+        self._lives = [peer.live.remote() for peer in self._peers]
+        threading.Thread(target=self._watch, daemon=True).start()
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as listener:
+            listener.bind((host, 0))
+            port = listener.getsockname()[1]
+            joining = [peer.join.remote(host, port) for peer in self._peers]
+            join(Share(0, self.n_workers), host, port, listener)
+        ray.get(joining)
+
+    def begin(self, job: Job) -> Callable[[], None]:
+        """Let all take up a training; what is returned waits until they have."""
+        shared = ray.put(job)
+        beginning = [peer.begin.remote(shared) for peer in self._peers]
+
+        def wait() -> None:
+            ray.get(beginning)
+
+        return wait
+
+    def advance(self, segments: Sequence[Segment], until: int) -> Callable[[], list[Part]]:
+        """Let each train its segment up to a step; what is returned waits for what they say."""
+        pairs = zip(self._peers, segments, strict=True)
+        advancing = [peer.advance.remote(segment, until) for peer, segment in pairs]
+        return lambda: ray.get(advancing)
+
+    def explain(self, error: Exception) -> Exception:
+        """Return why an exchange with them failed: their own error, if one of them had any."""
+        self._has_failed.wait(PATIENCE_S)
+        return self._failure or error
+
+    def _watch(self) -> None:
+        """Wait for the first peer that fails. An exchange with it would wait for ever on a GPU."""
+        failed, _ = ray.wait(self._lives)
+        try:
+            ray.get(failed)
+        except RayTaskError as error:
+            self._failure = PeerError(one_line(error.cause, has_type=True))
+            self._has_failed.set()
+            for peer in self._peers:  # its sockets close, so that the exchange fails
+                ray.kill(peer)
+            threading.Event().wait(PATIENCE_S)
+            os._exit(LOST)
+        except Exception:
+            os._exit(LOST)
+
+
+class _RayPeer:
+    """A peer in a process of its own. While `live` runs, the others run one after the other."""
+
+    def __init__(self, context: TrialContext, share: Share) -> None:
+        self.context, self.share = context, share
+        self.peer: Peer | None = None
+        self.failure: BaseException | None = None
+        self.has_failed = threading.Event()
+
+    def live(self) -> None:
+        """Return never; raise what another call has raised."""
+        self.has_failed.wait()
+        assert self.failure is not None
+        raise self.failure
+
+    def join(self, host: str, port: int) -> None:
+        """Enter the process group."""
+        torch.set_num_threads(self.context.threads)
+        self._tell(join, self.share, host, port)
+
+    def begin(self, job: Job) -> None:
+        """Take up a training."""
+        self._tell(self._begin, job)
+
+    def _begin(self, job: Job) -> None:
+        if self.peer is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self.peer = Peer(self.share, self.context.roles, self.context.spec.task(), device)
+        self.peer.begin(job)
+
+    def advance(self, segment: Segment, until: int) -> Part:
+        """Train a segment up to a step."""
+        assert self.peer is not None
+        return self._tell(self.peer.advance, segment, until)
+
+    def _tell(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except BaseException as error:
+            self.failure = error
+            self.has_failed.set()
+            raise

@@ -1,0 +1,61 @@
+"""Trials that several workers train together: the same result, whatever happens to one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dirprune.parallel import Share
+from dirprune.records.events import read_events
+from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord
+from dirprune.tuning import storage
+from dirprune.tuning.cluster import Resources
+from dirprune.tuning.options import RunOptions
+from dirprune.tuning.run import run_study
+from tests.integration.crew_study import DIES_AT, spec
+
+N_DIES = 2
+
+
+def run(output: Path, n_workers: int) -> list[TrialRecord]:
+    run_study(spec, RunOptions(output, resources=Resources(workers_per_trial=n_workers)), say=lambda _: None)
+    return storage.read_records(StudyFolder(output / spec.name))
+
+
+def attempts(output: Path, number: int) -> list[dict[str, Any]]:
+    events = read_events(StudyFolder(output / spec.name).events(number))
+    return [event for event in events if event["event"] == "started"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_workers_train_what_one_does_also_after_one_of_them_was_lost(tmp_path, monkeypatch):
+    alone = run(tmp_path / "alone", 1)
+    monkeypatch.setenv("CREW_TROUBLE", str(tmp_path))
+    together = run(tmp_path / "together", 2)
+    assert (tmp_path / "died").exists()
+    lost, goes_on = attempts(tmp_path / "together", N_DIES)
+    assert lost["resumed_from"] is None
+    assert goes_on["resumed_from"] > 0
+    assert [record.state for record in together] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert together[1].reason == "PeerError: ValueError: no room for six channels"
+    assert together[N_DIES].architecture["first"] == DIES_AT
+    for one, two in zip(alone, together, strict=True):
+        same = 1 if two.state == "FAIL" else len(one.curve)
+        for (images, metrics), (images_again, again) in zip(one.curve[:same], two.curve[:same], strict=True):
+            assert images == images_again
+            assert again["val_loss"] == pytest.approx(metrics["val_loss"], rel=1e-4)
+            assert again.get("train_loss", 0) == pytest.approx(metrics.get("train_loss", 0), rel=1e-4)
+
+
+@pytest.mark.parametrize(("n_images", "n_workers"), [(128, 4), (17, 2), (3, 3), (2, 3)])
+def test_shares_make_up_the_batch(n_images: int, n_workers: int) -> None:
+    shares = [Share(rank, n_workers).of(n_images) for rank in range(n_workers)]
+    weights = [0.0] * n_images
+    for part, n_divided in shares:
+        for place in range(n_images)[part]:
+            weights[place] += 1 / n_divided
+    assert weights == pytest.approx([1 / n_images] * n_images)
