@@ -21,6 +21,7 @@ spec = StudySpec(
     embedded={
         "data": "digits",
         "epochs": 12,
+        "dense": Recipe(images=0, lr=4e-3, channels_last=True),
         "dense_epochs": 30,
         "fine_tuning": Recipe(images=0, batch_size=32),
     },
@@ -43,10 +44,10 @@ spec = StudySpec(
     epochs=6,
     rungs=(0.5, 2),
     reduction_factor=3,
-    dense=Recipe(images=0, lr=4e-3, channels_last=True),
-    dense_epochs=10,
+    dense=Recipe(images=0, lr=4e-3, shift=2, channels_last=True),
+    dense_epochs=20,
     fine_tuning=Recipe(images=0, channels_last=True, distillation=0.5),
-    final_fine_tuning={"shift": 1},
+    final_fine_tuning={"shift": 1, "distillation": 0.0},
 )
 
 if __name__ == "__main__":

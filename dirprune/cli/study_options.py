@@ -23,7 +23,7 @@ def study_options(spec: StudySpec) -> dict[str, list[Option]]:
         "What is traded, and limits": _objectives_and_limits(spec),
         "What is searched": _space(spec),
         "A trial": _trial(spec),
-        "Finalists": _finalists(),
+        "Finalists": _finalists(spec),
         "The study and where it lies": _places(spec),
         "Machines": _machines(),
     }
@@ -189,7 +189,9 @@ def _trial(spec: StudySpec) -> list[Option]:
     ]
 
 
-def _finalists() -> list[Option]:
+def _finalists(spec: StudySpec) -> list[Option]:
+    changed = ", ".join(f"{name} {value}" for name, value in spec.final_fine_tuning.items())
+    recipe = f" The recipe is a trial's but for {changed}." if changed else ""
     return [
         Option(
             ["--finalists"],
@@ -199,7 +201,7 @@ def _finalists() -> list[Option]:
         Option(
             ["--final-epochs"],
             type=Number(),
-            help="Fine-tuning of a finalist; fractions work. Default: that of a trial.",
+            help=f"Fine-tuning of a finalist; fractions work.{recipe} Default: that of a trial.",
         ),
         Option(
             ["--final-seeds"],
