@@ -45,11 +45,8 @@ def test_arguments_with_a_mistake_are_one_line(arguments: tuple[str, ...], part:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1"])
-def test_beyond_localhost_logins_are_on_and_without_a_password_nothing_starts(
-    host: str, tmp_path: Path
-) -> None:
-    status, lines = run_script(tmp_path, "--host", host)
+def test_beyond_localhost_logins_are_on_and_without_a_password_nothing_starts(tmp_path: Path) -> None:
+    status, lines = run_script(tmp_path, "--host", "0.0.0.0")
     assert (status, len(lines)) == (2, 1)
     assert lines[0].startswith("error: MLFLOW_AUTH_ADMIN_PASSWORD: expected the administrator's password")
 

