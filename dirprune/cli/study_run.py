@@ -99,9 +99,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     if arguments.register is not None:
         check_model_name(arguments.register)
         if arguments.no_tracking:
-            raise ConfigurationError(
-                "--register: expected tracking, got --no-tracking; leave one of them out"
-            )
+            raise ConfigurationError("--register: expected tracking, got --no-tracking; leave one out")
     resources = Resources(
         arguments.ray_address, arguments.cpus_per_trial, arguments.gpus_per_trial, arguments.max_concurrent
     )
