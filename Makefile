@@ -7,7 +7,7 @@ PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install study test test-slow check format clean
+.PHONY: help install study test test-slow check format audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -32,8 +32,15 @@ format: $(INSTALLED)  ## let ruff fix and format the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+audit: $(INSTALLED)  ## what is known against the packages in .venv; asks PyPI, so not in CI (CONTRIBUTING.md)
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+	@$(PY) -m pip freeze --exclude-editable > .audit/requirements.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .audit/requirements.txt || { \
+	  echo "audit: read the findings above; 'not found' or 'skip' means that PyPI's list of vulnerabilities was not" \
+	       "reached, and says nothing about the packages" >&2; exit 1; }
+
 clean:  ## remove .venv, caches and build products; studies in output/ stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './output/*' -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml

@@ -170,3 +170,10 @@ def kept_on_interrupt(folder: Path) -> Iterator[None]:
             f"kept in {folder}: what was computed so far; the same command goes on from there", err=True
         )
         raise
+
+
+def print_registered(name: str, n_versions: int, missing: Sequence[str]) -> None:
+    """Print what of a front is registered, and how to serve it."""
+    click.echo(f"registered: {n_versions} versions of {name}; models:/{name}@smallest, @knee, @most-accurate")
+    if missing:
+        click.echo(f"not registered: {', '.join(missing)}")

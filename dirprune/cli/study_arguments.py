@@ -50,6 +50,7 @@ class Arguments:
     storage: str
     tracking_uri: str | None
     no_tracking: bool
+    register: str | None
     ray_address: str
     cpus_per_trial: float
     gpus_per_trial: float | None

@@ -242,6 +242,11 @@ def _places(spec: StudySpec) -> list[Option]:
             is_flag=True,
             help="Run without MLflow; files and front are written all the same.",
         ),
+        Option(
+            ["--register"],
+            metavar="NAME",
+            help="In the end, register the front's models in MLflow as versions of this one.",
+        ),
     ]
 
 

@@ -11,25 +11,33 @@ import click
 
 from dirprune.cli.front import format_finalists, format_front
 from dirprune.cli.options import check_can_write
-from dirprune.cli.printing import ScoringProgress, TrainingProgress
+from dirprune.cli.printing import ScoringProgress, TrainingProgress, print_registered
 from dirprune.cli.study_arguments import Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
 from dirprune.data import check_data_name
-from dirprune.errors import StudyError
+from dirprune.errors import ConfigurationError, StudyError
 from dirprune.importance import get_method
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.latency import LatencyOptions
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
-from dirprune.tracking import MlflowTracker, check_name, check_server, default_tracking_uri, ui_command
+from dirprune.tracking import (
+    MlflowTracker,
+    check_model_name,
+    check_name,
+    check_server,
+    default_tracking_uri,
+    register_front,
+    ui_command,
+)
 from dirprune.training import TrainingReport
 from dirprune.tuning.cluster import Resources
 from dirprune.tuning.finalists import FinalistOptions
 from dirprune.tuning.options import RunOptions
 from dirprune.tuning.run import StudyResult, run_study
-from dirprune.tuning.storage import read_study_json
+from dirprune.tuning.storage import make_summary, read_study_json
 
 N_ROWS = 30
 CLOSING_S = 300.0
@@ -88,6 +96,10 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     """Run a study as its command line says and print what came out."""
     check_can_write(arguments.output, is_folder=True)
     spec = change(spec, arguments)
+    if arguments.register is not None:
+        check_model_name(arguments.register)
+        if arguments.no_tracking:
+            raise ConfigurationError("--register: expected tracking, got --no-tracking; leave one out")
     resources = Resources(
         arguments.ray_address,
         arguments.cpus_per_trial,
@@ -135,6 +147,12 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     _print_result(spec, result)
     if tracker is not None:
         click.echo(f"MLflow: {ui_command(tracking_uri)}")
+    if arguments.register is not None and not result.is_interrupted:
+        summary = make_summary(result.folder, read_study_json(result.folder), len(result.records), True)
+        print_registered(
+            arguments.register,
+            *register_front(summary, tracking_uri, arguments.register, result.records, result.finalists),
+        )
     if left:
         click.echo(f"not in MLflow yet: {', '.join(left)}; the same command with --resume completes it")
     if result.finish_reason:

@@ -7,16 +7,27 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import check_can_write
-from dirprune.cli.printing import ScoringProgress
+from dirprune.cli.printing import ScoringProgress, print_registered
+from dirprune.records.finalists import read_trainings, summarise_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.views import write_views
-from dirprune.tracking import check_name, check_server, default_tracking_uri, sync_study, ui_command
+from dirprune.tracking import (
+    check_model_name,
+    check_name,
+    check_server,
+    default_tracking_uri,
+    register_front,
+    sync_study,
+    ui_command,
+)
 from dirprune.tuning import storage
 
 
-def sync(study: Path, storage_url: str, tracking_uri: str | None) -> None:
+def sync(study: Path, storage_url: str, tracking_uri: str | None, register: str | None) -> None:
     """Rebuild or complete the study in folder STUDY in MLflow, from its own records."""
+    if register is not None:
+        check_model_name(register)
     folder = StudyFolder(study)
     payload = storage.read_study_json(folder)
     check_can_write(folder.root, is_folder=True, option="STUDY")
@@ -35,3 +46,6 @@ def sync(study: Path, storage_url: str, tracking_uri: str | None) -> None:
     if synced.refused:
         click.echo(f"not in MLflow: {', '.join(synced.refused)}; the files of a model are with its trial")
     click.echo(f"MLflow: {ui_command(uri)}")
+    if register is not None:
+        finalists = summarise_finalists(read_trainings(folder, records), summary.objectives)
+        print_registered(register, *register_front(summary, uri, register, records, finalists))

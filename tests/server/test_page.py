@@ -25,6 +25,18 @@ def open_study(page: Page, server: MlflowServer, query: str = "?study=5ca1ab1e")
     expect(page.locator("#status")).to_contain_text("as of")
 
 
+def contrast(first: str, second: str) -> float:
+    """Return the contrast ratio of two colours as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
 def list_numbers(page: Page) -> list[int]:
     return [int(text) for text in page.locator("#trials tbody td:first-child").all_inner_texts()]
 
@@ -186,6 +198,8 @@ def test_it_fits_a_phone_in_light_and_dark(
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     paper = page.locator("#picture svg > rect").get_attribute("fill")
     assert paper == {"light": "#ffffff", "dark": "#14171a"}[scheme]
+    line = page.locator("#picture path.front:not(.point)").get_attribute("stroke") or ""
+    assert contrast(line, paper) >= 4.5
     page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
 
 

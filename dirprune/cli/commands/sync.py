@@ -15,6 +15,9 @@ from dirprune.cli.options import FOLDER, storage_option
 @click.option(
     "--tracking-uri", metavar="URI", help="Where to; any store or server. Default: <output>/mlflow.db."
 )
+@click.option(
+    "--register", metavar="NAME", help="Also register the front's models there as versions of this one."
+)
 def sync(**given: Any) -> None:
     """Rebuild or complete the study in folder STUDY in MLflow, from its own records.
 

@@ -34,6 +34,13 @@ export function readTheme() {
   return { text: read("text"), faint: read("faint"), grid: read("grid"), paper: read("paper") };
 }
 
+/** Return a colour of the data as the page needs it: on dark paper halfway to white, so that it stands out. */
+export function adaptColour(colour) {
+  if (!matchMedia("(prefers-color-scheme: dark)").matches) return colour;
+  const parts = colour.match(/[0-9a-f]{2}/gi).map((part) => Math.round((parseInt(part, 16) + 255) / 2));
+  return `#${parts.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+}
+
 /** Return symbol attributes of a trial in the role that it plays. */
 function paint(role, colour, theme) {
   if (role === "stopped") return { fill: "none", stroke: colour, "stroke-width": 1.4, opacity: 0.45 };

@@ -1,6 +1,6 @@
 // The page: what was chosen and what is known go in, pictures, table and details come out.
 
-import { drawFronts, drawHypervolumes } from "./chart.js";
+import { adaptColour, drawFronts, drawHypervolumes } from "./chart.js";
 import { readChoices, writeChoices } from "./choices.js";
 import { showDetails } from "./details.js";
 import { fillSelect, make } from "./dom.js";
@@ -20,6 +20,7 @@ let isDrawing = false;
 
 const labelOf = (metric) =>
   labels[metric] ?? metric.replace(/^val_/, "validation ").replaceAll("_", " ");
+const pickColour = (place) => adaptColour(colours[place % colours.length]);
 const chosenStudies = () => choices.studies.map((id) => know.studies.get(id)).filter(Boolean);
 const allTrials = () => chosenStudies().flatMap(({ id }) => [...(know.trials.get(id)?.values() ?? [])]);
 const isShown = (trial) => trial.state !== "failed" && trial.state !== "abandoned";
@@ -89,7 +90,7 @@ function drawPictures() {
   const names = [...new Set(allTrials().map(groupOf))].sort();
   const groups = names.map((name, place) => {
     const finished = drawable.filter((trial) => trial.state === "finished" && groupOf(trial) === name);
-    return { name, colour: colours[place % colours.length], front: findFront(finished, x, y) };
+    return { name, colour: pickColour(place), front: findFront(finished, x, y) };
   });
   view.front = new Set(groups.flatMap(({ front }) => front.map((trial) => trial.key)));
   const colourOf = Object.fromEntries(groups.map(({ name, colour }) => [name, colour]));
@@ -114,7 +115,7 @@ function replacePicture(box, svg) {
 
 function drawHypervolume() {
   const lines = chosenStudies().map(({ id, name }, place) => ({
-    name, colour: colours[place % colours.length], points: know.hypervolumes.get(id)?.points ?? [],
+    name, colour: pickColour(place), points: know.hypervolumes.get(id)?.points ?? [],
   })).filter(({ points }) => points.length > 1);
   find("growth").hidden = !lines.length;
   if (!lines.length) return;

@@ -1,0 +1,213 @@
+"""What must hold before an MLflow server starts; each mistake is said in one line.
+
+`mlflow/serve.sh`, on one machine and in the container, runs `python -m dirprune.server.preflight` first.
+Everything is read from the environment under MLflow's own names: `ps` would show a password in an argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dirprune.errors import ConfigurationError, DirpruneError, TrackingError, one_line
+
+MISTAKE = 2
+MIN_PASSWORD = 12
+"""Least characters of the administrator's password; MLflow itself asks for as many."""
+_STORE, _ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
+_LOGINS, _SECRET = "MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY"
+_PROBE = "dirprune-write-check.txt"
+_PATIENCE = {
+    "AWS_MAX_ATTEMPTS": "2",
+    "PGCONNECT_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def check_secrets(environment: Mapping[str, str]) -> None:
+    """Refuse a server with logins whose secrets are missing or too short to be any.
+
+    Args:
+        environment: The variables of the process.
+    Raises:
+        ConfigurationError: Naming the variable, never its value.
+    """
+    if not environment.get(_LOGINS):
+        return
+    password = environment.get("MLFLOW_AUTH_ADMIN_PASSWORD")
+    if password is not None and len(password) < MIN_PASSWORD:
+        raise ConfigurationError(
+            f"MLFLOW_AUTH_ADMIN_PASSWORD: expected at least {MIN_PASSWORD} characters, "
+            f"got {len(password)}; try openssl rand -hex 24"
+        )
+    if len(environment.get(_SECRET, "")) < MIN_PASSWORD:
+        raise ConfigurationError(
+            f"{_SECRET}: expected at least {MIN_PASSWORD} characters, "
+            f"got {len(environment.get(_SECRET, ''))}; try openssl rand -hex 24"
+        )
+
+
+def check_store(uri: str) -> None:
+    """Return when a database can be opened and has this MLflow's schema, or none yet.
+
+    Raises:
+        TrackingError: If it cannot be opened, or is of another schema.
+    """
+    import sqlalchemy
+    from alembic.runtime.migration import MigrationContext
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    shown = hide_password(uri)
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+            is_new = not sqlalchemy.inspect(connection).has_table("experiments")
+        engine.dispose()
+    except Exception as error:  # whatever the drivers raise, or a driver that is missing
+        said = one_line(error).replace(uri, shown)
+        raise TrackingError(f"the database {shown} cannot be opened ({said}); check {_STORE}") from error
+    if not is_new and found != (expected := _get_latest_schema_revision()):
+        raise TrackingError(
+            f"expected the database {shown} to have the schema {expected} of this MLflow, got {found}; "
+            "back it up, then bring it there with serve.sh --upgrade"
+        )
+
+
+def check_artifacts(uri: str) -> None:
+    """Return when a file could be stored in the artifact store and read again; it is deleted.
+
+    Raises:
+        TrackingError: If the store cannot be reached, lacks its bucket, refuses us or is full.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        if not urllib.parse.urlsplit(uri).scheme:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        repository = get_artifact_repository(uri)
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(folder) / _PROBE
+            written.write_text("written by the check before a start\n")
+            repository.log_artifact(str(written))
+            repository.download_artifacts(_PROBE, folder)
+            repository.delete_artifacts(_PROBE)
+    except Exception as error:
+        raise TrackingError(
+            f"the artifact store {hide_password(uri)} cannot be used: {_explain(error)}; "
+            f"check {_ARTIFACTS}, MLFLOW_S3_ENDPOINT_URL and the keys"
+        ) from error
+
+
+def _explain(error: Exception) -> str:
+    """Return what an artifact store said, with what it means where that has a name."""
+    found = re.search(r"error occurred \((\w+)\)", str(error))  # boto3 wraps the error that holds the code
+    code, said = found[1] if found else "", one_line(error)
+    if code in ("NoSuchBucket", "404"):
+        return f"there is no such bucket ({said})"
+    if "Full" in code or "Quota" in code or getattr(error, "errno", None) == errno.ENOSPC:
+        return f"it is full ({said})"
+    return said
+
+
+def make_bucket(uri: str) -> None:
+    """Create the bucket of an `s3://` address where there is none.
+
+    Raises:
+        TrackingError: If it cannot be created.
+    """
+    import boto3
+
+    bucket = urllib.parse.urlsplit(uri).netloc
+    client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL"))
+    try:
+        if bucket not in [known["Name"] for known in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=bucket)
+    except Exception as error:
+        raise TrackingError(f"the bucket {bucket} cannot be created: {one_line(error)}") from error
+
+
+def upgrade(uri: str) -> None:
+    """Bring a database to this MLflow's schema; whoever calls has a backup of it.
+
+    Raises:
+        TrackingError: If MLflow cannot.
+    """
+    from mlflow.db import upgrade as command
+
+    try:
+        command.callback(uri)  # type: ignore[misc]
+        if os.environ.get(_LOGINS):
+            _prepare_logins()
+    except Exception as error:
+        said = one_line(error).replace(uri, hide_password(uri))
+        raise TrackingError(f"the database {hide_password(uri)} cannot be upgraded: {said}") from error
+
+
+def _prepare_logins() -> None:
+    """Create the tables of users and the administrator, once, before any worker would try to.
+
+    Raises:
+        ConfigurationError: If there is no administrator yet and no password for one.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.server.auth import bootstrap_admin_user
+
+    try:
+        bootstrap_admin_user()
+    except MlflowException as error:
+        if os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD"):
+            raise ConfigurationError(f"MLflow refuses the administrator: {one_line(error)}") from error
+        raise ConfigurationError(
+            "MLFLOW_AUTH_ADMIN_PASSWORD: expected the administrator's password at the first start with "
+            "logins, got nothing; try openssl rand -hex 24"
+        ) from error
+
+
+def hide_password(uri: str) -> str:
+    """Return an address without user, password and query."""
+    scheme, mark, rest = uri.partition("?")[0].rpartition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check what the environment describes; return the exit status."""
+    parser = argparse.ArgumentParser(prog="dirprune.server.preflight", description=__doc__)
+    parser.add_argument("--upgrade", action="store_true", help="upgrade the database instead")
+    parser.add_argument("--make-bucket", action="store_true", help="create the bucket instead")
+    given = parser.parse_args(arguments)
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    store, artifacts = os.environ[_STORE], os.environ[_ARTIFACTS]
+    steps: list[Callable[[], None]] = [
+        lambda: check_secrets(os.environ),
+        lambda: check_store(store),
+        lambda: check_artifacts(artifacts),
+    ]
+    if os.environ.get(_LOGINS):
+        steps.append(_prepare_logins)
+    if given.upgrade:
+        steps = [lambda: upgrade(store)]
+    elif given.make_bucket:
+        steps = [lambda: make_bucket(artifacts)]
+    try:
+        for step in steps:
+            step()
+    except DirpruneError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return MISTAKE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

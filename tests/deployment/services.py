@@ -1,0 +1,154 @@
+"""Real services on localhost for tests: a private PostgreSQL, and an S3-compatible store (moto's server)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.tracking.mlflow_process import find_free_port
+
+USER = "keeper"
+POSTGRES_PASSWORD = "a-database-password-of-tests"
+KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "a-secret-key-of-tests"}
+
+
+def find_postgres() -> Path | None:
+    """Return the folder of PostgreSQL's programs; Debian keeps most of them off the PATH."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if folders:
+        return folders[-1]
+    found = shutil.which("initdb")
+    return Path(found).resolve().parent if found else None
+
+
+class Postgres:
+    """A PostgreSQL cluster of its own that listens on localhost only and asks for a password.
+
+    It refuses to run as root; tests of root run it as `nobody`.
+
+    Args:
+        folder: A new folder; it becomes the database user's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        programs = find_postgres()
+        assert programs is not None
+        self.programs, self.folder, self.port = programs, folder, find_free_port()
+        self.uri = f"postgresql://{USER}@127.0.0.1:{self.port}/postgres"
+        self.environment = {"PGPASSWORD": POSTGRES_PASSWORD}
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's programs as the cluster's user; return what it prints."""
+        command = [str(self.programs / program), *arguments]
+        if os.geteuid() == 0:
+            command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+        done = subprocess.run(
+            command,
+            env={**os.environ, **self.environment},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def create(self) -> None:
+        """Make the cluster's files."""
+        secret = self.folder / "password"
+        secret.write_text(POSTGRES_PASSWORD)
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "nobody", "nogroup")
+            shutil.chown(secret, "nobody", "nogroup")
+        login = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}"]
+        self.run("initdb", "-D", str(self.folder / "data"), *login, "-E", "UTF8", "--locale=C", "--no-sync")
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        log = str(self.folder / "log")
+        # Its output goes to a file: a pipe would stay open as long as the server runs.
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-s", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        """End it at once, as a crash would."""
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-s", "stop")
+
+    def query(self, text: str) -> str:
+        """Return what a query gives, as text."""
+        return self.run("psql", self.uri, "--no-align", "--tuples-only", "--command", text)
+
+
+@contextmanager
+def run_postgres() -> Iterator[Postgres]:
+    """Yield a running cluster; below the system's own temporary folder, which its user can reach."""
+    with tempfile.TemporaryDirectory(prefix="dirprune-postgres-") as folder:
+        cluster = Postgres(Path(folder))
+        cluster.create()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """An S3-compatible store: its address, and the environment that its clients need."""
+
+    endpoint: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables under which MLflow and boto3 find it."""
+        return {"MLFLOW_S3_ENDPOINT_URL": self.endpoint, "AWS_DEFAULT_REGION": "us-east-1", **KEYS}
+
+    @property
+    def client(self) -> Any:
+        """A client with the store's keys."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+
+@contextmanager
+def run_object_store(folder: Path) -> Iterator[ObjectStore]:
+    """Yield a running store without any bucket; it forgets everything when it ends."""
+    port = find_free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (folder / "objects.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/moto-api/", process)
+        yield ObjectStore(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], patience_s: float = 60.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(f"nothing answers at {address}")

@@ -1,0 +1,179 @@
+"""What hinders a server is said in one line before it starts: secrets, database, schema, object store."""
+
+from __future__ import annotations
+
+import http.server
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dirprune.errors import DirpruneError
+from dirprune.server import health, preflight
+from tests.deployment.conftest import SCRIPT, environment_for
+from tests.deployment.services import KEYS, ObjectStore, Postgres
+from tests.tracking.mlflow_process import find_free_port
+
+
+def run_script(folder: Path, *arguments: str, **settings: str) -> tuple[int, list[str]]:
+    """Return the status and what `serve.sh` said on stderr, where it ends by itself."""
+    command = ["bash", str(SCRIPT), "--folder", str(folder / "server"), *arguments]
+    environment = environment_for(settings)
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--prot", "5000"), "unknown argument --prot; try"),
+        (("--port",), "--port: expected a value, got nothing"),
+        (("--port", "5000x"), "--port: expected a number, got 5000x"),
+        (("--workers", "0"), "--workers: expected a number above 0, got 0"),
+    ],
+)
+def test_arguments_with_a_mistake_are_one_line(arguments: tuple[str, ...], part: str, tmp_path: Path) -> None:
+    status, lines = run_script(tmp_path, *arguments)
+    assert (status, len(lines)) == (2, 1)
+    assert part in lines[0]
+
+
+@pytest.mark.slow
+def test_beyond_localhost_logins_are_on_and_without_a_password_nothing_starts(tmp_path: Path) -> None:
+    status, lines = run_script(tmp_path, "--host", "0.0.0.0")
+    assert (status, len(lines)) == (2, 1)
+    assert lines[0].startswith("error: MLFLOW_AUTH_ADMIN_PASSWORD: expected the administrator's password")
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "short"}, "MLFLOW_AUTH_ADMIN_PASSWORD: expected at least 12"),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": ""}, "got 0; try openssl rand"),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "long enough to be one"}, "MLFLOW_FLASK_SERVER_SECRET_KEY: expected"),
+    ],
+)
+def test_secrets_that_are_none_are_refused_and_not_shown(settings: dict[str, str], part: str) -> None:
+    with pytest.raises(DirpruneError) as raised:
+        preflight.check_secrets({"MLFLOW_AUTH_CONFIG_PATH": "auth.ini", **settings})
+    assert part in str(raised.value)
+    assert "short" not in str(raised.value)
+    preflight.check_secrets(settings)  # without logins nobody asks
+
+
+def test_database_of_an_older_schema_is_refused_until_it_is_upgraded(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    preflight.check_store(uri)
+    preflight.check_store(f"sqlite:///{tmp_path / 'new.db'}")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        (newest,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = 'cc1f77228345'")
+    with pytest.raises(DirpruneError, match=f"schema {newest} of this MLflow, got cc1f77228345; back it up"):
+        preflight.check_store(uri)
+    asked: list[str] = []
+    monkeypatch.setattr("mlflow.db.upgrade.callback", asked.append)
+    preflight.upgrade(uri)
+    assert asked == [uri]
+
+
+@pytest.mark.parametrize(
+    "uri", [f"postgresql://me:hunter2@127.0.0.1:{find_free_port()}/mlflow", "nosuch://me:hunter2@host/mlflow"]
+)
+def test_database_that_cannot_be_opened_is_one_line_without_its_password(uri: str) -> None:
+    with pytest.raises(DirpruneError) as raised:
+        preflight.check_store(uri)
+    assert "cannot be opened" in str(raised.value)
+    assert "check MLFLOW_BACKEND_STORE_URI" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_database_that_refuses_the_login_is_one_line(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "a-wrong-one")
+    with pytest.raises(DirpruneError, match="password authentication failed"):
+        preflight.check_store(postgres.uri)
+
+
+def use(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**store.environment, "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.slow
+def test_missing_bucket_is_named_and_can_be_made(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(objects, monkeypatch)
+    with pytest.raises(DirpruneError, match="store s3://absent cannot be used: there is no such bucket"):
+        preflight.check_artifacts("s3://absent")
+    for _ in range(2):
+        preflight.make_bucket("s3://absent/below")
+    preflight.check_artifacts("s3://absent/below")
+    assert "Contents" not in objects.client.list_objects_v2(Bucket="absent")
+
+
+@contextmanager
+def full_store(code: str) -> Iterator[ObjectStore]:
+    """Yield an object store that takes nothing more."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            text = f"<Error><Code>{code}</Code><Message>no room is left</Message></Error>".encode()
+            self.send_response(507)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield ObjectStore(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded"])
+def test_full_object_store_is_said(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_store(code) as store:
+        use(store, monkeypatch)
+        with pytest.raises(DirpruneError) as raised:
+            preflight.check_artifacts("s3://bucket")
+    assert "the artifact store s3://bucket cannot be used: it is full" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(raised.value)
+
+
+def test_object_store_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(ObjectStore(f"http://127.0.0.1:{find_free_port()}"), monkeypatch)
+    with pytest.raises(DirpruneError, match="check MLFLOW_ARTIFACTS_DESTINATION, MLFLOW_S3_ENDPOINT_URL"):
+        preflight.check_artifacts("s3://bucket")
+
+
+def test_files_on_this_machine_are_tried_and_nothing_stays(tmp_path: Path) -> None:
+    preflight.check_artifacts(str(tmp_path / "artifacts"))
+    assert list((tmp_path / "artifacts").iterdir()) == []
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DirpruneError, match=r"the artifact store .* cannot be used"):
+        preflight.check_artifacts(str(tmp_path / "file"))
+
+
+def test_server_that_is_away_is_not_healthy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_PORT", str(find_free_port()))
+    assert health.main() == 1
+    assert "no answer" in capsys.readouterr().out

@@ -1,0 +1,81 @@
+"""A whole study on a team's servers: its passwords are in no file, line or argument, nor in MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from dirprune.tracking import names
+from tests.deployment.conftest import PASSWORD, Served
+from tests.deployment.services import POSTGRES_PASSWORD, Postgres
+
+TOY = Path(__file__).parents[1] / "integration" / "toy_study.py"
+SECRETS = (PASSWORD, POSTGRES_PASSWORD)
+
+
+def watch(process: subprocess.Popen[bytes]) -> set[str]:
+    """Return every command line of a process and its children until it ends."""
+    lines: set[str] = set()
+    parent = psutil.Process(process.pid)
+    while process.poll() is None:
+        for one in (parent, *parent.children(recursive=True)):
+            try:
+                lines.add(" ".join(one.cmdline()))
+            except psutil.Error:  # it has ended meanwhile
+                continue
+        time.sleep(0.2)
+    return lines
+
+
+@pytest.mark.slow
+def test_passwords_of_the_servers_are_left_nowhere(
+    team_server: Served, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.query("CREATE DATABASE trials")
+    host = team_server.uri.removeprefix("http://")
+    settings = {
+        "MLFLOW_TRACKING_URI": f"http://admin:{PASSWORD}@{host}",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+        "TMPDIR": tempfile.mkdtemp(prefix="dirprune-", dir=tmp_path.parents[1]),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        **postgres.environment,
+    }
+    storage = postgres.uri.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", "/trials")
+    printed = tmp_path / "printed"
+    with printed.open("wb") as output:
+        study = subprocess.Popen(
+            [sys.executable, TOY, "--name", "secret", "--trials", "2", "--storage", storage],
+            cwd=tmp_path,
+            env={**os.environ, **settings},
+            stdout=output,
+            stderr=output,
+        )
+        arguments = watch(study)
+    assert study.returncode == 0, printed.read_text()
+    assert "secret" in " ".join(arguments)
+    folders = (tmp_path, Path(settings["TMPDIR"]))
+    written = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert any("session" in str(path) for path in written)  # Ray's own files and logs
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    client = MlflowClient(team_server.uri)
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{names.STUDY}` = 'secret'")
+    assert len(runs) >= 3
+    told = json.dumps([run.to_dictionary() for run in runs], default=str)
+    assert "postgresql" not in told
+    for secret in SECRETS:
+        assert not [line for line in arguments if secret in line]
+        assert [path for path in written if secret.encode() in path.read_bytes()] == []
+        assert secret not in told
+        assert secret not in team_server.log.read_text()
