@@ -83,9 +83,14 @@ class Rehearsal:
     def up(self) -> str:
         """Let the laptop make the cluster of the machines that are on, and return what Ray says."""
         said = self.laptop.run("ray", "up", "--yes", "--no-config-cache", CLUSTER_FILE, timeout=300)
-        on = {machine.address for machine in [self.head, *self.workers] if machine.is_on}
-        self.wait("the machines that are on", lambda: on <= self.nodes())
+        on = [machine for machine in [self.head, *self.workers] if machine.is_on]
+        self.wait("Ray on the machines that are on", lambda: all(map(self.has_ray, on)))
+        self.wait("the nodes", lambda: {machine.address for machine in on} <= self.nodes(), pause_s=5.0)
         return said
+
+    def has_ray(self, machine: Machine) -> bool:
+        """Whether Ray runs on a machine; costs nothing to ask, unlike `nodes`."""
+        return "raylet" in machine.run("pgrep -l raylet || true")
 
     def nodes(self) -> set[str]:
         """Return the addresses of the cluster's living nodes."""
@@ -120,19 +125,19 @@ class Rehearsal:
                 self.laptop.command("bash", "-c", command), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
 
-    def wait(self, what: str, is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    def wait(self, what: str, is_so: Callable[[], bool], pause_s: float = 0.5) -> None:
         """Return when something is so; the submitted study must not have failed until then.
 
         Raises:
             RuntimeError: With what the study printed, if it does not come to be.
         """
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + PATIENCE_S
         while not is_so():
             failed = self.submitted is not None and self.submitted.poll() not in (None, 0)
             if failed or time.monotonic() > deadline:
                 said = self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
                 raise RuntimeError(f"waited for {what}:\n{said}")
-            time.sleep(0.5)
+            time.sleep(pause_s)
 
     def starts(self) -> list[dict[str, Any]]:
         """Return where and from what each attempt at a trial has started."""
