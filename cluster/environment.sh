@@ -1,7 +1,8 @@
 # What every node of a cluster needs to know; sourced by node.sh, and by the shells in which studies start.
-# Edit the two marked places. A folder must be the same on all nodes: NFS, EFS, Filestore, or a bucket that is mounted.
+# Edit the two marked places. The folder must be the same on all nodes (NFS, EFS, Filestore), unless there is a storage.
 
 export DIRPRUNE_OUTPUT=EDIT-ME          # shared folder for studies, such as /shared/dirprune
+# export DIRPRUNE_STORAGE=s3://bucket/studies  # where no folder is shared: nodes exchange checkpoints and models there
 export MLFLOW_TRACKING_URI=EDIT-ME      # the team's MLflow server, or sqlite:////shared/dirprune/mlflow.db
 
 export PATH="$HOME/dirprune/.venv/bin:$PATH"

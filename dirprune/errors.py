@@ -39,6 +39,10 @@ class StudyError(DirpruneError):
     """A study that exists already, differs from the one asked for, or is held by another driver."""
 
 
+class StorageError(DirpruneError):
+    """A shared storage that cannot be read or written."""
+
+
 class TrackingError(DirpruneError):
     """A tracking server that cannot be reached or refuses the study."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import platform
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, one_line
-from dirprune.files import read_json, write_json
+from dirprune.files import read_json, user_cache_folder, write_json
 from dirprune.groups import Grouping
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
@@ -27,7 +29,9 @@ from dirprune.preemption import Preempted, Preemption
 from dirprune.pruning import prune
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
+from dirprune.records.mirror import fetch, fetch_events, send, send_events
 from dirprune.records.models import save_model
+from dirprune.remote import RemoteFolder
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.surgery import compact
@@ -54,6 +58,8 @@ class TrialContext:
         grouping: The network's channel groups; None: each worker finds them.
         checkpoint_s: Seconds of training after which a checkpoint is written, also between reports.
         n_workers: Processes that train one trial together.
+        remote: The study's part of a storage; None: all machines see `folder` and `scores`.
+        remote_scores: The part that all studies share.
     """
 
     spec: StudySpec
@@ -67,6 +73,8 @@ class TrialContext:
     grouping: Grouping | None = None
     checkpoint_s: float = CHECKPOINT_S
     n_workers: int = 1
+    remote: RemoteFolder | None = None
+    remote_scores: RemoteFolder | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,11 @@ class Workbench:
         self.crew = crew
         self.checkpoint_s = context.checkpoint_s
         self.spec = context.spec
-        self.folder = StudyFolder(context.folder)
+        self.folder, scores = StudyFolder(context.folder), context.scores
+        if context.remote is not None:  # the study's folder is on another machine
+            self._scratch = tempfile.TemporaryDirectory(prefix="dirprune-", ignore_cleanup_errors=True)
+            self.folder = StudyFolder(Path(self._scratch.name), context.remote)
+            scores = user_cache_folder() / "scores"
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.roles = context.roles.to(self.device)
         self.task = self.spec.task()
@@ -112,7 +124,7 @@ class Workbench:
         if context.latency is not None:
             self.costs = self.costs.with_latency(context.latency.constant_ms, context.latency.rates_ms)
         self.network: nn.Module = network.to(self.device)
-        self.cache = ScoreCache(context.scores)
+        self.cache = ScoreCache(scores, context.remote_scores)
         options = dict(self.spec.network_options)
         self.base = {**identify(self.spec.network), "options": options, "weights": dict(context.origin)}
         self.rungs = [self.spec.images(epochs, context.roles) for epochs in self.spec.rungs]
@@ -169,8 +181,11 @@ class _Attempt:
         self.bench = bench
         self.configuration = configuration
         number = configuration.number
-        self.log = EventLog(bench.folder.events(number), uuid.uuid4().hex)
-        checkpoints = bench.folder.checkpoint_dir(number)
+        self.folder, attempt = bench.folder, uuid.uuid4().hex
+        self.log = EventLog(
+            self.folder.events(number), attempt, lambda: send_events(self.folder, number, attempt)
+        )
+        checkpoints = self.folder.checkpoint_dir(number)
         self.kept_path = checkpoints / "kept.json"
         self.state_path = checkpoints / "state.pt"
         self.interval = Interval(bench.checkpoint_s)
@@ -182,8 +197,11 @@ class _Attempt:
 
     def run(self) -> Iterator[TrialReport]:
         bench, spec = self.bench, self.bench.spec
+        fetch_events(self.folder, self.configuration.number)
+        fetch(self.folder, self.state_path.parent)
         state = TrainingState.load(self.state_path) if self.state_path.exists() else None
-        self.log.append("started", resumed_from=None if state is None else state.images)
+        resumed_from = None if state is None else state.images
+        self.log.append("started", resumed_from=resumed_from, machine=platform.node())
         network, kept = self._prune() if state is None else self._recut()
         epochs = 0.0 if self.configuration.source == "dense" else spec.epochs
         recipe = replace(
@@ -229,6 +247,7 @@ class _Attempt:
         state = report.capture()
         if self._is_newest():
             state.save(self.state_path)
+            send(self.folder, self.state_path)
         self.interval.restart()
         if not report.is_last:
             self.bench.preemption.check()
@@ -259,6 +278,7 @@ class _Attempt:
             )
         self.kept_path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.kept_path, {"kept": kept}, schema=KEPT_SCHEMA)
+        send(self.folder, self.kept_path)
         self.log.append("pruned", **self.costs.as_dict(), kept=kept)
         return network, kept
 
@@ -300,11 +320,13 @@ class _Attempt:
             normalisation=bench.roles.normalisation,
             metrics=metrics,
         )
+        send(self.folder, self.folder.model_dir(number))
         self.log.append("finished", metrics=metrics)
         return TrialReport(last.images, metrics, is_final=True)
 
     def _is_newest(self) -> bool:
         """Whether no later attempt has started: a lost worker that still runs must not overwrite it."""
+        fetch_events(self.folder, self.configuration.number)
         return replay(read_events(self.log.path)).attempt == self.log.attempt
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dirprune"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "identity", "pareto", "halving", "deadline", "preemption"}),
+    frozenset({"errors", "files", "identity", "pareto", "halving", "deadline", "preemption", "remote"}),
     frozenset(
         {
             "networks",
@@ -60,10 +60,10 @@ LAYERS: tuple[frozenset[str], ...] = (
 LIBRARIES: dict[str, int] = {
     "numpy": 0,
     "moocore": 0,
+    "fsspec": 0,
     "torch": 1,
     "torchvision": 1,
     "PIL": 1,
-    "fsspec": 1,
     "torch_pruning": 1,
     "sklearn": 1,
     "scipy": 1,

@@ -264,7 +264,7 @@ method_options = _collected(
 """How channels are scored: handed over as `scoring`."""
 
 storage_option = click.option(
-    "--storage",
+    "--optuna-storage",
     "storage_url",
     default="",
     metavar="URL",

@@ -48,6 +48,7 @@ class Arguments:
     reference_point: dict[str, float] | None
     output: Path
     storage: str
+    optuna_storage: str
     tracking_uri: str | None
     no_tracking: bool
     register: str | None

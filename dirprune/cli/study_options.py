@@ -225,10 +225,22 @@ def _places(spec: StudySpec) -> list[Option]:
             show_default=True,
             envvar="DIRPRUNE_OUTPUT",
             show_envvar=True,
-            help="Folder of all studies; on a cluster one that all nodes share.",
+            help="Folder of all studies; on a cluster one that all nodes share, unless --storage is given.",
         ),
         Option(
-            ["--storage"], default="", metavar="URL", help="Database for the trials. Default: a journal file."
+            ["--storage"],
+            default="",
+            metavar="URI",
+            envvar="DIRPRUNE_STORAGE",
+            show_envvar=True,
+            help="Where the machines of a cluster exchange checkpoints, scores, models and results: a shared "
+            "folder or s3://bucket/folder. Default: all machines share the output folder.",
+        ),
+        Option(
+            ["--optuna-storage"],
+            default="",
+            metavar="URL",
+            help="Database for the trials. Default: a journal file.",
         ),
         Option(
             ["--tracking-uri"],

@@ -116,7 +116,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         latency=LatencyOptions(
             arguments.latency, arguments.latency_batch, max(1, int(arguments.cpus_per_trial))
         ),
-        storage_url=arguments.storage,
+        storage=arguments.storage,
+        storage_url=arguments.optuna_storage,
         sampler=arguments.sampler,
         patience=arguments.patience,
         patience_share=arguments.patience_share,

@@ -16,6 +16,7 @@ from dirprune.files import write_atomically
 from dirprune.identity import digest, identify, keep_plain
 from dirprune.importance.base import Scores, ScoringContext, Selector
 from dirprune.importance.registry import describe
+from dirprune.remote import RemoteFolder
 
 SCORES_VERSION = 3  # raised when compute_scores itself gives other numbers
 
@@ -29,12 +30,14 @@ class ScoreCache:
 
     Args:
         folder: Made when it does not exist.
+        remote: Where machines that do not see the folder look for scores and leave theirs; None: nowhere.
+            Two of them may compute the same ones at the same time.
     Raises:
         ImportanceError: If the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, remote: RemoteFolder | None = None) -> None:
+        self.folder, self.remote = Path(folder), remote
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -60,6 +63,7 @@ class ScoreCache:
         if scores is not None:
             return scores, True
         with FileLock(self.folder / f"{key}.lock"):
+            self._fetch(key)
             scores = self._read(key)
             if scores is not None:
                 return scores, True
@@ -68,7 +72,15 @@ class ScoreCache:
                 save_file(
                     {name: values.contiguous() for name, values in scores.items()}, temporary, {"key": key}
                 )
+            if self.remote is not None:
+                self.remote.write(self.path(key).name, self.path(key).read_bytes())
             return scores, False
+
+    def _fetch(self, key: str) -> None:
+        content = None if self.remote is None else self.remote.read(self.path(key).name)
+        if content is not None:
+            with write_atomically(self.path(key)) as temporary:
+                temporary.write_bytes(content)
 
     def _read(self, key: str) -> Scores | None:
         """Return stored scores; None when there are none, or the file is cut short or of another key."""

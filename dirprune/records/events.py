@@ -12,7 +12,7 @@
 
 | event | fields |
 |---|---|
-| started | resumed_from: training images of the checkpoint it goes on from; null = from the beginning |
+| started | resumed_from: training images of the checkpoint it goes on from, null = none; machine: its name |
 | scored | method, cached, seconds |
 | pruned | macs, parameters, kept |
 | report | images, metrics |
@@ -31,7 +31,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,15 @@ class EventLog:
     Args:
         path: `<study>/events/<trial>.jsonl`; its folder is created with the first event.
         attempt: Id of this attempt, unlike that of any other attempt of the trial.
+        appended: Called after each event.
     """
 
-    def __init__(self, path: Path, attempt: str) -> None:
+    def __init__(self, path: Path, attempt: str, appended: Callable[[], None] | None = None) -> None:
         if not attempt:
             raise StudyError("an attempt needs an id that is not empty, got ''; try uuid.uuid4().hex")
         self.path = path
         self.attempt = attempt
+        self.appended = appended
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event.
@@ -120,6 +122,8 @@ class EventLog:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if self.appended is not None:
+            self.appended()
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

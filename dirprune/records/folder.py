@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dirprune.remote import RemoteFolder
+
 
 @dataclass(frozen=True)
 class StudyFolder:
@@ -12,9 +14,11 @@ class StudyFolder:
 
     Args:
         root: The study's own folder, `<output>/<study>`.
+        remote: Where its machines exchange files (see `mirror`); None: all of them see `root`.
     """
 
     root: Path
+    remote: RemoteFolder | None = None
 
     @property
     def output(self) -> Path:
@@ -141,7 +145,8 @@ class StudyFolder:
 
     def finalist(self, trial: int, repetition: int) -> StudyFolder:
         """Return the folder of one training of a finalist; its files lie as a study's do."""
-        return StudyFolder(self.finalists_dir / f"{trial}-{repetition}")
+        name = f"finalists/{trial}-{repetition}"
+        return StudyFolder(self.root / name, self.remote and self.remote.below(name))
 
     @property
     def lock(self) -> Path:

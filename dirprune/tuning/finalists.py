@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from dirprune.files import read_json, write_json
 from dirprune.records.events import read_events, replay
 from dirprune.records.finalists import FinalTraining, read_training
 from dirprune.records.folder import StudyFolder
+from dirprune.records.mirror import fetch, fetch_events, remove
 from dirprune.records.record import TrialRecord
 from dirprune.study.space import Configuration
 
@@ -122,7 +122,11 @@ class FinalistAccounts:
 
     def result(self, number: int, repetition: int) -> dict[str, float] | None:
         """Return the metrics of a training; None if it has not finished."""
-        finished = replay(read_events(self.folder.finalist(number, repetition).events(number))).finished
+        own = self.folder.finalist(number, repetition)
+        if not own.model_dir(number).exists():  # what came home has ended
+            fetch_events(own, number)
+            fetch(own, own.model_dir(number))
+        finished = replay(read_events(own.events(number))).finished
         return None if finished is None else dict(finished["metrics"])
 
     def next_configuration(self) -> Training | None:
@@ -137,7 +141,10 @@ class FinalistAccounts:
     def completed(self, number: int, metrics: Mapping[str, float]) -> None:
         """Remove the checkpoint of a training; its own events have said already that it has finished."""
         training = self._trainings[number]
-        self._remove_checkpoint(training.configuration.number, training.repetition)
+        trial = training.configuration.number
+        own = self.folder.finalist(trial, training.repetition)
+        fetch(own, own.model_dir(trial))
+        self._remove_checkpoint(trial, training.repetition)
         self.tell(self._read(number))
 
     def halted(self, number: int, images: int) -> None:
@@ -155,12 +162,16 @@ class FinalistAccounts:
         """Whether the worker of a training's newest attempt was told to end."""
         training = self._trainings[number]
         trial = training.configuration.number
-        events = self.folder.finalist(trial, training.repetition).events(trial)
-        return replay(read_events(events)).is_preempted
+        own = self.folder.finalist(trial, training.repetition)
+        fetch_events(own, trial)
+        return replay(read_events(own.events(trial))).is_preempted
 
     def _remove_checkpoint(self, number: int, repetition: int) -> None:
-        shutil.rmtree(self.folder.finalist(number, repetition).checkpoint_dir(number), ignore_errors=True)
+        own = self.folder.finalist(number, repetition)
+        remove(own, own.checkpoint_dir(number))
 
     def _read(self, number: int) -> FinalTraining:
         training = self._trainings[number]
-        return read_training(self.folder, self.trials[training.configuration.number], training.repetition)
+        trial = training.configuration.number
+        fetch_events(self.folder.finalist(trial, training.repetition), trial)
+        return read_training(self.folder, self.trials[trial], training.repetition)

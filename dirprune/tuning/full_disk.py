@@ -1,4 +1,4 @@
-"""A full disk ends a study in order: it is no trial's fault, and all go on when there is room again."""
+"""A full disk, or a storage that is lost, ends a study in order: no trial failed, and all can go on later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dirprune.errors import one_line
+from dirprune.errors import StorageError, one_line
 from dirprune.files import write_atomically
 from dirprune.tuning.finalists import FinalistAccounts
 from dirprune.tuning.ledger import Ledger
@@ -16,12 +16,13 @@ from dirprune.tuning.ledger import Ledger
 PROBE_BYTES = 1 << 18
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WORDS = tuple(os.strerror(number) for number in FULL)
+LOST = StorageError.__name__
 
 Answer = TypeVar("Answer")
 
 
 class FullDiskWatch:
-    """Accounts that hear of nothing more once the disk is full, so that unfinished trials stay unfinished.
+    """Accounts that hear of nothing more once nothing can be written, so that trials stay unfinished.
 
     It stands between Ray and the accounts. A trial that failed because nothing could be written, and any that
     ends or reports after it, is not told: like those of a killed driver it goes on with `--resume`.
@@ -61,7 +62,9 @@ class FullDiskWatch:
 
     def failed(self, number: int, reason: str = "") -> None:
         """Take a failure, unless it was the disk's."""
-        if not self.reason and (any(words in reason for words in WORDS) or not has_room(self.folder)):
+        if not self.reason and (
+            any(words in reason for words in (*WORDS, LOST)) or not has_room(self.folder)
+        ):
             self.reason = reason or WORDS[0]
         self._ask(lambda: self.accounts.failed(number, reason), None)
 
@@ -74,11 +77,13 @@ class FullDiskWatch:
             return otherwise
         try:
             return call()
+        except StorageError as error:
+            self.reason = one_line(error, has_type=True)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             self.reason = one_line(error)
-            return otherwise
+        return otherwise
 
 
 def has_room(folder: Path) -> bool:
@@ -97,4 +102,7 @@ def has_room(folder: Path) -> bool:
 
 def describe_full_disk(folder: Path, reason: str) -> str:
     """Return why a study ended, and what to do."""
+    if LOST in reason:
+        said = reason.partition(f"{LOST}: ")[2] or reason
+        return f"{said}; when it answers again, the same command with --resume goes on"
     return f"no room is left in {folder} ({reason}); make room, then the same command with --resume goes on"

@@ -20,6 +20,7 @@ from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import GrowingFront, mark_front
 from dirprune.records.hypervolume import compute_hypervolume
+from dirprune.records.mirror import fetch, fetch_events, remove, send_events
 from dirprune.records.record import TrialRecord
 from dirprune.study import floor
 from dirprune.study.observer import StudyObserver, StudySummary
@@ -92,6 +93,8 @@ class Ledger:
         for trial in settled:  # a driver that was killed may not have come to this
             shutil.rmtree(folder.checkpoint_dir(trial.number), ignore_errors=True)
         for trial in known:
+            if trial.state == TrialState.RUNNING:
+                fetch_events(folder, trial.number)
             if not storage.is_infeasible(trial):
                 self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
                 self._replay_rungs(trial)
@@ -259,6 +262,7 @@ class Ledger:
         Returns:
             Whether the trial goes on; only one that the sampler chose may be told to halt, at a rung.
         """
+        fetch_events(self.folder, number)
         goes_on = True
         if images in self.halving.rungs:
             values = [[float(metrics[metric]) for metric in self.metrics]]
@@ -278,6 +282,8 @@ class Ledger:
 
     def completed(self, number: int, metrics: Mapping[str, float]) -> None:
         """Tell a trial that ran to its full resource."""
+        fetch_events(self.folder, number)
+        fetch(self.folder, self.folder.model_dir(number))
         values = [float(metrics[metric]) for metric in self.metrics]
         if not all(map(math.isfinite, values)):
             self.failed(
@@ -296,7 +302,7 @@ class Ledger:
         """Keep the models of the front alone."""
         for number in self._front.add_(records):
             if self.folder.model_dir(number).exists():
-                shutil.rmtree(self.folder.model_dir(number), ignore_errors=True)
+                remove(self.folder, self.folder.model_dir(number))
 
     def halted(self, number: int, images: int) -> None:
         """Take back a trial that was told to halt at a rung: it pauses, or is told as stopped.
@@ -305,8 +311,10 @@ class Ledger:
         """
         self._failures_in_a_row = 0
         path = self.folder.events(number)
+        fetch_events(self.folder, number)
         if (attempt := replay(read_events(path)).attempt) is not None:
             EventLog(path, attempt).append("stopped", images=images)
+            send_events(self.folder, number, attempt)
         if self.halving.pauses:
             del self._open[number]
             self._paused[number] = images
@@ -321,6 +329,7 @@ class Ledger:
         Args:
             reason: What happened; empty: what its events say.
         """
+        fetch_events(self.folder, number)
         reason = reason or self._last_failure(number)
         self._settle(number, TrialState.FAIL, {storage.REASON: reason})
         self._failures_in_a_row += 1
@@ -348,6 +357,7 @@ class Ledger:
 
     def is_preempted(self, number: int) -> bool:
         """Whether the worker of a trial's newest attempt was told to end."""
+        fetch_events(self.folder, number)
         return replay(read_events(self.folder.events(number))).is_preempted
 
     def _last_failure(self, number: int) -> str:
@@ -363,7 +373,7 @@ class Ledger:
     ) -> None:
         self._open.pop(number, None)
         storage.settle(self.study, number, state, attributes, values)
-        shutil.rmtree(self.folder.checkpoint_dir(number), ignore_errors=True)
+        remove(self.folder, self.folder.checkpoint_dir(number))
         self._refresh(number)
         self._tell_of_trial(number)
 

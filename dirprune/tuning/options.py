@@ -23,6 +23,8 @@ class RunOptions:
         resume: Whether a study of that name may be continued.
         resources: What to use of which cluster.
         latency: Where latencies come from, for a study that asks for them.
+        storage: Where the machines exchange checkpoints, scores and models, a path or an address such as
+            s3://bucket/studies; empty: all of them see `output`.
         storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
         sampler: What chooses the trials, one of `dirprune.tuning.samplers.CHOICES`; a resumed study may
             choose another.
@@ -38,6 +40,7 @@ class RunOptions:
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
+    storage: str = ""
     storage_url: str = ""
     sampler: str = "auto"
     patience: int | None = None

@@ -12,6 +12,7 @@ from dirprune.architecture import Architecture
 from dirprune.importance import ScoreCache, ScoringContext
 from dirprune.importance.base import Progress
 from dirprune.records.folder import StudyFolder
+from dirprune.remote import RemoteFolder
 from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_dense
 from dirprune.study.floor import Floor
 from dirprune.study.reference import compare_reference
@@ -81,6 +82,8 @@ def prepare(
         subject.latency,
         subject.grouping,
         n_workers=resources.n_workers,
+        remote=folder.remote,
+        remote_scores=RemoteFolder(options.storage).below("scores") if options.storage else None,
     )
     least = 0.0 if floor is None else floor.least_promise(dense.metrics)
     warm_starts = _find_warm_starts(folder, subject, context, progress, least)

@@ -16,8 +16,10 @@ from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import sort_front
 from dirprune.records.hypervolume import compute_hypervolume
+from dirprune.records.mirror import ResultsSender
 from dirprune.records.record import TrialRecord
 from dirprune.records.views import ViewWriter
+from dirprune.remote import RemoteFolder
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import Patience
@@ -29,6 +31,7 @@ from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
 from dirprune.tuning.full_disk import describe_full_disk
 from dirprune.tuning.ledger import Ledger
+from dirprune.tuning.machines import check_machines
 from dirprune.tuning.options import RunOptions
 from dirprune.tuning.preparation import Prepared, prepare
 from dirprune.tuning.samplers import check_choice, make_sampler
@@ -105,6 +108,9 @@ def run_study(
         )
     check(options.resources)  # whatever can be wrong is found before anything is written
     stored = None if is_new else storage.read_study_json(folder)
+    study_id = uuid.uuid4().hex if stored is None else stored["id"]
+    folder = _open_folder(folder, study_id, options, stored)
+    check_machines(options.resources, folder)
     subject = find_subject(spec, options, stored, say)
     if stored is not None:
         storage.load_study(folder, stored, options.storage_url)
@@ -112,7 +118,8 @@ def run_study(
     _make_folder(folder.root)
     with storage.hold_study(folder):
         prepared = prepare(spec, options, folder, subject, say, listen, progress)
-        ledger = _open_ledger(spec, options, folder, prepared, [ViewWriter(), *observers], say)
+        ours = [ViewWriter(), *([ResultsSender(folder)] if folder.remote else [])]
+        ledger = _open_ledger(spec, options, folder, prepared, study_id, [*ours, *observers], say)
         if patience is not None:
             ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]
         is_interrupted = False
@@ -154,6 +161,27 @@ def run_study(
     )
 
 
+def _open_folder(
+    folder: StudyFolder, study_id: str, options: RunOptions, stored: Mapping[str, Any] | None
+) -> StudyFolder:
+    """Return a study's folder with its own part of the storage that is asked for.
+
+    Raises:
+        StudyError: If an earlier run had another storage.
+        ConfigurationError: If the address cannot work.
+    """
+    remote = None
+    if options.storage:
+        shared = RemoteFolder(options.storage)
+        shared.check()
+        remote = shared.below(f"{folder.root.name}-{study_id[:8]}")
+    if stored is not None:
+        _check_same(
+            folder.root.name, {"storage": stored.get("shared", "")}, {"storage": remote.uri if remote else ""}
+        )
+    return StudyFolder(folder.root, remote)
+
+
 def _make_folder(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -168,6 +196,7 @@ def _open_ledger(
     options: RunOptions,
     folder: StudyFolder,
     prepared: Prepared,
+    study_id: str,
     observers: Sequence[StudyObserver],
     say: Callable[[str], None],
 ) -> Ledger:
@@ -177,12 +206,12 @@ def _open_ledger(
         payload = storage.read_study_json(folder)
         _check_same(spec.name, payload["description"], prepared.description)
     else:
-        study_id = uuid.uuid4().hex
         payload = {
             "name": spec.name,
             "id": study_id,
             "optuna_study": f"{spec.name}-{study_id[:8]}",
             "storage": storage.describe_url(options.storage_url),
+            "shared": folder.remote.uri if folder.remote else "",
             "dense": {"origin": str(prepared.dense.origin), "metrics": prepared.dense.metrics},
             "dense_costs": prepared.subject.dense_costs.as_dict(),
             "description": prepared.description,

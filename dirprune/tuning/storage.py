@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 import socket
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from dirprune.errors import StudyError
 from dirprune.files import read_json
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
+from dirprune.records.mirror import open_folder, remove
 from dirprune.records.record import TrialRecord, make_record
 from dirprune.study import floor
 from dirprune.study.floor import Floor
@@ -146,7 +146,7 @@ def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str
     if describe_url(storage_url) != payload["storage"]:
         raise StudyError(
             f"the trials of study {folder.root.name} are kept in {payload['storage']}, "
-            f"got {describe_url(storage_url)}; give their database with --storage URL, a journal without"
+            f"got {describe_url(storage_url)}; give a database with --optuna-storage URL, a journal without"
         )
     if not storage_url and not folder.journal.exists():
         raise StudyError(
@@ -338,7 +338,7 @@ def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
                 settle(study, frozen.number, TrialState.PRUNED, {STOPPED_AT: paused_at})
             else:
                 settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
-            shutil.rmtree(folder.checkpoint_dir(frozen.number), ignore_errors=True)
+            remove(open_folder(folder.root, payload.get("shared", "")), folder.checkpoint_dir(frozen.number))
     return [trial.number for trial in trials]
 
 

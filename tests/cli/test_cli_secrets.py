@@ -16,7 +16,7 @@ PASSWORD = "Xyzzy%21plugh"
 DECODED = "Xyzzy!plugh"
 
 
-@pytest.mark.parametrize("option", ["--storage", "--tracking-uri"])
+@pytest.mark.parametrize("option", ["--optuna-storage", "--tracking-uri"])
 @pytest.mark.parametrize(
     "address",
     [
@@ -25,7 +25,7 @@ DECODED = "Xyzzy!plugh"
     ],
 )
 def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, option: str, address: str) -> None:
-    more = ["--no-tracking"] if option == "--storage" else []
+    more = ["--no-tracking"] if option == "--optuna-storage" else []
     done = subprocess.run(
         [sys.executable, TOY, "--trials", "1", option, address, *more],
         cwd=tmp_path,

@@ -217,7 +217,7 @@ def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, caps
     assert "study lenet has space {'min_keep_ratio': 0.1" in line
     line = refused(*output, "--resume", spec=replace(LENET, fine_tuning=Recipe(images=0, batch_size=7)))
     assert "study lenet has fine_tuning" in line
-    line = refused(*output, "--resume", "--storage", "sqlite:///other.db")
+    line = refused(*output, "--resume", "--optuna-storage", "sqlite:///other.db")
     assert "are kept in journal, got sqlite:///other.db" in line
     assert len(list((tmp_path / "out" / "dense").iterdir())) == 1, "no other dense network was trained"
     assert (tmp_path / "out" / "lenet" / "study.json").read_text() == stored

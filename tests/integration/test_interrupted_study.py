@@ -44,9 +44,11 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def wait_until_in_the_middle(driver: subprocess.Popen[str], folder: StudyFolder) -> None:
+def wait_until_in_the_middle(
+    driver: subprocess.Popen[str], folder: StudyFolder, wait_s: float = WAIT_S
+) -> None:
     """Return when three trials have ended and another one has reported."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         if driver.poll() is not None:
             pytest.fail(f"the study ended before it could be stopped: {driver.stdout.read()}")

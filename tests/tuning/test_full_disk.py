@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dirprune.errors import StorageError
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.tuning import full_disk, storage
@@ -27,7 +28,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self.told: list[tuple] = []
-        self.error: OSError | None = None
+        self.error: Exception | None = None
 
     def take(self, *what: object) -> bool:
         if self.error is not None:
@@ -50,6 +51,22 @@ class Accounts:
 
     def failed(self, number, reason=""):
         self.take("failed", number, reason)
+
+
+def test_a_storage_that_is_lost_ends_the_run_and_fails_no_trial(tmp_path):
+    accounts = Accounts()
+    watch = FullDiskWatch(accounts, tmp_path)
+    watch.failed(2, "StorageError: cannot write to the storage s3://a/b (TimeoutError)")
+    assert watch.next_configuration() is None
+    assert accounts.told == []
+    assert full_disk.describe_full_disk(tmp_path, watch.reason) == (
+        "cannot write to the storage s3://a/b (TimeoutError); "
+        "when it answers again, the same command with --resume goes on"
+    )
+    own = FullDiskWatch(accounts, tmp_path)
+    accounts.error = StorageError("cannot read from the storage s3://a/b (TimeoutError)")
+    assert own.reported(1, 10, {}) is False
+    assert "cannot read from the storage" in own.reason
 
 
 def test_failure_for_want_of_room_is_not_told_and_ends_the_run(tmp_path):

@@ -1,0 +1,132 @@
+"""What is asked of a cluster's machines before a study: the same software, and files that all of them see."""
+
+from __future__ import annotations
+
+import platform
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from dirprune.errors import ConfigurationError, StorageError
+from dirprune.records.folder import StudyFolder
+from dirprune.remote import RemoteFolder
+from dirprune.tuning.cluster import LOCAL, Resources, connect
+
+PACKAGES = ("ray", "torch", "dirprune")
+PATIENCE_S = 90.0
+STORE_PATIENCE_S = 5.0
+
+
+def check_machines(resources: Resources, folder: StudyFolder) -> None:
+    """Let each machine of a cluster say what it runs on, and read and write where the study's files lie.
+
+    A Ray of this machine alone needs neither; of a storage its own access is checked.
+
+    Args:
+        resources: Of which cluster.
+        folder: The study's; its storage, or else the folder above it, must be everybody's.
+
+    Raises:
+        ConfigurationError: Naming the machine that has other software, or does not see the files.
+    """
+    place = folder.remote or RemoteFolder(str(folder.output.absolute()))
+    place = RemoteFolder(place.uri, STORE_PATIENCE_S)
+    if resources.address != LOCAL:
+        with connect(resources):
+            _ask_all(place)
+    elif folder.remote is not None:
+        name = f".probe-{uuid.uuid4().hex}"
+        _write(place, name, b"")
+        place.remove(name)
+
+
+def describe_software() -> dict[str, str]:
+    """Return the versions of what a trial needs: Python and the packages that must be the same everywhere."""
+    versions = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "none"
+    return versions
+
+
+def check_software(own: Mapping[str, str], machine: str, found: Mapping[str, str]) -> None:
+    """Compare a machine's software with this one's.
+
+    Raises:
+        ConfigurationError: Naming the machine and the first difference.
+    """
+    for name, wanted in own.items():
+        if found.get(name) != wanted:
+            raise ConfigurationError(
+                f"expected {name} {wanted} on every node, as where the study is driven, node {machine} has "
+                f"{found.get(name, 'none')}; install the same there"
+            )
+
+
+def _ask_all(place: RemoteFolder) -> None:
+    """Run `_answer` on every living node at once."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    name, token = f".probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
+    _write(place, name, token)
+    ask = ray.remote(num_cpus=0, max_retries=0)(_answer)
+    asked = {}
+    for node in nodes:
+        where = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked[node] = ask.options(scheduling_strategy=where).remote(place, name, node)
+    try:
+        answers = {}
+        for node, answer in asked.items():
+            try:
+                answers[node] = ray.get(answer, timeout=PATIENCE_S)
+            except Exception as error:  # a node that cannot even run the question
+                raise ConfigurationError(
+                    f"expected node {nodes[node]} to run a task, got {type(error).__name__} "
+                    f"after up to {PATIENCE_S:g} s; look at its Ray, or remove it from the cluster"
+                ) from error
+        for node, (software, seen) in answers.items():
+            check_software(describe_software(), nodes[node], software)
+            _check_sight(place, nodes[node], seen, f"{name}-{node}", token)
+    finally:
+        for left in (name, *(f"{name}-{node}" for node in nodes)):
+            place.remove(left)
+
+
+def _answer(place: RemoteFolder, name: str, node: str) -> tuple[dict[str, str], bytes | str | None]:
+    """Say what this machine runs on, and what it sees of a file; leave one of its own."""
+    seen: Any
+    try:
+        seen = place.read(name)
+        if seen is not None:
+            place.write(f"{name}-{node}", seen)
+    except StorageError as error:
+        seen = str(error)
+    return describe_software(), seen
+
+
+def _check_sight(
+    place: RemoteFolder, machine: str, seen: bytes | str | None, left: str, token: bytes
+) -> None:
+    """Compare what a node saw and left with what is there.
+
+    Raises:
+        ConfigurationError: If it sees other files than this machine.
+    """
+    if seen != token or place.read(left) != token:
+        reason = seen if isinstance(seen, str) else "it does not see what this machine writes there"
+        raise ConfigurationError(
+            f"expected files that all nodes share in {place.uri}, node {machine} has none ({reason}); "
+            "try --storage with a shared folder or s3://bucket/folder"
+        )
+
+
+def _write(place: RemoteFolder, name: str, content: bytes) -> None:
+    try:
+        place.write(name, content)
+    except StorageError as error:
+        raise ConfigurationError(f"{error}; check the address, its bucket and your rights") from error

@@ -1,0 +1,94 @@
+"""A study whose machines share an object store alone: lost workers and drivers go on from what lies there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from dirprune.records.events import read_events, replay
+from dirprune.records.folder import StudyFolder
+from dirprune.records.models import ARCHITECTURE
+from dirprune.remote import RemoteFolder
+from dirprune.tuning import storage
+from tests.integration.test_interrupted_study import wait_until_in_the_middle
+from tests.object_store import ObjectStore, run_store
+
+SCRIPT = Path(__file__).with_name("toy_study.py")
+WAIT_S = 400
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@contextmanager
+def start(store: ObjectStore, output: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the study, slow enough to be stopped; at the end it is killed with all its processes."""
+    trouble = output.parent / "trouble"
+    trouble.mkdir(exist_ok=True)
+    driver = subprocess.Popen(
+        [sys.executable, SCRIPT, "--output", output, "--storage", store.uri, "--no-tracking", *arguments],
+        env={**os.environ, **store.environment, "TOY_SECONDS": "0.4", "TOY_TROUBLE": str(trouble)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield driver
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.communicate()
+
+
+def test_killed_worker_and_killed_driver_go_on_from_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    folder = StudyFolder(output / "toy")
+    with run_store(tmp_path) as store:
+        with start(store, output, "--trials", "8") as driver:
+            wait_until_in_the_middle(driver, folder, WAIT_S)
+        assert not folder.checkpoints_dir.exists(), "checkpoints are in the store alone"
+        with start(
+            store, output, "--trials", "8", "--resume", "--storage", f"{store.uri}/elsewhere"
+        ) as driver:
+            said, _ = driver.communicate(timeout=WAIT_S)
+            assert driver.returncode == 2, said
+            assert "study toy has storage s3://" in said
+        shutil.rmtree(folder.events_dir)  # what trials said is in the store as well
+        folder.events_dir.mkdir()
+        with start(store, output, "--trials", "8", "--resume") as driver:
+            said, _ = driver.communicate(timeout=WAIT_S)
+            assert driver.returncode == 0, said
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        payload = storage.read_study_json(folder)
+        remote = RemoteFolder(payload["shared"], patience_s=5)
+        records = storage.read_records(folder)
+        assert [record.number for record in records] == list(range(8))
+        states = {record.state for record in records}
+        assert states <= {"COMPLETE", "PRUNED", "FAIL"}
+        starts = [
+            event["resumed_from"]
+            for number in range(8)
+            for event in read_events(folder.events(number))
+            if event["event"] == "started"
+        ]
+        assert len(starts) > 8
+        assert any(starts), "no trial went on from a checkpoint of the store"
+        front = {path.name for path in folder.models_dir.iterdir()}
+        assert front
+        assert {name.split("/")[1] for name in remote.list("models")} == front
+        for number in front:
+            assert (folder.models_dir / number / ARCHITECTURE).is_file()
+            assert replay(read_events(folder.events(int(number)))).finished is not None
+        assert remote.list("checkpoints") == []
+        assert remote.read("front.csv") == folder.front_csv.read_bytes()
+        assert remote.read("optuna.journal") is not None
