@@ -43,6 +43,7 @@ from dirprune.tracing import find_groups
 from dirprune.tuning import storage
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.samplers import SAMPLERS, make_sampler
+from dirprune.tuning.samplers.problem import StudyProblem
 
 RUNGS = (0, 1000)
 FULL = 3000
@@ -80,17 +81,19 @@ def open_ledger(output: Path, subject: tuple[Grouping, CostModel], n_trials: int
         payload = {"optuna_study": "scale", "storage": "journal", "description": description}
         study = storage.create_study(folder, payload)
         write_json(folder.study_json, payload, storage.STUDY_SCHEMA)
+    reference_point = {"val_accuracy": 0.1, "macs": dense["macs"]}
+    problem = StudyProblem(spec, spec.space.shapes(costs, {}), costs, reference_point)
     study.sampler = (
         optuna.samplers.TPESampler(multivariate=True, seed=0)
         if sampler == PLAIN_TPE
-        else make_sampler(sampler, 0, len(study.get_trials(deepcopy=False)))
+        else make_sampler(sampler, 0, len(study.get_trials(deepcopy=False)), problem=problem)
     )
     summary = StudySummary(
         name="scale",
         study_id="0",
         folder=folder,
         objectives=spec.objectives,
-        reference_point={"val_accuracy": 0.1, "macs": dense["macs"]},
+        reference_point=reference_point,
         dense_costs=dense,
         n_channels=grouping.n_channels,
         n_trials=n_trials,

@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from dirprune.cli.printing import format_table
+from dirprune.study.shapes import Suggests
 from dirprune.tuning.samplers import SAMPLERS, make_sampler
 
 PLAIN = {
@@ -64,6 +65,26 @@ def fill_(study: optuna.Study, space: dict[str, BaseDistribution], n_trials: int
         )
 
 
+class Space:
+    """What a sampler that knows costs is told of the space: the target is the cost."""
+
+    reference = np.array([2.0, 1.0])
+
+    def __init__(self, space: dict[str, BaseDistribution]) -> None:
+        self.space = space
+
+    def look(self, trial: Suggests, architecture: object = None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw all parameters."""
+        drawn = [trial.suggest_float(n, d.low, d.high) for n, d in self.space.items() if n != "method"]
+        method = trial.suggest_categorical("method", METHODS)
+        marks = [float(method == other) for other in METHODS]
+        return np.array([*drawn, *marks]), np.array([np.nan, drawn[0]])
+
+    def spread(self, rng: np.random.Generator) -> dict[str, float]:
+        """Return a target."""
+        return {"target": float(rng.uniform(0.01, 1.0))}
+
+
 def ask(study: optuna.Study, space: dict[str, BaseDistribution]) -> float:
     """Ask for a trial, tell it, and return the seconds that the ask took."""
     began = time.perf_counter()
@@ -85,11 +106,12 @@ def main(sizes: str, n_groups: int, samplers: str, n_asks: int) -> None:
     """Measure asks."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, rows = make_space(n_groups), []
+    problem = Space(space)
     study = optuna.create_study(directions=["minimize", "minimize"])
     for size in (int(text) for text in sizes.split(",")):
         fill_(study, space, size)
         for name in samplers.split(","):
-            study.sampler = PLAIN[name]() if name in PLAIN else make_sampler(name, 0, size)
+            study.sampler = PLAIN[name]() if name in PLAIN else make_sampler(name, 0, size, problem=problem)
             first, *others = (ask(study, space) for _ in range(1 + n_asks))
             cells = [np.median(others), max(others), first]
             rows.append([name, f"{size:,}", *(f"{1000 * seconds:.0f}" for seconds in cells)])

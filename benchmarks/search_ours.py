@@ -6,22 +6,26 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.trial import TrialState
 from search_clock import FORWARD, Job, Side
 from search_grid import N_TRAIN, WIDTHS
-from search_table import TABLE, Grid, GridProjection, Place
+from search_table import CHANCE, TABLE, Grid, GridProjection, Place
 
 from dirprune.allocation import Curve
 from dirprune.architecture import Architecture
 from dirprune.halving import PromotingHalving, StoppingHalving
 from dirprune.sensitivity import N_IMAGES
-from dirprune.study.shapes import PER_GROUP, Budgeted, PerGroup, Shapes
+from dirprune.study.shapes import PER_GROUP, Budgeted, PerGroup, Shapes, Suggests
+from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import choose
 from dirprune.tuning import storage
 from dirprune.tuning.samplers import make_sampler
 from dirprune.tuning.samplers.learning import LearningSampler
+from dirprune.tuning.samplers.problem import StudyProblem
 
 CURVES = TABLE.with_name("lenet_curves.json")
 PASSES = 6
@@ -57,6 +61,23 @@ class OurOptions:
     warm_starts: int = 16
 
 
+class GridProblem(StudyProblem):
+    """What a study knows before a trial, with MACs as fractions of the dense network's."""
+
+    def __init__(self, spec: StudySpec, shapes: Shapes, grid: Grid) -> None:
+        dense = int(grid.macs.max())
+        super().__init__(spec, shapes, grid.costs, {"val_accuracy": CHANCE, "macs": dense})
+        self.units = np.array([1.0, dense])
+        self.reference = self.reference / self.units
+
+    def look(
+        self, trial: Suggests, architecture: Mapping[str, int] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return features and losses."""
+        found = super().look(trial, architecture)
+        return None if found is None else (found[0], found[1] / self.units)
+
+
 class Ours(Side):
     """A study's search. It asks, reports, halts and tells as `dirprune.tuning.ledger` does.
 
@@ -81,15 +102,18 @@ class Ours(Side):
             if options.architectures == PER_GROUP
             else Budgeted(projection, None, options.max_offset)
         )
+        self.space = SearchSpace(methods={"magnitude": {}}, architectures=options.architectures)
+        spec = StudySpec(name="grid", network="lenet5", data="mnist", space=self.space)
+        problem = GridProblem(spec, self.shapes, grid)
         self.study = optuna.create_study(
-            directions=["minimize", "minimize"], sampler=make_sampler(options.sampler, seed, 0)
+            directions=["minimize", "minimize"],
+            sampler=make_sampler(options.sampler, seed, 0, problem=problem),
         )
         self._jobs: dict[int, Job] = {}
         self._first: set[int] = set()
         if options.warm_starts:
             curves = {name: Curve(**curve) for name, curve in json.loads(CURVES.read_text()).items()}
             allowed = dict(zip(grid.names, WIDTHS, strict=True))
-            spec = StudySpec(name="grid", network="lenet5", data="mnist")
             found = choose(spec, grid.costs, curves, allowed, options.warm_starts)
             self._enqueue(allocation.architecture for allocation in found)
             n_cuts = sum(len(widths) - 1 for widths in WIDTHS)
@@ -114,7 +138,7 @@ class Ours(Side):
             self._tell_sampler(promoted)
             return self._jobs[promoted]
         trial = self.study.ask()
-        drawn = self.shapes.suggest(trial)
+        drawn = self.space.suggest(trial, self.shapes, trial.number, "sampler").architecture
         given = trial.user_attrs.get(storage.ARCHITECTURE)
         place: Place = self.grid.nearest(drawn if given is None else Architecture.from_json(given))
         trial.set_user_attr(storage.COSTS, {"macs": int(self.grid.macs[place])})

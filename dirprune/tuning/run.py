@@ -33,6 +33,7 @@ from dirprune.tuning.options import RunOptions
 from dirprune.tuning.preparation import Prepared, prepare
 from dirprune.tuning.samplers import check_choice, make_sampler
 from dirprune.tuning.samplers.choice import choose_sampler
+from dirprune.tuning.samplers.problem import StudyProblem
 from dirprune.tuning.subject import describe_subject, find_subject
 
 
@@ -192,10 +193,12 @@ def _open_ledger(
     else:
         study = storage.create_study(folder, payload, options.storage_url)
     shapes = spec.space.shapes(prepared.subject.costs, spec.limits)
-    sampler, why = choose_sampler(options.sampler, spec.space, shapes, spec.trials)
+    sampler, why = choose_sampler(options.sampler, spec, shapes)
     say(why)
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
-    study.sampler = make_sampler(sampler, spec.seed, len(study.get_trials(deepcopy=False)), summary.floor)
+    n_known = len(study.get_trials(deepcopy=False))
+    problem = StudyProblem(spec, shapes, prepared.subject.costs, summary.reference_point)
+    study.sampler = make_sampler(sampler, spec.seed, n_known, summary.floor, problem)
     if not is_resumed:
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
     rungs = sorted({spec.images(epochs, prepared.context.roles) for epochs in spec.rungs})

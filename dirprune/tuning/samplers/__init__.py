@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     import optuna
 
     from dirprune.study.floor import Floor
+    from dirprune.tuning.samplers.problem import Problem
 
 __all__ = ["AUTO", "CHOICES", "SAMPLERS", "check_choice", "make_sampler"]
 
 AUTO = "auto"
-SAMPLERS = ("tpe", "front", "nsga2", "nsga3", "gp", "random")
+SAMPLERS = ("ehvi", "tpe", "front", "nsga2", "nsga3", "gp", "random")
 CHOICES = (AUTO, *SAMPLERS)
 """What a study may say; `auto` picks one of the samplers."""
 
@@ -32,7 +33,7 @@ def check_choice(name: str) -> None:
 
 
 def make_sampler(
-    name: str, seed: int, n_known: int, floor: Floor | None = None
+    name: str, seed: int, n_known: int, floor: Floor | None = None, problem: Problem | None = None
 ) -> optuna.samplers.BaseSampler:
     """Make a sampler; a resumed study draws on instead of drawing the same again.
 
@@ -41,6 +42,7 @@ def make_sampler(
         seed: The study's seed.
         n_known: Trials that the study has already.
         floor: The study's least accuracy.
+        problem: What the study knows of configurations; "ehvi" needs it.
     Raises:
         ConfigurationError: If the name is unknown.
     """
@@ -49,7 +51,7 @@ def make_sampler(
     from dirprune.tuning.samplers.learning import LearningSampler  # loads Optuna
     from dirprune.tuning.samplers.makers import MAKERS
 
-    sampler = MAKERS[name](int(np.random.SeedSequence((seed, n_known)).generate_state(1)[0]))
+    sampler = MAKERS[name](int(np.random.SeedSequence((seed, n_known)).generate_state(1)[0]), problem)
     if isinstance(sampler, LearningSampler):
         sampler.floor = floor
     return sampler

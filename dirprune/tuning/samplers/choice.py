@@ -7,6 +7,7 @@ from typing import Any
 
 from dirprune.study.shapes import PER_GROUP, Shapes
 from dirprune.study.space import SearchSpace
+from dirprune.study.spec import StudySpec
 from dirprune.tuning.samplers import AUTO
 
 FEW_PARAMETERS = 10
@@ -14,25 +15,26 @@ FEW_TRIALS = 20
 """Before about so many there is little to learn from; the first ones of every sampler are random."""
 
 
-def choose_sampler(choice: str, space: SearchSpace, shapes: Shapes, n_trials: int) -> tuple[str, str]:
+def choose_sampler(choice: str, spec: StudySpec, shapes: Shapes) -> tuple[str, str]:
     """Return the name of a sampler for a study, and a line that says why.
 
     Args:
-        choice: What the study says, one of `CHOICES`.
-        space: What it may choose.
+        choice: What the user says, one of `CHOICES`.
+        spec: The study.
         shapes: How its architectures are drawn.
-        n_trials: Trials to start in all.
     """
     if choice != AUTO:
         return choice, f"sampler {choice}, as chosen"
-    n_parameters = count_parameters(space, shapes)
-    where = f"{n_parameters} parameters and {n_trials} trials"
-    if n_trials <= FEW_TRIALS:
+    n_parameters = count_parameters(spec.space, shapes)
+    where = f"{n_parameters} parameters and {spec.trials} trials"
+    costs = [objective.metric for objective in spec.objectives if not objective.metric.startswith("val_")]
+    if costs and spec.space.architectures == PER_GROUP:
+        known = " and ".join(costs)
+        return "ehvi", f"sampler ehvi: {where}; it knows {known} before a trial, and found the front soonest"
+    if spec.trials <= FEW_TRIALS:
         return "tpe", f"sampler tpe: {where} are too few to tell samplers apart"
-    if n_parameters <= FEW_PARAMETERS:
-        return "front", f"sampler front: {where}; with few parameters it found the front sooner than tpe"
-    if space.architectures == PER_GROUP:
-        return "front", f"sampler front: {where}; with a width for each group it found more than tpe"
+    if n_parameters <= FEW_PARAMETERS or spec.space.architectures == PER_GROUP:
+        return "front", f"sampler front: {where}; in such spaces it found more than tpe"
     return "tpe", f"sampler tpe: {where}; with a cost target and many offsets it found more than front"
 
 

@@ -7,7 +7,9 @@ import torch
 
 from dirprune.cost import CostModel
 from dirprune.networks import create_network
+from dirprune.study.objectives import Objective
 from dirprune.study.space import Choice, Range, SearchSpace
+from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
 from dirprune.tuning.samplers.choice import choose_sampler, count_parameters
 
@@ -18,6 +20,12 @@ def open_space(network: str = "lenet5", **options):
     model, example = create_network(network).eval(), torch.zeros(*EXAMPLES[network])
     space = SearchSpace(**options)
     return space, space.shapes(CostModel(model, find_groups(model, example), example), {})
+
+
+def choose(choice: str, n_trials: int, network: str = "lenet5", kind: str = "per-group", **changes):
+    space, shapes = open_space(network, architectures=kind)
+    spec = StudySpec("study", network, "digits", space=space, trials=n_trials, **changes)
+    return choose_sampler(choice, spec, shapes)
 
 
 def test_parameters_with_one_value_do_not_count():
@@ -31,19 +39,25 @@ def test_parameters_with_one_value_do_not_count():
 @pytest.mark.parametrize(
     ("network", "kind", "n_trials", "picked"),
     [
-        ("lenet5", "per-group", 100, "front"),
+        ("lenet5", "per-group", 100, "ehvi"),
+        ("lenet5", "per-group", 10, "ehvi"),
         ("lenet5", "budgeted", 100, "front"),
         ("lenet5", "budgeted", 15, "tpe"),
-        ("resnet20", "per-group", 100, "front"),
+        ("resnet20", "per-group", 100, "ehvi"),
         ("resnet20", "budgeted", 100, "tpe"),
     ],
 )
 def test_auto_picks_by_parameters_and_trials_and_says_why(network, kind, n_trials, picked):
-    name, why = choose_sampler("auto", *open_space(network, architectures=kind), n_trials)
+    name, why = choose("auto", n_trials, network, kind)
     assert name == picked
     assert why.startswith(f"sampler {picked}: ")
     assert f"{n_trials} trials" in why
 
 
 def test_chosen_sampler_is_taken():
-    assert choose_sampler("gp", *open_space(), 100) == ("gp", "sampler gp, as chosen")
+    assert choose("gp", 100) == ("gp", "sampler gp, as chosen")
+
+
+def test_without_a_cost_among_the_objectives_nothing_is_known_before_a_trial():
+    errors = {"objectives": (Objective("val_error", "minimize"),), "reference_point": {"val_error": 1.0}}
+    assert choose("auto", 100, **errors)[0] == "front"

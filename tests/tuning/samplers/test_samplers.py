@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -23,10 +24,47 @@ def draw(trial: optuna.Trial) -> tuple[float, float, float]:
     return (x - 0.3) ** 2 + 1.0 / n, n / 20, x
 
 
+class Plane:
+    """What is known of trials with two parameters x and y, where losses and limits come from functions."""
+
+    def __init__(self, look, reference=None) -> None:
+        self.known, self.reference = look, reference
+
+    def look(self, trial, architecture=None):
+        x, y = trial.suggest_float("x", 0.0, 1.0), trial.suggest_float("y", 0.0, 1.0)
+        losses = self.known(x, y)
+        return None if losses is None else (np.array([x, y]), np.array(losses))
+
+    def spread(self, rng):
+        return {}
+
+
+class Drawing:
+    """What a study knows before a trial of `draw`: all losses but the first."""
+
+    reference = None
+
+    def __init__(self, n_objectives: int) -> None:
+        self.n_objectives = n_objectives
+
+    def look(self, trial, architecture=None):
+        losses = np.array(draw(trial)[: self.n_objectives])
+        losses[0] = np.nan
+        n, method = trial.params["n"], trial.params["method"]
+        if n > 18:
+            return None
+        options = [trial.params.get("magnitude.norm") == norm for norm in ("l1", "l2")]
+        return np.array([trial.params["x"], n / 20, method == "taylor", *options], dtype=float), losses
+
+    def spread(self, rng):
+        return {"n": int(rng.integers(1, 19))}
+
+
 def run_study(name: str, seed: int, n_trials: int, n_objectives: int, n_known: int = 0) -> optuna.Study:
     """Run a study in which every third trial stops at a rung and some are infeasible."""
     study = optuna.create_study(
-        directions=["minimize"] * n_objectives, sampler=make_sampler(name, seed, n_known)
+        directions=["minimize"] * n_objectives,
+        sampler=make_sampler(name, seed, n_known, problem=Drawing(n_objectives)),
     )
     for number in range(n_trials):
         trial = study.ask()
@@ -48,7 +86,7 @@ def drawn(study: optuna.Study) -> list[dict]:
     return [trial.params for trial in study.get_trials(deepcopy=False)]
 
 
-N_TRIALS = {"gp": 14}  # it begins to model after 10, and takes its time
+N_TRIALS = {"gp": 14, "ehvi": 30}  # it begins to model after 10, and takes its time
 
 
 @pytest.mark.parametrize("n_objectives", [1, 2, 3])
@@ -82,8 +120,11 @@ def test_large_seeds_work():
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "random"])
 def test_samplers_learn_where_trials_are_infeasible(name):
     """Above 0.4 nothing is feasible, and losses say to go there."""
-    study = optuna.create_study(directions=["minimize"] * 2, sampler=make_sampler(name, 0, 0))
-    n_trials = 30 if name == "gp" else 150
+    problem = Plane(lambda x, y: None if x > 0.4 else (np.nan, y))
+    study = optuna.create_study(
+        directions=["minimize"] * 2, sampler=make_sampler(name, 0, 0, problem=problem)
+    )
+    n_trials = 30 if name in N_TRIALS else 150
     for _ in range(n_trials):
         trial = study.ask()
         x, y = trial.suggest_float("x", 0.0, 1.0), trial.suggest_float("y", 0.0, 1.0)
@@ -100,10 +141,11 @@ def test_samplers_learn_where_trials_are_infeasible(name):
 def test_samplers_leave_what_is_below_the_least_accuracy(name):
     """Cost alone says to go to 0, where accuracy goes; every third trial is stopped and has no constraint."""
     floor = Floor(0.6, 0)
+    problem = Plane(lambda x, y: (np.nan, x + 0.1 * y), np.array([-0.6, 1.1]))
     study = optuna.create_study(
-        directions=["maximize", "minimize"], sampler=make_sampler(name, 0, 0, floor=floor)
+        directions=["maximize", "minimize"], sampler=make_sampler(name, 0, 0, floor=floor, problem=problem)
     )
-    n_trials = 30 if name == "gp" else 150
+    n_trials = 30 if name in N_TRIALS else 150
     for number in range(n_trials):
         trial = study.ask()
         x, y = trial.suggest_float("x", 0.0, 1.0), trial.suggest_float("y", 0.0, 1.0)
