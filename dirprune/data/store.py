@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -64,8 +65,15 @@ class Store:
     uri: str
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return not is_uri(self.uri)
+
+    @property
     def _opened(self) -> tuple[Any, str]:
         """Return fsspec's file system and the folder's path in it."""
+        if self.is_local:
+            return LocalFileSystem(), str(Path(self.uri).absolute())
         protocol = self.uri.partition("://")[0]
         try:
             return fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
@@ -89,24 +97,26 @@ class Store:
             DataError: If it is not there or cannot be listed.
         """
         try:
-            found = self._opened[0].ls(path, detail=True)
+            entries = _list_local(path) if self.is_local else self._list_remote(path)
         except FileNotFoundError:
             raise DataError(f"expected data in {self.uri}, found nothing there{self._near()}") from None
         except DataError:
             raise
         except Exception as error:  # each store has its own kinds
             raise DataError(f"cannot list {self.uri}: {one_line(error, has_type=True)}") from error
-        entries = [
+        return sorted((e for e in entries if e.name[:1] not in ("", ".")), key=lambda entry: entry.name)
+
+    def _list_remote(self, path: str) -> list[Entry]:
+        return [
             Entry(
                 one["name"].rstrip("/"),
                 int(one.get("size") or 0),
                 one["type"] == "directory",
                 str(next((one[key] for key in VERSIONS if key in one), "")),
             )
-            for one in found
+            for one in self._opened[0].ls(path, detail=True)
             if one["name"].rstrip("/") != path.rstrip("/")
         ]
-        return sorted((e for e in entries if e.name[:1] not in ("", ".")), key=lambda entry: entry.name)
 
     def _near(self) -> str:
         """Return a hint at the folder that was probably meant."""
@@ -121,10 +131,9 @@ class Store:
 
     def open(self, path: str) -> Any:
         """Open a file for reading from its beginning on, with seeks."""
-        files = self._opened[0]
-        if isinstance(files, LocalFileSystem):
+        if self.is_local:
             return Path(path).open("rb")
-        return files.open(path, "rb", block_size=2**22, cache_type="readahead")
+        return self._opened[0].open(path, "rb", block_size=2**22, cache_type="readahead")
 
     def read(
         self, paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]
@@ -159,3 +168,17 @@ class Store:
                 return answers
         reason = one_line(answers[missing[0]], has_type=True)
         raise DataError(f"cannot read {paths[missing[0]]}, tried {N_TRIES} times: {reason}")
+
+
+def _list_local(path: str) -> list[Entry]:
+    """Return what lies in a folder; a link counts as what it leads to, which fsspec does not look at."""
+    found = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            try:
+                stat = entry.stat()
+            except OSError:  # a link to nothing: whoever reads it will say so
+                found.append(Entry(entry.path, 0, False, ""))
+                continue
+            found.append(Entry(entry.path, stat.st_size, entry.is_dir(), str(stat.st_mtime_ns)))
+    return found

@@ -201,6 +201,21 @@ def test_a_place_that_is_not_there_is_one_clear_line(tmp_path: Path, uri: str, m
     assert "\n" not in str(caught.value)
 
 
+def test_links_count_as_what_they_lead_to(tmp_path: Path) -> None:
+    write_folders(tmp_path / "set")
+    linked = tmp_path / "linked::#"
+    (linked / "train").mkdir(parents=True)
+    (linked / "val").symlink_to(tmp_path / "set" / "val")
+    for name in CLASSES[:2]:
+        (linked / "train" / name).symlink_to(tmp_path / "set" / "train" / name)
+    (linked / "train" / CLASSES[2]).mkdir()
+    for path in (tmp_path / "set" / "train" / CLASSES[2]).iterdir():
+        (linked / "train" / CLASSES[2] / path.name).symlink_to(path)
+    for kind in ("folders", "stream"):
+        first, other = (load_data(f"{kind}:16", root) for root in (linked, tmp_path / "set"))
+        assert first.fingerprint() == other.fingerprint()
+
+
 def test_only_photographs_lie_in_object_stores() -> None:
     with pytest.raises(
         DataError, match=r"^expected a folder with the data set 'mnist', got s3://x; try --dataset f"
