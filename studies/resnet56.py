@@ -2,7 +2,7 @@
 
     python studies/resnet56.py --weights FILE --data DIR
     python studies/resnet56.py --weights FILE --data DIR \\
-        --trials 12 --train-images 5000 --epochs 2 --rungs 0,1
+        --trials 12 --train-images 5000 --epochs 2 --rungs 0,1 --warm-starts 0
     python studies/resnet56.py --data DIR
 
 The first is for a GPU, the second does less of everything for a laptop, the third trains the dense network
