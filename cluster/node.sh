@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What Ray's cluster launcher runs on each node: node.sh install | head | worker
+# What Ray's cluster launcher runs on each node: node.sh install | ray start ...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source cluster/environment.sh
@@ -15,16 +15,10 @@ case "${1:-}" in
     grep -qxF "$line" "$HOME/.bashrc" || echo "$line" >> "$HOME/.bashrc"
     mkdir -p "$DIRPRUNE_OUTPUT"
     ;;
-  head)
+  ray)
     ray stop
     ulimit -c 0
-    env -u RAY_ADDRESS ray start --head --port=6379 --dashboard-host=127.0.0.1 \
-      --autoscaling-config="$HOME/ray_bootstrap_config.yaml"
+    env -u RAY_ADDRESS "$@"
     ;;
-  worker)
-    ray stop
-    ulimit -c 0
-    env -u RAY_ADDRESS ray start --address="$RAY_HEAD_IP:6379"
-    ;;
-  *) echo "error: expected install, head or worker, got '${1:-}'" >&2; exit 2 ;;
+  *) echo "error: expected install or ray, got '${1:-}'" >&2; exit 2 ;;
 esac

@@ -30,6 +30,9 @@ OF_PROVIDERS = {
     "upscaling_speed",
     "idle_timeout_minutes",
 }
+JOB_FIELDS = {"entrypoint", "submissionMode", "shutdownAfterJobFinishes", "rayClusterSpec"}
+CLUSTER_FIELDS = {"rayVersion", "enableInTreeAutoscaling", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+GROUP_FIELDS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
 
 
 def read(name: str) -> dict:
@@ -58,9 +61,21 @@ def test_clouds_differ_from_machines_of_ones_own_only_in_provider_and_nodes(name
 
 
 def test_the_kubernetes_job_has_this_ray_and_its_parts() -> None:
+    """By the names of the fields that we know; the operator's own schema is not at hand here."""
     job = read("kuberay")
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"].keys() <= JOB_FIELDS
     cluster = job["spec"]["rayClusterSpec"]
+    assert cluster.keys() <= CLUSTER_FIELDS
+    assert all(
+        group.keys() <= GROUP_FIELDS for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    )
+    head = cluster["headGroupSpec"]
+    assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    assert job["spec"]["submissionMode"] == "SidecarMode", "nothing outside its pod reaches that dashboard"
+    assert head["template"]["spec"]["restartPolicy"] == "Never"
+    for group in cluster["workerGroupSpecs"]:
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
     assert cluster["rayVersion"] == version("ray")
     assert cluster["authOptions"] == {"mode": "token"}
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
@@ -75,8 +90,11 @@ def test_the_kubernetes_job_has_this_ray_and_its_parts() -> None:
 @pytest.mark.parametrize("script", sorted(path.name for path in CLUSTER.glob("*.sh")))
 def test_scripts_are_bash_that_parses_and_shellcheck_has_nothing_to_say(script: str) -> None:
     subprocess.run(["bash", "-n", str(CLUSTER / script)], check=True)
-    if (shellcheck := shutil.which("shellcheck")) is not None:
-        subprocess.run([shellcheck, "--shell=bash", "--severity=warning", str(CLUSTER / script)], check=True)
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck is not None, "it comes with the dev extra"
+    command = [shellcheck, "--shell=bash", "--severity=style", "--exclude=SC1091", script]
+    done = subprocess.run(command, cwd=CLUSTER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def check(path: Path) -> subprocess.CompletedProcess[str]:
@@ -101,7 +119,7 @@ def test_marked_places_that_are_left_are_named_with_their_line(name: str, tmp_pa
 
 def test_a_node_refuses_an_unedited_environment() -> None:
     refused = subprocess.run(
-        ["bash", str(CLUSTER / "node.sh"), "head"], capture_output=True, text=True, check=False
+        ["bash", str(CLUSTER / "node.sh"), "ray", "start"], capture_output=True, text=True, check=False
     )
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: expected cluster/environment.sh with its marked places edited")

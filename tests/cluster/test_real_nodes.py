@@ -1,0 +1,75 @@
+"""`ray up`, `ray submit` and `ray job submit` of cluster/onprem.yaml itself; nodes are lost and added."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dirprune.records.models import ARCHITECTURE
+from dirprune.tuning import storage
+from tests.cluster.machines import find_missing
+from tests.cluster.rehearsal import Rehearsal, lose_and_gain, rehearse
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(bool(find_missing()), reason=f"needs machines of its own: {find_missing()}"),
+]
+QUICK = [
+    "--train-images",
+    "3000",
+    "--epochs",
+    "1",
+    "--rungs",
+    "0.5",
+    "--dense-epochs",
+    "1",
+    "--warm-starts",
+    "0",
+]
+
+
+def test_a_study_survives_lost_nodes_and_a_lost_driver_and_uses_new_nodes(
+    tmp_path: Path, mnist_root: Path
+) -> None:
+    study = ["--data", str(mnist_root), *QUICK]
+    with rehearse(tmp_path) as rehearsal:
+        said = rehearsal.up()
+        assert "will not launch any workers" not in said
+        refuse_what_only_the_head_sees(rehearsal, study)
+        lose_and_gain(rehearsal, *study, "--trials", "1000")
+        rehearsal.cut_driver()
+        with pytest.raises(RuntimeError, match=r"(?i)unauthori[sz]ed|authentication|token"):
+            rehearsal.submit_job(*study, environment=f"RAY_AUTH_TOKEN={'b' * 64}")
+        n_trials = len(storage.read_records(rehearsal.folder)) + 2
+        said = rehearsal.submit_job(*study, "--resume", "--trials", str(n_trials))
+        assert "Pareto front:" in said
+        check_accounts(rehearsal, n_trials)
+
+
+def refuse_what_only_the_head_sees(rehearsal: Rehearsal, study: list[str]) -> None:
+    """A folder of the head alone is refused before anything is trained, with the name of a node."""
+    with pytest.raises(RuntimeError) as refused:
+        rehearsal.run_submitted(*study, "--output", "/run/own")
+    said = str(refused.value)
+    worker = rehearsal.workers[0].address
+    assert f"error: expected files that all nodes share in /run/own, node {worker} has none" in said, said
+    assert "training the dense network" not in said
+    assert "Traceback" not in said
+
+
+def check_accounts(rehearsal: Rehearsal, n_trials: int) -> None:
+    """Each trial ended once, no loss failed one, all machines worked, models and tables have come home."""
+    folder = rehearsal.folder
+    records = storage.read_records(folder)
+    assert [record.number for record in records] == list(range(n_trials))
+    assert {record.state for record in records} <= {"COMPLETE", "PRUNED"}
+    starts = rehearsal.starts()
+    assert len(starts) > n_trials, "nothing was lost"
+    machines = {machine.name for machine in [rehearsal.head, *rehearsal.workers]}
+    assert {start["machine"] for start in starts} == machines
+    front = folder.front_csv.read_text(encoding="utf-8").splitlines()
+    assert len(front) > 2
+    assert all((model / ARCHITECTURE).is_file() for model in folder.models_dir.iterdir())
+    assert not list(folder.checkpoints_dir.glob("*"))
