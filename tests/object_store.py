@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,16 @@ class ObjectStore:
                     raise TimeoutError((self.folder / "store.log").read_text()[-2000:]) from None
                 time.sleep(0.2)
         urllib.request.urlopen(urllib.request.Request(f"{self.address}/{BUCKET}", method="PUT")).close()
+
+    def pause(self) -> None:
+        """Let it take connections and answer nothing, as a store does that hangs; it forgets nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End it at once."""

@@ -1,4 +1,4 @@
-"""Someone who kills whatever a running study stands on: workers, nodes, its driver and the MLflow server."""
+"""Someone who kills what a study stands on: workers, nodes, driver, MLflow, its database and the store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import psutil
 
 from dirprune.records.folder import StudyFolder
 from dirprune.tuning import storage
+from tests.deployment.services import Postgres
+from tests.object_store import ObjectStore
 from tests.tracking.mlflow_process import MlflowServer
 
 SCRIPT = Path(__file__).with_name("digits_study.py")
-DECK = ("worker", "worker", "node", "driver", "server")
-SERVER_AWAY_S = 6.0
+DECK = ("worker", "worker", "node", "driver", "server", "database", "store")
+AWAY_S = 6.0
 END_S = 400
 HEALTH_CHECKS = {
     "health_check_period_ms": 1000,
@@ -38,23 +40,32 @@ class Chaos:
     Args:
         output: Folder of the study.
         server: The running MLflow server; None: the study is not tracked.
+        database: The one behind the server; None: nobody can stop it.
+        store: What the machines share; None: the output folder.
         seed: Decides what is killed when.
         n_nodes: Nodes beside the head, which runs no trials.
         seconds: How long each evaluation takes.
     """
 
     def __init__(
-        self, output: Path, server: MlflowServer | None, seed: int, n_nodes: int = 2, seconds: float = 0.3
+        self,
+        output: Path,
+        server: MlflowServer | None,
+        seed: int,
+        n_nodes: int = 2,
+        seconds: float = 0.3,
+        database: Postgres | None = None,
+        store: ObjectStore | None = None,
     ) -> None:
         from ray.cluster_utils import Cluster
 
         output.mkdir()
-        self.output, self.server = output, server
+        self.output, self.server, self.database, self.store = output, server, database, store
         self.folder = StudyFolder(output / "digits")
         self.seconds = seconds
         self.rng = random.Random(seed)
         self.done: Counter[str] = Counter()
-        self.returning: threading.Timer | None = None
+        self.returning: dict[str, threading.Timer] = {}
         self.log = output / "driver.log"
         self.cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH_CHECKS}
@@ -68,6 +79,7 @@ class Chaos:
         command += ["--halving", "promoting"]
         command += ["--ray-address", self.cluster.address, *arguments]
         command += ["--tracking-uri", self.server.uri] if self.server else ["--no-tracking"]
+        command += ["--storage", self.store.uri] if self.store else []
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -79,7 +91,7 @@ class Chaos:
 
     def close(self) -> None:
         """End everything that was started here."""
-        self.bring_server_back()
+        self.bring_back()
         if self.driver.poll() is None:
             os.killpg(self.driver.pid, signal.SIGKILL)
             self.driver.wait()
@@ -95,7 +107,7 @@ class Chaos:
                 self.check_driver()
                 self.done[victim] += getattr(self, f"kill_{victim}")()
         self.kill_driver(restart=False)
-        self.bring_server_back()
+        self.bring_back()
         n_started = len(storage.read_records(self.folder))
         self.driver = self.start_driver("--trials", str(n_started + 2))
         assert self.driver.wait(END_S) == 0, self.read_log()
@@ -138,7 +150,7 @@ class Chaos:
         os.kill(self.driver.pid, signal.SIGKILL)
         self.driver.wait()
         if restart:
-            self.bring_server_back()  # a study does not begin without the server that it was told to use
+            self.bring_back()  # a study does not begin without server and storage
             self.driver = self.start_driver()
             self.wait_until_at_work()
         return 1
@@ -164,16 +176,37 @@ class Chaos:
     def kill_server(self) -> int:
         """Kill the MLflow server; it comes back a while later, when other things may have been killed."""
         assert self.server is not None
-        self.bring_server_back()
+        self.bring_back("server", "database")
         self.server.kill()
-        self.returning = threading.Timer(SERVER_AWAY_S, self.server.start)
-        self.returning.start()
+        self.let_return("server", self.server.start)
         return 1
 
-    def bring_server_back(self) -> None:
-        """Return when the server answers again."""
-        if self.returning is not None:
-            self.returning.join()
+    def kill_database(self) -> int:
+        """Stop the database behind the server at once; it comes back likewise."""
+        assert self.database is not None
+        self.bring_back("server", "database")
+        self.database.stop()
+        self.let_return("database", self.database.start)
+        return 1
+
+    def kill_store(self) -> int:
+        """Let the object store hang; it comes back likewise."""
+        assert self.store is not None
+        self.bring_back("store")
+        self.store.pause()
+        self.let_return("store", self.store.resume)
+        return 1
+
+    def let_return(self, what: str, come_back: Callable[[], None]) -> None:
+        """Let something come back after a while."""
+        self.returning[what] = threading.Timer(AWAY_S, come_back)
+        self.returning[what].start()
+
+    def bring_back(self, *what: str) -> None:
+        """Return when these answer again; all that are away where none is named."""
+        for name in what or tuple(self.returning):
+            if name in self.returning:
+                self.returning.pop(name).join()
 
 
 def find_raylet(node: Any) -> int:
@@ -191,11 +224,9 @@ def is_trial_worker(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def open_chaos(
-    output: Path, server: MlflowServer | None, seed: int, n_nodes: int = 2, seconds: float = 0.3
-) -> Iterator[Chaos]:
+def open_chaos(output: Path, server: MlflowServer | None, seed: int, **options: Any) -> Iterator[Chaos]:
     """Yield a study that runs; end all that belongs to it."""
-    chaos = Chaos(output, server, seed, n_nodes, seconds)
+    chaos = Chaos(output, server, seed, **options)
     try:
         yield chaos
     finally:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -24,8 +27,10 @@ from dirprune.records.models import load_model
 from dirprune.records.record import TrialRecord
 from dirprune.tracking import names
 from dirprune.tuning import storage
+from tests.deployment.services import run_postgres
 from tests.integration.chaos import DECK, open_chaos
 from tests.integration.digits_study import spec
+from tests.object_store import run_store
 from tests.tracking.mlflow_process import MlflowServer, run_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -37,9 +42,27 @@ SET_STATE = 6  # Optuna's number of the operation in its journal
 FINISHED_STATES = (1, 2, 3)  # complete, pruned, failed
 
 
-def test_accounts_are_exact_whatever_is_killed(tmp_path):
-    with run_server(tmp_path) as server, open_chaos(tmp_path / "out", server, SEED) as chaos:
+def test_accounts_are_exact_whatever_is_killed(tmp_path, monkeypatch):
+    with ExitStack() as stack:
+        store = stack.enter_context(run_store(tmp_path))
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        database = stack.enter_context(run_postgres())
+        server = stack.enter_context(run_server(tmp_path, store=database.uri, settings=database.environment))
+        parts = {"database": database, "store": store}
+        chaos = stack.enter_context(open_chaos(tmp_path / "out", server, SEED, **parts))
         chaos.run(SECONDS)
+        synced = [
+            sys.executable,
+            "-m",
+            "dirprune",
+            "sync",
+            str(chaos.folder.root),
+            "--tracking-uri",
+            server.uri,
+        ]
+        done = subprocess.run(synced, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
         records = storage.read_records(chaos.folder)
         print(f"killed {dict(chaos.done)}; trials {dict(Counter(record.state for record in records))}")
         check_numbers_and_states(chaos.folder, records)
@@ -78,7 +101,7 @@ def check_attempts(folder: StudyFolder, records: list[TrialRecord]) -> None:
     """A trial goes on from its last checkpoint: an attempt loses at most the report that was being made."""
     n_resumed = 0
     for record in records:
-        events = read_events(folder.events(record.number))
+        events = sorted(read_events(folder.events(record.number)), key=lambda event: event["time"])
         last: list[int] = []
         attempt = None
         for event in events:
