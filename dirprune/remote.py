@@ -105,7 +105,7 @@ class RemoteFolder:
         return self._persist("read from", get)
 
     def list(self, name: str = "") -> list[str]:
-        """Return the names of all files below a name, sorted; none if there is no such folder.
+        """Return the names of all files below a name, sorted, but for hidden ones; none if it is not there.
 
         Raises:
             StorageError: As `read` does.
@@ -115,7 +115,8 @@ class RemoteFolder:
         def find() -> list[str]:
             with suppress(FileNotFoundError):
                 found = files.find(f"{root}/{name}".rstrip("/"))
-                return sorted(path.removeprefix(f"{root}/") for path in found if "/." not in path)
+                names = sorted(path.removeprefix(f"{root}/") for path in found)
+                return [name for name in names if not any(part[0] == "." for part in name.split("/"))]
             return []
 
         return self._persist("read from", find)

@@ -16,7 +16,7 @@ from dirprune.remote import RemoteFolder
 @pytest.fixture(params=["folder", "address of a folder", "store"])
 def remote(request: pytest.FixtureRequest, tmp_path: Path) -> RemoteFolder:
     uris = {
-        "folder": str(tmp_path / "a folder"),
+        "folder": str(tmp_path / ".hidden" / "a folder"),
         "address of a folder": f"file://{tmp_path}/other",
         "store": f"memory://{uuid.uuid4().hex}",
     }
@@ -32,6 +32,7 @@ def test_what_is_written_is_read_listed_and_removed(remote: RemoteFolder) -> Non
     remote.write("a/c/d", b"2")
     remote.write("e", b"")
     remote.write("a/b", b"3")
+    remote.write("a/.c", b"4")
     assert remote.list() == ["a/b", "a/c/d", "e"]
     assert remote.list("a") == ["a/b", "a/c/d"]
     assert (remote.read("a/b"), remote.read("e")) == (b"3", b"")

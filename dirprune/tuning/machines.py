@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import uuid
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from dirprune.errors import ConfigurationError, StorageError
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.tuning.cluster import LOCAL, Resources, connect
+from dirprune.tuning.probe import answer, describe_software
 
-PACKAGES = ("ray", "torch", "dirprune")
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 STORE_PATIENCE_S = 5.0
 
 
@@ -41,17 +38,6 @@ def check_machines(resources: Resources, folder: StudyFolder) -> None:
         place.remove(name)
 
 
-def describe_software() -> dict[str, str]:
-    """Return the versions of what a trial needs: Python and the packages that must be the same everywhere."""
-    versions = {"Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "none"
-    return versions
-
-
 def check_software(own: Mapping[str, str], machine: str, found: Mapping[str, str]) -> None:
     """Compare a machine's software with this one's.
 
@@ -67,24 +53,26 @@ def check_software(own: Mapping[str, str], machine: str, found: Mapping[str, str
 
 
 def _ask_all(place: RemoteFolder) -> None:
-    """Run `_answer` on every living node at once."""
+    """Run `answer` on every living node at once."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     name, token = f".probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
     _write(place, name, token)
-    ask = ray.remote(num_cpus=0, max_retries=0)(_answer)
+    ask = ray.remote(num_cpus=0, max_retries=0)(answer)
     asked = {}
     for node in nodes:
         where = NodeAffinitySchedulingStrategy(node, soft=False)
         asked[node] = ask.options(scheduling_strategy=where).remote(place, name, node)
     try:
         answers = {}
-        for node, answer in asked.items():
+        for node, reply in asked.items():
             try:
-                answers[node] = ray.get(answer, timeout=PATIENCE_S)
-            except Exception as error:  # a node that cannot even run the question
+                answers[node] = ray.get(reply, timeout=PATIENCE_S)
+            except Exception as error:  # a node that cannot even run the question, unless it is gone by now
+                if not any(other["NodeID"] == node and other["Alive"] for other in ray.nodes()):
+                    continue
                 raise ConfigurationError(
                     f"expected node {nodes[node]} to run a task, got {type(error).__name__} "
                     f"after up to {PATIENCE_S:g} s; look at its Ray, or remove it from the cluster"
@@ -95,18 +83,6 @@ def _ask_all(place: RemoteFolder) -> None:
     finally:
         for left in (name, *(f"{name}-{node}" for node in nodes)):
             place.remove(left)
-
-
-def _answer(place: RemoteFolder, name: str, node: str) -> tuple[dict[str, str], bytes | str | None]:
-    """Say what this machine runs on, and what it sees of a file; leave one of its own."""
-    seen: Any
-    try:
-        seen = place.read(name)
-        if seen is not None:
-            place.write(f"{name}-{node}", seen)
-    except StorageError as error:
-        seen = str(error)
-    return describe_software(), seen
 
 
 def _check_sight(

@@ -54,7 +54,7 @@ def refuse_what_only_the_head_sees(rehearsal: Rehearsal, study: list[str]) -> No
         rehearsal.run_submitted(*study, "--output", "/run/own")
     said = str(refused.value)
     worker = rehearsal.workers[0].address
-    assert f"error: expected files that all nodes share in /run/own, node {worker} has none" in said
+    assert f"error: expected files that all nodes share in /run/own, node {worker} has none" in said, said
     assert "training the dense network" not in said
     assert "Traceback" not in said
 

@@ -8,7 +8,8 @@ from dirprune.errors import ConfigurationError
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.tuning.cluster import Resources
-from dirprune.tuning.machines import check_machines, check_software, describe_software
+from dirprune.tuning.machines import check_machines, check_software
+from dirprune.tuning.probe import describe_software
 
 
 def test_a_machine_with_other_software_is_named_with_both_versions():
