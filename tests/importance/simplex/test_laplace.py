@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dirprune.errors import ImportanceError
+from dirprune.importance import ScoringContext
 from dirprune.importance.simplex import laplace
 from dirprune.importance.simplex.laplace import compute_curvature, compute_laplace_covariances
 from dirprune.switches import switched
@@ -66,9 +67,13 @@ def test_curvature_takes_no_more_images_at_once_than_fit_into_the_memory(monkeyp
     expected = compute_curvature(case)["0"]
     sizes = []
     load = type(case).load
-    monkeypatch.setattr(
-        type(case), "load", lambda self, rows: sizes.append(rows.stop - rows.start) or load(self, rows)
-    )
+
+    def remember(self: ScoringContext, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, targets = load(self, rows)
+        sizes.append(len(inputs))
+        return inputs, targets
+
+    monkeypatch.setattr(type(case), "load", remember)
     monkeypatch.setattr(laplace, "N_BYTES", 1 << 16)
     small = compute_curvature(dataclasses.replace(case, memory_mb=1))["0"]
     assert max(sizes) * case.grouping.groups[0].n_channels <= 16
