@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from base64 import b64encode
 from pathlib import Path
 
 from dirprune.errors import TrackingError, one_line
@@ -96,13 +97,13 @@ def prepare_environment_() -> None:
 
 def _probe(tracking_uri: str) -> None:
     """Raise unless an MLflow server answers within `PATIENCE_S`."""
-    address = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
+    path = "/api/2.0/mlflow/experiments/search?max_results=1"
     shown = describe_uri(tracking_uri)
     advice = "start it, check --tracking-uri, or go on with --no-tracking"
     try:
         if urllib.parse.urlsplit(tracking_uri).port == 0:  # a port that is no number raises ValueError
             raise ValueError("port 0")
-        with urllib.request.urlopen(address, timeout=PATIENCE_S):
+        with urllib.request.urlopen(_request(tracking_uri, path), timeout=PATIENCE_S):
             return
     except urllib.error.HTTPError as error:
         error.close()
@@ -116,10 +117,22 @@ def _probe(tracking_uri: str) -> None:
         raise TrackingError(f"no MLflow server answers at {shown} ({one_line(reason)}); {advice}") from error
 
 
+def _request(tracking_uri: str, path: str) -> urllib.request.Request:
+    """Return a request with the login of an address in its header: urllib takes it for a part of the host."""
+    parts = urllib.parse.urlsplit(tracking_uri)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl().rstrip("/") + path)
+    if login:
+        plain = urllib.parse.unquote(login).encode()
+        request.add_header("Authorization", f"Basic {b64encode(plain).decode()}")
+    return request
+
+
 def _check_version(tracking_uri: str) -> None:
     """Raise if a server says that it is too old; one that keeps its version to itself may be right."""
     try:
-        with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/version", timeout=PATIENCE_S) as answer:
+        request = _request(tracking_uri, "/version")
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             version = answer.read(40).decode(errors="replace").strip()
     except (OSError, ValueError):
         return

@@ -107,6 +107,25 @@ def test_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -
     assert (tmp_path / "mlflow.db").read_text() == "not a database"
 
 
+def test_login_in_an_address_reaches_the_server() -> None:
+    seen: list[str | None] = []
+
+    class Handler(_OldServer):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            super().do_GET()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        message = complain(f"http://me:hunter%212@127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert "expected MLflow 3 or newer" in message
+    assert "hunter" not in message
+    assert seen == ["Basic bWU6aHVudGVyITI="] * 2
+
+
 def test_secret_in_an_address_is_not_shown() -> None:
     assert "hunter2" not in complain(f"http://me:hunter2@127.0.0.1:{free_port()}")
 
