@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
+from dirprune.errors import TrackingError
 from dirprune.records.front import mark_front
 from dirprune.server import health
 from dirprune.study.observer import StudySummary
@@ -199,3 +201,34 @@ def test_artifacts_stay_below_their_place(team_server: Served, objects: ObjectSt
         assert team_server.ask(address, ADMIN, body, method)[0] in (400, 403, 404), (method, path)
     after = {item["Key"] for item in objects.client.list_objects_v2(Bucket="mlflow").get("Contents", [])}
     assert after == before
+
+
+@pytest.mark.usefixtures("without_models", "as_admin")
+def test_object_store_without_its_bucket_is_one_line_and_runs_are_there_all_the_same(
+    summary: StudySummary, team_server: Served, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dirprune.tracking.sync.PAUSES_S", ())
+    summary = replace(summary, study_id="0b1ec7")
+    for item in objects.client.list_objects_v2(Bucket="mlflow").get("Contents", []):
+        objects.client.delete_object(Bucket="mlflow", Key=item["Key"])
+    objects.client.delete_bucket(Bucket="mlflow")
+    try:
+        with pytest.raises(TrackingError) as raised:
+            sync(summary, team_server.uri)
+    finally:
+        objects.client.create_bucket(Bucket="mlflow")
+    assert "\n" not in str(raised.value)
+    assert "the same command goes on where this one ended" in str(raised.value)
+    query = f"tags.`{names.STUDY_ID}` = '0b1ec7'"
+    client = MlflowClient(team_server.uri)
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id], query)) == 5
+    sync(summary, team_server.uri)
+    study = next(
+        run
+        for run in client.search_runs([experiment.experiment_id], query)
+        if names.TRIAL not in run.data.tags
+    )
+    assert study.info.status == "FINISHED"
+    assert [file.path for file in client.list_artifacts(study.info.run_id)] == ["front.csv"]

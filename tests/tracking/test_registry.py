@@ -176,6 +176,7 @@ def test_the_smallest_model_of_a_front_is_served_and_answers_as_the_stored_one_d
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+    stored = load_model(summary.folder.model_dir(3))
     with torch.inference_mode():
-        expected = load_model(summary.folder.model_dir(3))(images)
+        expected = stored(images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
