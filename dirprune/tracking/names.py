@@ -50,8 +50,6 @@ finalist, children of its trial's run:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 EXPERIMENT = "dirprune"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces the UI shows
@@ -86,11 +84,9 @@ MODEL = "model"
 MAX_NAME = 250
 MAX_PARAMETER = 6000
 MAX_TAG = 5000  # what servers before 3.0 take; newer ones take 8000
-MAX_METRICS_PER_BATCH = 1000
+MAX_PER_BATCH = 1000  # metrics, parameters and tags together
 MAX_PARAMETERS_PER_BATCH = 100
 MAX_TAGS_PER_BATCH = 100
-
-Item = TypeVar("Item")
 
 
 def clean_name(name: str) -> str:
@@ -101,9 +97,3 @@ def clean_name(name: str) -> str:
 def cut(text: str, limit: int) -> str:
     """Return at most `limit` characters of `text`; what was cut ends in an ellipsis."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Yield `items` in batches of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -137,33 +137,50 @@ class RunStore:
             view: What it should hold.
             with_status: Whether its status and its end are meant as well.
         """
-        from mlflow.entities import Metric, Param, RunTag
-
         is_settled = run.status == view.status != "RUNNING" and names.TRIAL in view.tags
         unsent: dict[tuple[str, int, float | str], Point] = {}
         if not is_settled:
             for point in view.points:
                 if (key := _key(point.name, point.step, point.value)) not in run.sent:
                     unsent.setdefault(key, point)
-        parameters = [(name, text) for name, text in view.parameters.items() if name not in run.parameters]
-        tags = [(name, text) for name, text in view.tags.items() if run.tags.get(name) != text]
-        for batch in names.chunks(parameters, names.MAX_PARAMETERS_PER_BATCH):
-            self.client.log_batch(run.run_id, params=[Param(name, text) for name, text in batch])
-            run.parameters.update(name for name, _ in batch)
-        for some in names.chunks(list(unsent.values()), names.MAX_METRICS_PER_BATCH):
-            now = round(time.time() * 1000)
-            metrics = [Metric(p.name, p.value, p.time_ms or now, p.step) for p in some]
-            self.client.log_batch(run.run_id, metrics=metrics)
-            run.sent.update(_key(p.name, p.step, p.value) for p in some)
-        for batch in names.chunks(tags, names.MAX_TAGS_PER_BATCH):
-            self.client.log_batch(run.run_id, tags=[RunTag(name, text) for name, text in batch])
-            run.tags.update(batch)
+        self._send(
+            run,
+            [(name, text) for name, text in view.parameters.items() if name not in run.parameters],
+            [(name, text) for name, text in view.tags.items() if run.tags.get(name) != text],
+            list(unsent.values()),
+        )
         if with_status and run.status != view.status:
             if view.status == "RUNNING":
                 self.client.update_run(run.run_id, status="RUNNING")
             else:
                 self.client.set_terminated(run.run_id, status=view.status, end_time=view.end_ms)
             run.status = view.status
+
+    def _send(
+        self,
+        run: RemoteRun,
+        parameters: list[tuple[str, str]],
+        tags: list[tuple[str, str]],
+        points: list[Point],
+    ) -> None:
+        """Send what a run lacks in as few requests as MLflow's limits allow; usually that is one."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        while parameters or tags or points:
+            some_parameters = parameters[: names.MAX_PARAMETERS_PER_BATCH]
+            some_tags = tags[: names.MAX_TAGS_PER_BATCH]
+            some = points[: names.MAX_PER_BATCH - len(some_parameters) - len(some_tags)]
+            now = round(time.time() * 1000)
+            self.client.log_batch(
+                run.run_id,
+                metrics=[Metric(p.name, p.value, p.time_ms or now, p.step) for p in some],
+                params=[Param(name, text) for name, text in some_parameters],
+                tags=[RunTag(name, text) for name, text in some_tags],
+            )
+            run.parameters.update(name for name, _ in some_parameters)
+            run.tags.update(some_tags)
+            run.sent.update(_key(p.name, p.step, p.value) for p in some)
+            del parameters[: len(some_parameters)], tags[: len(some_tags)], points[: len(some)]
 
     def log_file(self, run: RemoteRun, path: Path) -> None:
         """Store a file as an artifact of a run, in place of an older one of its name."""
