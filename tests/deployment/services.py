@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.object_store import run_store
 from tests.tracking.mlflow_process import find_free_port
 
 USER = "keeper"
@@ -130,25 +128,6 @@ class ObjectStore:
 
 @contextmanager
 def run_object_store(folder: Path) -> Iterator[ObjectStore]:
-    """Yield a running store without any bucket; it forgets everything when it ends."""
-    port = find_free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with (folder / "objects.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/moto-api/", process)
-        yield ObjectStore(f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_for(address: str, process: subprocess.Popen[bytes], patience_s: float = 60.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(f"nothing answers at {address}")
+    """Yield a running store that has none of the tests' buckets; it forgets everything when it ends."""
+    with run_store(folder) as running:
+        yield ObjectStore(running.address)
