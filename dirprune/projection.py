@@ -100,18 +100,10 @@ class Projection:
         Raises:
             ConfigurationError: If even the smallest architecture costs more, or scores do not fit a group.
         """
-        times = []
-        for name, widths in zip(self.names, self.widths, strict=True):
-            values = np.asarray(scores.get(name, ()), dtype=np.float64)
-            if values.shape != (widths[-1],) or not np.isfinite(values).all():
-                raise ConfigurationError(
-                    f"expected {widths[-1]} finite scores of {name}, got an array of shape {values.shape}"
-                )
-            values = np.sort(values - min(0.0, values.min()))[::-1]
-            mean = values.mean()
-            values = (values / mean if mean > 0 else np.ones_like(values)) * math.exp(offsets.get(name, 0.0))
-            steps = [values[low:high].mean() for low, high in itertools.pairwise(widths)]
-            times.append(-np.array(steps))
+        times = [
+            -self._score_steps(place, scores) * math.exp(offsets.get(name, 0.0))
+            for place, name in enumerate(self.names)
+        ]
         return self._project(target, times)
 
     def offsets_of(self, architecture: Mapping[str, int]) -> dict[str, float]:
@@ -126,6 +118,37 @@ class Projection:
         logs = np.log(-np.log(np.minimum(ratios, 1 - 0.5 / np.array(highest))))
         offsets = np.clip(logs.mean() - logs, -MAX_OFFSET, MAX_OFFSET)
         return dict(zip(self.names, offsets.tolist(), strict=True))
+
+    def score_offsets_of(
+        self, architecture: Mapping[str, int], scores: Mapping[str, Sequence[float]]
+    ) -> dict[str, float]:
+        """Return offsets with which `by_scores` comes near an architecture at its own cost, mean about zero.
+
+        Args:
+            architecture: Kept channels of every group.
+            scores: As in `by_scores`.
+        """
+        logs = []
+        for place, (name, widths) in enumerate(zip(self.names, self.widths, strict=True)):
+            steps = self._score_steps(place, scores)
+            last = int(np.searchsorted(widths[1:], architecture[name], side="right"))  # steps taken
+            around = steps[max(0, last - 1) : last + 1]
+            logs.append(math.log(max(float(around.mean()), 1e-9)) if len(around) else 0.0)
+        offsets = np.clip(np.mean(logs) - np.array(logs), -MAX_OFFSET, MAX_OFFSET)
+        return dict(zip(self.names, offsets.tolist(), strict=True))
+
+    def _score_steps(self, place: int, scores: Mapping[str, Sequence[float]]) -> Floats:
+        """Return the mean score of the channels of each step of a group, falling, shape (n_steps,)."""
+        name, widths = self.names[place], self.widths[place]
+        values = np.asarray(scores.get(name, ()), dtype=np.float64)
+        if values.shape != (widths[-1],) or not np.isfinite(values).all():
+            raise ConfigurationError(
+                f"expected {widths[-1]} finite scores of {name}, got an array of shape {values.shape}"
+            )
+        values = np.sort(values - min(0.0, values.min()))[::-1]
+        mean = values.mean()
+        values = values / mean if mean > 0 else np.ones_like(values)
+        return np.array([values[low:high].mean() for low, high in itertools.pairwise(widths)])
 
     def _project(self, target: float, times: list[Floats]) -> Architecture:
         """Return the candidate of a family with the highest cost that is not above a target.

@@ -113,7 +113,8 @@ def _space(spec: StudySpec) -> list[Option]:
         Option(
             ["--architectures"],
             type=Choice(SHAPES),
-            help="Draw a width for each group, or a cost target and an offset for each group. "
+            help="Draw a width for each group, or a cost target and offsets to equal keep ratios "
+            "(budgeted) or to the scores of the importance method (ranked). "
             f"Default: {spec.space.architectures}.",
         ),
         Option(

@@ -1,4 +1,7 @@
-"""How a sampler's numbers become an architecture: a width for each group, or a cost target and offsets."""
+"""How a sampler's numbers become an architecture: a width for each group, or a cost target and offsets.
+
+Offsets shape keep ratios, or a threshold over the scores of the trial's importance method.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.projection import Projection
 
-PER_GROUP, BUDGETED = "per-group", "budgeted"
-SHAPES = (PER_GROUP, BUDGETED)
+PER_GROUP, BUDGETED, RANKED = "per-group", "budgeted", "ranked"
+SHAPES = (PER_GROUP, BUDGETED, RANKED)
 TARGET = "target"
 
 
@@ -21,6 +24,16 @@ class Suggests(Protocol):
     def suggest_int(self, name: str, low: int, high: int) -> int: ...
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+class Ranking(Protocol):
+    """The scores of the methods that a study may choose."""
+
+    def scores_of(self, method: str, options: Mapping[str, Any]) -> Mapping[str, Sequence[float]]:
+        """Return for each group a score for each channel, higher = keep."""
+
+    def typical(self) -> Mapping[str, Sequence[float]]:
+        """Return the scores that stand for all where no method is known yet."""
 
 
 class Shapes(ABC):
@@ -34,8 +47,16 @@ class Shapes(ABC):
         self.projection = projection
 
     @abstractmethod
-    def suggest(self, trial: Suggests) -> Architecture:
-        """Draw an architecture."""
+    def suggest(
+        self, trial: Suggests, method: str = "", options: Mapping[str, Any] | None = None
+    ) -> Architecture:
+        """Draw an architecture.
+
+        Args:
+            trial: Draws.
+            method: The importance method of the trial.
+            options: Its options.
+        """
 
     @abstractmethod
     def parameters(self, architecture: Mapping[str, int]) -> dict[str, float]:
@@ -45,7 +66,9 @@ class Shapes(ABC):
 class PerGroup(Shapes):
     """A width for each group; in between the allowed ones the next lower one is taken."""
 
-    def suggest(self, trial: Suggests) -> Architecture:
+    def suggest(
+        self, trial: Suggests, method: str = "", options: Mapping[str, Any] | None = None
+    ) -> Architecture:
         """Draw an architecture."""
         kept = {}
         for name, widths in zip(self.projection.names, self.projection.widths, strict=True):
@@ -74,7 +97,9 @@ class Budgeted(Shapes):
         self.high = min(1.0, (limit or whole) / whole)
         self.max_offset = max_offset
 
-    def suggest(self, trial: Suggests) -> Architecture:
+    def suggest(
+        self, trial: Suggests, method: str = "", options: Mapping[str, Any] | None = None
+    ) -> Architecture:
         """Draw an architecture."""
         share = trial.suggest_float(TARGET, self.low, self.high)
         offsets = {
@@ -82,18 +107,55 @@ class Budgeted(Shapes):
             for name in self.projection.names
         }
         target = max(share * self.projection.highest_cost, self.projection.lowest_cost)
+        return self._project(target, offsets, method, options or {})
+
+    def _project(
+        self, target: float, offsets: Mapping[str, float], method: str, options: Mapping[str, Any]
+    ) -> Architecture:
         return self.projection.by_offsets(target, offsets)
+
+    def _find_offsets(self, architecture: Mapping[str, int]) -> dict[str, float]:
+        return self.projection.offsets_of(architecture)
 
     def parameters(self, architecture: Mapping[str, int]) -> dict[str, float]:
         """Return target and offsets within their ranges, and so perhaps of a neighbour."""
         cost = self.projection.costs.costs(architecture).as_dict()[self.projection.metric]
         share = min(max(cost / self.projection.highest_cost, self.low), self.high)
-        offsets = self.projection.offsets_of(architecture)
+        offsets = self._find_offsets(architecture)
         clipped = {
             _offset(name): min(max(offset, -self.max_offset), self.max_offset)
             for name, offset in offsets.items()
         }
         return {TARGET: share, **clipped}
+
+
+class Ranked(Budgeted):
+    """A cost target, and an offset for each group to the scores of the trial's importance method.
+
+    One threshold over the scores of all groups decides what is kept; see `Projection.by_scores`.
+
+    Args:
+        projection: Allowed widths and costs.
+        limit: As in `Budgeted`.
+        max_offset: As in `Budgeted`; an offset of 1 multiplies the scores of a group by 2.7.
+        ranking: The methods' scores; None: nothing can be drawn yet.
+    """
+
+    def __init__(
+        self, projection: Projection, limit: float | None, max_offset: float, ranking: Ranking | None
+    ) -> None:
+        super().__init__(projection, limit, max_offset)
+        self.ranking = ranking
+
+    def _project(
+        self, target: float, offsets: Mapping[str, float], method: str, options: Mapping[str, Any]
+    ) -> Architecture:
+        assert self.ranking is not None
+        return self.projection.by_scores(target, self.ranking.scores_of(method, options), offsets)
+
+    def _find_offsets(self, architecture: Mapping[str, int]) -> dict[str, float]:
+        assert self.ranking is not None
+        return self.projection.score_offsets_of(architecture, self.ranking.typical())
 
 
 def make_shapes(
@@ -104,6 +166,7 @@ def make_shapes(
     multiple: int,
     limit: float | None,
     max_offset: float,
+    ranking: Ranking | None = None,
 ) -> Shapes:
     """Make a parameterisation.
 
@@ -114,10 +177,15 @@ def make_shapes(
         least: Smallest width of each group.
         multiple: Widths are multiples of this.
         limit: Highest cost of a budgeted architecture; None for none.
-        max_offset: Of a budgeted one.
+        max_offset: Of a budgeted or ranked one.
+        ranking: The methods' scores, which a ranked one draws by.
     """
     projection = Projection(costs, metric, least, multiple)
-    return PerGroup(projection) if kind == PER_GROUP else Budgeted(projection, limit, max_offset)
+    if kind == PER_GROUP:
+        return PerGroup(projection)
+    if kind == RANKED:
+        return Ranked(projection, limit, max_offset, ranking)
+    return Budgeted(projection, limit, max_offset)
 
 
 def _kept(group: str) -> str:

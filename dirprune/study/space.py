@@ -11,8 +11,8 @@ from dirprune.architecture import Architecture
 from dirprune.cost import COST_METRICS, CostModel
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import Grouping
-from dirprune.importance import create
-from dirprune.study.shapes import PER_GROUP, SHAPES, Shapes, Suggests, make_shapes
+from dirprune.importance import Scorer, create
+from dirprune.study.shapes import PER_GROUP, RANKED, SHAPES, Ranking, Shapes, Suggests, make_shapes
 from dirprune.training import Recipe
 
 DEFAULT_METHODS: Mapping[str, Mapping[str, Sequence[Any]]] = {
@@ -114,8 +114,9 @@ class SearchSpace:
         min_keep_ratio: Smallest kept / original channels of a group, in (0, 1]; at least one channel stays.
         methods: Importance methods by name, each with the values that its options may take.
         fine_tuning: Hyperparameters by the name of a `Recipe` field.
-        architectures: How architectures are drawn: "per-group", a width for each group, or "budgeted", a cost
-            target drawn evenly from what can be reached and an offset for each group.
+        architectures: How architectures are drawn: "per-group", a width for each group, "budgeted", a cost
+            target drawn evenly from what can be reached and an offset for each group, or "ranked", such a
+            target and one threshold for the scores of the trial's method, with an offset for each group.
         cost: The cost of the target: "macs" or "parameters".
         max_offset: Largest absolute offset; with 1 a group of keep ratio 0.5 may go from 0.15 to 0.77.
         channel_multiple: Widths are multiples of this (hardware likes 8), apart from a group's smallest and
@@ -172,7 +173,11 @@ class SearchSpace:
                     )
                 for value in values:
                     create(method, {option: value})
-            create(method, {})
+            if not isinstance(create(method, {}), Scorer) and self.architectures == RANKED:
+                raise ConfigurationError(
+                    f"ranked architectures need scores of channels, which {method} does not give; "
+                    "try budgeted ones, or leave the method out"
+                )
         for name, choice in self.fine_tuning.items():
             _check_hyperparameter(name, choice)
 
@@ -185,12 +190,13 @@ class SearchSpace:
         """Return the smallest number of channels that a group of `n_channels` may keep."""
         return max(1, math.ceil(self.min_keep_ratio * n_channels - 1e-9))
 
-    def shapes(self, costs: CostModel, limits: Mapping[str, float]) -> Shapes:
+    def shapes(self, costs: CostModel, limits: Mapping[str, float], ranking: Ranking | None = None) -> Shapes:
         """Return how architectures of a network are drawn.
 
         Args:
             costs: Costs of its architectures.
             limits: Highest cost of a trial by metric; a budgeted space draws nothing above its own.
+            ranking: The methods' scores, without which a ranked space draws nothing.
 
         Raises:
             ConfigurationError: If nothing in the space is as cheap as a limit.
@@ -205,7 +211,14 @@ class SearchSpace:
                 )
         limit = limits.get(self.cost)
         return make_shapes(
-            self.architectures, costs, self.cost, least, self.channel_multiple, limit, self.max_offset
+            self.architectures,
+            costs,
+            self.cost,
+            least,
+            self.channel_multiple,
+            limit,
+            self.max_offset,
+            ranking,
         )
 
     def first_trials(self, grouping: Grouping) -> list[tuple[str, Architecture]]:
@@ -254,12 +267,12 @@ class SearchSpace:
             source: Where a given architecture came from; "sampler" otherwise.
             architecture: The trial's own one, where it is given; what is drawn then stands for it.
         """
-        drawn = shapes.suggest(trial)
         method = trial.suggest_categorical("method", sorted(self.methods))
         options = {
             name: trial.suggest_categorical(f"{method}.{name}", list(values))
             for name, values in self.methods[method].items()
         }
+        drawn = shapes.suggest(trial, method, options)
         fine_tuning = {
             name: _draw(trial, f"fine_tuning.{name}", choice) for name, choice in self.fine_tuning.items()
         }

@@ -24,6 +24,7 @@ from dirprune.records.mirror import fetch, fetch_events, remove, send_events
 from dirprune.records.record import TrialRecord
 from dirprune.study import floor
 from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.study.shapes import Ranking
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.tuning import storage
@@ -53,6 +54,7 @@ class Ledger:
         rungs: Resources at which trials may be halted, in training images.
         observers: Who is told of every change.
         warm_starts: Architectures to begin with, right after the dense one.
+        ranking: The methods' scores, where architectures follow from them.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Ledger:
         rungs: Sequence[int],
         observers: Sequence[StudyObserver] = (),
         warm_starts: Sequence[Architecture] = (),
+        ranking: Ranking | None = None,
     ) -> None:
         self.spec, self.grouping, self.costs, self.folder, self.study = spec, grouping, costs, folder, study
         self.summary, self.observers = summary, observers
@@ -79,7 +82,7 @@ class Ledger:
         self._paused: dict[int, int] = {}  # training images by number of the trial
         self._records: dict[int, TrialRecord] = {}
         self._front = GrowingFront(spec.objectives)
-        self.shapes = spec.space.shapes(costs, spec.limits)
+        self.shapes = spec.space.shapes(costs, spec.limits, ranking)
         self._enqueue_first_trials(warm_starts)
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
         pauses = {trial.number: storage.find_pause(trial) for trial in known}

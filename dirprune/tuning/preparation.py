@@ -15,6 +15,7 @@ from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_dense
 from dirprune.study.floor import Floor
+from dirprune.study.ranking import MethodScores, obtain_ranking
 from dirprune.study.reference import compare_reference
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import obtain_warm_starts
@@ -33,6 +34,7 @@ class Prepared:
     dense: Dense
     description: dict[str, Any]
     warm_starts: list[Architecture]
+    ranking: MethodScores | None
 
 
 def prepare(
@@ -44,7 +46,7 @@ def prepare(
     listen: Callable[[TrainingReport, int], None] | None,
     progress: Progress | None,
 ) -> Prepared:
-    """Obtain the dense network and the warm starts, and put together what describes the study.
+    """Obtain the dense network, scores where architectures follow from them, warm starts, a description.
 
     Args:
         spec: The study.
@@ -86,20 +88,24 @@ def prepare(
         remote_scores=RemoteFolder(options.storage).below("scores") if options.storage else None,
     )
     least = 0.0 if floor is None else floor.least_promise(dense.metrics)
-    warm_starts = _find_warm_starts(folder, subject, context, progress, least)
+    scoring = _open_scoring(subject, context, progress)
+    cache = ScoreCache(scores)
+    ranking = obtain_ranking(spec.space, scoring, cache)
+    if ranking is not None:
+        say("ranked architectures: they follow from the scores of each method, which are known now")
+    warm_starts = obtain_warm_starts(folder, spec, scoring, subject.costs, cache, least)
     if warm_starts:
         say(f"warm starts: {len(warm_starts)} architectures, by what the network loses when groups are cut")
-    return Prepared(subject, context, dense, description, warm_starts)
+    return Prepared(subject, context, dense, description, warm_starts, ranking)
 
 
-def _find_warm_starts(
-    folder: StudyFolder, subject: Subject, context: TrialContext, progress: Progress | None, least: float
-) -> list[Architecture]:
+def _open_scoring(subject: Subject, context: TrialContext, progress: Progress | None) -> ScoringContext:
+    """Return the dense network and the calibration images as the trials have them."""
     spec, roles = context.spec, context.roles
     network = spec.create_network()
     network.load_state_dict(dict(context.dense_state))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    scoring = ScoringContext(
+    return ScoringContext(
         network.to(device).eval(),
         subject.grouping,
         roles.calibration,
@@ -109,4 +115,3 @@ def _find_warm_starts(
         device,
         progress=progress,
     )
-    return obtain_warm_starts(folder, spec, scoring, subject.costs, ScoreCache(context.scores), least)

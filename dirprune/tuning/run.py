@@ -221,7 +221,7 @@ def _open_ledger(
         study = storage.load_study(folder, payload, options.storage_url)
     else:
         study = storage.create_study(folder, payload, options.storage_url)
-    shapes = spec.space.shapes(prepared.subject.costs, spec.limits)
+    shapes = spec.space.shapes(prepared.subject.costs, spec.limits, prepared.ranking)
     sampler, why = choose_sampler(options.sampler, spec, shapes)
     say(why)
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
@@ -241,6 +241,7 @@ def _open_ledger(
         rungs,
         observers,
         prepared.warm_starts,
+        prepared.ranking,
     )
 
 

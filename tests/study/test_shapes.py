@@ -6,6 +6,8 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
@@ -52,6 +54,88 @@ def test_nothing_that_is_drawn_from_a_budget_is_above_the_limit(costs) -> None:
 def test_channel_multiples_hold_in_every_space(costs, kind) -> None:
     for kept in draw(SearchSpace(architectures=kind, channel_multiple=4), costs, 30):
         assert all(n % 4 == 0 or n in (1, 2, 3, 10, 25) for n in kept.values()), kept
+
+
+class Scores:
+    """Made-up scores of two methods."""
+
+    def __init__(self, costs: CostModel, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.by_method = {
+            method: {name: rng.gamma(0.5, 1.0, n).tolist() for name, n in costs.n_channels.items()}
+            for method in ("fisher", "taylor")
+        }
+
+    def scores_of(self, method, options):
+        return self.by_method[method]
+
+    def typical(self):
+        return self.by_method["fisher"]
+
+
+RANKED = {"methods": {"fisher": {}, "taylor": {}}, "architectures": "ranked"}
+OFFSETS = st.lists(st.floats(-1.0, 1.0), min_size=4, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 99), st.floats(0, 1), st.floats(0, 1), OFFSETS, st.sampled_from([1, 4]))
+def test_ranked_architectures_grow_with_the_target_within_limits_and_multiples(
+    costs, seed, first, second, offsets, multiple
+) -> None:
+    space = SearchSpace(channel_multiple=multiple, **RANKED)
+    shapes = space.shapes(costs, {"macs": 300_000.0}, Scores(costs, seed))
+    span = shapes.high - shapes.low
+    given = {f"offset/{name}": offset for name, offset in zip(costs.n_channels, offsets, strict=True)}
+    macs = []
+    for share in sorted((first, second)):
+        params = {"target": shapes.low + share * span, "method": "taylor", **given}
+        kept = space.suggest(optuna.trial.FixedTrial(params), shapes, 0, "sampler").architecture
+        macs.append(costs.costs(kept).macs)
+        assert all(n % multiple == 0 or n in (1, 2, 3, 10, 25) for n in kept.values()), kept
+    assert macs[0] <= macs[1] <= 300_000
+
+
+def test_the_scores_of_the_trials_method_shape_the_architecture(costs) -> None:
+    space, scores = SearchSpace(**RANKED), Scores(costs, 0)
+    falling = {name: np.linspace(2, 0.1, n).tolist() for name, n in costs.n_channels.items()}
+    scores.by_method = {"fisher": falling, "taylor": {**falling, "conv1": [1.0] * 2 + [0.001] * 8}}
+    shapes = space.shapes(costs, {}, scores)
+    params = {"target": 0.2, **{f"offset/{name}": 0.0 for name in costs.n_channels}}
+    kept = {
+        method: space.suggest(
+            optuna.trial.FixedTrial({**params, "method": method}), shapes, 0, "sampler"
+        ).architecture
+        for method in ("taylor", "fisher")
+    }
+    assert kept["taylor"]["conv1"] < kept["fisher"]["conv1"]
+    tilted = [
+        space.suggest(
+            optuna.trial.FixedTrial({**params, "offset/linear1": offset, "method": "taylor"}),
+            shapes,
+            0,
+            "sampler",
+        ).architecture
+        for offset in (-1.0, 1.0)
+    ]
+    assert tilted[0]["linear1"] < tilted[1]["linear1"]
+
+
+@pytest.mark.parametrize("text", ["8,9,36,17", "10,20,100,25", "3,5,25,7"])
+def test_parameters_of_an_architecture_lead_back_near_its_cost_in_a_ranked_space(costs, text) -> None:
+    kept = Architecture(dict(zip(costs.n_channels, map(int, text.split(",")), strict=True)))
+    space = SearchSpace(max_offset=2.0, **RANKED)
+    shapes = space.shapes(costs, {}, Scores(costs, 1))
+    params = {"method": "fisher", **shapes.parameters(kept)}
+    found = space.suggest(optuna.trial.FixedTrial(params), shapes, 0, "sampler").architecture
+    assert abs(costs.costs(found).macs - costs.costs(kept).macs) < 0.05 * DENSE
+    assert all(abs(found[name] - kept[name]) <= max(3, 0.3 * n) for name, n in costs.n_channels.items())
+
+
+def test_methods_without_scores_are_refused_in_a_ranked_space() -> None:
+    with pytest.raises(
+        ConfigurationError, match="ranked architectures need scores of channels, which greedy"
+    ):
+        SearchSpace(methods={"greedy": {}}, architectures="ranked")
 
 
 @pytest.mark.parametrize("text", ["8,9,36,17", "10,20,100,25", "3,5,25,7", "2,20,100,25"])

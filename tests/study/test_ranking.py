@@ -1,0 +1,30 @@
+"""The scores that ranked architectures follow from are those that trials find in the cache."""
+
+from __future__ import annotations
+
+from dirprune.importance import ScoreCache, create, find_scores
+from dirprune.study.ranking import list_choices, obtain_ranking
+from dirprune.study.space import SearchSpace
+from tests.importance.simplex.planted import planted_case
+
+SPACE = SearchSpace(methods={"magnitude": {"norm": ("l1", "l2")}, "taylor": {}}, architectures="ranked")
+
+
+def test_every_method_is_scored_once_with_each_of_its_options_and_found_again_by_trials(tmp_path):
+    context, cache = planted_case(), ScoreCache(tmp_path)
+    ranking = obtain_ranking(SPACE, context, cache)
+    choices = list(list_choices(SPACE))
+    assert choices == [("magnitude", {"norm": "l1"}), ("magnitude", {"norm": "l2"}), ("taylor", {})]
+    for method, options in choices:
+        scores, was_cached = find_scores(create(method, options), context, cache=cache)
+        assert was_cached
+        known = ranking.scores_of(method, options)
+        assert {name: values.tolist() for name, values in scores.items()} == known
+    assert ranking.scores_of(*choices[0]) != ranking.scores_of(*choices[2])
+    assert ranking.typical() == ranking.scores_of(*choices[0])
+
+
+def test_other_spaces_need_no_scores(tmp_path):
+    cache = ScoreCache(tmp_path)
+    assert obtain_ranking(SearchSpace(architectures="budgeted"), planted_case(), cache) is None
+    assert list(tmp_path.iterdir()) == []
