@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,7 +18,14 @@ from dirprune.latency import fit_latency as fit
 from dirprune.latency import measure_quietly
 from dirprune.networks import create_network
 from dirprune.records.folder import StudyFolder
-from dirprune.records.latency import COLUMNS, Timed, tabulate, write_latency_csv, write_latency_png
+from dirprune.records.latency import (
+    COLUMNS,
+    LatencyCache,
+    Timed,
+    tabulate,
+    write_latency_csv,
+    write_latency_png,
+)
 from dirprune.records.models import ARCHITECTURE, SCHEMA, load_dense, load_model
 from dirprune.records.tables import load_front
 from dirprune.study.latency import check_error, describe, describe_setting, threads_set_to, write_latency
@@ -48,18 +56,26 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
     shape = read_json(points[0].model_dir / ARCHITECTURE, SCHEMA)["input_shape"]
     inputs = torch.zeros(batch_size, *shape, device=find_device(device))
     with threads_set_to(threads), ScoringProgress(["networks"]) as progress:
-        setting = describe_setting(find_setting(inputs))
+        found = find_setting(inputs)
+        setting = describe_setting(found)
+        cache = LatencyCache(folder.latencies_json, {**found, "passes": runs})
         dense = load_dense(points[0].model_dir)
         costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
-        networks = [Timed(None, costs, measure_quietly(dense.to(inputs.device), inputs, runs))]
+        taken, is_known = cache.get((), lambda: measure_quietly(dense.to(inputs.device), inputs, runs))
+        n_known = int(is_known)
+        networks = [Timed(None, costs, taken)]
         for place, point in enumerate(points, 1):
             network = load_model(point.model_dir).to(inputs.device)
-            networks.append(Timed(point.trial, point.metrics, measure_quietly(network, inputs, runs)))
+            taken, is_known = cache.get(point.architecture, partial(measure_quietly, network, inputs, runs))
+            n_known += is_known
+            networks.append(Timed(point.trial, point.metrics, taken))
             progress("networks", place, len(points))
     rows = tabulate(networks, networks[0].latency)
     write_latency_csv(folder.latency_csv, rows)
     write_latency_png(folder.latency_png, networks, setting)
     click.echo(f"{setting}; median of {runs} passes, and quartiles")
+    if n_known:
+        click.echo(f"{n_known} of {len(networks)} were measured before; without {cache.path} all are again")
     click.echo(format_table(COLUMNS, rows))
     if any(row[-1] for row in rows):
         click.echo("beaten_by: a network that is faster, beyond both spreads, and at least as accurate")

@@ -89,6 +89,11 @@ class StudyFolder:
         return self.root / "latency.csv"
 
     @property
+    def latencies_json(self) -> Path:
+        """What was measured already, by network and setting."""
+        return self.root / "latencies.json"
+
+    @property
     def latency_png(self) -> Path:
         """MACs against latency."""
         return self.root / "latency.png"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dirprune.files import write_atomically
+from dirprune.files import read_json, write_atomically, write_json
+from dirprune.identity import digest
 from dirprune.latency import Latency
 from dirprune.records.appearance import COLOURS, DENSE_COLOUR
 
+SCHEMA = 1
 DOTS_PER_INCH = 150
 COLUMNS = (
     "trial",
@@ -41,6 +44,28 @@ class Timed:
     trial: int | None
     metrics: dict[str, float]
     latency: Latency
+
+
+class LatencyCache:
+    """Latencies that were measured already, by architecture and all else that they depend on.
+
+    Args:
+        path: File that keeps them; it need not exist.
+        setting: See `dirprune.latency.describe_setting`, and the number of passes.
+    """
+
+    def __init__(self, path: Path, setting: Mapping[str, str | int]) -> None:
+        self.path, self.setting = path, dict(setting)
+        self.known: dict[str, Any] = read_json(path, SCHEMA)["latencies"] if path.exists() else {}
+
+    def get(self, architecture: Sequence[int], measure: Callable[[], Latency]) -> tuple[Latency, bool]:
+        """Return how long an architecture takes, and whether it was known."""
+        key = digest(self.setting, list(architecture))
+        is_known = key in self.known
+        if not is_known:
+            self.known[key] = asdict(measure())
+            write_json(self.path, {"latencies": self.known}, SCHEMA)
+        return Latency(**self.known[key]), is_known
 
 
 def find_beaten(networks: Sequence[Timed]) -> dict[int, int]:

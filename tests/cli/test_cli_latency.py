@@ -75,6 +75,17 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     assert folder.latency_png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_was_measured_under_the_same_setting_is_not_measured_again(run, tmp_path):
+    folder = make_front(tmp_path)
+    run("latency", folder.root, "--runs", 5)
+    first = folder.latency_csv.read_text()
+    again = run("latency", folder.root, "--runs", 5)
+    assert "3 of 3 were measured before" in again.output
+    assert folder.latency_csv.read_text() == first
+    assert "measured before" not in run("latency", folder.root, "--runs", 5, "--batch-size", 2).output
+    assert "3 of 3 were measured before" in run("latency", folder.root, "--runs", 5).output
+
+
 def test_a_folder_without_a_front_and_an_unknown_device_are_refused(run, tmp_path):
     result = run("latency", tmp_path)
     assert result.status == 2
