@@ -16,24 +16,25 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(find_missing()), reason=f"needs machines of its own: {find_missing()}"),
 ]
-QUICK = [
+STUDY = [
     "--train-images",
-    "3000",
+    "10000",
     "--epochs",
-    "1",
-    "--rungs",
-    "0.5",
+    "6",
+    "--halving",
+    "none",
     "--dense-epochs",
     "1",
     "--warm-starts",
     "0",
 ]
+"""Trials that take longer than a worker's start: else Ray gives each to the worker that is there already."""
 
 
 def test_a_study_survives_lost_nodes_and_a_lost_driver_and_uses_new_nodes(
     tmp_path: Path, mnist_root: Path
 ) -> None:
-    study = ["--data", str(mnist_root), *QUICK]
+    study = ["--data", str(mnist_root), *STUDY]
     with rehearse(tmp_path) as rehearsal:
         said = rehearsal.up()
         assert "will not launch any workers" not in said
