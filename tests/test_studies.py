@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dirprune.cost import CostModel
 from dirprune.study.spec import StudySpec
@@ -34,3 +40,38 @@ def test_the_study_can_begin(path: Path) -> None:
     shapes = declared.space.shapes(costs, {})
     for _, architecture in first:
         assert shapes.parameters(architecture)
+
+
+SMALLEST = ("--trials", "2", "--epochs", "1", "--dense-epochs", "1", "--rungs", "0", "--warm-starts", "0")
+SMALLEST += ("--validation-from", "test:0.5", "--methods", "magnitude", "--no-reconstruct")
+RUN = ("resnet20", "resnet56", "vgg16", "resnet50")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", RUN)
+def test_the_study_runs_to_its_front(name: str, tmp_path: Path) -> None:
+    """At its smallest, on noise: the dense network, and one that keeps three quarters of each group."""
+    write_noise(tmp_path / "data", 64 if name == "resnet50" else 32)
+    options = ["--data", tmp_path / "data", "--output", tmp_path / "out", "--no-tracking", *SMALLEST]
+    options += ["--dataset", "folders:64"] if name == "resnet50" else []
+    command = [sys.executable, STUDIES[0].with_name(f"{name}.py"), *options, "--min-val-accuracy", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(STUDIES[0].parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "out" / name / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["COMPLETE", "COMPLETE"]
+    assert float(rows[1]["macs"]) < 0.8 * float(rows[0]["macs"])
+
+
+def write_noise(root: Path, size: int, n_each: int = 4) -> None:
+    """Write class folders of ten classes for training and for testing."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in range(10):
+            folder = root / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(n_each):
+                pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
