@@ -97,7 +97,8 @@ def measure_coverage(estimate: Estimate, truth: Numbers) -> float | None:
     """Return the share of channels whose 95% interval holds the true value; None without intervals."""
     if estimate.half_widths is None:
         return None
-    return float(np.mean(np.abs(estimate.values - truth) <= estimate.half_widths))
+    rounding = 1e-6 * np.abs(truth).max()  # of exact values, whose intervals have no width
+    return float(np.mean(np.abs(estimate.values - truth) <= estimate.half_widths + rounding))
 
 
 def find_truth(

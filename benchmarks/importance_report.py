@@ -227,6 +227,8 @@ def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> 
                 axes.plot(100 * (1 - row[when]), place, "o", ms=5, mfc=face, mec=colour)
         axes.set(title=text, xscale="log", xlabel="test error, %", yticks=range(0, -len(variants), -1))
         axes.set_yticklabels(variants)
+        axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 
