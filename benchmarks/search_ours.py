@@ -51,7 +51,7 @@ class OurOptions:
 
     architectures: str = "per-group"
     max_offset: float = 1.0
-    sampler: str = "front"
+    sampler: str = "ehvi"
     halving: str = "stopping"
     reduction_factor: float = 2.0
     minimum: int = 4
