@@ -105,18 +105,6 @@ class Rehearsal:
             "ray", "submit", CLUSTER_FILE, "studies/lenet.py", "--", *arguments, timeout=300
         )
 
-    def submit_job(self, *arguments: str, environment: str = "") -> str:
-        """Submit the study as a job on the head, and return what comes back when it has ended."""
-        job = "ray job submit --address http://127.0.0.1:8265 --working-dir . -- python studies/lenet.py"
-        return self.head.run(
-            "source cluster/environment.sh &&",
-            environment,
-            job,
-            "--ray-address auto",
-            *arguments,
-            timeout=300,
-        )
-
     def submit(self, *arguments: str) -> None:
         """Let the laptop submit the study, and go on while it runs."""
         command = f"cd ~/dirprune && exec ray submit {CLUSTER_FILE} studies/lenet.py -- {' '.join(arguments)}"
