@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +87,9 @@ def _find_parts(store: Store) -> tuple[Part, Part]:
     if "train" in folders and held_out:
         return _open_part(store, folders["train"]), _open_part(store, folders[held_out])
     shards = [entry for entry in entries if not entry.is_folder and entry.name.endswith(SHARD)]
-    train = [shard for shard in shards if "train" in shard.name]
-    others = [shard for shard in shards if "val" in shard.name] or [s for s in shards if "test" in s.name]
+    train = [shard for shard in shards if _has_word(shard.name, ("train",))]
+    others = [shard for shard in shards if _has_word(shard.name, ("val", "validation"))]
+    others = others or [shard for shard in shards if _has_word(shard.name, ("test",))]
     if train and others:
         return (store.root, train), (store.root, others)
     names = ", ".join(repr(entry.name) for entry in entries[:3]) or "nothing"
@@ -94,6 +97,11 @@ def _find_parts(store: Store) -> tuple[Part, Part]:
         f"expected train/<class>/<image> and test or val likewise in {store.uri}, or tar shards in place of "
         f"<class>, found {names}{', ...' if len(entries) > 3 else ''}"
     )
+
+
+def _has_word(name: str, words: Sequence[str]) -> bool:
+    """Return whether one of the words stands in a file's name, rather than a part of another word."""
+    return any(word in words for word in re.findall("[a-z]+", name.lower()))
 
 
 def _open_part(store: Store, folder: Entry) -> Part:
@@ -144,5 +152,5 @@ def parse_size(text: str) -> int | None:
 
 def describe_place(root: Place, size: int | None) -> str:
     """Return the name of a data set that is known by its place alone."""
-    name = str(root).rstrip("/").rpartition("/")[2]
+    name = (str(root) if is_uri(root) else str(Path(root).absolute())).rstrip("/").rpartition("/")[2]
     return name if size is None else f"{name}-{size}"

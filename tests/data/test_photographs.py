@@ -231,7 +231,13 @@ def test_deep_grey_and_transparent_images_are_converted_rightly_while_streaming(
     clear = np.full((30, 30, 4), (9, 8, 7, 0), np.uint8)
     Image.fromarray(clear).save(folder / "002.png")
     train = load_data("stream:24", tmp_path, validation_from="test:0.5").train
-    images = train.read(torch.arange(3))
+    (batch,) = train.batches([torch.arange(3)])
+    images = batch.inputs
     assert images[0].unique().tolist() == [0x9A]
     assert images[1].unique().tolist() == [77]
     assert images[2, :, 3, 3].tolist() == [9, 8, 7]
+
+
+def test_a_set_is_called_by_its_folder_also_from_within(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert load_data("stream:16", Path()).name == "set-16"
