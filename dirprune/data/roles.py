@@ -78,8 +78,8 @@ class DataRoles:
         return values.mul_(scale).add_(offset)
 
     def example_input(self, batch: int = 2) -> Tensor:
-        """Return the first training inputs, normalised, shape (batch, ...); repeated if there are too few."""
-        return self.normalise(self.train.read(torch.arange(batch) % len(self.train)))
+        """Return the first of calibration, normalised, shape (batch, ...); repeated if there are too few."""
+        return self.normalise(self.calibration.inputs[torch.arange(batch) % len(self.calibration)])
 
     def fingerprint(self) -> str:
         """Return a hash of the content, the roles and the normalisation, the same on every device."""

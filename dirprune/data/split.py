@@ -83,10 +83,6 @@ class Split:
         """Return the split itself."""
         return self
 
-    def read(self, positions: Tensor) -> Tensor:
-        """Return the inputs at the given places, shape (m, ...)."""
-        return self.inputs[positions]
-
     def batches(
         self, plan: Sequence[Tensor], crops: RandomCrops | None = None
     ) -> Generator[Batch, None, None]:

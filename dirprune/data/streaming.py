@@ -99,17 +99,6 @@ class StreamedSplit:
         read = torch.cat(places)
         return Split(inputs[:n], self.targets[read], self.indices[read], self.source).to(self.device)
 
-    def read(self, positions: Tensor) -> Tensor:
-        """Return the inputs at the given places, shape (m, 3, size, size), uint8.
-
-        Raises:
-            DataError: If one cannot be read.
-        """
-        inputs, _, failures = _Batches(self.index, self.indices, self.size, None).load(positions)
-        if failures:
-            raise DataError(f"expected an image in {failures[0][1]}")
-        return inputs.to(self.device)
-
     def batches(
         self, plan: Sequence[Tensor], crops: RandomCrops | None = None
     ) -> Generator[Batch, None, None]:

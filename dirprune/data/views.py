@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dirprune.errors import ConfigurationError
+
 N_TRIES = 10
 LOG_ASPECT = math.log(4 / 3)
 
@@ -61,7 +63,14 @@ class RandomCrops:
         Args:
             images: Shape (n, channels, height, width), uint8 or float32.
             places: Of the images, shape (n,).
+        Raises:
+            ConfigurationError: If these are no images.
         """
+        if images.ndim != 4:
+            raise ConfigurationError(
+                "expected images of shape (n, channels, height, width) to cut parts of, got "
+                f"{tuple(images.shape)}; try a recipe with min_area=1"
+            )
         height, width = images.shape[2:]
         boxes = torch.from_numpy(self.boxes(places.cpu().numpy(), height, width)).to(images.device)
         left, top, right, bottom = boxes.float().unbind(1)

@@ -177,7 +177,7 @@ def test_arrays_of_numpy_and_double_precision_are_taken() -> None:
 
 def test_example_input_is_normalised_and_repeats_when_there_is_too_little() -> None:
     roles = make(mean=(1.0,), std=(2.0,))
-    assert torch.equal(roles.example_input(), roles.normalise(roles.train.inputs[:2]))
+    assert torch.equal(roles.example_input(), roles.normalise(roles.calibration.inputs[:2]))
     assert roles.example_input(batch=1000).shape == (1000, 1, 1, 1)
 
 

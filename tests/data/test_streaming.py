@@ -89,12 +89,15 @@ def test_shards_hold_what_the_folders_hold(folders: Path, tmp_path: Path, labels
     assert_same_roles(load_data(f"folders:{SIZE}", tmp_path / "shards"), expected)
 
 
-def test_shards_of_both_parts_may_lie_in_one_folder(folders: Path, shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["set", "retrieval_testbed"])
+def test_shards_of_both_parts_may_lie_in_one_folder(
+    folders: Path, shards: Path, tmp_path: Path, prefix: str
+) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     for part, name in (("train", "train"), ("val", "validation")):
         for path in (shards / part).iterdir():
-            (flat / f"set-{name}-{path.name}").write_bytes(path.read_bytes())
+            (flat / f"{prefix}-{name}-{path.name}").write_bytes(path.read_bytes())
     assert_same_roles(load_data(f"stream:{SIZE}", flat), load_data(f"folders:{SIZE}", folders))
 
 
@@ -226,6 +229,13 @@ def test_few_broken_images_are_named_once_and_left_out(
     assert ("shard-000001.tar, bee_002.png: " if is_sharded else "train/bee/002.png: ") in named[0]
     *_, last = train_(Small(), roles, make_task(), RECIPE, seed=0)
     assert last.images == 60
+
+
+def test_a_broken_image_at_the_very_beginning_stops_nothing(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    first = load_data(f"stream:{SIZE}", tmp_path).train
+    Path(first.index.path(int(first.indices[0]))).write_bytes(b"no image")
+    assert load_data(f"stream:{SIZE}", tmp_path).example_input().shape == (2, 3, SIZE, SIZE)
 
 
 def test_many_broken_images_are_an_error(tmp_path: Path) -> None:

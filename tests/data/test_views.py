@@ -12,6 +12,7 @@ from PIL import Image
 
 from dirprune.data.images import decode_crop
 from dirprune.data.views import RandomCrops
+from dirprune.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(("height", "width", "largest"), [(50, 50, 0.9), (30, 90, 0.42), (200, 60, 0.38)])
@@ -51,6 +52,12 @@ def test_seed_and_place_decide_alone() -> None:
     assert np.array_equal(crops.boxes(np.array([41]), 64, 48)[0], whole[41])
     assert not np.isclose(RandomCrops(0.3, 8).boxes(np.arange(100), 64, 48), whole).all(1).any()
     assert len(np.unique(whole[:, 0])) == 100
+
+
+def test_what_is_no_image_is_refused() -> None:
+    message = r"^expected images of shape .* got \(4, 5\); try a recipe with min_area=1$"
+    with pytest.raises(ConfigurationError, match=message):
+        RandomCrops(0.5, 0).cut(torch.zeros(4, 5), torch.arange(4))
 
 
 def test_parts_in_memory_are_those_that_are_decoded() -> None:
