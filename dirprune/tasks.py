@@ -72,13 +72,21 @@ class Task:
             ConfigurationError: If there is something to smooth, but the loss is not cross-entropy.
         """
         loss = self.summed_loss(outputs, targets) / len(targets)
-        if smoothing == 0:
+        self.check_smoothing(smoothing)
+        if smoothing == 0 or self.uniform_loss is None:
             return loss
-        if self.uniform_loss is None:
+        return (1 - smoothing) * loss + smoothing * self.uniform_loss(outputs)
+
+    def check_smoothing(self, smoothing: float) -> None:
+        """Check that targets can be smoothed, if they are to be.
+
+        Raises:
+            ConfigurationError: If there is something to smooth, but the loss is not cross-entropy.
+        """
+        if smoothing > 0 and self.uniform_loss is None:
             raise ConfigurationError(
                 f"label smoothing {smoothing:g} needs the loss cross_entropy, got another; 0 turns it off"
             )
-        return (1 - smoothing) * loss + smoothing * self.uniform_loss(outputs)
 
 
 def make_task(loss: str | Loss = "cross_entropy", evaluation: str | Evaluation = "accuracy") -> Task:

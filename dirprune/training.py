@@ -324,7 +324,8 @@ class _Run:
             loss = self._add_gradients_(batch, n_images)
         if loss is None:
             raise ConfigurationError(
-                f"expected memory for {n // 2} images at once, half a batch, got out of memory; "
+                f"expected memory for {math.ceil(len(batch.places) / self.n_parts)} images at once, "
+                "a part of a batch, got out of memory; "
                 f"try a batch size below {n}"
             )
         if self.recipe.clip_norm is not None:

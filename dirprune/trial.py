@@ -134,8 +134,7 @@ def make_final_bench(bench: Workbench, trial: int, repetition: int, epochs: floa
     """Return a workbench for one training of a finalist: its own folder and resource, and no rungs."""
     final = copy.copy(bench)
     final.folder = bench.folder.finalist(trial, repetition)
-    recipe = replace(bench.spec.fine_tuning, **bench.spec.final_fine_tuning)
-    final.spec = replace(bench.spec, epochs=epochs, fine_tuning=recipe)
+    final.spec = replace(bench.spec, epochs=epochs)
     final.rungs = []
     return final
 
@@ -152,7 +151,7 @@ def run_trial(
     Args:
         bench: The worker's shared parts.
         configuration: The trial's choices.
-        repetition: Which further seed fine-tunes it, from 0; None: the trial's own.
+        repetition: Which further seed fine-tunes it as a finalist, from 0; None: the trial's own, as a trial.
 
     Yields:
         A report right after pruning, at each epoch's end, at each rung, and a final one.
@@ -192,6 +191,8 @@ class _Attempt:
         self.costs = bench.costs.costs(configuration.architecture)
         # a further 0 would change nothing, so that repetitions count from 1 here
         further = [] if repetition is None else [repetition + 1]
+        final = {} if repetition is None else bench.spec.final_fine_tuning
+        self.fine_tuning = {**configuration.fine_tuning, **final}
         seeds = np.random.SeedSequence([bench.spec.seed, number, *further])
         self.seed = int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -204,9 +205,7 @@ class _Attempt:
         self.log.append("started", resumed_from=resumed_from, machine=platform.node())
         network, kept = self._prune() if state is None else self._recut()
         epochs = 0.0 if self.configuration.source == "dense" else spec.epochs
-        recipe = replace(
-            spec.fine_tuning, images=spec.images(epochs, bench.roles), **self.configuration.fine_tuning
-        )
+        recipe = replace(spec.fine_tuning, images=spec.images(epochs, bench.roles), **self.fine_tuning)
         teacher = bench.network if recipe.distillation > 0 else None
         with bench.preemption.deferred():
             bench.preemption.check()

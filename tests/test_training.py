@@ -536,7 +536,7 @@ def test_out_of_memory_halves_the_batch_and_learns_from_the_whole_one(
 
 
 def test_memory_that_is_too_small_for_half_a_batch_fails_in_one_line(roles: DataRoles) -> None:
-    with pytest.raises(ConfigurationError, match=r"^expected memory for 22 images .* batch size below 45$"):
+    with pytest.raises(ConfigurationError, match=r"^expected memory for 23 images .* batch size below 45$"):
         _train(_Greedy(20), roles, Recipe(images=90, batch_size=45))
 
 

@@ -52,11 +52,13 @@ def timeless(report: TrialReport) -> TrialReport:
 
 
 def test_finalists_are_trained_with_the_fields_of_their_recipe(tmp_path):
-    spec = toy_spec.changed(final_fine_tuning={"lr": 0.5, "batch_size": 7})
-    final = make_final_bench(make_bench(tmp_path, spec), 4, 0, epochs=2.0)
-    assert (final.spec.fine_tuning.lr, final.spec.fine_tuning.batch_size) == (0.5, 7)
-    assert final.spec.epochs == 2.0
-    assert make_bench(tmp_path, spec).spec.fine_tuning == toy_spec.fine_tuning
+    spec = toy_spec.changed(final_fine_tuning={"lr": 0.01, "batch_size": 7})
+    bench = make_bench(tmp_path, spec)
+    final = make_final_bench(bench, 4, 0, epochs=2.0)
+    reports = list(run_trial(final, configure(), 0))  # whose own rate is lower
+    assert reports[-1].images == 1800
+    assert reports[1].metrics["lr"] > 0.005
+    assert run(bench)[1].metrics["lr"] < 0.003
 
 
 def test_finished_trial_leaves_its_model_and_its_events(tmp_path):

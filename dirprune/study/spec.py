@@ -60,7 +60,7 @@ class StudySpec:
         dense_epochs: Passes over the training role for the dense network.
         fine_tuning: Fine-tuning recipe; the space's hyperparameters replace its fields.
         final_fine_tuning: Fields of the recipe that finalists are trained with instead, `{"shift": 1}` say:
-            what pays in a long training only.
+            what pays in a long training only. They come before the space's hyperparameters.
         reconstruct: Whether a trial refits the layers behind its cuts to the dense network's outputs by least
             squares before it is fine-tuned; else it estimates batch-norm statistics anew.
         validation_from: "train:F" or "test:F"; empty: by where the weights come from.
@@ -127,7 +127,9 @@ class StudySpec:
         for name in self.final_fine_tuning:
             if name not in known:
                 raise ConfigurationError(f"unknown field {name!r} of a recipe{suggest(name, known)}")
-        replace(self.fine_tuning, **self.final_fine_tuning)  # raises where a value cannot work
+        final = replace(self.fine_tuning, **self.final_fine_tuning)  # raises where a value cannot work
+        for recipe in (self.dense, self.fine_tuning, final):
+            self.task().check_smoothing(recipe.label_smoothing)
         self._check_objectives()
 
     def _check_objectives(self) -> None:

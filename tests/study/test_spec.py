@@ -49,6 +49,10 @@ LENET = StudySpec(name="lenet", network="lenet5", data="mnist", embedded={"data"
         ),
         ({"final_fine_tuning": {"shft": 1}}, "unknown field 'shft' of a recipe; did you mean 'shift'"),
         ({"final_fine_tuning": {"shift": -1}}, "shift must be a whole number >= 0, got -1"),
+        (
+            {"loss": "mse", "final_fine_tuning": {"label_smoothing": 0.1}},
+            "label smoothing 0.1 needs the loss cross_entropy, got another; 0 turns it off",
+        ),
         ({"limits": {"macs": 0}}, "limit of macs must be above 0, got 0"),
     ],
 )
