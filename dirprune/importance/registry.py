@@ -30,7 +30,7 @@ class Method:
         factory: The class; `factory(factory.Options(...))` makes one.
         version: Raised whenever the same inputs give other scores, so that older cached scores are not used.
         needs_data: Whether it reads calibration images.
-        needs_gradients: Whether it differentiates the loss.
+        needs_gradients: Whether it differentiates the network's loss or outputs, with any options.
         stochastic: Whether another seed gives other scores.
     """
 

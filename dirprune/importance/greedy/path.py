@@ -69,7 +69,7 @@ class PathOptions:
     "the place in a joint elimination over all groups, each time of what loses least per unit of cost saved",
     cost="about 10 n coalitions a group, given what the other groups have lost",
     needs_data=True,
-    needs_gradients=False,
+    needs_gradients=True,
     stochastic=False,
 )
 class GreedyPath(Scorer):

@@ -62,7 +62,7 @@ class GreedyOptions:
     "cuts the channel that costs least given all cut before, again and again; then exchanges",
     cost="anew for each architecture: n^2 coalitions a group; of large networks 24 passes over the images",
     needs_data=True,
-    needs_gradients=False,
+    needs_gradients=True,
     stochastic=False,
 )
 class Greedy(Selector):

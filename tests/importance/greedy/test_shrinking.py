@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dirprune.architecture import Architecture
-from dirprune.importance import ScoringContext
+from dirprune.importance import ScoringContext, create, get_method, select_channels
 from dirprune.importance.greedy.search import is_exact
 from dirprune.importance.greedy.shrinking import Shrinking, shrink
 from dirprune.networks import create_network
@@ -93,3 +93,23 @@ def test_small_networks_are_searched_exactly_and_deep_ones_by_curvature() -> Non
         assert is_exact(context, "exact", "loss")
         assert not is_exact(context, "curvature", "loss")
     assert found == {"lenet5": True, "resnet20": False}
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy-path"])
+def test_methods_that_look_at_the_curvature_say_that_they_differentiate(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_calls = 0
+    differentiate = torch.autograd.grad
+
+    def count(*arguments: object, **options: object) -> object:
+        nonlocal n_calls
+        n_calls += 1
+        return differentiate(*arguments, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", count)
+    context = make_context(SmallLeNet)
+    smallest = dict.fromkeys(context.grouping.n_channels, 1)
+    select_channels(create(name, {"search": "curvature"}), context, smallest)
+    assert n_calls > 0
+    assert get_method(name).needs_gradients
