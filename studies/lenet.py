@@ -8,11 +8,25 @@ Leaves output/lenet: front.csv, front.html, front.png and a model for each point
 digits take about a minute, 60 trials on MNIST about seven, after two or three for the dense network.
 """
 
+from dataclasses import replace
+
 from dirprune.cli.study import study_main
 from dirprune.recipe import Recipe
 from dirprune.study.objectives import Objective
 from dirprune.study.space import Range, SearchSpace
 from dirprune.study.spec import StudySpec
+
+SPACE = SearchSpace(
+    min_keep_ratio=0.25,
+    reference_architectures=("8,20,50,20", "8,9,36,17", "7,10,40,20", "6,7,34,16"),
+    methods={
+        "magnitude": {"norm": ("l1", "l2")},
+        "taylor": {},
+        "fisher": {},
+        "dirichlet": {"estimator": ("point", "integral")},
+    },
+    fine_tuning={"lr": Range(3e-3, 1.2e-2, log=True)},
+)
 
 spec = StudySpec(
     name="lenet",
@@ -20,6 +34,7 @@ spec = StudySpec(
     data="mnist",
     embedded={
         "data": "digits",
+        "space": replace(SPACE, min_keep_ratio=0.1),  # they need fewer channels
         "epochs": 12,
         "dense": Recipe(images=0, lr=4e-3, channels_last=True),
         "dense_epochs": 30,
@@ -29,19 +44,10 @@ spec = StudySpec(
     evaluation="accuracy",
     objectives=(Objective("val_accuracy", "maximize"), Objective("macs", "minimize")),
     min_val_accuracy="dense-0.05",
-    space=SearchSpace(
-        min_keep_ratio=0.25,
-        reference_architectures=("8,20,50,20", "8,9,36,17", "7,10,40,20", "6,7,34,16"),
-        methods={
-            "magnitude": {"norm": ("l1", "l2")},
-            "taylor": {},
-            "fisher": {},
-            "dirichlet": {"estimator": ("point", "integral")},
-        },
-        fine_tuning={"lr": Range(3e-3, 1.2e-2, log=True)},
-    ),
+    space=SPACE,
     trials=40,
     epochs=6,
+    halving="none",  # trials are short: ending some at a rung found less (benchmarks/RESULTS.md)
     rungs=(0.5, 2),
     reduction_factor=3,
     dense=Recipe(images=0, lr=4e-3, shift=2, channels_last=True),

@@ -123,7 +123,7 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
         (["--cpus-per-trial", "0"], "expected a number above 0"),
         (["--train-images", "5"], "expected every one of the 10 classes"),
         (["--cpus-per-trial", "999"], "one trial needs 999 CPUs"),
-        (["--gpus-per-trial", "99"], "99 GPUs, the cluster has"),
+        (["--gpus-per-trial", "99"], "99 GPUs, 99 workers with a part each, the cluster has 2 and 0"),
         (["--ray-address", "127.0.0.1:9"], "nothing answers there"),
         (["--ray-address", "ray://127.0.0.1:9"], "try --ray-address local"),
     ],
