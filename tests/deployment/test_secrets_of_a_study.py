@@ -53,7 +53,7 @@ def test_passwords_of_the_servers_are_left_nowhere(
     printed = tmp_path / "printed"
     with printed.open("wb") as output:
         study = subprocess.Popen(
-            [sys.executable, TOY, "--name", "secret", "--trials", "2", "--storage", storage],
+            [sys.executable, TOY, "--name", "secret", "--trials", "2", "--optuna-storage", storage],
             cwd=tmp_path,
             env={**os.environ, **settings},
             stdout=output,
