@@ -49,7 +49,7 @@ def prune(
     network: nn.Module,
     roles: DataRoles,
     task: Task | None = None,
-    architecture: Architecture | Mapping[str, int] | str | float | None = None,
+    architecture: Architecture | Mapping[str, int] | Sequence[int] | str | float | None = None,
     method: str | Selector = "dirichlet",
     options: Mapping[str, Any] | None = None,
     *,
@@ -71,8 +71,8 @@ def prune(
         network: The trained dense network.
         roles: The data; only its calibration split is read.
         task: The loss behind the scores; cross-entropy by default.
-        architecture: Kept channels per group (groups not named keep all), text such as "8,9,36,17" in forward
-            order, or one keep ratio in (0, 1] for every group.
+        architecture: Kept channels per group (groups not named keep all), numbers or text such as "8,9,36,17"
+            in forward order, or one keep ratio in (0, 1] for every group.
         method: A name from `dirprune.importance.list_methods()`, or an instance of your own.
         options: Options of a method given by name.
         kept: Kept channel indices per group (groups not named keep all), instead of an architecture and a
@@ -181,7 +181,7 @@ def recalibrate_(
 
 
 def _read_architecture(
-    architecture: Architecture | Mapping[str, int] | str | float | None, grouping: Grouping
+    architecture: Architecture | Mapping[str, int] | Sequence[int] | str | float | None, grouping: Grouping
 ) -> Architecture:
     """Return a whole, valid architecture from any of the forms that `prune` takes."""
     if isinstance(architecture, str):
@@ -189,4 +189,6 @@ def _read_architecture(
     if isinstance(architecture, int | float):
         return Architecture.uniform(grouping, architecture)
     assert architecture is not None
+    if not isinstance(architecture, Mapping):
+        return Architecture.parse(",".join(str(n_kept) for n_kept in architecture), grouping)
     return Architecture({**Architecture.full(grouping), **architecture}).validate(grouping)

@@ -85,6 +85,7 @@ def test_network_of_the_caller_is_left_untouched(network: nn.Module, roles: Data
         ("1,1,1", "1-1-1"),
         (0.5, "2-3-4"),
         (1.0, "4-6-8"),
+        ([2, 3, 4], "2-3-4"),
     ],
 )
 def test_architecture_can_be_said_in_several_ways(
@@ -120,6 +121,8 @@ def test_kept_indices_can_be_given_instead(network: nn.Module, roles: DataRoles)
         ({"architecture": {"conv1": 0}}, "conv1"),
         ({"architecture": 1.5}, "keep ratio must be in (0, 1], got 1.5"),
         ({"architecture": "1,2"}, "expected 3 numbers"),
+        ({"architecture": [1, 2]}, "expected 3 numbers"),
+        ({"architecture": [0.5, 2, 3]}, "expected a whole number in 1..4 for conv1, got '0.5'"),
     ],
 )
 def test_architecture_that_does_not_fit_is_refused(

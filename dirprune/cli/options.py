@@ -24,6 +24,13 @@ LAPLACE = "laplace"
 MIN_R2 = 0.3
 """`dirprune explain` explains no surrogate that predicts unseen trials worse than this."""
 
+TRAINING_EPOCHS = 20.0
+FINE_TUNING_EPOCHS = 10.0
+MAX_EPOCHS = 200.0
+"""Where early stopping is asked for without --epochs."""
+TRAINING_LR = 4e-3
+"""What `Recipe.lr` is, which help does not import."""
+
 
 class WholeNumber(click.ParamType):
     """A whole number that is not below `least`, nor above what a seed may be."""
@@ -212,14 +219,23 @@ data_options = _collected(
 training_options = _collected(
     "training",
     TrainingOptions,
-    click.option("--epochs", type=Number(), help="Passes over the training images."),
+    click.option(
+        "--epochs",
+        type=Number(),
+        help=f"Passes over the training images. Default: {TRAINING_EPOCHS:g} from scratch, "
+        f"{FINE_TUNING_EPOCHS:g} after pruning, at most {MAX_EPOCHS:g} with --early-stopping.",
+    ),
     click.option(
         "--early-stopping",
         type=WholeNumber(),
         metavar="N",
         help="Stop after N epochs without better validation accuracy, and keep the best weights.",
     ),
-    click.option("--lr", type=Number(), help="Peak learning rate of AdamW; it falls along a cosine."),
+    click.option(
+        "--lr",
+        type=Number(),
+        help=f"Peak learning rate of AdamW; it falls along a cosine. Default: {TRAINING_LR:g}.",
+    ),
     click.option("--batch-size", type=WholeNumber(), default=128, show_default=True, help="Images per step."),
 )
 """How weights are trained: handed over as `training`."""

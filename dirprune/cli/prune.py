@@ -10,13 +10,14 @@ import click
 
 from dirprune.architecture import Architecture
 from dirprune.cli.options import (
+    FINE_TUNING_EPOCHS,
     DataOptions,
     MethodOptions,
     TrainingOptions,
     check_can_write,
 )
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
-from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, store, trained_subject
+from dirprune.cli.subjects import format_comparison, store, trained_subject
 from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, create

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import (
+    FINE_TUNING_EPOCHS,
     DataOptions,
     TrainingOptions,
     check_can_write,
 )
-from dirprune.cli.subjects import FINE_TUNING_EPOCHS, format_comparison, pruned_subject, store
+from dirprune.cli.subjects import format_comparison, pruned_subject, store
 
 
 def retrain(model: Path, training: TrainingOptions, data: DataOptions, output: Path | None) -> None:

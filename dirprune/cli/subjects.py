@@ -10,7 +10,7 @@ import click
 import torch
 from torch import nn
 
-from dirprune.cli.options import DataOptions, TrainingOptions
+from dirprune.cli.options import MAX_EPOCHS, DataOptions, TrainingOptions
 from dirprune.cli.printing import TrainingProgress, format_table
 from dirprune.cli.weights import Header, read_header
 from dirprune.cost import count_costs
@@ -29,8 +29,6 @@ from dirprune.training import train_
 
 ORIGIN = "weights"
 N_CLASSES = 10  # of our own networks, unless they are told otherwise
-FINE_TUNING_EPOCHS = 10.0
-MAX_EPOCHS = 200.0  # where early stopping is asked for without --epochs
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import (
+    TRAINING_EPOCHS,
     DataOptions,
     TrainingOptions,
     check_can_write,
@@ -15,8 +16,6 @@ from dirprune.cli.subjects import format_comparison, new_subject
 from dirprune.cli.weights import write_weights
 from dirprune.errors import WeightsError
 from dirprune.networks import as_file_name
-
-DEFAULT_EPOCHS = 20.0
 
 
 def train(network: str, data: DataOptions, training: TrainingOptions, output: Path | None) -> None:
@@ -29,7 +28,7 @@ def train(network: str, data: DataOptions, training: TrainingOptions, output: Pa
         output = Path("output") / f"{name}.safetensors"
         _check_output(output)
     before = subject.measure(subject.network)
-    subject.train_(subject.network, training, DEFAULT_EPOCHS)
+    subject.train_(subject.network, training, TRAINING_EPOCHS)
     after = subject.measure(subject.network)
     write_weights(subject.network, output, subject.header)
     click.echo("\n" + format_comparison({"before": before, "after": after}))

@@ -75,7 +75,7 @@ def save_model(
     write_json(folder / ARCHITECTURE, payload, SCHEMA)
 
 
-def load_model(folder: Path, network: Callable[[], nn.Module] | None = None) -> nn.Module:
+def load_model(folder: Path | str, network: Callable[[], nn.Module] | None = None) -> nn.Module:
     """Rebuild a stored compact network, in evaluation mode.
 
     No code that a file names is ever imported or run: for a network that came from a user's own function,
@@ -86,10 +86,12 @@ def load_model(folder: Path, network: Callable[[], nn.Module] | None = None) -> 
         network: Function that makes the network as it was before pruning; needed where it is not one of
             dirprune's own.
     Raises:
-        StudyError: If the folder holds no whole model, or the network is a user's own and not given.
+        StudyError: If the folder is not there or holds no whole model, or the network is a user's own and not
+            given.
         ArchitectureError: If the network has other channel groups.
         WeightsError: If the weights do not fit.
     """
+    folder = Path(folder)
     stored = _read(folder)
     dense = _make_dense(stored["network"], network, folder)
     example = torch.zeros(2, *stored["input_shape"])
@@ -112,6 +114,10 @@ def load_dense(folder: Path, network: Callable[[], nn.Module] | None = None) -> 
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    if not folder.exists():
+        raise StudyError(
+            f"expected the folder of a stored model, found nothing at {folder}; is the path right?"
+        )
     if not (folder / ARCHITECTURE).is_file():
         raise StudyError(
             f"expected a stored model in {folder}, found no {ARCHITECTURE}; is the trial finished?"

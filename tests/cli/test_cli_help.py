@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dirprune.cli.app import COMMANDS
+from dirprune.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 HEAVY = frozenset(
@@ -68,6 +69,13 @@ def test_what_knows_methods_and_networks_imports_torch_and_nothing_above_it(
     said, imported = run(script, *argument.split())
     assert expected in said
     assert imported <= WITH_TORCH
+
+
+def test_help_says_how_long_and_how_fast_weights_are_trained_by_default() -> None:
+    said, _ = run("dirprune/__main__.py", "train", "--help")
+    told = " ".join(said.split())
+    assert "Default: 20 from scratch, 10 after pruning, at most 200 with --early-stopping." in told
+    assert f"it falls along a cosine. Default: {Recipe.lr:g}." in told
 
 
 def test_help_of_a_study_shows_its_options_by_what_they_are_about() -> None:

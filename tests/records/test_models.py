@@ -46,7 +46,7 @@ def store(folder: Path, network: nn.Module, kept: dict[str, list[int]], base: di
 
 def test_stored_network_comes_back_with_the_same_outputs(tmp_path: Path) -> None:
     pruned = store(tmp_path, create_network("lenet5", seed=1), KEPT, LENET)
-    loaded = load_model(tmp_path)
+    loaded = load_model(str(tmp_path))
     images = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     assert not loaded.training
     assert torch.equal(loaded(images), pruned(images))
@@ -69,6 +69,8 @@ def test_function_named_in_a_file_is_not_called_unless_it_is_given(tmp_path: Pat
 
 
 def test_other_network_or_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"found nothing at \S+/typo; is the path right\?"):
+        load_model(tmp_path / "typo")
     with pytest.raises(StudyError, match=r"found no architecture.json; is the trial finished\?"):
         load_model(tmp_path)
     store(tmp_path, create_network("lenet5"), KEPT, LENET)

@@ -18,7 +18,8 @@ from dirprune.cli.options import FILE, FOLDER, data_options, method_options, tra
     "--arch",
     required=True,
     metavar="N,N,...",
-    help="Channels to keep of each group, in forward order, such as 8,9,36,17.",
+    help="Channels to keep of each group, in forward order, such as 8,9,36,17; or of each stage of a ResNet: "
+    "8,16,32; or of groups by name: 'layer1.*=8,conv1=12'. `dirprune doctor` shows the groups.",
 )
 @method_options
 @click.option(
