@@ -1,8 +1,8 @@
 """How small can LeNet-5 get on handwritten digits before its accuracy goes?
 
     python studies/lenet.py                                        the digits that come with scikit-learn
-    python studies/lenet.py --data DIR --trials 60                 MNIST from DIR
-    python studies/lenet.py --data DIR --methods random            a baseline, for comparison
+    python studies/lenet.py --data DIR --name mnist --trials 60    MNIST from DIR
+    python studies/lenet.py --name random --methods random         a baseline, for comparison
 
 Leaves output/lenet: front.csv, front.html, front.png and a model for each point of the front. On 2 cores the
 digits take about a minute, 60 trials on MNIST about seven, after two or three for the dense network.

@@ -79,9 +79,8 @@ def describe(error: click.ClickException) -> str:
     if isinstance(error, click.MissingParameter) and error.param and context:
         return f"expected {error.param.get_error_hint(context)}, got nothing{advice}"
     if isinstance(error, click.BadParameter) and error.param and context:
-        return f"{error.param.get_error_hint(context)}: {error.message}" + (
-            "" if ";" in error.message else advice
-        )
+        said = f"{error.param.get_error_hint(context)}: {error.message.rstrip('.')}"
+        return said if ";" in said else said + advice
     message = error.format_message().rstrip(".")
     return message if ";" in message else message + advice
 

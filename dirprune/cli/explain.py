@@ -60,7 +60,10 @@ def _show(folder: StudyFolder, explanation: Explanation, min_r2: float) -> Path 
     if not explanation.is_trusted(min_r2):
         click.echo(f"not explained: the surrogate predicts unseen trials too badly (--min-r2 {min_r2:g})")
         return None
-    click.echo(format_table(["choice", "mean |SHAP|", "effect"], summarise(explanation)))
+    rows = [("choice", "mean |SHAP|", "effect"), *summarise(explanation)]
+    width = max(len(effect) for *_, effect in rows)
+    header, *lines = [(name, strength, effect.ljust(width)) for name, strength, effect in rows]
+    click.echo(format_table(header, lines))
     path = folder.explanation_png(explanation.metric)
     draw_beeswarm(path, explanation)
     return path

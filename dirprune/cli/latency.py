@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,10 +77,18 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
     click.echo(f"{setting}; median of {runs} passes, and quartiles")
     if n_known:
         click.echo(f"{n_known} of {len(networks)} were measured before; without {cache.path} all are again")
-    click.echo(format_table(COLUMNS, rows))
+    click.echo(format_table(COLUMNS, [_with_separators(row) for row in rows]))
     if any(row[-1] for row in rows):
         click.echo("beaten_by: a network that is faster, beyond both spreads, and at least as accurate")
     click.echo(f"\nfiles: {folder.latency_csv}, {folder.latency_png}")
+
+
+def _with_separators(row: Sequence[str]) -> list[str]:
+    """Return a row as people read it: counts as `dirprune front` prints them."""
+    return [
+        f"{int(cell):,}" if name in ("macs", "parameters") and cell else cell
+        for name, cell in zip(COLUMNS, row, strict=True)
+    ]
 
 
 def fit_latency(

@@ -56,8 +56,9 @@ def test_explains_what_it_can_predict_and_refuses_the_rest(run: Run, folder: Stu
     assert (result.status, result.errors) == (0, "")
     assert "val_accuracy: out-of-fold R2 -" in result.output
     assert "not explained" in result.output
-    strongest = result.output.split("macs: out-of-fold")[1].splitlines()[2]
+    _, header, strongest = result.output.split("macs: out-of-fold")[1].splitlines()[:3]
     assert strongest.split()[0] == "conv1"
+    assert header.index("effect") == strongest.index("rises")
     assert folder.explanations_csv.exists()
     assert folder.explanation_png("macs").exists()
     assert not folder.explanation_png("val_accuracy").exists()

@@ -72,6 +72,8 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     speed_up = float(rows[0]["latency_ms"]) / float(rows[1]["latency_ms"])
     assert float(rows[1]["speed_up"]) == pytest.approx(speed_up, abs=0.01)
     assert "batches of 64 in float32 on cpu" in result.output
+    dense = next(line for line in result.output.splitlines() if line.startswith("dense"))
+    assert dense.split()[1:3] == ["498,750", "40,225"]
     assert folder.latency_png.read_bytes().startswith(b"\x89PNG")
 
 

@@ -179,7 +179,9 @@ def test_no_tracking_goes_on_without_a_server(tmp_path, no_ray, capsys):
 
 
 def test_unknown_sampler(refused):
-    assert "'nsga' is not one of" in refused("--sampler", "nsga")
+    said = refused("--sampler", "nsga")
+    assert "'nsga' is not one of" in said
+    assert "'random'; try" in said
 
 
 def test_study_goes_on_with_another_sampler(tmp_path, no_ray, monkeypatch, capsys):
