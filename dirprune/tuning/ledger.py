@@ -96,9 +96,9 @@ class Ledger:
         for trial in settled:  # a driver that was killed may not have come to this
             shutil.rmtree(folder.checkpoint_dir(trial.number), ignore_errors=True)
         for trial in known:
-            if trial.state == TrialState.RUNNING:
-                fetch_events(folder, trial.number)
             if not storage.is_infeasible(trial):
+                if trial.state == TrialState.RUNNING or not folder.events(trial.number).exists():
+                    fetch_events(folder, trial.number)
                 self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
                 self._replay_rungs(trial)
         self._take_into_front(list(self._records.values()))
