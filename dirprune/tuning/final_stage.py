@@ -12,7 +12,7 @@ from dirprune.study.space import Configuration
 from dirprune.trial import TrialContext
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, connect
-from dirprune.tuning.endings import TimeLimit
+from dirprune.tuning.endings import TimeLimit, ended_by_sigterm
 from dirprune.tuning.execution import execute
 from dirprune.tuning.finalists import FinalistAccounts, FinalistOptions
 from dirprune.tuning.full_disk import describe_full_disk
@@ -54,7 +54,7 @@ def run_finalists(
         accounts = _open_accounts(ledger, options, _choose(ledger, options), tell)
         try:
             if accounts.has_work:
-                with limit.running_out_in(left_s()), connect(resources) as slots:
+                with limit.running_out_in(left_s()), connect(resources) as slots, ended_by_sigterm():
                     from dirprune.tuning.trainable import (
                         FinalistTrainable,  # loads Ray: its environment is set
                     )

@@ -26,7 +26,7 @@ from dirprune.study.stopping import Patience
 from dirprune.training import TrainingReport
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Slots, check, connect
-from dirprune.tuning.endings import PatienceWatch, TimeLimit
+from dirprune.tuning.endings import PatienceWatch, TimeLimit, ended_by_sigterm
 from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
 from dirprune.tuning.full_disk import describe_full_disk
@@ -131,7 +131,7 @@ def run_study(
         ledger.start()
         try:
             if ledger.has_work:
-                with limit.running_out_in(left_s()), connect(options.resources) as slots:
+                with limit.running_out_in(left_s()), connect(options.resources) as slots, ended_by_sigterm():
                     if reason := _execute(ledger, prepared, slots):
                         ledger.end_reason = describe_full_disk(folder.root, reason)
         except (KeyboardInterrupt, SystemExit):

@@ -70,22 +70,25 @@ def n_attempts(folder: StudyFolder, number: int) -> int:
     return replay(read_events(folder.events(number))).n_attempts
 
 
-@pytest.mark.parametrize("way", ["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize("way", ["kill -9", "kill", "Ctrl-C"])
 def test_interrupted_study_goes_on_where_it_was(tmp_path, way):
     folder = StudyFolder(tmp_path / "toy")
     driver = start(tmp_path)
     wait_until_in_the_middle(driver, folder)
     if way == "kill -9":
         driver.kill()
+    elif way == "kill":
+        driver.terminate()
     else:
         os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group
     said, _ = driver.communicate(timeout=WAIT_S)
     before = by_number(folder)
     ended = [number for number, record in before.items() if record.state != "RUNNING"]
     running = [number for number, record in before.items() if record.state == "RUNNING"]
-    if way == "Ctrl-C":
-        assert driver.returncode == 130
+    if way != "kill -9":
+        assert driver.returncode == 130, said
         assert "Traceback" not in said
+        assert "SIGTERM" not in said
         assert "--resume continues them" in said
         assert folder.front_csv.exists()
     attempts_before = {number: n_attempts(folder, number) for number in running}
