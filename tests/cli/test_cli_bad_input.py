@@ -69,7 +69,7 @@ def list_files() -> list[Path]:
         (["prune", "--method", "random", "--arch", "1,1,1,1"], ["--weights", "got nothing"]),
         (["prune", "--weights", "w.safetensors", "--method", "random"], ["--arch", "got nothing"]),
         (["retrain"], ["FILE", "got nothing"]),
-        (["retrain", "nowhere"], ["nowhere", "architecture.json"]),
+        (["retrain", "nowhere"], ["nowhere", "is the path right?"]),
         (["front", "nowhere"], ["nowhere", "study.json"]),
         (["abandon", "nowhere"], ["nowhere", "study.json"]),
     ],

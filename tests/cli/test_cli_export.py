@@ -51,7 +51,7 @@ def test_trial_that_is_not_there_is_one_line_with_those_that_are(
 def test_trial_of_the_front_without_its_network_is_one_line(run: Run, study: StudyFolder) -> None:
     result = run("export", study.root, "--trial", "best", "--format", "pt2")
     assert (result.status, result.errors.count("\n")) == (2, 1)
-    assert "expected a stored model in" in result.errors
+    assert "expected the folder of a stored model, found nothing at" in result.errors
 
 
 def test_members_of_a_front_are_what_their_names_say() -> None:
