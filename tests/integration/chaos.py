@@ -134,16 +134,19 @@ class Chaos:
         return self.log.read_text(errors="replace")[-4000:]
 
     def kill_worker(self) -> int:
-        """Kill a process that runs trials, as soon as there is one."""
+        """Kill a process that runs trials, as soon as there is one; another one, if it leaves by itself."""
         deadline = time.monotonic() + END_S
-        workers: list[psutil.Process] = []
-        while not workers and time.monotonic() < deadline:
-            for node in self.nodes:
-                raylet = psutil.Process(find_raylet(node))
-                workers += [p for p in raylet.children(recursive=True) if is_trial_worker(p)]
+        while time.monotonic() < deadline:
+            raylets = [psutil.Process(find_raylet(node)) for node in self.nodes]
+            workers = [p for raylet in raylets for p in raylet.children(recursive=True) if is_trial_worker(p)]
+            if workers:
+                try:
+                    self.rng.choice(sorted(workers, key=lambda process: process.pid)).kill()
+                except psutil.NoSuchProcess:
+                    continue
+                return 1
             time.sleep(0.1)
-        self.rng.choice(sorted(workers, key=lambda process: process.pid)).kill()
-        return 1
+        raise TimeoutError("no process runs trials")
 
     def kill_driver(self, restart: bool = True) -> int:
         """Kill the driver and, if asked to, start the next one."""
