@@ -17,8 +17,8 @@ install: $(INSTALLED)  ## set up .venv with dirprune and everything it needs
 study: $(INSTALLED)  ## the LeNet study on handwritten digits, to a Pareto front (ARGS="..." for its options)
 	@$(PY) studies/lenet.py --resume $(ARGS)
 
-test: $(INSTALLED)  ## the tests, without the long ones
-	$(PY) -m pytest -m "not slow"
+test: $(INSTALLED)  ## the tests, without the long ones, some at once where there are cores
+	$(PY) -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the long tests: whole studies, crashes and resumes, the MLflow UI
 	$(PY) -m pytest -m slow

@@ -86,7 +86,7 @@ def test_database_of_an_older_schema_is_refused_until_it_is_upgraded(
 
 
 @pytest.mark.parametrize(
-    "uri", [f"postgresql://me:hunter2@127.0.0.1:{find_free_port()}/mlflow", "nosuch://me:hunter2@host/mlflow"]
+    "uri", ["postgresql://me:hunter2@127.0.0.1:1/mlflow", "nosuch://me:hunter2@host/mlflow"]
 )
 def test_database_that_cannot_be_opened_is_one_line_without_its_password(uri: str) -> None:
     with pytest.raises(DirpruneError) as raised:
