@@ -128,7 +128,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
             arguments.finalists, arguments.final_epochs or spec.epochs, arguments.final_seeds
         ),
     )
-    observers: list[StudyObserver] = [StudyProgress()]
+    observers: list[StudyObserver] = [StudyProgress(time_limit_s=arguments.time_limit)]
     tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
     tracker = None
     if not arguments.no_tracking:

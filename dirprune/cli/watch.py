@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,15 @@ class StudyProgress(StudyObserver):
     Args:
         stream: Where to print.
         clock: Returns seconds.
+        time_limit_s: Seconds from now at which the study ends, whatever is left of it; None: never.
     """
 
-    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        time_limit_s: float | None = None,
+    ) -> None:
         self.stream = stream or sys.stderr
         self.clock = clock
         self.is_terminal = self.stream.isatty()
@@ -31,6 +38,7 @@ class StudyProgress(StudyObserver):
         self.n_trials = 0
         self.n_front, self.hypervolume = 0, 0.0
         self.began = self.printed = clock()
+        self.ends = math.inf if time_limit_s is None else self.began + time_limit_s
 
     def study_started(self, summary: StudySummary) -> None:
         """Begin to count."""
@@ -68,14 +76,16 @@ class StudyProgress(StudyObserver):
         for state, what in (("PAUSED", "paused"), ("FAIL", "failed")):
             if count(state):
                 parts.append(f"{count(state)} {what}")
-        elapsed = self.clock() - self.began
+        now = self.clock()
+        elapsed = now - self.began
         line = (
             f"trials {n_ended}/{self.n_trials}: {', '.join(parts)} | front {self.n_front}, "
             f"hypervolume {self.hypervolume:.4f} | {format_duration(elapsed)}"
         )
         n_here = n_ended - self.n_before
         if n_here > 0 and n_ended < self.n_trials:
-            line += f", about {format_duration(elapsed / n_here * (self.n_trials - n_ended))} left"
+            left = min(elapsed / n_here * (self.n_trials - n_ended), max(0.0, self.ends - now))
+            line += f", about {format_duration(left)} left"
         return line
 
     def _show(self, *, is_due: bool) -> None:
