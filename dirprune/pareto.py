@@ -95,6 +95,48 @@ def nondominated_rank(losses: ArrayLike) -> NDArray[np.int64]:
     return ranks
 
 
+def interval_front_mask(low: ArrayLike, high: ArrayLike) -> NDArray[np.bool_]:
+    """Return which points are on the front where one objective is known as an interval only.
+
+    Losses whose intervals overlap are equal: a point dominates another one if it is surely worse nowhere and
+    surely better somewhere. That is not transitive, because of three intervals the outer two may be apart
+    while each overlaps the middle one. So the front is the one set in which no point dominates another and
+    of which one dominates each point outside: a point that only points outside dominate is on it.
+
+    Args:
+        low: Least losses, shape (n_points, n_objectives); without NaN.
+        high: Largest losses, likewise; where they equal `low` everywhere, this is `front_mask`.
+    Raises:
+        ValueError: If the losses hold NaN or are no tables of one shape, an interval is upside down, or
+            those of several objectives have a width: points could then dominate each other in a circle.
+    """
+    least, largest = _check_losses(low), _check_losses(high)
+    if least.shape != largest.shape or np.any(least > largest):
+        raise ValueError("expected intervals from low to high, one for each loss")
+    if np.count_nonzero(np.any(least < largest, axis=0)) > 1:
+        raise ValueError("expected intervals in one objective at most")
+    dominates_other = np.array([surely_dominates(least, largest, place) for place in range(len(least))])
+    is_front = np.zeros(len(least), dtype=bool)
+    is_open = ~is_front
+    while is_open.any():
+        is_next = is_open & ~dominates_other[is_open].any(axis=0)
+        is_front |= is_next
+        is_open &= ~is_next & ~dominates_other[is_next].any(axis=0)
+    return is_front
+
+
+def surely_dominates(least: Losses, largest: Losses, place: int) -> NDArray[np.bool_]:
+    """Return which points the one at a place dominates by the intervals of losses, shape (n_points,).
+
+    Args:
+        least: Least losses, shape (n_points, n_objectives).
+        largest: Largest losses, likewise.
+        place: Of the point.
+    """
+    is_worse_nowhere = np.all(least[place] <= largest, axis=1)
+    return is_worse_nowhere & np.any(largest[place] < least, axis=1)
+
+
 def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
     """Return the volume of what the points dominate, up to a fixed reference point.
 

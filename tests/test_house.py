@@ -48,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "recipe",
             "recipes",
             "evaluation",
+            "quiet",
         }
     ),
     frozenset({"trial", "study", "records"}),

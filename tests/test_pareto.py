@@ -16,6 +16,7 @@ from dirprune.pareto import (
     front_mask,
     hypervolume,
     hypervolume_contributions,
+    interval_front_mask,
     nondominated_rank,
     to_losses,
 )
@@ -184,3 +185,48 @@ def test_contribution_is_what_is_lost_without_the_point(losses: np.ndarray) -> N
     whole = hypervolume(losses, corner)
     expected = [whole - hypervolume(np.delete(losses, place, axis=0), corner) for place in range(len(losses))]
     assert hypervolume_contributions(losses, corner) == pytest.approx(np.array(expected), abs=1e-9)
+
+
+@st.composite
+def tables_of_intervals(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Draw losses of which the first has a width."""
+    low = draw(tables(min_points=1))
+    high = low.copy()
+    high[:, 0] += draw(arrays(np.float64, len(low), elements=st.integers(0, 3).map(float)))
+    return low, high
+
+
+@given(tables_of_intervals())
+def test_front_of_intervals_dominates_all_others_and_none_of_its_own(
+    intervals: tuple[np.ndarray, np.ndarray],
+) -> None:
+    low, high = intervals
+    is_front = interval_front_mask(low, high)
+
+    def beats(a: int, b: int) -> bool:
+        return bool(np.all(low[a] <= high[b]) and np.any(high[a] < low[b]))
+
+    front = np.flatnonzero(is_front)
+    assert len(front) > 0
+    for point in range(len(low)):
+        assert any(beats(member, point) for member in front) != is_front[point]
+
+
+@given(tables())
+def test_front_of_intervals_without_width_is_the_front(losses: np.ndarray) -> None:
+    assert interval_front_mask(losses, losses).tolist() == front_mask(losses).tolist()
+
+
+def test_overlapping_intervals_are_equal_and_who_is_beaten_beats_nobody() -> None:
+    low = np.array([[1.0, 0.1], [1.5, 0.2], [0.5, 0.3]])
+    high = np.array([[2.0, 0.1], [2.5, 0.2], [1.6, 0.3]])
+    assert interval_front_mask(low, high).tolist() == [True, False, False]
+    high[2, 0] = 0.9  # now surely faster than the first, and no longer beaten by what the first beats
+    assert interval_front_mask(low, high).tolist() == [True, False, True]
+
+
+def test_intervals_that_could_go_round_in_a_circle_are_refused() -> None:
+    with pytest.raises(ValueError, match="intervals in one objective at most"):
+        interval_front_mask([[0.0, 0.0]], [[1.0, 1.0]])
+    with pytest.raises(ValueError, match="from low to high"):
+        interval_front_mask([[1.0]], [[0.0]])

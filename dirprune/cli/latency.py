@@ -18,19 +18,23 @@ from dirprune.latency import describe_setting as find_setting
 from dirprune.latency import fit_latency as fit
 from dirprune.latency import measure_quietly
 from dirprune.networks import create_network
+from dirprune.quiet import device_to_itself
 from dirprune.records.folder import StudyFolder
 from dirprune.records.latency import (
-    COLUMNS,
     LatencyCache,
     Timed,
+    add_measured,
+    name_columns,
     tabulate,
-    write_latency_csv,
     write_latency_png,
+    write_table,
 )
 from dirprune.records.models import ARCHITECTURE, SCHEMA, load_dense, load_model
 from dirprune.records.tables import load_front
 from dirprune.study.latency import check_error, describe, describe_setting, threads_set_to, write_latency
+from dirprune.study.objectives import Objective
 from dirprune.tracing import find_groups
+from dirprune.tuning.storage import read_study_json
 
 
 def find_device(name: str | None) -> str:
@@ -54,9 +58,12 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
             f"expected networks on the front of {study}, found none; has it finished trials?"
         )
     check_can_write(folder.root, is_folder=True, option="STUDY")
+    declared = [Objective(*pair) for pair in read_study_json(folder)["description"]["objectives"]]
+    objectives = [objective for objective in declared if objective.metric.startswith("val_")]
     shape = read_json(points[0].model_dir / ARCHITECTURE, SCHEMA)["input_shape"]
     inputs = torch.zeros(batch_size, *shape, device=find_device(device))
-    with threads_set_to(threads), ScoringProgress(["networks"]) as progress:
+    alone = device_to_itself(inputs.device, threads)
+    with threads_set_to(threads), alone, ScoringProgress(["networks"]) as progress:
         found = find_setting(inputs)
         setting = describe_setting(found)
         cache = LatencyCache(folder.latencies_json, {**found, "passes": runs})
@@ -71,23 +78,29 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
             n_known += is_known
             networks.append(Timed(point.trial, point.metrics, taken))
             progress("networks", place, len(points))
-    rows = tabulate(networks, networks[0].latency)
-    write_latency_csv(folder.latency_csv, rows)
+    columns, rows = name_columns(objectives), tabulate(networks, objectives)
+    write_table(folder.latency_csv, columns, rows)
     write_latency_png(folder.latency_png, networks, setting)
+    add_measured(folder)
     click.echo(f"{setting}; median of {runs} passes, and quartiles")
     if n_known:
         click.echo(f"{n_known} of {len(networks)} were measured before; without {cache.path} all are again")
-    click.echo(format_table(COLUMNS, [_with_separators(row) for row in rows]))
+    click.echo(format_table(columns, [_with_separators(columns, row) for row in rows]))
     if any(row[-1] for row in rows):
-        click.echo("beaten_by: a network that is faster, beyond both spreads, and at least as accurate")
-    click.echo(f"\nfiles: {folder.latency_csv}, {folder.latency_png}")
+        click.echo(
+            f"beaten_by: a network that is better in {' or '.join(o.metric for o in objectives)} or latency, "
+            "and worse in neither; latencies whose quartiles overlap are equal"
+        )
+    click.echo(
+        f"\nfiles: {folder.latency_csv}, {folder.latency_png}; {folder.front_csv} has the latencies too"
+    )
 
 
-def _with_separators(row: Sequence[str]) -> list[str]:
+def _with_separators(columns: Sequence[str], row: Sequence[str]) -> list[str]:
     """Return a row as people read it: counts as `dirprune front` prints them."""
     return [
         f"{int(cell):,}" if name in ("macs", "parameters") and cell else cell
-        for name, cell in zip(COLUMNS, row, strict=True)
+        for name, cell in zip(columns, row, strict=True)
     ]
 
 
@@ -105,7 +118,8 @@ def fit_latency(
     dense = create_network(network, {}).eval()
     inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
     grouping = find_groups(dense, torch.zeros(2, *input_shape))
-    with threads_set_to(threads), ScoringProgress(["architectures for latency"]) as progress:
+    alone = device_to_itself(inputs.device, threads)
+    with threads_set_to(threads), alone, ScoringProgress(["architectures for latency"]) as progress:
         model = fit(dense.to(inputs.device), grouping, inputs, architectures, progress=progress)
     check_error(model)
     output.parent.mkdir(parents=True, exist_ok=True)

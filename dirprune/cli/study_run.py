@@ -218,6 +218,10 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
     folder = result.folder
+    if front and spec.needs_latency:
+        click.echo(
+            f"latency_ms is modelled; dirprune latency {folder.root} measures these networks where it runs"
+        )
     _print_finalists(spec, result)
     click.echo(f"\nfiles:  {folder.front_csv}, {folder.trials_csv}, {folder.front_html}, {folder.front_png}")
     click.echo(f"models: {folder.models_dir}/<trial>")

@@ -8,27 +8,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dirprune.files import read_json, write_atomically, write_json
 from dirprune.identity import digest
 from dirprune.latency import Latency
+from dirprune.pareto import interval_front_mask, surely_dominates, to_losses
 from dirprune.records.appearance import COLOURS, DENSE_COLOUR
+from dirprune.records.folder import StudyFolder
+from dirprune.study.objectives import Objective
 
 SCHEMA = 1
 DOTS_PER_INCH = 150
-COLUMNS = (
-    "trial",
-    "val_accuracy",
-    "macs",
-    "parameters",
-    "latency_ms",
-    "low_ms",
-    "high_ms",
-    "speed_up",
-    "beaten_by",
-)
+MEASURED = {"measured_ms": "latency_ms", "measured_low_ms": "low_ms", "measured_high_ms": "high_ms"}
+"""Columns of `front.csv` with what was measured, and those of `latency.csv` that they repeat."""
+
+
+def name_columns(objectives: Sequence[Objective]) -> list[str]:
+    """Return the columns of `latency.csv`, given what is traded against latency."""
+    metrics = [objective.metric for objective in objectives]
+    times = ["latency_ms", "low_ms", "high_ms", "speed_up", "beaten_by"]
+    return ["trial", *metrics, "macs", "parameters", *times]
 
 
 @dataclass(frozen=True)
@@ -68,38 +70,46 @@ class LatencyCache:
         return Latency(**self.known[key]), is_known
 
 
-def find_beaten(networks: Sequence[Timed]) -> dict[int, int]:
-    """Return which trials are surely slower than another one that is at least as accurate, and than which.
+def find_beaten(networks: Sequence[Timed], objectives: Sequence[Objective]) -> dict[int, int]:
+    """Return which trials are not on the front of the objectives and measured latency, and what beats them.
 
-    Surely means beyond both spreads: the quartiles of the two do not overlap.
+    Latencies whose quartiles overlap are equal; see `dirprune.pareto.interval_front_mask`.
 
     Args:
-        networks: With a `val_accuracy`, or none is compared.
+        networks: Those without a trial, or without a metric among the objectives, do not compete.
+        objectives: What is traded against latency.
     """
-    rated = [n for n in networks if n.trial is not None and "val_accuracy" in n.metrics]
+    metrics = [objective.metric for objective in objectives]
+    rated = [n for n in networks if n.trial is not None and all(metric in n.metrics for metric in metrics)]
+    if not rated or not objectives:
+        return {}
+    values = to_losses([[n.metrics[m] for m in metrics] for n in rated], [o.direction for o in objectives])
+    low = np.column_stack([values, [n.latency.low_ms for n in rated]])
+    high = np.column_stack([values, [n.latency.high_ms for n in rated]])
+    is_front = interval_front_mask(low, high)
+    fastest = sorted(np.flatnonzero(is_front), key=lambda place: rated[place].latency.median_ms)
     beaten = {}
-    for one in rated:
-        for other in sorted(rated, key=lambda network: network.latency.median_ms):
-            is_as_good = other.metrics["val_accuracy"] >= one.metrics["val_accuracy"]
-            if is_as_good and other.latency.high_ms < one.latency.low_ms:
-                assert one.trial is not None
-                assert other.trial is not None
-                beaten[one.trial] = other.trial
-                break
+    for place in np.flatnonzero(~is_front):
+        winner = next(member for member in fastest if surely_dominates(low, high, member)[place])
+        trial, other = rated[place].trial, rated[winner].trial
+        assert trial is not None
+        assert other is not None
+        beaten[trial] = other
     return beaten
 
 
-def tabulate(networks: Sequence[Timed], dense: Latency) -> list[list[str]]:
-    """Return a row of text for each network, in the order of `COLUMNS`."""
-    beaten = find_beaten(networks)
+def tabulate(networks: Sequence[Timed], objectives: Sequence[Objective]) -> list[list[str]]:
+    """Return a row of text for each network, in the order of `name_columns`; the dense one is the first."""
+    beaten = find_beaten(networks, objectives)
+    dense = networks[0].latency
     rows = []
     for network in networks:
         latency, metrics = network.latency, network.metrics
-        accuracy = metrics.get("val_accuracy")
+        judged = [metrics.get(objective.metric) for objective in objectives]
         rows.append(
             [
                 "dense" if network.trial is None else str(network.trial),
-                "" if accuracy is None else f"{accuracy:.4f}",
+                *("" if value is None else f"{value:.4f}" for value in judged),
                 f"{metrics['macs']:.0f}",
                 f"{metrics['parameters']:.0f}",
                 *(f"{value:.4g}" for value in (latency.median_ms, latency.low_ms, latency.high_ms)),
@@ -110,12 +120,34 @@ def tabulate(networks: Sequence[Timed], dense: Latency) -> list[list[str]]:
     return rows
 
 
-def write_latency_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write what `tabulate` gave."""
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of text under their columns, for `latency.csv` what `tabulate` gave."""
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
+        table.writerow(columns)
         table.writerows(rows)
+
+
+def add_measured(folder: StudyFolder) -> None:
+    """Give `front.csv` the columns `MEASURED` from `latency.csv`, where that is there.
+
+    A study's own `latency_ms` is modelled from its architecture; these were read from a clock.
+    """
+    if not folder.latency_csv.exists():
+        return
+    _, timed = _read_table(folder.latency_csv)
+    known = {row["trial"]: row for row in timed}
+    columns, rows = _read_table(folder.front_csv)
+    columns = [*(column for column in columns if column not in MEASURED), *MEASURED]
+    for row in rows:
+        row |= {name: known.get(row["trial"], {}).get(column, "") for name, column in MEASURED.items()}
+    write_table(folder.front_csv, columns, [[row[column] for column in columns] for row in rows])
+
+
+def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        return list(table.fieldnames or ()), list(table)
 
 
 def write_latency_png(path: Path, networks: Sequence[Timed], title: str) -> None:

@@ -9,6 +9,7 @@ from dirprune.records.finalists import Finalist, read_finalists, write_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.front_page import write_front_html
+from dirprune.records.latency import add_measured
 from dirprune.records.pictures import write_architectures_png, write_front_png
 from dirprune.records.record import TrialRecord
 from dirprune.records.tables import write_front, write_trials
@@ -32,6 +33,7 @@ def write_tables(
     """
     write_trials(folder.trials_csv, records, objectives)
     write_front(folder.front_csv, records, objectives)
+    add_measured(folder)
 
 
 def write_views(

@@ -16,6 +16,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.files import read_json, write_json
 from dirprune.groups import Grouping
 from dirprune.latency import LatencyModel, fit_latency
+from dirprune.quiet import device_to_itself
 
 SCHEMA = 1
 MAX_ERROR = 0.25
@@ -67,7 +68,8 @@ def obtain_latency(
         say: Takes the line that a user should read.
 
     Raises:
-        ConfigurationError: If the model says too little of architectures that were not measured.
+        ConfigurationError: If the device is busy, or the model says too little of architectures that were not
+            measured.
     """
     if options.path is not None:
         model = read_latency(options.path)
@@ -76,7 +78,7 @@ def obtain_latency(
     else:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         inputs = torch.zeros(options.batch_size, *roles.input_shape, device=device)
-        with threads_set_to(options.threads):
+        with threads_set_to(options.threads), device_to_itself(device, options.threads):
             model = fit_latency(network.to(device).eval(), grouping, inputs)
         network.to("cpu")
     check_error(model)

@@ -8,17 +8,21 @@ import pytest
 import torch
 
 from dirprune import latency as measuring
+from dirprune import quiet
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.errors import ConfigurationError
+from dirprune.files import write_json
 from dirprune.networks import create_network
 from dirprune.records.folder import StudyFolder
 from dirprune.records.models import save_model
 from dirprune.records.tables import write_front
+from dirprune.records.views import write_tables
 from dirprune.study import latency as study_latency
 from dirprune.study.objectives import Objective
 from dirprune.surgery import compact
 from dirprune.tracing import find_groups
+from dirprune.tuning.storage import STUDY_SCHEMA
 from tests.records.example_study import make_trial
 
 OBJECTIVES = [Objective("val_accuracy", "maximize"), Objective("macs", "minimize")]
@@ -30,6 +34,7 @@ def on_any_machine(monkeypatch):
     """Let tests measure beside others: that a busy device is refused is tested by itself."""
     monkeypatch.setattr(measuring, "MAX_SPREAD", float("inf"))
     monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))
+    monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
 
 
 def make_front(root) -> StudyFolder:
@@ -55,6 +60,8 @@ def make_front(root) -> StudyFolder:
         )
         records.append(make_trial(number, "sampler", ratio, accuracy, metrics=known).on_front(True))
     write_front(folder.front_csv, records, OBJECTIVES)
+    description = {"objectives": [[o.metric, o.direction] for o in OBJECTIVES]}
+    write_json(folder.study_json, {"description": description}, STUDY_SCHEMA)
     return folder
 
 
@@ -75,6 +82,23 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     dense = next(line for line in result.output.splitlines() if line.startswith("dense"))
     assert dense.split()[1:3] == ["498,750", "40,225"]
     assert folder.latency_png.read_bytes().startswith(b"\x89PNG")
+    with folder.front_csv.open() as file:
+        front = list(csv.DictReader(file))
+    assert [row["measured_ms"] for row in front] == [row["latency_ms"] for row in rows[1:]]
+    assert [row["measured_high_ms"] for row in front] == [row["high_ms"] for row in rows[1:]]
+    write_tables(folder, [], OBJECTIVES)
+    assert folder.front_csv.read_text().strip().endswith("measured_ms,measured_low_ms,measured_high_ms")
+
+
+def test_nothing_is_measured_on_a_device_without_idle_cores(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(quiet, "IDLE_SHARE", 1e6)
+    monkeypatch.setattr(quiet, "SAMPLE_S", 0.01)
+    folder = make_front(tmp_path)
+    result = run("latency", folder.root)
+    assert result.status == 2
+    assert "expected a quiet device with 1e+06 idle cores or more for 1 threads" in result.errors
+    assert len(result.errors.strip().splitlines()) == 1
+    assert not folder.latency_csv.exists()
 
 
 def test_what_was_measured_under_the_same_setting_is_not_measured_again(run, tmp_path):

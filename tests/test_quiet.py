@@ -1,0 +1,58 @@
+"""Measurements of one device follow each other, whatever process they are made in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dirprune import quiet
+from dirprune.errors import ConfigurationError
+
+HOLDING = """
+import time
+from dirprune import quiet
+quiet.IDLE_SHARE = 0.0
+with quiet.device_to_itself("cpu"):
+    print("holding", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_second_measurement_waits_for_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.1)
+    with subprocess.Popen([sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "holding\n"
+        with (
+            pytest.raises(ConfigurationError, match="expected cpu for this measurement alone"),
+            quiet.device_to_itself("cpu"),
+        ):
+            pytest.fail("two measure at once")
+        assert "another measurement runs on cpu" in caplog.text
+        other.kill()
+    with quiet.device_to_itself("cpu"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux says what is idle")
+def test_idle_cores_are_counted_and_a_busy_one_is_not_idle() -> None:
+    idle = quiet.count_idle_cores(0.1)
+    assert idle is not None
+    assert idle >= 0
+    program = "while True: pass"
+    with subprocess.Popen([sys.executable, "-c", program]) as busy:
+        time.sleep(0.2)
+        cores = quiet.count_idle_cores(0.3)
+        busy.kill()
+    assert cores is not None
+    assert cores < len(os.sched_getaffinity(0)) - 0.2
