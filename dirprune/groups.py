@@ -33,7 +33,8 @@ class ChannelGroup:
         name: Module path of the group's first layer in forward order.
         n_channels: Channels of the uncut group.
         producers: Output axes: convolutions, linear layers, and what acts on each channel alone (batch norm,
-            depthwise convolutions).
+            depthwise convolutions). A convolution in parts (`groups` of several channels) is cut part by
+            part: a channel is a part, with the channels that enter it and those that leave it.
         consumers: Input axes of the convolutions and linear layers that the channels enter.
     """
 

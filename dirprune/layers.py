@@ -97,9 +97,14 @@ def _count_positions(layer: nn.Module, layer_input: Tensor | None, output: Tenso
     return layer_input.numel() // cast(int, layer.in_channels)
 
 
-def is_depthwise(layer: nn.Module) -> bool:
-    """Return whether each output channel of a convolution sees the input channel of the same index alone."""
-    return isinstance(layer, CONVOLUTIONS) and 1 < layer.groups == layer.in_channels == layer.out_channels
+def is_in_parts(layer: object) -> bool:
+    """Return whether a convolution works in parts, each with its own inputs and outputs, of several channels.
+
+    One whose parts have one input and one output each (depthwise) acts on each channel alone.
+    """
+    if not isinstance(layer, CONVOLUTIONS) or layer.groups == 1:
+        return False
+    return not layer.groups == layer.in_channels == layer.out_channels
 
 
 @contextmanager

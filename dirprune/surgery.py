@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch_pruning.pruner import function
 
 from dirprune.errors import ArchitectureError, one_line
 from dirprune.groups import Grouping
-from dirprune.layers import copy_for_evaluation, modes_restored, output_tensors, parameter_axis
+from dirprune.layers import copy_for_evaluation, is_in_parts, modes_restored, output_tensors, parameter_axis
 from dirprune.switches import mask, switched
 
 RELATIVE_TOLERANCE = 1e-6
@@ -94,9 +95,29 @@ def _cut_module_(module: nn.Module, path: str, is_output: bool, positions: list[
     is_trainable = {
         name: parameter.requires_grad for name, parameter in module.named_parameters(recurse=False)
     }
-    (pruner.prune_out_channels if is_output else pruner.prune_in_channels)(module, positions)
+    if is_in_parts(module):
+        _cut_parts_(cast(nn.Conv2d, module), positions)
+    else:
+        (pruner.prune_out_channels if is_output else pruner.prune_in_channels)(module, positions)
     for name, parameter in module.named_parameters(recurse=False):
         parameter.requires_grad_(is_trainable[name])
+
+
+def _cut_parts_(convolution: nn.Conv2d, positions: Sequence[int]) -> None:
+    """Remove whole parts of a convolution that works in parts, given the outputs that belong to them."""
+    n_parts, gone = convolution.groups, set(positions)
+    n_inputs, n_outputs = convolution.in_channels // n_parts, convolution.out_channels // n_parts
+    parts = [part for part in range(n_parts) if part * n_outputs not in gone]
+    outputs = [index for index in range(convolution.out_channels) if index not in gone]
+    assert len(outputs) == len(parts) * n_outputs
+    inputs = [part * n_inputs + index for part in parts for index in range(n_inputs)]
+    convolution.groups = len(parts)
+    convolution.in_channels, convolution.out_channels = len(inputs), len(outputs)
+    rows = torch.tensor(inputs if convolution.transposed else outputs, device=convolution.weight.device)
+    convolution.weight = nn.Parameter(convolution.weight.index_select(0, rows))
+    if convolution.bias is not None:
+        staying = torch.tensor(outputs, device=convolution.bias.device)
+        convolution.bias = nn.Parameter(convolution.bias.index_select(0, staying))
 
 
 def _cut_parameter_(network: nn.Module, path: str, positions: set[int], length: int) -> None:

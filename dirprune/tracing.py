@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch_pruning import DependencyGraph, ops
 from dirprune.deadline import deadline
 from dirprune.errors import ConfigurationError, one_line, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
-from dirprune.layers import copy_for_evaluation, is_depthwise, record_layers
+from dirprune.layers import copy_for_evaluation, is_in_parts, record_layers
 from dirprune.surgery import check_masked_equals_compact, randomised_copy
 
 MAX_TRACING_S = 30.0
@@ -173,6 +173,26 @@ class _Found:
     reason: str | None = None
 
 
+@dataclass
+class _Traced:
+    """What hangs together with the output channels of a layer."""
+
+    n_channels: int
+    producers: list[Slot] = field(default_factory=list)
+    consumers: list[Slot] = field(default_factory=list)
+    is_output: bool = False
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, other: _Traced, part_of: Mapping[int, int], but: Sequence[Slot]) -> None:
+        """Take over the slots of another one but for some, with its channels under other numbers."""
+        for slots, whose in ((self.producers, other.producers), (self.consumers, other.consumers)):
+            slots += [
+                Slot(slot.module, tuple(part_of.get(channel, -1) for channel in slot.channel_of))
+                for slot in whose
+                if slot not in but
+            ]
+
+
 class _Tracing:
     """Translates one dependency graph into slots."""
 
@@ -190,29 +210,17 @@ class _Tracing:
             return _Found(
                 frozenset(), reason="the output does not depend on it in a way that the tracer sees"
             )
-        pruner = self.graph.get_pruner_of_module(layer)
-        n_channels = pruner.get_out_channels(layer)
-        items = self.graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(n_channels)))
-        producers: list[Slot] = []
-        consumers: list[Slot] = []
-        reasons: list[str] = []
-        is_output = False
-        for item in items:
-            node = item.dep.target
-            is_output |= node.type == ops.OPTYPE.OUTPUT
-            if node.type in _WITHOUT_WEIGHTS:
-                continue
-            slot, is_input = self._slot(item)
-            is_output |= not is_input and not node.outputs
-            if slot is not None:
-                (consumers if is_input else producers).append(slot)
-                reasons += _reasons_against(slot, node.module, n_channels)
-                if isinstance(node.module, nn.Module) and self.shared.intersection(node.module.parameters()):
-                    reasons.append(f"{slot.module!r} shares its weights with another layer")
+        traced = self._trace(path)
+        n_channels = traced.n_channels
+        in_parts = [slot for slot in traced.consumers if is_in_parts(self.modules.get(slot.module))]
+        if in_parts:
+            traced = self._join(traced, in_parts)
+            n_channels = traced.n_channels
+        producers, consumers, reasons = traced.producers, traced.consumers, traced.reasons
         layers = frozenset(slot.module for slot in producers)
-        if not consumers and is_output:
+        if not consumers and traced.is_output:
             return _Found(layers)
-        if is_output:
+        if traced.is_output:
             reasons.append("its channels are also an output of the network")
         if n_channels < 2:
             reasons.append("it has a single channel")
@@ -221,6 +229,55 @@ class _Tracing:
         producers.sort(key=lambda slot: self.place.get(slot.module, len(self.place)))
         consumers.sort(key=lambda slot: self.place.get(slot.module, len(self.place)))
         return _Found(layers, ChannelGroup(path, n_channels, tuple(producers), tuple(consumers)))
+
+    def _trace(self, path: str) -> _Traced:
+        """Return what hangs together with the output channels of a layer."""
+        layer = self.modules[path]
+        pruner = self.graph.get_pruner_of_module(layer)
+        n_channels = pruner.get_out_channels(layer)
+        traced = _Traced(n_channels)
+        for item in self.graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(n_channels))):
+            node = item.dep.target
+            traced.is_output |= node.type == ops.OPTYPE.OUTPUT
+            if node.type in _WITHOUT_WEIGHTS:
+                continue
+            slot, is_input = self._slot(item)
+            traced.is_output |= not is_input and not node.outputs
+            if slot is not None:
+                (traced.consumers if is_input else traced.producers).append(slot)
+                traced.reasons += _reasons_against(slot, node.module, n_channels)
+                if not is_input and slot.module != path and is_in_parts(node.module):
+                    traced.reasons.append(f"{slot.module!r}, a convolution in parts, is added to it")
+                if isinstance(node.module, nn.Module) and self.shared.intersection(node.module.parameters()):
+                    traced.reasons.append(f"{slot.module!r} shares its weights with another layer")
+        return traced
+
+    def _join(self, entering: _Traced, in_parts: Sequence[Slot]) -> _Traced:
+        """Couple what enters convolutions in parts with what leaves them: a part is cut as one channel.
+
+        Args:
+            entering: What hangs together in front of them.
+            in_parts: Their input axes.
+        """
+        modules = [cast(nn.Conv2d, self.modules[slot.module]) for slot in in_parts]
+        n_parts = modules[0].groups
+        joined = _Traced(n_parts, is_output=entering.is_output, reasons=list(entering.reasons))
+        parts_of: dict[int, set[int]] = {}
+        for slot, module in zip(in_parts, modules, strict=True):
+            for position, channel in enumerate(slot.channel_of):
+                parts_of.setdefault(channel, set()).add(position * module.groups // len(slot.channel_of))
+        if any(len(parts) > 1 for parts in parts_of.values()) or any(m.groups != n_parts for m in modules):
+            joined.reasons.append(f"its channels enter several parts of {in_parts[0].module!r}")
+        joined.add(entering, {channel: min(parts) for channel, parts in parts_of.items()}, in_parts)
+        for slot, module in zip(in_parts, modules, strict=True):
+            leaving = self._trace(slot.module)
+            if any(is_in_parts(self.modules.get(other.module)) for other in leaving.consumers):
+                joined.reasons.append(f"{slot.module!r} is a convolution in parts before another one")
+            width = leaving.n_channels // module.groups
+            joined.add(leaving, {channel: channel // width for channel in range(leaving.n_channels)}, ())
+            joined.is_output |= leaving.is_output
+            joined.reasons += leaving.reasons
+        return joined
 
     def _slot(self, item: Any) -> tuple[Slot | None, bool]:
         """Return one item's slot (None if there is nothing to slice) and whether it is an input axis."""
@@ -258,8 +315,8 @@ def _reasons_against(slot: Slot, module: Any, n_channels: int) -> list[str]:
     """Return why a group with this slot cannot be cut, if anything speaks against it before it is tried."""
     if isinstance(module, (nn.MultiheadAttention, nn.LSTM)):
         return [f"{slot.module!r} is a {type(module).__name__}, which is not cut"]
-    if isinstance(module, ops.TORCH_CONV) and module.groups > 1 and not is_depthwise(module):
-        return [f"{slot.module!r} is a convolution in {module.groups} parts, which is not cut"]
+    if isinstance(module, nn.LayerNorm):
+        return [f"{slot.module!r} normalises over its channels: without one, all others change"]
     sizes = Counter(channel for channel in slot.channel_of if channel >= 0)
     if len(sizes) < n_channels or len(set(sizes.values())) > 1:
         return [f"its channels take unequal shares of {slot.module!r}"]

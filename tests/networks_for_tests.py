@@ -100,6 +100,26 @@ class Depthwise(nn.Module):
         return self.head(F.adaptive_avg_pool2d(self.project(hidden), 1).flatten(1))
 
 
+class InParts(nn.Module):
+    """A bottleneck as in RegNet: its convolution in three parts takes two channels to four in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(2, 6, 1, bias=False)
+        self.bn_reduce = nn.BatchNorm2d(6)
+        self.parts = nn.Conv2d(6, 12, 3, stride=2, padding=1, groups=3)
+        self.bn_parts = nn.BatchNorm2d(12)
+        self.squeeze = nn.Conv2d(12, 4, 1)
+        self.excite = nn.Conv2d(4, 12, 1)
+        self.expand = nn.Conv2d(12, 5, 1)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.relu(self.bn_parts(self.parts(F.relu(self.bn_reduce(self.reduce(images))))))
+        hidden = hidden * torch.sigmoid(self.excite(F.relu(self.squeeze(hidden.mean((2, 3), keepdim=True)))))
+        return self.head(F.relu(self.expand(hidden)).mean((2, 3)))
+
+
 class Segmenting(nn.Module):
     """A fully convolutional encoder and decoder with a skip connection; its output is one map per class."""
 
@@ -155,6 +175,7 @@ CASES = {
     "residual": (Residual, (3, 8, 8), ("stem", "conv_a1", "conv_b1")),
     "concatenating": (Concatenating, (2, 6, 6), ("left", "right", "both")),
     "depthwise": (Depthwise, (3, 8, 8), ("expand", "squeeze", "project")),
+    "in parts": (InParts, (2, 8, 8), ("reduce", "squeeze", "expand")),
     "segmenting": (Segmenting, (1, 8, 8), ("encode1", "encode2", "decode")),
     "scaled": (Scaled, (2, 6, 6), ("conv",)),
     "mlp": (build_mlp, (4,), ("0", "2")),
