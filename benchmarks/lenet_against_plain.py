@@ -95,6 +95,7 @@ def run_plain(data: Path, weights: Path, seconds: float, seed: int, scratch: str
 
     began = time.monotonic()
     ray.init(
+        address="local",  # whatever else runs on this machine
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
