@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Ray on this machine alone, for studies that are submitted one after the other: cluster/local.sh [PORT]
-# It listens on localhost, asks for a token, and ends with Ctrl-C.
+# Ray on this machine alone, for studies one after the other: cluster/local.sh [PORT [DASHBOARD_PORT]]
+# It listens on localhost, asks for a token, and ends with Ctrl-C. With a port for its dashboard it takes jobs too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
-port="${1:-6379}"
+port="${1:-6379}" dashboard_port="${2:-}"
 
 export RAY_AUTH_MODE=token
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0  # what makes Ray keep to localhost
@@ -12,5 +12,11 @@ export RAY_USAGE_STATS_ENABLED=0
 [ -f "$HOME/.ray/auth_token" ] || [ -n "${RAY_AUTH_TOKEN:-}" ] || ray get-auth-token --generate > /dev/null
 
 echo "in another terminal: RAY_AUTH_MODE=token .venv/bin/python studies/lenet.py --ray-address 127.0.0.1:$port"
+dashboard=(--include-dashboard=false)
+if [ -n "$dashboard_port" ]; then
+  dashboard=(--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port")
+  echo "or, as a job: RAY_AUTH_MODE=token .venv/bin/ray job submit --address http://127.0.0.1:$dashboard_port" \
+    "--working-dir . -- python studies/lenet.py --output $PWD/output"
+fi
 exec env -u RAY_ADDRESS ray start --head --block --node-ip-address=127.0.0.1 --port="$port" \
-  --include-dashboard=false --disable-usage-stats
+  "${dashboard[@]}" --disable-usage-stats

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -123,81 +119,3 @@ def test_a_node_refuses_an_unedited_environment() -> None:
     )
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: expected cluster/environment.sh with its marked places edited")
-
-
-@pytest.mark.slow
-def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-    environment = {**os.environ, **token, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    command = ["bash", str(CLUSTER / "local.sh"), str(port)]
-    with (tmp_path / "ray.log").open("w") as log:
-        ray = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until_it_listens(port, ray)
-        study = [sys.executable, "studies/lenet.py", "--ray-address", f"127.0.0.1:{port}", "--trials", "3"]
-        options = [
-            "--warm-starts",
-            "0",
-            "--epochs",
-            "1",
-            "--no-tracking",
-            "--output",
-            str(tmp_path / "output"),
-        ]
-        done = subprocess.run(
-            [*study, *options],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Pareto front:" in done.stdout
-        stranger = {**environment, "RAY_AUTH_TOKEN": "b" * 64}
-        refused = subprocess.run(
-            [*study, "--name", "other", *options],
-            cwd=ROOT,
-            env=stranger,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert refused.returncode == 2
-        assert "expected a Ray cluster at" in refused.stderr
-        assert reachable_from_outside(port) is False
-    finally:
-        os.killpg(ray.pid, signal.SIGTERM)
-        ray.wait(60)
-
-
-def wait_until_it_listens(port: int, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    pytest.fail("Ray did not come up")
-
-
-def reachable_from_outside(port: int) -> bool:
-    """Return whether the port answers at an address of this machine that is not the loopback's."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return False  # no network at all
-        address = probe.getsockname()[0]
-    try:
-        socket.create_connection((address, port), 2).close()
-    except OSError:
-        return False
-    return True

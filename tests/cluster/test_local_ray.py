@@ -1,0 +1,131 @@
+"""cluster/local.sh: studies and jobs run on its Ray with its token, nobody without it, and only from here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dirprune.records.folder import StudyFolder
+from dirprune.tuning import storage
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = ["--warm-starts", "0", "--epochs", "1", "--dense-epochs", "2", "--no-tracking"]
+PATIENCE_S = 300.0
+ENVIRONMENT = {
+    **os.environ,
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a" * 64,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "PYTHONPATH": str(ROOT),
+}
+STRANGER = {**ENVIRONMENT, "RAY_AUTH_TOKEN": "b" * 64}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@contextmanager
+def local_ray(folder: Path, *ports: int) -> Iterator[None]:
+    """Run cluster/local.sh until it listens at all ports, and end it."""
+    command = ["bash", str(ROOT / "cluster" / "local.sh"), *map(str, ports)]
+    with (folder / "ray.log").open("w") as log:
+        ray = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for port in ports:
+            wait_until_it_listens(port, ray)
+        yield
+    finally:
+        os.killpg(ray.pid, signal.SIGTERM)
+        ray.wait(60)
+
+
+def run(environment: Mapping[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the project's folder."""
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: Path) -> None:
+    (port,) = find_ports(1)
+    with local_ray(tmp_path, port):
+        study = [sys.executable, "studies/lenet.py", "--ray-address", f"127.0.0.1:{port}", "--trials", "3"]
+        options = [*OPTIONS, "--output", str(tmp_path / "output")]
+        done = run(ENVIRONMENT, *study, *options)
+        assert done.returncode == 0, done.stderr
+        assert "Pareto front:" in done.stdout
+        refused = run(STRANGER, *study, "--name", "other", *options)
+        assert refused.returncode == 2
+        assert "expected a Ray cluster at" in refused.stderr
+        assert reachable_from_outside(port) is False
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("aiohttp_cors") is None, reason="no ray[default] here, which jobs need"
+)
+def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
+    port, dashboard_port = find_ports(2)
+    submit = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{dashboard_port}"]
+    study = ["--working-dir", ".", "--", "python", "studies/lenet.py", *OPTIONS]
+    output = ["--output", str(tmp_path / "output")]
+    folder = StudyFolder(tmp_path / "output" / "lenet")
+    with local_ray(tmp_path, port, dashboard_port):
+        refused = run(STRANGER, *submit, *study, *output, "--trials", "2")
+        assert refused.returncode != 0
+        assert "Invalid authentication token" in refused.stdout + refused.stderr
+        assert not folder.root.exists()
+        for n_trials in (2, 4):
+            done = run(ENVIRONMENT, *submit, *study, *output, "--resume", "--trials", str(n_trials))
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "Pareto front:" in done.stdout
+            records = storage.read_records(folder)
+            assert [record.number for record in records] == list(range(n_trials))
+            assert {record.state for record in records} <= {"COMPLETE", "PRUNED"}
+        assert reachable_from_outside(dashboard_port) is False
+
+
+def find_ports(n_ports: int) -> list[int]:
+    """Return free ports of this machine."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(n_ports)]
+    try:
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def wait_until_it_listens(port: int, process: subprocess.Popen) -> None:
+    """Return when something listens at a port."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    pytest.fail("Ray did not come up")
+
+
+def reachable_from_outside(port: int) -> bool:
+    """Return whether the port answers at an address of this machine that is not the loopback's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return False  # no network at all
+        address = probe.getsockname()[0]
+    try:
+        socket.create_connection((address, port), 2).close()
+    except OSError:
+        return False
+    return True
