@@ -107,6 +107,8 @@ def run_study(
             f"study {spec.name} exists in {folder.root}; continue it with --resume, or choose another --name"
         )
     check(options.resources)  # whatever can be wrong is found before anything is written
+    if is_new and options.storage_url:
+        storage.open_storage(folder, options.storage_url)
     stored = None if is_new else storage.read_study_json(folder)
     study_id = uuid.uuid4().hex if stored is None else stored["id"]
     folder = _open_folder(folder, study_id, options, stored)
