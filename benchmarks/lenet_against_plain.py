@@ -36,7 +36,7 @@ BUDGETS = (236_366, 158_112, 80_000)
 DENSE_MACS = 498_750
 CHANCE = 0.1
 EPOCHS = 6
-MIN_KEEP_RATIO = 0.25
+MIN_KEEP_RATIO = 0.2
 SIZES = {"conv1": 10, "conv2": 20, "linear1": 100, "linear2": 25}
 N_TRIALS = 100_000  # more than fit into the time
 

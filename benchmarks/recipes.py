@@ -46,6 +46,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("plain", {}),
     "shift 1, plain dense": ("plain", {"shift": 1}),
     "shift 1": ("shift 2", {"shift": 1}),
+    "distilled 0.5 at T 2": ("shift 2", {"distillation": 0.5}),
     "shift 1, distilled 0.5 at T 2": ("shift 2", {"shift": 1, "distillation": 0.5}),
     "shift 1, distilled 0.9 at T 4": ("shift 2", {"shift": 1, **SOFT}),
     "affine": ("shift 2", {"shift": 1, "rotation": 10.0, "scaling": 0.1, "shear": 10.0}),

@@ -17,7 +17,7 @@ from dirprune.study.space import Range, SearchSpace
 from dirprune.study.spec import StudySpec
 
 SPACE = SearchSpace(
-    min_keep_ratio=0.25,
+    min_keep_ratio=0.2,
     reference_architectures=("8,20,50,20", "8,9,36,17", "7,10,40,20", "6,7,34,16"),
     methods={
         "magnitude": {"norm": ("l1", "l2")},
@@ -53,7 +53,7 @@ spec = StudySpec(
     dense=Recipe(images=0, lr=4e-3, shift=2, channels_last=True),
     dense_epochs=20,
     fine_tuning=Recipe(images=0, channels_last=True, distillation=0.5),
-    final_fine_tuning={"shift": 1, "distillation": 0.0},
+    final_fine_tuning={"shift": 1},
 )
 
 if __name__ == "__main__":
