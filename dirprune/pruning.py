@@ -16,7 +16,7 @@ from dirprune.data.roles import DataRoles, Split
 from dirprune.errors import ArchitectureError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
-from dirprune.importance.base import Progress
+from dirprune.importance.base import MEMORY_MB, Progress
 from dirprune.layers import modes_restored
 from dirprune.reconstruction import reconstruct_
 from dirprune.surgery import compact
@@ -59,7 +59,7 @@ def prune(
     device: str | torch.device = "cpu",
     grouping: Grouping | None = None,
     progress: Progress | None = None,
-    memory_mb: int = 1024,
+    memory_mb: int = MEMORY_MB,
     reconstruct: bool = False,
 ) -> Pruned:
     """Make a smaller network that keeps the most important channels; the given network stays as it is.

@@ -23,6 +23,7 @@ from dirprune.files import read_json, user_cache_folder, write_json
 from dirprune.groups import Grouping
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache
+from dirprune.importance.base import MEMORY_MB
 from dirprune.latency import LatencyModel
 from dirprune.parallel import Crew
 from dirprune.preemption import Preempted, Preemption
@@ -60,6 +61,7 @@ class TrialContext:
         n_workers: Processes that train one trial together.
         remote: The study's part of a storage; None: all machines see `folder` and `scores`.
         remote_scores: The part that all studies share.
+        memory_mb: Memory in MiB that scoring and refitting may take beside the network and the images.
     """
 
     spec: StudySpec
@@ -75,6 +77,7 @@ class TrialContext:
     n_workers: int = 1
     remote: RemoteFolder | None = None
     remote_scores: RemoteFolder | None = None
+    memory_mb: int = MEMORY_MB
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Workbench:
         self.preemption = preemption or Preemption()
         self.crew = crew
         self.checkpoint_s = context.checkpoint_s
+        self.memory_mb = context.memory_mb
         self.spec = context.spec
         self.folder, scores = StudyFolder(context.folder), context.scores
         if context.remote is not None:  # the study's folder is on another machine
@@ -269,6 +273,7 @@ class _Attempt:
                 cache=bench.cache,
                 device=bench.device,
                 grouping=bench.grouping,
+                memory_mb=bench.memory_mb,
                 reconstruct=bench.spec.reconstruct,
             )
             network, kept = pruned.network, pruned.kept

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dirprune import pruning
 from dirprune.architecture import Architecture
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged
+from dirprune.importance import select_channels
 from dirprune.networks import create_network
 from dirprune.preemption import Preempted, Preemption
 from dirprune.recipe import Recipe
@@ -28,13 +30,17 @@ FULL = Architecture({"first": 16, "second": 16})
 CUT = Architecture({"first": 5, "second": 7})
 
 
-def make_bench(folder: Path, spec: StudySpec = toy_spec, **changes) -> Workbench:
-    """Return the shared parts of a small study of an untrained regression network."""
+def make_context(folder: Path, spec: StudySpec = toy_spec, **changes) -> TrialContext:
+    """Return what the trials of a small study of an untrained regression network share."""
     roles = replace(toy_data(None, validation_from="train:0.1", seed=0), **changes)
     torch.manual_seed(0)
     state = spec.create_network().state_dict()
-    context = TrialContext(spec, roles, state, folder / "study", folder / "scores", {"data": "toy"})
-    return Workbench(context)
+    return TrialContext(spec, roles, state, folder / "study", folder / "scores", {"data": "toy"})
+
+
+def make_bench(folder: Path, spec: StudySpec = toy_spec, **changes) -> Workbench:
+    """Return the same as a worker has it."""
+    return Workbench(make_context(folder, spec, **changes))
 
 
 def configure(architecture: Architecture = CUT, source: str = "sampler", number: int = 4) -> Configuration:
@@ -49,6 +55,19 @@ def run(bench: Workbench, configuration: Configuration | None = None) -> list[Tr
 def timeless(report: TrialReport) -> TrialReport:
     kept = {name: value for name, value in report.metrics.items() if name != "images_per_s"}
     return replace(report, metrics=kept)
+
+
+def test_scoring_takes_the_memory_that_the_study_allows(tmp_path, monkeypatch):
+    allowed = []
+
+    def choose(method, context, *arguments, **options):
+        allowed.append(context.memory_mb)
+        return select_channels(method, context, *arguments, **options)
+
+    monkeypatch.setattr(pruning, "select_channels", choose)
+    bench = Workbench(replace(make_context(tmp_path), memory_mb=77))
+    next(run_trial(bench, configure()))
+    assert allowed == [77]
 
 
 def test_finalists_are_trained_with_the_fields_of_their_recipe(tmp_path):

@@ -240,14 +240,16 @@ training_options = _collected(
 )
 """How weights are trained: handed over as `training`."""
 
-memory_option = click.option(
-    "--memory-mb",
-    type=WholeNumber(),
-    metavar="N",
-    default=1024,
-    show_default=True,
-    help="Memory in MiB that scoring may take beside the network and the images; scores stay the same.",
-)
+MEMORY: dict[str, Any] = {
+    "type": WholeNumber(),
+    "metavar": "N",
+    "default": 1024,
+    "show_default": True,
+    "help": "Memory in MiB that scoring may take beside the network and the images; scores stay the same.",
+}
+"""What `--memory-mb` takes, wherever there is scoring."""
+
+memory_option = click.option("--memory-mb", **MEMORY)
 
 method_options = _collected(
     "scoring",

@@ -57,3 +57,4 @@ class Arguments:
     gpus_per_trial: float | None
     workers_per_trial: int | None
     max_concurrent: int | None
+    memory_mb: int

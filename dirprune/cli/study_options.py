@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click import Choice, Option
 
-from dirprune.cli.options import FILE, FOLDER, PLACE, Number, WholeNumber
+from dirprune.cli.options import FILE, FOLDER, MEMORY, PLACE, Number, WholeNumber
 from dirprune.cli.study_types import Duration, Epochs, Metrics, Objectives
 from dirprune.halving import KINDS
 from dirprune.study.shapes import SHAPES
@@ -292,5 +292,6 @@ def _machines() -> list[Option]:
             help="Processes that train a trial together, each on a part of every batch. Default: one for "
             "each GPU.",
         ),
+        Option(["--memory-mb"], **MEMORY),
         Option(["--max-concurrent"], type=WholeNumber(), help="Trials at once. Default: as many as fit."),
     ]

@@ -118,6 +118,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         ),
         storage=arguments.storage,
         storage_url=arguments.optuna_storage,
+        memory_mb=arguments.memory_mb,
         sampler=arguments.sampler,
         patience=arguments.patience,
         patience_share=arguments.patience_share,

@@ -20,6 +20,7 @@ from dirprune.importance.channels import find_dead_channels
 from dirprune.importance.untouched import Fingerprint
 from dirprune.tasks import Task
 
+MEMORY_MB = 1024
 N_FOR_DEAD = 64  # examples in a batch: nearly always the first one shows every channel alive
 
 Scores = dict[str, Tensor]
@@ -54,7 +55,7 @@ class ScoringContext:
     seed: int = 0
     device: str | torch.device = "cpu"
     workspace: Path | None = None
-    memory_mb: int = 1024
+    memory_mb: int = MEMORY_MB
     progress: Progress | None = None
 
     def load(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dirprune.data import Place
+from dirprune.importance.base import MEMORY_MB
 from dirprune.study.latency import LatencyOptions
 from dirprune.study.stopping import PATIENCE_SHARE
 from dirprune.tuning.cluster import Resources
@@ -23,6 +24,7 @@ class RunOptions:
         resume: Whether a study of that name may be continued.
         resources: What to use of which cluster.
         latency: Where latencies come from, for a study that asks for them.
+        memory_mb: Memory in MiB that scoring may take, in each trial and before the first.
         storage: Where the machines exchange checkpoints, scores and models, a path or an address such as
             s3://bucket/studies; empty: all of them see `output`.
         storage_url: URL of a relational database for Optuna; empty: a journal file in the study's folder.
@@ -40,6 +42,7 @@ class RunOptions:
     resume: bool = False
     resources: Resources = field(default_factory=Resources)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
+    memory_mb: int = MEMORY_MB
     storage: str = ""
     storage_url: str = ""
     sampler: str = "auto"

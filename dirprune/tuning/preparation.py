@@ -86,6 +86,7 @@ def prepare(
         n_workers=resources.n_workers,
         remote=folder.remote,
         remote_scores=RemoteFolder(options.storage).below("scores") if options.storage else None,
+        memory_mb=options.memory_mb,
     )
     least = 0.0 if floor is None else floor.least_promise(dense.metrics)
     scoring = _open_scoring(subject, context, progress)
@@ -114,4 +115,5 @@ def _open_scoring(subject: Subject, context: TrialContext, progress: Progress | 
         spec.seed,
         device,
         progress=progress,
+        memory_mb=context.memory_mb,
     )
