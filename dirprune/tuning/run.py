@@ -20,6 +20,7 @@ from dirprune.records.mirror import ResultsSender
 from dirprune.records.record import TrialRecord
 from dirprune.records.views import ViewWriter
 from dirprune.remote import RemoteFolder
+from dirprune.study.difference import find_differences
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import Patience
@@ -258,7 +259,7 @@ def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any])
     Raises:
         StudyError: Naming what differs.
     """
-    differing = [key for key in sorted(wanted) if stored.get(key) != wanted[key]]
+    differing = find_differences(stored, wanted)
     if differing:
         key = differing[0]
         others = f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""

@@ -1,0 +1,68 @@
+"""A study goes on as what it was, also when it was started before a field was there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dirprune.recipe import Recipe
+from dirprune.study.difference import find_differences
+from dirprune.study.spec import StudySpec
+
+SPEC = StudySpec(name="any", network="lenet5", data="digits", fine_tuning=Recipe(images=0, lr=0.01))
+
+
+def describe(spec: StudySpec) -> dict[str, Any]:
+    return json.loads(json.dumps(spec.describe()))
+
+
+def without(description: dict[str, Any], *path: str) -> dict[str, Any]:
+    """Return a description as a version wrote it that did not know one field."""
+    *parts, field = path
+    copied = json.loads(json.dumps(description))
+    owner = copied
+    for part in parts:
+        owner = owner[part]
+    del owner[field]
+    return copied
+
+
+@pytest.mark.parametrize(
+    "path", [("fine_tuning", "warmup"), ("fine_tuning", "shear"), ("space", "warm_starts"), ("halving",)]
+)
+def test_field_that_was_not_known_is_no_difference_with_its_default(path: tuple[str, ...]) -> None:
+    assert find_differences(without(describe(SPEC), *path), describe(SPEC)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "path", "key"),
+    [
+        (
+            replace(SPEC, fine_tuning=Recipe(images=0, lr=0.01, warmup=0.1)),
+            ("fine_tuning", "warmup"),
+            "fine_tuning",
+        ),
+        (replace(SPEC, halving="none"), ("halving",), "halving"),
+        (replace(SPEC, space=replace(SPEC.space, warm_starts=9)), ("space", "warm_starts"), "space"),
+    ],
+)
+def test_field_that_was_not_known_is_a_difference_with_another_value(
+    changed: StudySpec, path: tuple[str, ...], key: str
+) -> None:
+    assert find_differences(without(describe(SPEC), *path), describe(changed)) == [key]
+
+
+def test_field_that_was_known_differs_whatever_its_default() -> None:
+    default = replace(SPEC, fine_tuning=Recipe(images=0))
+    assert find_differences(describe(SPEC), describe(default)) == ["fine_tuning"]
+    fewer = describe(SPEC)
+    fewer["space"]["methods"].popitem()
+    assert find_differences(fewer, describe(SPEC)) == ["space"]
+
+
+def test_what_is_not_known_yet_is_not_compared() -> None:
+    assert find_differences({**describe(SPEC), "weights": "abc"}, describe(SPEC)) == []
+    assert find_differences({"storage": "a"}, {"storage": "b"}) == ["storage"]
