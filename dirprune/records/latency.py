@@ -87,9 +87,9 @@ def find_beaten(networks: Sequence[Timed], objectives: Sequence[Objective]) -> d
     low = np.column_stack([values, [n.latency.low_ms for n in rated]])
     high = np.column_stack([values, [n.latency.high_ms for n in rated]])
     is_front = interval_front_mask(low, high)
-    fastest = sorted(np.flatnonzero(is_front), key=lambda place: rated[place].latency.median_ms)
+    fastest = sorted(np.flatnonzero(is_front).tolist(), key=lambda place: rated[place].latency.median_ms)
     beaten = {}
-    for place in np.flatnonzero(~is_front):
+    for place in np.flatnonzero(~is_front).tolist():
         winner = next(member for member in fastest if surely_dominates(low, high, member)[place])
         trial, other = rated[place].trial, rated[winner].trial
         assert trial is not None
