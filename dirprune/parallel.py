@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 import torch.distributed as dist
@@ -64,6 +64,7 @@ class Job:
         seed: As the one that leads has it.
         teacher: For distillation, on the CPU.
         state: Where the training stands.
+        in_halves: Whether all compute their part of each batch in two halves from the beginning.
     """
 
     network: nn.Module
@@ -71,6 +72,11 @@ class Job:
     seed: int
     teacher: nn.Module | None
     state: TrainingState | None
+    in_halves: bool = False
+
+
+class MemoryShortage(Exception):  # noqa: N818  (named for what happened)
+    """Memory ran out in a step that several workers share, and none computes in halves yet."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,19 @@ class Crew(Protocol):
     def n_workers(self) -> int:
         """All of them, the one that leads too."""
 
-    def begin(self, job: Job) -> Callable[[], None]:
-        """Let all take up a training; what is returned waits until they have."""
+    def begin(self, job: Job, note_shortage: Callable[[], None]) -> Callable[[], None]:
+        """Let all take up a training; what is returned waits until they have.
+
+        Args:
+            job: The training.
+            note_shortage: Makes sure that the training goes on in halves, wherever it is taken up again.
+        """
 
     def advance(self, segments: Sequence[Segment], until: int) -> Callable[[], list[Part]]:
         """Let each train its segment up to a step; what is returned waits for what they say."""
+
+    def give_up(self) -> NoReturn:
+        """Note the shortage of memory and end this process and the others: none knows how far they are."""
 
     def explain(self, error: Exception) -> Exception:
         """Return why an exchange with them failed: their own error, if one of them had any."""

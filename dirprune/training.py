@@ -30,7 +30,7 @@ from dirprune.errors import ConfigurationError, TrainingDiverged, suggest
 from dirprune.evaluation import evaluate
 from dirprune.identity import digest
 from dirprune.layers import modes_restored
-from dirprune.parallel import Crew, Job, Part, Share, norms_synchronised, spread_out
+from dirprune.parallel import Crew, Job, MemoryShortage, Part, Share, norms_synchronised, spread_out
 from dirprune.recipe import Recipe
 from dirprune.tasks import Task
 from dirprune.training_state import Segment, TrainingState, describe_segment, to_cpu
@@ -79,6 +79,8 @@ def train_(
     stops: Sequence[int] = (),
     wants_pause: Callable[[], bool] = lambda: False,
     crew: Crew | None = None,
+    in_halves: bool = False,
+    note_shortage: Callable[[], None] = lambda: None,
 ) -> Iterator[TrainingReport]:
     """Train `network` in place, reporting at every epoch's end, at every stop and at the end.
 
@@ -98,8 +100,13 @@ def train_(
         crew: Workers that compute parts of every batch; the result is the same up to rounding. They are
             asked to pause after some steps only, and evaluation is left to this one.
 
+        in_halves: Compute in halves from the beginning, see below.
+        note_shortage: Called where memory runs out at a worker of a crew, before this process ends: whoever
+            goes on with the training is to do so `in_halves`.
+
     Where memory runs out in a step, that step and all others compute in two halves whose gradients add up:
-    the batch that the weights learn from stays, batch norm sees halves of it. Workers of a crew do not.
+    the batch that the weights learn from stays, batch norm sees halves of it. Workers of a crew cannot go
+    back by one step: they end, and the training goes on from its last state with the parts of all in halves.
 
     Yields:
         Reports by increasing images; at least one, also when nothing is left to train.
@@ -110,11 +117,12 @@ def train_(
             with halves of batches too.
     """
     run = _Run(network.to(device), roles.to(device), task, recipe, seed, torch.device(device), teacher)
+    run.n_parts = 2 if in_halves else 1
     with modes_restored(network), _laid_out(network, recipe.channels_last), ExitStack() as together:
         if state is not None:
             run.restore_(state)
         if crew is not None and recipe.images > 0 and not (state is not None and state.is_last):
-            run.lead_(crew, state, together)
+            run.lead_(crew, state, note_shortage, together)
         if state is not None:
             if state.is_last:
                 yield run.report(state.images, state.metrics, is_last=True)
@@ -169,11 +177,18 @@ class _Run:
         self.share = Share()
         self.learning = network
 
-    def lead_(self, crew: Crew, state: TrainingState | None, together: ExitStack) -> None:
+    def lead_(
+        self,
+        crew: Crew,
+        state: TrainingState | None,
+        note_shortage: Callable[[], None],
+        together: ExitStack,
+    ) -> None:
         """Train with others from here on, until `together` is closed."""
         teacher = None if self.teacher is None else copy.deepcopy(self.teacher).cpu()
         network = copy.deepcopy(self.network).cpu()
-        wait = crew.begin(Job(network, self.recipe, self.seed, teacher, state))
+        job = Job(network, self.recipe, self.seed, teacher, state, self.n_parts > 1)
+        wait = crew.begin(job, note_shortage)
         try:
             self.spread_out_(Share(0, crew.n_workers), together)
             wait()
@@ -248,6 +263,8 @@ class _Run:
                 wait = self.crew.advance(segment.for_peers(self.crew.n_workers - 1), until)
                 has_ended = self.take_steps_(segment, wants_pause=lambda: False, until=until)
                 parts = wait()
+            except MemoryShortage:
+                self.crew.give_up()
             except RuntimeError as error:
                 raise self.crew.explain(error) from error
             segment.summed += sum(part.summed for part in parts)
@@ -318,7 +335,9 @@ class _Run:
         part, n_images = self.share.of(n)
         batch = Batch(batch.inputs[part], batch.targets[part], batch.places[part])
         loss = self._add_gradients_(batch, n_images)
-        if loss is None and self.n_parts == 1 and self.share.n_workers == 1:
+        if loss is None and self.n_parts == 1:
+            if self.share.n_workers > 1:
+                raise MemoryShortage
             self.n_parts = 2
             logger.warning("out of memory: batches of %d images in two halves from now on", n)
             loss = self._add_gradients_(batch, n_images)
@@ -452,6 +471,7 @@ class Peer:
         network = job.network.to(device)
         run = _Run(network, self.roles, self.task, job.recipe, job.seed, device, job.teacher)
         self.together.enter_context(_laid_out(network, job.recipe.channels_last))
+        run.n_parts = 2 if job.in_halves else 1
         if job.state is not None:
             run.restore_(job.state)
         run.spread_out_(self.share, self.together)

@@ -191,6 +191,7 @@ class _Attempt:
         checkpoints = self.folder.checkpoint_dir(number)
         self.kept_path = checkpoints / "kept.json"
         self.state_path = checkpoints / "state.pt"
+        self.shortage_path = checkpoints / "shortage.json"
         self.interval = Interval(bench.checkpoint_s)
         self.costs = bench.costs.costs(configuration.architecture)
         # a further 0 would change nothing, so that repetitions count from 1 here
@@ -231,6 +232,8 @@ class _Attempt:
                     stops=sorted({0, *bench.rungs}),
                     wants_pause=self._wants_checkpoint,
                     crew=bench.crew,
+                    in_halves=self.shortage_path.exists(),
+                    note_shortage=self._note_shortage,
                 ):
                     metrics = {} if report.is_pause else self._judge(report.metrics)
                     if not report.is_pause:
@@ -244,6 +247,11 @@ class _Attempt:
     def _wants_checkpoint(self) -> bool:
         bench = self.bench
         return bench.preemption.is_asked or self.interval.is_over()
+
+    def _note_shortage(self) -> None:
+        """Let the next attempt compute in halves: memory ran out in this one."""
+        write_json(self.shortage_path, {}, schema=KEPT_SCHEMA)
+        send(self.folder, self.shortage_path)
 
     def _keep(self, report: TrainingReport) -> TrainingState:
         """Write a checkpoint, and leave if the worker was told to end."""

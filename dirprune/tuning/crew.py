@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 import torch
@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dirprune.errors import one_line
-from dirprune.parallel import Job, Part, Share, join
+from dirprune.parallel import Job, MemoryShortage, Part, Share, join
 from dirprune.training import Peer
 from dirprune.training_state import Segment
 from dirprune.trial import TrialContext
@@ -35,12 +35,16 @@ class RayCrew:
     The peers end with the process that made them. Where one of them is lost, that process leaves at once, as
     if it had been lost itself: nobody could say how far the others are.
 
+    So it does where memory runs out at one of them: Ray takes the trial up again from its checkpoint, and all
+    compute in halves from then on.
+
     Args:
         context: What all trials share; it travels to each peer once.
     """
 
     def __init__(self, context: TrialContext) -> None:
         self.n_workers = context.n_workers
+        self._note_shortage: Callable[[], None] = lambda: None
         self._failure: Exception | None = None
         self._has_failed = threading.Event()
         placement = ray.util.get_current_placement_group()
@@ -68,8 +72,9 @@ class RayCrew:
             join(Share(0, self.n_workers), host, port, listener)
         ray.get(joining)
 
-    def begin(self, job: Job) -> Callable[[], None]:
+    def begin(self, job: Job, note_shortage: Callable[[], None]) -> Callable[[], None]:
         """Let all take up a training; what is returned waits until they have."""
+        self._note_shortage = note_shortage
         shared = ray.put(job)
         beginning = [peer.begin.remote(shared) for peer in self._peers]
 
@@ -84,6 +89,11 @@ class RayCrew:
         advancing = [peer.advance.remote(segment, until) for peer, segment in pairs]
         return lambda: ray.get(advancing)
 
+    def give_up(self) -> NoReturn:
+        """Note the shortage of memory and end this process and the others: none knows how far they are."""
+        self._note_shortage()
+        os._exit(LOST)
+
     def explain(self, error: Exception) -> Exception:
         """Return why an exchange with them failed: their own error, if one of them had any."""
         self._has_failed.wait(PATIENCE_S)
@@ -95,6 +105,8 @@ class RayCrew:
         try:
             ray.get(failed)
         except RayTaskError as error:
+            if isinstance(error.cause, MemoryShortage):
+                self.give_up()
             self._failure = PeerError(one_line(error.cause, has_type=True))
             self._has_failed.set()
             for peer in self._peers:  # its sockets close, so that the exchange fails

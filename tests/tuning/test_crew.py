@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ from dirprune.parallel import Share
 from dirprune.records.events import read_events
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
+from dirprune.study.spec import StudySpec
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources
 from dirprune.tuning.options import RunOptions
 from dirprune.tuning.run import run_study
-from tests.integration.crew_study import DIES_AT, spec
+from tests.integration.crew_study import DIES_AT, Greedy, spec
 
 N_DIES = 2
 
 
-def run(output: Path, n_workers: int) -> list[TrialRecord]:
-    run_study(spec, RunOptions(output, resources=Resources(workers_per_trial=n_workers)), say=lambda _: None)
+def run(output: Path, n_workers: int, study: StudySpec = spec) -> list[TrialRecord]:
+    run_study(study, RunOptions(output, resources=Resources(workers_per_trial=n_workers)), say=lambda _: None)
     return storage.read_records(StudyFolder(output / spec.name))
 
 
@@ -49,6 +51,21 @@ def test_two_workers_train_what_one_does_also_after_one_of_them_was_lost(tmp_pat
             assert images == images_again
             assert again["val_loss"] == pytest.approx(metrics["val_loss"], rel=1e-4)
             assert again.get("train_loss", 0) == pytest.approx(metrics.get("train_loss", 0), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_out_of_memory_at_one_worker_lets_all_compute_in_halves_and_learn_the_same(tmp_path, monkeypatch):
+    greedy = replace(spec, network=Greedy, trials=2, epochs=2)
+    alone = run(tmp_path / "alone", 1, greedy)
+    monkeypatch.setenv("CREW_MEMORY", "small")
+    together = run(tmp_path / "together", 2, greedy)
+    for one, two in zip(alone, together, strict=True):
+        assert two.state == "COMPLETE"
+        for (images, metrics), (images_again, again) in zip(one.curve, two.curve, strict=True):
+            assert images == images_again
+            assert again["val_loss"] == pytest.approx(metrics["val_loss"], rel=1e-4)
+    assert len(attempts(tmp_path / "together", 1)) == 2
 
 
 @pytest.mark.parametrize(("n_images", "n_workers"), [(128, 4), (17, 2), (3, 3), (2, 3)])
