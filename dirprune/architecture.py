@@ -162,6 +162,20 @@ def _find_stages(names: Sequence[str]) -> list[int]:
     return [order.index(stage) for stage in stages] if len(stages) == len(names) else []
 
 
+def check_form(text: str) -> None:
+    """Check what can be known of an architecture as people write it before there is a network.
+
+    Raises:
+        ArchitectureError: If it holds something else than whole numbers, or patterns with them.
+    """
+    for part in re.split("[,-]" if re.fullmatch(r"\d+(-\d+)+", text.strip()) else ",", text):
+        number = part.rpartition("=")[2].strip()
+        if number and not re.fullmatch(r"-?\d+", number):
+            raise ArchitectureError(
+                f"expected whole numbers of kept channels, got {number!r} in {text!r}; for example 8,9,36,17"
+            )
+
+
 def _read(text: str, name: str, grouping: Grouping) -> int:
     n_channels = grouping.n_channels[name]
     if not re.fullmatch(r"[+-]?[0-9]+", text):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dirprune.errors import ConfigurationError
+from dirprune.errors import ConfigurationError, suggest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,6 +29,7 @@ FINE_TUNING_EPOCHS = 10.0
 MAX_EPOCHS = 200.0
 """Where early stopping is asked for without --epochs."""
 TRAINING_LR = 4e-3
+TRAINING_BATCH_SIZE = 128
 """What `Recipe.lr` is, which help does not import."""
 
 
@@ -87,6 +88,14 @@ class KeyValue(click.ParamType):
         return key.strip(), text.strip()
 
 
+class OneOf(click.Choice[str]):
+    """One of some names; of an unknown one the nearest is said."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return what is wrong with a name."""
+        return f"unknown {str(value)!r}{suggest(str(value), map(str, self.choices))}"
+
+
 class FilePath(click.ParamType):
     """A path; whether something is there is for the command to say, in its own words."""
 
@@ -135,7 +144,7 @@ class TrainingOptions:
     epochs: float | None
     early_stopping: int | None
     lr: float | None
-    batch_size: int
+    batch_size: int | None
 
 
 OPTIONS_OF_METHODS = ("evaluations", "statistic", "k", "adding", "cost")
@@ -236,7 +245,9 @@ training_options = _collected(
         type=Number(),
         help=f"Peak learning rate of AdamW; it falls along a cosine. Default: {TRAINING_LR:g}.",
     ),
-    click.option("--batch-size", type=WholeNumber(), default=128, show_default=True, help="Images per step."),
+    click.option(
+        "--batch-size", type=WholeNumber(), help=f"Images per step. Default: {TRAINING_BATCH_SIZE}."
+    ),
 )
 """How weights are trained: handed over as `training`."""
 

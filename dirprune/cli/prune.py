@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dirprune.architecture import Architecture
+from dirprune.architecture import Architecture, check_form
 from dirprune.cli.options import (
     FINE_TUNING_EPOCHS,
     DataOptions,
@@ -42,9 +42,11 @@ def prune(
     """Keep the most important channels of a trained network and store the smaller one."""
     if scoring.method is None:
         raise ConfigurationError("expected --method NAME, got nothing; try 'dirprune rank --list'")
-    if not retrain and (training.epochs or training.early_stopping or training.lr):
+    check_form(arch)
+    if not retrain and (training.epochs or training.early_stopping or training.lr or training.batch_size):
         raise ConfigurationError(
-            "--epochs, --early-stopping and --lr fine-tune after pruning; try adding --retrain"
+            "--epochs, --early-stopping, --lr and --batch-size are of fine-tuning after pruning; "
+            "try adding --retrain"
         )
     method = create(scoring.method, scoring.values())
     if output is not None:

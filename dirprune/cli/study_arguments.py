@@ -44,6 +44,7 @@ class Arguments:
     latency_batch: int
     architectures: str | None
     warm_starts: int | None
+    min_keep_ratio: float | None
     channel_multiple: int | None
     reference_point: dict[str, float] | None
     output: Path

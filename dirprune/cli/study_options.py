@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from click import Choice, Option
+from click import Option
 
-from dirprune.cli.options import FILE, FOLDER, MEMORY, PLACE, Number, WholeNumber
+from dirprune.cli.options import FILE, FOLDER, MEMORY, PLACE, Number, OneOf, WholeNumber
 from dirprune.cli.study_types import Duration, Epochs, Metrics, Objectives
 from dirprune.halving import KINDS
 from dirprune.study.shapes import SHAPES
@@ -112,10 +112,15 @@ def _space(spec: StudySpec) -> list[Option]:
         ),
         Option(
             ["--architectures"],
-            type=Choice(SHAPES),
+            type=OneOf(SHAPES),
             help="Draw a width for each group, or a cost target and offsets to equal keep ratios "
             "(budgeted) or to the scores of the importance method (ranked). "
             f"Default: {spec.space.architectures}.",
+        ),
+        Option(
+            ["--min-keep-ratio"],
+            type=Number(),
+            help=f"Smallest share of each group to keep. Default: {spec.space.min_keep_ratio:g}.",
         ),
         Option(
             ["--channel-multiple"],
@@ -130,7 +135,7 @@ def _space(spec: StudySpec) -> list[Option]:
         ),
         Option(
             ["--sampler"],
-            type=Choice(CHOICES),
+            type=OneOf(CHOICES),
             default="auto",
             show_default=True,
             help="What chooses the trials; --resume may go on with another.",
@@ -172,7 +177,7 @@ def _trial(spec: StudySpec) -> list[Option]:
         ),
         Option(
             ["--halving"],
-            type=Choice(KINDS),
+            type=OneOf(KINDS),
             help="At a rung, end the trials that are not among the best, let them pause until they are, or "
             f"let all run to their end. Default: {spec.halving}.",
         ),

@@ -61,6 +61,8 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         space = replace(space, architectures=arguments.architectures)
     if arguments.warm_starts is not None:
         space = replace(space, warm_starts=arguments.warm_starts)
+    if arguments.min_keep_ratio is not None:
+        space = replace(space, min_keep_ratio=arguments.min_keep_ratio)
     if arguments.channel_multiple is not None:
         space = replace(space, channel_multiple=arguments.channel_multiple)
     if arguments.dataset is not None:
@@ -224,5 +226,8 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
             f"latency_ms is modelled; dirprune latency {folder.root} measures these networks where it runs"
         )
     _print_finalists(spec, result)
-    click.echo(f"\nfiles:  {folder.front_csv}, {folder.trials_csv}, {folder.front_html}, {folder.front_png}")
-    click.echo(f"models: {folder.models_dir}/<trial>")
+    files = (folder.front_csv, folder.trials_csv, folder.front_html, folder.front_png)
+    if there := [str(path) for path in files if path.exists()]:
+        click.echo(f"\nfiles:  {', '.join(there)}")
+    if folder.models_dir.exists():
+        click.echo(f"models: {folder.models_dir}/<trial>")

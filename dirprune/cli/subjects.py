@@ -69,7 +69,7 @@ def make_recipe(options: TrainingOptions, n_epoch: int, default_epochs: float) -
     epochs = options.epochs or (MAX_EPOCHS if options.early_stopping else default_epochs)
     return Recipe(
         images=max(1, round(epochs * n_epoch)),
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or Recipe.batch_size,
         patience=options.early_stopping,
         monitor="val_accuracy",
         monitor_direction="maximize",

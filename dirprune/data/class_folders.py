@@ -74,6 +74,9 @@ def read_class_folders(
     if is_whole.all():
         return images[:n], train_labels, images[n:], held_out_labels, classes
     own, other = is_whole[:n], is_whole[n:]
+    for part, is_there in ((root / "train", own), (held_out_part, other)):
+        if not is_there.any():
+            raise DataError(f"expected images that can be read in {part}, all {len(is_there)} are broken")
     return images[:n][own], train_labels[own], images[n:][other], held_out_labels[other], classes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from dirprune.errors import DataError
 
 MAX_IN_MEMORY = 4 * 2**30
 """Bytes of decoded images up to which a set is kept in memory."""
+N_LOOKED_AT = 8
+"""Images of which one that can be read is looked for, to learn its size."""
 USUAL_SIZE = 224
 SHARD = ".tar"
 
@@ -127,14 +130,14 @@ def _check_classes(train: ImageIndex, held_out: ImageIndex) -> None:
 
 
 def _count_bytes(index: ImageIndex, size: int | None) -> int:
-    """Return the bytes of one decoded image; 0 if the first cannot be read, of which others will complain."""
+    """Return the bytes of one decoded image, the first that can be read; 0 if none of the first ones can."""
     if size is not None:
         return 3 * size**2
-    first = index.read([0])[0]
-    try:
-        return 0 if isinstance(first, FileNotFoundError) else decode(first, None).size
-    except BROKEN:
-        return 0
+    for content in index.read(range(min(len(index), N_LOOKED_AT))):
+        with suppress(*BROKEN):
+            if not isinstance(content, FileNotFoundError):
+                return decode(content, None).size
+    return 0
 
 
 def parse_size(text: str) -> int | None:

@@ -109,7 +109,7 @@ class StreamedSplit:
             crops: Which parts of the images are to be seen; None: their middle.
         Raises:
             DataError: If the store does not answer, a worker was killed, or of the images asked for more
-                than one, and more than 1% of this split, cannot be read.
+                than one, and more than 1% of this split, cannot be read, or the only one.
         """
         broken: set[int] = set()
         images = _Batches(self.index, self.indices, self.size, crops)
@@ -132,7 +132,7 @@ class StreamedSplit:
     def _note_broken_(self, position: int, reason: str, broken: set[int]) -> None:
         place = int(self.indices[position])
         broken.add(place)
-        if len(broken) > max(1, MAX_BROKEN * len(self)):
+        if len(broken) > max(1, MAX_BROKEN * len(self)) or len(broken) == len(self):
             raise DataError(
                 f"expected whole images, got {len(broken)} of {len(self)} that cannot be read, "
                 f"the last is {reason}"

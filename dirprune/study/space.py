@@ -207,7 +207,8 @@ class SearchSpace:
             if bound < lowest[metric]:
                 raise ConfigurationError(
                     f"{metric} can be from {lowest[metric]:,.10g} to {whole[metric]:,.10g} in this space, "
-                    f"got a limit of {bound:,.10g}; try a higher one, or a lower min_keep_ratio"
+                    f"got a limit of {bound:,.10g}; try a higher one, or a smaller share "
+                    f"of each group than {self.min_keep_ratio:g} (--min-keep-ratio)"
                 )
         limit = limits.get(self.cost)
         return make_shapes(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dirprune.data.store import is_uri
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
 from dirprune.importance.base import Progress
@@ -103,6 +104,7 @@ def run_study(
     spec = spec.for_data(options.data)
     folder = StudyFolder(options.output / spec.name)
     is_new = not folder.study_json.exists()
+    _check_places(options)
     if not is_new and not options.resume:
         raise StudyError(
             f"study {spec.name} exists in {folder.root}; continue it with --resume, or choose another --name"
@@ -183,6 +185,16 @@ def _open_folder(
             folder.root.name, {"storage": stored.get("shared", "")}, {"storage": remote.uri if remote else ""}
         )
     return StudyFolder(folder.root, remote)
+
+
+def _check_places(options: RunOptions) -> None:
+    """Raise ConfigurationError if there is nothing where weights or data should be."""
+    if options.weights is not None and not options.weights.exists():
+        raise ConfigurationError(f"expected a weights file, found none at {options.weights}; check the path")
+    if options.data is not None and not is_uri(options.data) and not Path(options.data).exists():
+        raise ConfigurationError(
+            f"expected a folder with the data set, found none at {options.data}; check the path"
+        )
 
 
 def _make_folder(root: Path) -> None:

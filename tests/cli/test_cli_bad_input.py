@@ -87,8 +87,8 @@ def test_bad_arguments_end_in_one_line(run: Run, arguments: list[str], fragments
         ("0,9,36,17", ["conv1", "1..10", "got 0"]),
         ("8,-9,36,17", ["conv2", "1..20", "got -9"]),
         ("8,9,101,17", ["linear1", "1..100", "got 101"]),
-        ("8,9,36,many", ["linear2", "'many'"]),
-        ("8,9,3.5,17", ["linear1", "'3.5'"]),
+        ("8,9,36,many", ["whole numbers", "'many'"]),
+        ("8,9,3.5,17", ["whole numbers", "'3.5'"]),
         ("", ["expected 4 numbers"]),
     ],
 )
@@ -168,9 +168,16 @@ def test_weights_that_are_not_a_number_end_in_one_line(
     assert not list(Path("output/scores").glob("*.safetensors"))
 
 
-def test_fine_tuning_options_without_retrain_are_refused(run: Run, weights: Path) -> None:
-    arguments = ["--method", "random", "--arch", "8,9,36,17", "--epochs", 2]
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size"])
+def test_fine_tuning_options_without_retrain_are_refused(run: Run, weights: Path, option: str) -> None:
+    arguments = ["--method", "random", "--arch", "8,9,36,17", option, 2]
     check_one_line(run("prune", "--weights", weights, *arguments), "--retrain")
+
+
+def test_an_architecture_that_is_none_is_refused_before_anything_is_loaded(run: Run) -> None:
+    arguments = ["--weights", "nowhere.safetensors", "--method", "random", "--arch"]
+    for arch, got in (("8,9,many", "'many'"), ("conv*=1.5", "'1.5'")):
+        check_one_line(run("prune", *arguments, arch), "whole numbers of kept channels", got)
 
 
 def test_a_data_folder_that_is_empty_or_cut_short_is_refused(run: Run, tmp_path: Path) -> None:

@@ -217,6 +217,18 @@ def test_held_out_part_may_be_called_val(tmp_path: Path) -> None:
         load_data("folders", tmp_path)
 
 
+def test_a_part_whose_only_images_are_broken_is_one_clear_line(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    for name in ("a", "b"):
+        for part, count in (("train", 150), ("test", 1)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number:03}.png")
+        (tmp_path / "test" / name / "000.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"expected images that can be read in .*test, all 2 are broken"):
+        read_class_folders(tmp_path)
+
+
 def test_few_unreadable_images_are_left_out_and_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

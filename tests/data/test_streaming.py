@@ -238,6 +238,25 @@ def test_a_broken_image_at_the_very_beginning_stops_nothing(tmp_path: Path) -> N
     assert load_data(f"stream:{SIZE}", tmp_path).example_input().shape == (2, 3, SIZE, SIZE)
 
 
+def test_a_split_whose_only_image_is_broken_is_an_error(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    train = load_data(f"stream:{SIZE}", tmp_path).train
+    alone = train.subset(torch.tensor([5]))
+    Path(alone.index.path(int(alone.indices[0]))).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^expected whole images, got 1 of 1 that cannot be read"):
+        list(alone.batches([torch.arange(1)]))
+
+
+def test_a_broken_first_image_does_not_hide_how_large_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folders(tmp_path)
+    (tmp_path / "train" / "ant" / "000.png").write_bytes(b"no image")
+    monkeypatch.setattr(photographs, "MAX_IN_MEMORY", 1000)
+    with pytest.raises(DataError, match="expected the size in pixels"):
+        load_data("folders", tmp_path)
+
+
 def test_many_broken_images_are_an_error(tmp_path: Path) -> None:
     write_folders(tmp_path)
     for number in (1, 3):

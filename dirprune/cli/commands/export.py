@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FILE, FOLDER, Number, storage_option
+from dirprune.cli.options import FILE, FOLDER, Number, OneOf, storage_option
 
 
 @click.command
@@ -16,7 +16,7 @@ from dirprune.cli.options import FILE, FOLDER, Number, storage_option
     "--format",
     "kind",
     required=True,
-    type=click.Choice(["pt2", "onnx", "safetensors"]),
+    type=OneOf(["pt2", "onnx", "safetensors"]),
     help="What to write.",
 )
 @click.option(

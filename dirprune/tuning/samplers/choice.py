@@ -30,7 +30,10 @@ def choose_sampler(choice: str, spec: StudySpec, shapes: Shapes) -> tuple[str, s
     costs = [objective.metric for objective in spec.objectives if not objective.metric.startswith("val_")]
     if costs and spec.space.architectures == PER_GROUP:
         known = " and ".join(costs)
-        return "ehvi", f"sampler ehvi: {where}; it knows {known} before a trial, and found the front soonest"
+        return (
+            "ehvi",
+            f"sampler ehvi: {where}; it knows {known} before a trial, and found fronts soonest elsewhere",
+        )
     if spec.trials <= FEW_TRIALS:
         return "tpe", f"sampler tpe: {where} are too few to tell samplers apart"
     if n_parameters <= FEW_PARAMETERS or spec.space.architectures == PER_GROUP:
