@@ -75,6 +75,7 @@ NETWORKS_THAT_KEEP_ALL_GROUPS = (
     "densenet121",
     "efficientnet_b0",
     "googlenet",
+    "regnet_y_400mf",
 )
 
 
@@ -88,7 +89,7 @@ def test_no_group_of_the_usual_networks_is_refused(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "size"), [("regnet_y_400mf", 64), ("convnext_tiny", 64), ("swin_t", 224)])
+@pytest.mark.parametrize(("name", "size"), [("convnext_tiny", 64), ("swin_t", 224)])
 def test_networks_with_parts_that_cannot_be_cut_still_reach_a_third_of_their_macs(
     name: str, size: int
 ) -> None:
