@@ -95,7 +95,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "ray": frozenset({"tuning"}),
     "optuna": frozenset({"tuning"}),
     "mlflow": frozenset({"tracking", "server"}),
-    "sqlalchemy": frozenset({"server"}),
+    "sqlalchemy": frozenset({"tracking", "server"}),
     "alembic": frozenset({"server"}),
     "boto3": frozenset({"server"}),
     "flask": frozenset({"server"}),
