@@ -29,6 +29,7 @@ import numpy as np
 from importance_common import Rows, format_mean
 
 from dirprune.cli.printing import format_table
+from dirprune.networks.weights import read_metadata
 from dirprune.pareto import front_mask, hypervolume, to_losses
 
 STUDY = Path(__file__).parents[1] / "studies" / "lenet.py"
@@ -55,6 +56,10 @@ def main() -> None:
 @click.option("--arguments", default="", help="Further ones of the study, such as '--finalists 6'.")
 def run(data: Path, weights: Path, output: Path, minutes: float, seeds: str, arguments: str) -> None:
     """Run both sides, one after the other, for every seed."""
+    if "validation_from" not in read_metadata(weights):
+        raise click.UsageError(
+            f"expected weights of dirprune train, which say how the data were cut, got {weights}"
+        )
     rows = Rows(output.absolute() / "trials.jsonl")
     output.mkdir(parents=True, exist_ok=True)
     for seed in map(int, seeds.split(",")):
@@ -143,7 +148,6 @@ def train_plain(config: Mapping[str, Any], data: str, weights: str, seed: int) -
     from dirprune.data import load_data
     from dirprune.evaluation import evaluate
     from dirprune.networks import create_network, load_weights_
-    from dirprune.networks.weights import read_metadata
     from dirprune.pruning import prune
     from dirprune.recipe import Recipe
     from dirprune.tasks import make_task
