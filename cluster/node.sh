@@ -2,11 +2,8 @@
 # What Ray's cluster launcher runs on each node: node.sh install | ray start ...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python3 cluster/check.py cluster/node.sh
 source cluster/environment.sh
-
-case "${DIRPRUNE_OUTPUT}${MLFLOW_TRACKING_URI}" in
-  *EDIT-ME*) echo "error: expected cluster/environment.sh with its marked places edited, found EDIT-ME in it" >&2; exit 2 ;;
-esac
 
 case "${1:-}" in
   install)

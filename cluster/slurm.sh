@@ -9,6 +9,7 @@
 #SBATCH --gpus-per-task=1
 #SBATCH --time=08:00:00
 set -euo pipefail
+python3 cluster/check.py cluster/slurm.sh
 source cluster/environment.sh
 export PATH="$PWD/.venv/bin:$PATH"
 export RAY_AUTH_TOKEN

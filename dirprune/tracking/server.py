@@ -15,6 +15,8 @@ from dirprune.errors import TrackingError, one_line
 
 PATIENCE_S = 5.0
 OLDEST_SERVER = 3  # the first major version that has logged models
+DATABASES = ("postgresql", "mysql", "mssql")
+KINDS = ("http", "https", "sqlite", *DATABASES, "databricks", "databricks-uc", "uc")
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the tracker tries again itself; 7 block for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -68,6 +70,12 @@ def check_server(tracking_uri: str) -> None:
     """
     prepare_environment_()
     scheme = urllib.parse.urlsplit(tracking_uri).scheme
+    kind = scheme.partition("+")[0]
+    if kind not in KINDS and tracking_uri not in KINDS:
+        raise TrackingError(
+            f"the tracking store {describe_uri(tracking_uri)} cannot be used: expected http://HOST:PORT, "
+            "sqlite:////FILE or postgresql://...; check --tracking-uri, or go on with --no-tracking"
+        )
     if scheme in ("http", "https"):
         _probe(tracking_uri)
         _check_version(tracking_uri)
@@ -77,7 +85,7 @@ def check_server(tracking_uri: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        if scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        if kind in DATABASES:
             _probe_database(tracking_uri)
         MlflowClient(tracking_uri).search_experiments(max_results=1)
     except Exception as error:  # the stores raise what their databases and sockets raise

@@ -114,9 +114,24 @@ def test_marked_places_that_are_left_are_named_with_their_line(name: str, tmp_pa
     assert check(tmp_path / f"{name}.yaml").returncode == 0
 
 
-def test_a_node_refuses_an_unedited_environment() -> None:
-    refused = subprocess.run(
-        ["bash", str(CLUSTER / "node.sh"), "ray", "start"], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("command", [["node.sh", "ray", "start"], ["slurm.sh", "studies/lenet.py"]])
+def test_a_node_refuses_an_unedited_environment(command: list[str]) -> None:
+    started = ["bash", str(CLUSTER / command[0]), *command[1:]]
+    refused = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: expected cluster/environment.sh with its marked places edited")
+    lines = refused.stderr.splitlines()
+    assert len(lines) == 2
+    place = "error: expected this place to be edited: cluster/environment.sh:"
+    assert all(line.startswith(place) for line in lines)
+
+
+def test_kubernetes_needs_its_own_places_edited_alone(tmp_path: Path) -> None:
+    shutil.copy(CLUSTER / "environment.sh", tmp_path / "environment.sh")
+    text = (CLUSTER / "kuberay.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "kuberay.yaml"
+    path.write_text(text, encoding="utf-8")
+    refused = check(path)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 3
+    path.write_text(text.replace("EDIT-ME", "edited"), encoding="utf-8")
+    assert check(path).returncode == 0

@@ -89,8 +89,12 @@ def test_server_of_an_older_generation_is_told_with_the_way_out() -> None:
         ("http://127.0.0.1:x", "no MLflow server answers"),
         ("sqlite:////proc/none/mlflow.db", "cannot be created"),
         ("sqlite:/relative", "an absolute path has four slashes"),
-        ("htp://host", "cannot be used"),
-        ("./mlruns", "cannot be used"),
+        ("htp://host", "cannot be used: expected http://HOST:PORT, sqlite:////FILE or"),
+        ("localhost:5000", "cannot be used: expected http://HOST:PORT"),
+        ("http//localhost:5000", "cannot be used: expected http://HOST:PORT"),
+        ("postgres://me:secret@host/db", "store postgres://host/db cannot be used: expected"),
+        ("EDIT-ME", "the tracking store EDIT-ME cannot be used: expected"),
+        ("./mlruns", "cannot be used: expected http://HOST:PORT"),
     ],
 )
 def test_address_that_cannot_work_is_one_clear_line(
