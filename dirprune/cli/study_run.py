@@ -131,7 +131,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
             arguments.finalists, arguments.final_epochs or spec.epochs, arguments.final_seeds
         ),
     )
-    observers: list[StudyObserver] = [StudyProgress(time_limit_s=arguments.time_limit)]
+    watch = StudyProgress(time_limit_s=arguments.time_limit, finalists=options.finalists)
+    observers: list[StudyObserver] = [watch]
     tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
     tracker = None
     if not arguments.no_tracking:

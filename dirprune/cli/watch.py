@@ -9,19 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from dirprune.cli.printing import format_duration
+from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.tuning.finalists import FinalistOptions
 
 SECONDS_BETWEEN_LINES = 5.0  # where lines cannot be rewritten
 
 
 class StudyProgress(StudyObserver):
-    """Print trials by state, size and hypervolume of the front, and the time left.
+    """Print trials by state, size and hypervolume of the front, and the time left; then finalists likewise.
 
     Args:
         stream: Where to print.
         clock: Returns seconds.
         time_limit_s: Seconds from now at which the study ends, whatever is left of it; None: never.
+        finalists: How many members of the front are trained again, and in how many seeds.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class StudyProgress(StudyObserver):
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         time_limit_s: float | None = None,
+        finalists: FinalistOptions | None = None,
     ) -> None:
         self.stream = stream or sys.stderr
         self.clock = clock
@@ -39,6 +43,8 @@ class StudyProgress(StudyObserver):
         self.n_front, self.hypervolume = 0, 0.0
         self.began = self.printed = clock()
         self.ends = math.inf if time_limit_s is None else self.began + time_limit_s
+        self.finalists = finalists
+        self.trainings: dict[tuple[int, int], FinalTraining] = {}
 
     def study_started(self, summary: StudySummary) -> None:
         """Begin to count."""
@@ -52,21 +58,44 @@ class StudyProgress(StudyObserver):
         if not is_known and state != "RUNNING":
             self.n_before += 1  # of an earlier run
             return
-        self._show(is_due=False)
+        self._show(self.line(), is_due=False)
 
     def front_changed(
         self, front: Sequence[TrialRecord], hypervolume: float, counts: Mapping[str, int]
     ) -> None:
         """Take the front's size and hypervolume."""
         self.n_front, self.hypervolume = len(front), hypervolume
-        self._show(is_due=False)
+        self._show(self.line(), is_due=False)
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
+        """Leave the last line standing, and begin to count finalists."""
+        self._leave(self.line())
+        self.n_before, self.began = 0, self.clock()
+
+    def finalist_changed(self, training: FinalTraining) -> None:
+        """Count a finalist's training by its state."""
+        if self.finalists is None:
+            return
+        key = training.record.number, training.repetition
+        is_known = key in self.trainings
+        self.trainings[key] = training
+        if not is_known and training.record.state != "RUNNING":
+            self.n_before += 1  # of an earlier run
+        self._show(self.finalist_line(), is_due=False)
+
+    def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
         """Leave the last line standing."""
-        self._show(is_due=True)
-        if self.is_terminal:
-            self.stream.write("\n")
-            self.stream.flush()
+        if self.trainings:
+            self._leave(self.finalist_line())
+
+    def finalist_line(self) -> str:
+        """Return the line of progress of finalists."""
+        assert self.finalists is not None
+        running = [one for one in self.trainings.values() if one.record.state == "RUNNING"]
+        n_ended = len(self.trainings) - len(running)
+        n_total = min(self.finalists.n_finalists, self.n_front) * self.finalists.n_seeds
+        line = f"finalists {n_ended}/{n_total} trained, {len(running)} running"
+        return line + self._tell_time(n_ended, max(n_total, len(self.trainings)))
 
     def line(self) -> str:
         """Return the line of progress."""
@@ -76,23 +105,34 @@ class StudyProgress(StudyObserver):
         for state, what in (("PAUSED", "paused"), ("FAIL", "failed")):
             if count(state):
                 parts.append(f"{count(state)} {what}")
-        now = self.clock()
-        elapsed = now - self.began
         line = (
             f"trials {n_ended}/{self.n_trials}: {', '.join(parts)} | front {self.n_front}, "
-            f"hypervolume {self.hypervolume:.4f} | {format_duration(elapsed)}"
+            f"hypervolume {self.hypervolume:.4f}"
         )
-        n_here = n_ended - self.n_before
-        if n_here > 0 and n_ended < self.n_trials:
-            left = min(elapsed / n_here * (self.n_trials - n_ended), max(0.0, self.ends - now))
-            line += f", about {format_duration(left)} left"
-        return line
+        return line + self._tell_time(n_ended, self.n_trials)
 
-    def _show(self, *, is_due: bool) -> None:
+    def _tell_time(self, n_ended: int, n_total: int) -> str:
+        """Return how long it has taken, and about how long it takes still."""
+        now = self.clock()
+        elapsed = now - self.began
+        told = f" | {format_duration(elapsed)}"
+        n_here = n_ended - self.n_before
+        if n_here > 0 and n_ended < n_total:
+            left = min(elapsed / n_here * (n_total - n_ended), max(0.0, self.ends - now))
+            told += f", about {format_duration(left)} left"
+        return told
+
+    def _leave(self, line: str) -> None:
+        self._show(line, is_due=True)
+        if self.is_terminal:
+            self.stream.write("\n")
+            self.stream.flush()
+
+    def _show(self, line: str, *, is_due: bool) -> None:
         now = self.clock()
         if self.is_terminal:
-            self.stream.write(f"\r\x1b[2K{self.line()}")
+            self.stream.write(f"\r\x1b[2K{line}")
         elif is_due or now - self.printed >= SECONDS_BETWEEN_LINES:
-            self.stream.write(self.line() + "\n")
+            self.stream.write(line + "\n")
             self.printed = now
         self.stream.flush()

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dirprune.cli.watch import StudyProgress
+from dirprune.records.finalists import FinalTraining
 from dirprune.records.folder import StudyFolder
 from dirprune.study.observer import StudySummary
+from dirprune.tuning.finalists import FinalistOptions
 from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_trial
+
+TRIAL = make_trial(0, "dense", 1.0, 0.99)
+
+
+def start(folder: Path, times: Iterator[float], **options: object) -> tuple[StudyProgress, io.StringIO]:
+    """Return the progress of a study of five trials by a clock that says these times."""
+    stream = io.StringIO()
+    progress = StudyProgress(stream, lambda: next(times), **options)  # type: ignore[arg-type]
+    progress.study_started(
+        StudySummary(
+            name="lenet",
+            study_id="5ca1ab1e",
+            folder=StudyFolder(folder),
+            objectives=OBJECTIVES,
+            reference_point={},
+            dense_costs={},
+            n_channels=N_CHANNELS,
+            n_trials=5,
+            seed=0,
+        )
+    )
+    return progress, stream
 
 
 @pytest.mark.parametrize(
@@ -21,21 +46,21 @@ from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_trial
 def test_time_left_is_that_of_the_trials_or_of_the_limit_whatever_ends_first(
     time_limit_s: float | None, left: str, tmp_path: Path
 ) -> None:
-    times = iter([0.0, 0.0, *[10.0] * 20])
-    progress = StudyProgress(io.StringIO(), lambda: next(times), time_limit_s)
-    summary = StudySummary(
-        name="lenet",
-        study_id="5ca1ab1e",
-        folder=StudyFolder(tmp_path),
-        objectives=OBJECTIVES,
-        reference_point={},
-        dense_costs={},
-        n_channels=N_CHANNELS,
-        n_trials=5,
-        seed=0,
-    )
-    progress.study_started(summary)
-    trial = make_trial(0, "dense", 1.0, 0.99)
-    progress.trial_changed(replace(trial, state="RUNNING"))
-    progress.trial_changed(trial)
+    progress, _ = start(tmp_path, iter([0.0, 0.0, *[10.0] * 20]), time_limit_s=time_limit_s)
+    progress.trial_changed(replace(TRIAL, state="RUNNING"))
+    progress.trial_changed(TRIAL)
     assert progress.line().endswith(f"| 0:10, {left}")
+
+
+def test_finalists_are_counted_from_the_end_of_the_search(tmp_path: Path) -> None:
+    times = iter([0.0, 0.0, *[100.0] * 8, *[130.0] * 20])
+    progress, stream = start(tmp_path, times, finalists=FinalistOptions(6, 20.0, 2))
+    progress.front_changed([TRIAL, TRIAL], 0.5, {})
+    progress.study_ended([TRIAL], interrupted=False)
+    progress.finalist_changed(FinalTraining(TRIAL, 0))  # of an earlier run
+    running = replace(TRIAL, state="RUNNING")
+    progress.finalist_changed(FinalTraining(running, 1))
+    progress.finalist_changed(FinalTraining(TRIAL, 1))
+    progress.finalist_changed(FinalTraining(replace(running, number=7), 0))
+    progress.finalists_ended([], interrupted=True)
+    assert stream.getvalue().splitlines()[-1] == "finalists 2/4 trained, 1 running | 0:30, about 1:00 left"
