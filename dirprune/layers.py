@@ -118,6 +118,19 @@ def modes_restored(network: nn.Module) -> Iterator[None]:
             module.training = is_training
 
 
+@contextmanager
+def laid_out(network: nn.Module, is_channels_last: bool) -> Iterator[None]:
+    """Keep the weights of convolutions with channels innermost for a while, if wanted."""
+    if not is_channels_last:
+        yield
+        return
+    network.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        network.to(memory_format=torch.contiguous_format)
+
+
 def parameter_axis(shape: torch.Size) -> int:
     """Return the channel axis of a parameter outside any known layer: the last one longer than 1."""
     return max((axis for axis, size in enumerate(shape) if size > 1), default=0)

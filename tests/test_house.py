@@ -49,6 +49,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "recipes",
             "evaluation",
             "quiet",
+            "optimizers",
+            "order",
+            "peer",
+            "training_run",
         }
     ),
     frozenset({"trial", "study", "records"}),

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dirprune.errors import one_line
 from dirprune.parallel import Job, MemoryShortage, Part, Share, join
-from dirprune.training import Peer
+from dirprune.peer import Peer
 from dirprune.training_state import Segment
 from dirprune.trial import TrialContext
 
