@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from dirprune.cost import CostModel
 from dirprune.errors import ImportanceError
@@ -20,6 +21,8 @@ from dirprune.importance.greedy import Path, PathOptions, compute_path
 from dirprune.importance.greedy.walk import compute_rate
 from tests.importance.cases import make_context, score
 from tests.importance.greedy.networks import two_sides
+from tests.importance.simplex.planted import planted_case
+from tests.networks_for_tests import Residual, SmallLeNet
 
 
 def tenfold(architecture: Mapping[str, int]) -> float:
@@ -68,25 +71,49 @@ def test_there_is_an_architecture_for_every_budget() -> None:
         path.architecture_within(10)
 
 
-def test_costs_are_those_that_the_options_name() -> None:
+@pytest.mark.parametrize("search", ["exact", "curvature"])
+def test_costs_are_those_that_the_options_name(search: str) -> None:
     context = make_context()
     model = CostModel(context.network, context.grouping, context.calibration.inputs[:2])
     for cost in ("macs", "parameters"):
-        path = compute_path(context, PathOptions(cost=cost))
-        for step in path.steps[::5]:
+        path = compute_path(context, PathOptions(cost=cost, search=search))
+        for step in path.steps:
             assert step.cost == model.costs(step.architecture).as_dict()[cost]
 
 
+@pytest.mark.parametrize("kind", [SmallLeNet, Residual])
 @pytest.mark.parametrize("search", ["exact", "curvature"])
 @pytest.mark.parametrize("step", [0.01, 0.5])
-def test_path_is_nested_and_ends_with_one_channel_each(step: float, search: str) -> None:
-    context = make_context()
+def test_path_is_nested_and_ends_with_one_channel_each(
+    step: float, search: str, kind: type[torch.nn.Module]
+) -> None:
+    context = make_context(kind)
     path = compute_path(context, PathOptions(step=step, search=search))
-    assert len(set(removals(path))) == len(path.steps) == 3 + 5 + 7
+    n_spare = sum(n - 1 for n in context.grouping.n_channels.values())
+    assert len(set(removals(path))) == len(path.steps) == n_spare
     assert set(path.steps[-1].architecture.values()) == {1}
     assert all(len(kept) == 1 for kept in path.kept_within(path.steps[-1].cost).values())
     for group, values in path.scores().items():
         assert len(values.unique()) == path.full[group]
+
+
+def test_path_by_curvature_is_near_the_exact_one_where_outputs_are_linear_in_the_channels() -> None:
+    sides, planted = two_sides([3, 1, 2, 0.1], [0.5, 4, 2.5]), planted_case()
+    apart, together = (
+        [
+            compute_path(context, PathOptions(search=search, step=0.01, cost="parameters"))
+            for search in ("exact", "curvature")
+        ]
+        for context in (sides, planted)
+    )
+    assert removals(apart[0]) == removals(apart[1])
+    ((exact, by_curvature),) = zip(*(path.scores().values() for path in together), strict=True)
+    assert spearmanr(exact, by_curvature).statistic > 0.9
+
+
+def test_path_by_curvature_is_the_same_again() -> None:
+    paths = [compute_path(make_context(Residual), PathOptions(search="curvature")) for _ in range(2)]
+    assert paths[0] == paths[1]
 
 
 def test_later_removal_scores_higher_and_the_last_of_a_group_highest() -> None:
