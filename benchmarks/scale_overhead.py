@@ -72,7 +72,8 @@ def run_plain(slots: Slots, seconds: float, n_trials: int) -> float:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(SleepingTrainable, seconds=seconds), {"cpu": slots.cpus, "gpu": 0}
+                tune.with_parameters(SleepingTrainable, seconds=seconds),
+                {"cpu": slots.bundle["CPU"], "gpu": 0},
             ),
             param_space={"x": tune.uniform(0, 1)},
             tune_config=tune.TuneConfig(

@@ -54,7 +54,8 @@ class Arguments:
     no_tracking: bool
     register: str | None
     ray_address: str
-    cpus_per_trial: float
+    resources_per_trial: dict[str, float] | None
+    cpus_per_trial: float | None
     gpus_per_trial: float | None
     workers_per_trial: int | None
     max_concurrent: int | None

@@ -7,7 +7,7 @@ from pathlib import Path
 from click import Option
 
 from dirprune.cli.options import FILE, FOLDER, MEMORY, PLACE, Number, OneOf, WholeNumber
-from dirprune.cli.study_types import Duration, Epochs, Metrics, Objectives
+from dirprune.cli.study_types import Amounts, Duration, Epochs, Metrics, Objectives
 from dirprune.halving import KINDS
 from dirprune.study.shapes import SHAPES
 from dirprune.study.spec import StudySpec
@@ -281,15 +281,19 @@ def _machines() -> list[Option]:
         Option(
             ["--cpus-per-trial"],
             type=Number(),
-            default=1.0,
-            show_default=True,
-            help="CPU cores of a trial; 0.5 lets two share one.",
+            help="CPU cores of a trial; 0.5 lets two share one. Default: 1.",
         ),
         Option(
             ["--gpus-per-trial"],
             type=float,
             help="GPUs of a trial: 0.5 puts two trials on one, 4 lets four train one trial together. "
             "Default: 1 where there are any.",
+        ),
+        Option(
+            ["--resources-per-trial"],
+            type=Amounts(),
+            help="All that a trial needs of a node, by Ray's names, as in CPU=2,GPU=0.5,memory=4GiB,A100=1; "
+            "CPU and GPU are the two options above.",
         ),
         Option(
             ["--workers-per-trial"],

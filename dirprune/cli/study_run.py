@@ -94,6 +94,31 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
     )
 
 
+def make_resources(arguments: Arguments) -> Resources:
+    """Return what the command line lets a study use.
+
+    Raises:
+        ConfigurationError: If it says an amount twice, or one that cannot be.
+    """
+    amounts = dict(arguments.resources_per_trial or {})
+    alone = {"CPU": arguments.cpus_per_trial, "GPU": arguments.gpus_per_trial}
+    for name, amount in alone.items():
+        if name in amounts and amount is not None:
+            raise ConfigurationError(
+                f"--resources-per-trial: expected {name} once, got {name}={amounts[name]:g} and "
+                f"--{name.lower()}s-per-trial {amount:g}; leave one out"
+            )
+    cpus, gpus = (amounts.pop(name, amount) for name, amount in alone.items())
+    return Resources(
+        arguments.ray_address,
+        Resources.cpus_per_trial if cpus is None else cpus,
+        gpus,
+        arguments.max_concurrent,
+        arguments.workers_per_trial,
+        amounts,
+    )
+
+
 def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     """Run a study as its command line says and print what came out."""
     check_can_write(arguments.output, is_folder=True)
@@ -102,13 +127,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         check_model_name(arguments.register)
         if arguments.no_tracking:
             raise ConfigurationError("--register: expected tracking, got --no-tracking; leave one out")
-    resources = Resources(
-        arguments.ray_address,
-        arguments.cpus_per_trial,
-        arguments.gpus_per_trial,
-        arguments.max_concurrent,
-        arguments.workers_per_trial,
-    )
+    resources = make_resources(arguments)
     options = RunOptions(
         output=arguments.output,
         data=arguments.data,
@@ -116,7 +135,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         resume=arguments.resume,
         resources=resources,
         latency=LatencyOptions(
-            arguments.latency, arguments.latency_batch, max(1, int(arguments.cpus_per_trial))
+            arguments.latency, arguments.latency_batch, max(1, int(resources.cpus_per_trial))
         ),
         storage=arguments.storage,
         storage_url=arguments.optuna_storage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 from dirprune.errors import ConfigurationError
 from dirprune.study.objectives import Objective
 from dirprune.study.stopping import parse_duration
+
+UNITS = {"GiB": 2**30, "MiB": 2**20}
 
 
 class Duration(click.ParamType):
@@ -74,3 +77,32 @@ class Metrics(click.ParamType):
             except ValueError:
                 self.fail(f"expected metric=number, got {part!r}; for example val_accuracy=0.9", param, ctx)
         return values
+
+
+class Amounts(click.ParamType):
+    """Amounts of what nodes have, written as name=amount,name=amount; memory in bytes, or with GiB or MiB."""
+
+    name = "NAME=X,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, float]:
+        """Return the amounts, or fail with an example."""
+        amounts: dict[str, float] = {}
+        for part in str(value).split(","):
+            name, _, text = part.rpartition("=")
+            name, suffix = name.strip(), text[-3:]
+            is_in_units = name == "memory" and suffix in UNITS
+            try:
+                amount = float(text[:-3]) * UNITS[suffix] if is_in_units else float(text)
+            except ValueError:
+                amount = math.nan
+            if not name or name in amounts or not 0 <= amount < math.inf:
+                self.fail(
+                    f"expected each resource once as name=amount, got {part!r}; "
+                    "for example CPU=2,GPU=0.5,memory=4GiB,A100=1",
+                    param,
+                    ctx,
+                )
+            amounts[name] = amount
+        return amounts

@@ -11,7 +11,7 @@ import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -49,6 +49,7 @@ class Resources:
         max_concurrent: Trials at once; None: as many as fit.
         workers_per_trial: Processes that train one trial together and share its cores and GPUs evenly, on
             whatever nodes they are; None: one for each GPU.
+        further_per_trial: Amounts of other resources by name, as the nodes' Ray has them; memory is in bytes.
     """
 
     address: str = LOCAL
@@ -56,6 +57,7 @@ class Resources:
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
     workers_per_trial: int | None = None
+    further_per_trial: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cpus_per_trial > 0:
@@ -70,6 +72,13 @@ class Resources:
             raise ConfigurationError(
                 f"workers per trial must be at least 1, got {self.workers_per_trial}; leave it out"
             )
+        for name, amount in self.further_per_trial.items():
+            each = amount / self.n_workers
+            if not each > 0 or (each > 1 and each % 1):
+                raise ConfigurationError(
+                    f"expected for each worker of a trial a whole number of {name}, or less than one, "
+                    f"got {each:g}; try {name}=1"
+                )
         gpus = (self.gpus_per_trial or 0) / self.n_workers
         if gpus > 0 and not (self.n_workers == 1 and gpus < 1) and gpus != 1:
             raise ConfigurationError(
@@ -95,14 +104,12 @@ class Slots:
 
     Attributes:
         n_trials: Trials at once.
-        cpus: CPU cores of each.
-        gpus: GPUs of each.
-        n_workers: Processes of each, which share these evenly.
+        bundle: What each of its workers uses, by Ray's names.
+        n_workers: Processes of each.
     """
 
     n_trials: int
-    cpus: float
-    gpus: float
+    bundle: Mapping[str, float]
     n_workers: int = 1
 
 
@@ -113,7 +120,8 @@ def check(resources: Resources) -> None:
         ConfigurationError: If there is too little for one trial, or nothing answers at the address.
     """
     if resources.address == LOCAL:
-        _fit(resources, [{"CPU": float(_count_cpus()), "GPU": float(torch.cuda.device_count())}])
+        here = {"CPU": float(_count_cpus()), "GPU": float(torch.cuda.device_count())}
+        _fit(resources, [{**here, "memory": math.inf}])  # which Ray itself measures when it is started
         return
     parts = _split(resources.address)
     try:
@@ -197,33 +205,35 @@ def _fit(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
 
     Each worker runs on one node.
     """
-    n_workers, per_trial = resources.n_workers, resources.gpus_per_trial
-    if per_trial is None:
+    n_workers, gpus = resources.n_workers, resources.gpus_per_trial
+    if gpus is None:
         has_gpu = any(node.get("GPU", 0.0) >= 1 for node in nodes)
-        per_trial = float(n_workers) if has_gpu else 0.0
-    cpus, gpus = resources.cpus_per_trial / n_workers, per_trial / n_workers
-    on_each = [_count_places(node, cpus, gpus) for node in nodes]
-    n_trials = sum(on_each) // n_workers
+        gpus = float(n_workers) if has_gpu else 0.0
+    per_trial = {"CPU": resources.cpus_per_trial, "GPU": gpus, **resources.further_per_trial}
+    bundle = {name: amount / n_workers for name, amount in per_trial.items() if amount > 0}
+    n_trials = sum(_count_places(node, bundle) for node in nodes) // n_workers
     if n_trials == 0:
         has = [
-            f"{node.get('CPU', 0.0):g} and {node.get('GPU', 0.0):g}"
+            _name_amounts({name: node.get(name, 0.0) for name in per_trial})
             for node in sorted(nodes, key=lambda node: -node.get("CPU", 0.0))
         ]
         each = f", {n_workers} workers with a part each" if n_workers > 1 else ""
         who = "cluster has" if len(has) == 1 else "nodes of the cluster have"
         raise ConfigurationError(
-            f"one trial needs {resources.cpus_per_trial:g} CPUs and {per_trial:g} GPUs{each}, "
-            f"the {who} {'; '.join(has) or 'nothing'}; "
-            "ask for less with --cpus-per-trial or --gpus-per-trial"
+            f"one trial needs {_name_amounts(per_trial)}{each}, the {who} {'; '.join(has) or 'nothing'}; "
+            "ask for less with --resources-per-trial, --cpus-per-trial or --gpus-per-trial"
         )
-    return Slots(
-        min(n_trials, resources.max_concurrent or n_trials), resources.cpus_per_trial, per_trial, n_workers
-    )
+    return Slots(min(n_trials, resources.max_concurrent or n_trials), bundle, n_workers)
 
 
-def _count_places(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+def _count_places(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     """Return how many workers fit onto a node."""
-    n_places = math.floor(node.get("CPU", 0.0) / cpus + 1e-9)
-    if gpus > 0:
-        n_places = min(n_places, math.floor(node.get("GPU", 0.0) / gpus + 1e-9))
-    return n_places
+    return math.floor(min(node.get(name, 0.0) / amount for name, amount in bundle.items()) + 1e-9)
+
+
+def _name_amounts(amounts: Mapping[str, float]) -> str:
+    """Return them as `--resources-per-trial` takes them."""
+    return ",".join(
+        f"{name}={amount / 2**30:.3g}GiB" if name == "memory" else f"{name}={amount:g}"
+        for name, amount in amounts.items()
+    )

@@ -41,7 +41,7 @@ def execute(
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(trainable, **parameters) if parameters else trainable,
-                tune.PlacementGroupFactory([_bundle(slots)] * slots.n_workers),
+                tune.PlacementGroupFactory([dict(slots.bundle)] * slots.n_workers),
             ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
@@ -60,9 +60,3 @@ def execute(
         )
         tuner.fit()
     return watch.reason
-
-
-def _bundle(slots: Slots) -> dict[str, float]:
-    """Return what one worker of a trial uses, as Ray has it."""
-    wanted = {"CPU": slots.cpus / slots.n_workers, "GPU": slots.gpus / slots.n_workers}
-    return {name: amount for name, amount in wanted.items() if amount > 0}

@@ -60,7 +60,18 @@ def test_trials_at_once_are_what_fits():
     assert _fit(Resources(gpus_per_trial=0.25), available).n_trials == 8
     assert _fit(Resources(cpus_per_trial=3, gpus_per_trial=0), available).n_trials == 2
     assert _fit(Resources(gpus_per_trial=0, max_concurrent=3), available).n_trials == 3
-    assert _fit(Resources(), [{"CPU": 4.0}]).gpus == 0
+    assert _fit(Resources(), [{"CPU": 4.0}]).bundle == {"CPU": 1.0}
+
+
+def test_trials_fit_where_all_of_their_resources_are():
+    nodes = [{"CPU": 16.0, "memory": 2.0**33}, {"CPU": 4.0, "memory": 2.0**32, "A100": 1.0}]
+    assert _fit(Resources(further_per_trial={"A100": 0.5}), nodes).n_trials == 2
+    assert _fit(Resources(cpus_per_trial=3, further_per_trial={"A100": 0.5}), nodes).n_trials == 1
+    assert _fit(Resources(further_per_trial={"memory": 2.0**31}), nodes).n_trials == 6
+    slots = _fit(Resources(cpus_per_trial=2, workers_per_trial=2, further_per_trial={"A100": 1}), nodes)
+    assert slots == Slots(1, {"CPU": 1.0, "A100": 0.5}, 2)
+    with pytest.raises(ConfigurationError, match=r"memory=16GiB, the nodes .*memory=8GiB; .*memory=4GiB"):
+        _fit(Resources(further_per_trial={"memory": 2.0**34}), nodes)
 
 
 def test_address_at_which_nothing_answers_is_found_within_seconds():
@@ -72,7 +83,9 @@ def test_address_at_which_nothing_answers_is_found_within_seconds():
 
 @pytest.mark.parametrize("resources", [Resources(cpus_per_trial=9), Resources(gpus_per_trial=3)])
 def test_trial_that_fits_nowhere_is_refused_at_once(resources):
-    with pytest.raises(ConfigurationError, match=r"one trial needs .* the cluster has 8 and 2; ask for less"):
+    with pytest.raises(
+        ConfigurationError, match=r"one trial needs CPU=.*, the cluster has CPU=8,GPU=2; ask for less"
+    ):
         _fit(resources, [{"CPU": 8.0, "GPU": 2.0}])
 
 
@@ -94,12 +107,12 @@ def test_resources_are_checked(given, message):
 
 def test_workers_of_a_trial_may_be_on_several_nodes_but_each_is_on_one():
     nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}]
-    assert _fit(Resources(gpus_per_trial=4), nodes) == Slots(1, 1.0, 4.0, 4)
+    assert _fit(Resources(gpus_per_trial=4), nodes) == Slots(1, {"CPU": 0.25, "GPU": 1.0}, 4)
     assert _fit(Resources(gpus_per_trial=2), nodes).n_trials == 2
     assert _fit(Resources(gpus_per_trial=0.25), nodes).n_trials == 16
     assert _fit(Resources(cpus_per_trial=2, workers_per_trial=2), [{"CPU": 3.0}]).n_trials == 1
     with pytest.raises(
-        ConfigurationError, match=r"5 workers with a part each, the nodes .* 8 and 2; 8 and 2"
+        ConfigurationError, match=r"5 workers with a part each, the nodes .* CPU=8,GPU=2; CPU=8,GPU=2"
     ):
         _fit(Resources(gpus_per_trial=5), nodes)
     with pytest.raises(ConfigurationError, match="the nodes of the cluster have"):

@@ -1,0 +1,63 @@
+"""A trial that needs what only some nodes have runs on these alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dirprune.records.folder import StudyFolder
+from dirprune.tuning import storage
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+SCRIPT = Path(__file__).with_name("toy_study.py")
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Yield the address of a cluster of two nodes: on the one with more CPUs, trials misbehave."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 4, "env_vars": {"TOY_TROUBLE": str(tmp_path)}}
+    )
+    try:
+        cluster.add_node(num_cpus=2, resources={"A100": 1})
+        cluster.wait_for_nodes()
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def run_script(address: str, output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the study on a cluster."""
+    return subprocess.run(
+        [sys.executable, SCRIPT, "--ray-address", address, "--output", output, "--no-tracking", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_trials_run_where_their_resources_are_and_nowhere_else(address: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    refused = run_script(address, output, "--resources-per-trial", "CPU=2,A100=2")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(
+        "error: one trial needs CPU=2,GPU=0,A100=2, the nodes of the cluster have CPU=4,GPU=0,A100=0; "
+        "CPU=2,GPU=0,A100=1;"
+    )
+    assert not output.exists()
+    done = run_script(
+        address, output, "--trials", "4", "--resources-per-trial", "CPU=1,memory=64MiB,A100=0.5"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = storage.read_records(StudyFolder(output / "toy"))
+    assert len(records) == 4
+    assert {record.state for record in records} <= {"COMPLETE", "PRUNED"}, [r.reason for r in records]
