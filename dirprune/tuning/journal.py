@@ -71,7 +71,7 @@ class StudyJournal(BaseJournalBackend):
         """Yield the operations from a number on; a last line that is not whole is not there yet.
 
         Raises:
-            ValueError: If a line is no JSON although others follow.
+            StudyError: If a line is no operation although others follow.
         """
         if self._held is not None and self._n_held_read:  # the file is read to its end
             yield from self._read_held()
@@ -86,13 +86,25 @@ class StudyJournal(BaseJournalBackend):
                 self._n_read += 1
                 self._offset += len(line)
                 if self._n_read > log_number_from:
-                    yield json.loads(line)
+                    yield self._decode(line)
         yield from self._read_held()
 
     def _read_held(self) -> Iterator[dict[str, Any]]:
         for line in (self._held or [])[self._n_held_read :]:
             self._n_held_read += 1
             yield json.loads(line)
+
+    def _decode(self, line: bytes) -> dict[str, Any]:
+        try:
+            log = json.loads(line)
+        except ValueError:  # of which JSON and Unicode errors are kinds
+            log = None
+        if not isinstance(log, dict) or "op_code" not in log:
+            raise StudyError(
+                f"expected one operation of Optuna's journal in each line of {self.path}, got something "
+                f"else in line {self._n_read}; is it another file, or damaged?"
+            )
+        return log
 
     def _write(self, lines: Sequence[bytes], after: int | None = None) -> None:
         """Append whole lines and synchronise; where that fails, leave the file as it was.

@@ -116,6 +116,18 @@ def test_journal_that_is_one_unfinished_line_is_emptied(tmp_path):
     assert folder.journal.read_bytes() == b""
 
 
+@pytest.mark.parametrize("line", [b"\x80\x04\x95 a pickle\n", b"[]\n", b"{}\n"])
+def test_line_that_is_no_operation_is_named(tmp_path, line):
+    open_study(tmp_path / "journal")
+    n_lines = len((tmp_path / "journal").read_bytes().splitlines())
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(line)
+    with pytest.raises(
+        StudyError, match=rf"^expected one operation .* got something else in line {n_lines + 1};"
+    ):
+        optuna.load_study(storage=storage.JournalStorage(tmp_path / "journal"), study_name="s")
+
+
 def test_full_disk_leaves_the_journal_whole(tmp_path, monkeypatch):
     study = open_study(tmp_path / "journal")
     trial = study.ask()
