@@ -80,6 +80,7 @@ LIBRARIES: dict[str, int] = {
     "matplotlib": 3,
     "ray": 4,
     "optuna": 4,
+    "yaml": 4,
     "mlflow": 5,
     "sqlalchemy": 5,
     "alembic": 5,
@@ -98,6 +99,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "matplotlib": frozenset({"records"}),
     "ray": frozenset({"tuning"}),
     "optuna": frozenset({"tuning"}),
+    "yaml": frozenset({"tuning"}),
     "mlflow": frozenset({"tracking", "server"}),
     "sqlalchemy": frozenset({"tracking", "server"}),
     "alembic": frozenset({"server"}),
@@ -215,7 +217,7 @@ def test_contributing_shows_the_same_layers() -> None:
     rows = re.findall(r"^\| (\d) \| (.+) \| (.+) \|$", text, flags=re.MULTILINE)
     shown = [[frozenset(cell.replace("`", "").split(", ")) for cell in cells] for _, *cells in rows]
     assert [modules for modules, _ in shown] == list(LAYERS)
-    names = {"torch_pruning": "torch-pruning", "sklearn": "scikit-learn", "PIL": "pillow"}
+    names = {"torch_pruning": "torch-pruning", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
     for layer, (_, libraries) in enumerate(shown):
         assert libraries == {names.get(name, name) for name, lowest in LIBRARIES.items() if lowest == layer}
     kept_apart = re.search(r"except that (.+?) each stay", text, flags=re.DOTALL)

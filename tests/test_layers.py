@@ -1,4 +1,4 @@
-"""Looking at a network's layers: their order, how often they are applied, what counts as depthwise."""
+"""Looking at a network's layers: their order, how often they are applied, which work in parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.layers import (
     LayerCall,
     copy_for_evaluation,
-    is_depthwise,
+    is_in_parts,
     modes_restored,
     output_tensors,
     parameter_axis,
@@ -63,16 +63,16 @@ def test_copy_is_in_evaluation_mode_and_the_network_is_not() -> None:
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
-        (nn.Conv2d(4, 4, 3, groups=4), True),
-        (nn.ConvTranspose1d(4, 4, 3, groups=4), True),
-        (nn.Conv2d(4, 8, 3, groups=4), False),
-        (nn.Conv2d(4, 4, 3, groups=2), False),
+        (nn.Conv2d(4, 4, 3, groups=4), False),
+        (nn.ConvTranspose1d(4, 4, 3, groups=4), False),
+        (nn.Conv2d(4, 8, 3, groups=4), True),
+        (nn.Conv2d(4, 4, 3, groups=2), True),
         (nn.Conv2d(1, 1, 3), False),
         (nn.Linear(4, 4), False),
     ],
 )
-def test_depthwise_means_one_input_channel_for_each_output_channel(layer: nn.Module, expected: bool) -> None:
-    assert is_depthwise(layer) is expected
+def test_parts_have_several_channels(layer: nn.Module, expected: bool) -> None:
+    assert is_in_parts(layer) is expected
 
 
 def test_parameter_axis_is_the_last_one_longer_than_one() -> None:

@@ -302,5 +302,9 @@ def _machines() -> list[Option]:
             "each GPU.",
         ),
         Option(["--memory-mb"], **MEMORY),
-        Option(["--max-concurrent"], type=WholeNumber(), help="Trials at once. Default: as many as fit."),
+        Option(
+            ["--max-concurrent"],
+            type=WholeNumber(),
+            help="Trials at once. Default: as many as fit, also on nodes that a cluster may still get.",
+        ),
     ]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dirprune.errors import ConfigurationError, one_line
+from dirprune.tuning.growth import list_nodes
 
 LOCAL = "local"
 PATIENCE_S = 5.0
@@ -46,7 +47,8 @@ class Resources:
         cpus_per_trial: CPU cores of one trial; fractions let trials share a core.
         gpus_per_trial: GPUs of one trial; below 1 trials share one; None: one where the cluster has any, else
             none.
-        max_concurrent: Trials at once; None: as many as fit.
+        max_concurrent: Trials at once; None: as many as fit, those included that a growing cluster will have
+            room for. On a running cluster more may be asked for than fit: they wait for nodes.
         workers_per_trial: Processes that train one trial together and share its cores and GPUs evenly, on
             whatever nodes they are; None: one for each GPU.
         further_per_trial: Amounts of other resources by name, as the nodes' Ray has them; memory is in bytes.
@@ -174,7 +176,8 @@ def connect(resources: Resources) -> Iterator[Slots]:
             "try --ray-address local"
         ) from error
     try:
-        yield _fit(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        living = [node for node in ray.nodes() if node["Alive"]]
+        yield _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
     finally:
         ray.shutdown()
 
@@ -201,7 +204,7 @@ def _let_ray_look_again(settings: Mapping[str, str]) -> None:
 
 
 def _fit(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
-    """Return how many trials fit into what the nodes of the cluster have.
+    """Return how many trials run at once on nodes with such resources.
 
     Each worker runs on one node.
     """
@@ -223,7 +226,8 @@ def _fit(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
             f"one trial needs {_name_amounts(per_trial)}{each}, the {who} {'; '.join(has) or 'nothing'}; "
             "ask for less with --resources-per-trial, --cpus-per-trial or --gpus-per-trial"
         )
-    return Slots(min(n_trials, resources.max_concurrent or n_trials), bundle, n_workers)
+    n_wanted = resources.max_concurrent or n_trials
+    return Slots(min(n_trials, n_wanted) if resources.address == LOCAL else n_wanted, bundle, n_workers)
 
 
 def _count_places(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:

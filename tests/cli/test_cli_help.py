@@ -86,4 +86,4 @@ def test_help_of_a_study_shows_its_options_by_what_they_are_about() -> None:
     ]
     assert places == sorted(places)
     assert "\nOptions:" not in said
-    assert "The recipe is a trial's but for shift 1, distillation 0.0." in " ".join(said.split())
+    assert "The recipe is a trial's but for shift 1." in " ".join(said.split())
