@@ -93,7 +93,7 @@ class Architecture(Mapping[str, int]):
         text = text.strip()
         if "=" in text:
             return cls._parse_patterns(text, grouping)
-        parts = text.split("-" if re.fullmatch(r"\d+(-\d+)+", text) else ",")
+        parts = _split(text)
         parts = [part.strip() for part in parts]
         names = list(grouping.names)
         stages = _find_stages(names)
@@ -162,13 +162,18 @@ def _find_stages(names: Sequence[str]) -> list[int]:
     return [order.index(stage) for stage in stages] if len(stages) == len(names) else []
 
 
+def _split(text: str) -> list[str]:
+    """Return the parts of an architecture as people write it, or as tables do: 8-9-36-17."""
+    return text.split("-" if re.fullmatch(r"\d+(-\d+)+", text) else ",")
+
+
 def check_form(text: str) -> None:
     """Check what can be known of an architecture as people write it before there is a network.
 
     Raises:
         ArchitectureError: If it holds something else than whole numbers, or patterns with them.
     """
-    for part in re.split("[,-]" if re.fullmatch(r"\d+(-\d+)+", text.strip()) else ",", text):
+    for part in _split(text.strip()):
         number = part.rpartition("=")[2].strip()
         if number and not re.fullmatch(r"-?\d+", number):
             raise ArchitectureError(

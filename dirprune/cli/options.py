@@ -30,7 +30,7 @@ MAX_EPOCHS = 200.0
 """Where early stopping is asked for without --epochs."""
 TRAINING_LR = 4e-3
 TRAINING_BATCH_SIZE = 128
-"""What `Recipe.lr` is, which help does not import."""
+"""What `Recipe` has, which help does not import."""
 
 
 class WholeNumber(click.ParamType):

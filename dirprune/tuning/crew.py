@@ -91,8 +91,10 @@ class RayCrew:
 
     def give_up(self) -> NoReturn:
         """Note the shortage of memory and end this process and the others: none knows how far they are."""
-        self._note_shortage()
-        os._exit(LOST)
+        try:
+            self._note_shortage()
+        finally:  # a full disk must not leave the others waiting in an exchange
+            os._exit(LOST)
 
     def explain(self, error: Exception) -> Exception:
         """Return why an exchange with them failed: their own error, if one of them had any."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dirprune.cli import options
 from dirprune.cli.app import COMMANDS
+from dirprune.importance.base import MEMORY_MB
 from dirprune.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -87,3 +89,8 @@ def test_help_of_a_study_shows_its_options_by_what_they_are_about() -> None:
     assert places == sorted(places)
     assert "\nOptions:" not in said
     assert "The recipe is a trial's but for shift 1." in " ".join(said.split())
+
+
+def test_defaults_that_help_names_without_importing_torch_are_those_in_use() -> None:
+    assert (Recipe.lr, Recipe.batch_size) == (options.TRAINING_LR, options.TRAINING_BATCH_SIZE)
+    assert options.MEMORY["default"] == MEMORY_MB
