@@ -31,7 +31,7 @@ from dirprune.records.latency import (
 )
 from dirprune.records.models import ARCHITECTURE, SCHEMA, load_dense, load_model
 from dirprune.records.tables import load_front
-from dirprune.study.latency import check_error, describe, describe_setting, threads_set_to, write_latency
+from dirprune.study.latency import check_latency, describe, describe_setting, threads_set_to, write_latency
 from dirprune.study.objectives import Objective
 from dirprune.tracing import find_groups
 from dirprune.tuning.storage import read_study_json
@@ -121,7 +121,7 @@ def fit_latency(
     alone = device_to_itself(inputs.device, threads)
     with threads_set_to(threads), alone, ScoringProgress(["architectures for latency"]) as progress:
         model = fit(dense.to(inputs.device), grouping, inputs, architectures, progress=progress)
-    check_error(model)
+    check_latency(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_latency(output, model)
     click.echo(describe(model))

@@ -68,8 +68,8 @@ def obtain_latency(
         say: Takes the line that a user should read.
 
     Raises:
-        ConfigurationError: If the device is busy, or the model says too little of architectures that were not
-            measured.
+        ConfigurationError: If the device is busy, the model says too little of architectures that were not
+            measured, or all take the same time.
     """
     if options.path is not None:
         model = read_latency(options.path)
@@ -81,17 +81,22 @@ def obtain_latency(
         with threads_set_to(options.threads), device_to_itself(device, options.threads):
             model = fit_latency(network.to(device).eval(), grouping, inputs)
         network.to("cpu")
-    check_error(model)
+    check_latency(model)
     say(describe(model))
     return model
 
 
-def check_error(model: LatencyModel) -> None:
-    """Raise ConfigurationError unless the model predicts what it has not seen."""
+def check_latency(model: LatencyModel) -> None:
+    """Raise ConfigurationError unless the model predicts what it has not seen, and fewer channels are faster."""
     if not model.error <= MAX_ERROR:
         raise ConfigurationError(
             f"expected latencies within {MAX_ERROR:.0%} of the model on architectures that it has not seen, "
             f"got {model.error:.0%}; is the device busy? end what else runs there, or take a larger batch"
+        )
+    if not any(rate > 0 for rate in model.rates_ms):
+        raise ConfigurationError(
+            f"expected latencies that fall with the widths, got {model.constant_ms:.3g} ms for every architecture: "
+            "calling the layers takes all the time; take a larger batch, or the objective macs"
         )
 
 

@@ -150,7 +150,13 @@ def test_latencies_that_the_model_does_not_explain_are_refused(monkeypatch):
     monkeypatch.setattr(study_latency, "MAX_ERROR", 0.25)
     model = measuring.LatencyModel(1.0, (1e-6,), 0.4, {})
     with pytest.raises(ConfigurationError, match=r"within 25% of the model .* got 40%; is the device busy"):
-        study_latency.check_error(model)
+        study_latency.check_latency(model)
+
+
+def test_a_network_whose_latency_does_not_fall_with_its_widths_is_refused():
+    model = measuring.LatencyModel(0.02, (0.0, 0.0), 0.01, {})
+    with pytest.raises(ConfigurationError, match=r"0\.02 ms for every architecture.*take a larger batch"):
+        study_latency.check_latency(model)
 
 
 @pytest.mark.parametrize(

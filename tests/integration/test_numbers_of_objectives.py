@@ -61,7 +61,7 @@ def test_study_runs_to_its_front(tmp_path, capsys, metrics):
 def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))  # other tests may be running
     monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
-    arguments = ["--output", str(tmp_path), "--no-tracking", "--objectives"]
+    arguments = ["--output", str(tmp_path), "--no-tracking", "--latency-batch", "8192", "--objectives"]
     arguments += ["val_mae:minimize,latency_ms:minimize", "--reference-point", "val_mae=3"]
     study = replace(spec, trials=5, epochs=1, rungs=(0,), dense_epochs=3)
     command = make_command(study)
