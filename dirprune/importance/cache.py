@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dirprune.errors import ImportanceError
 from dirprune.files import write_atomically
 from dirprune.identity import digest, identify, keep_plain
 from dirprune.importance.base import Scores, ScoringContext, Selector
+from dirprune.importance.lines import CheckedLines
 from dirprune.importance.registry import describe
 from dirprune.remote import RemoteFolder
 
@@ -110,6 +111,20 @@ def score_key(method: Selector, context: ScoringContext, architecture: dict[str,
         },
         *([] if beside is None else [beside]),
     )
+
+
+def open_lines(
+    method: Selector, context: ScoringContext, architecture: Mapping[str, int] | None = None
+) -> CheckedLines | None:
+    """Return where a method keeps what it has come to so far; None where the context has no workspace.
+
+    Raises:
+        ImportanceError: If the workspace cannot be written.
+    """
+    if context.workspace is None:
+        return None
+    key = score_key(method, context, None if architecture is None else dict(architecture))
+    return CheckedLines(context.workspace / "under-way" / f"{key}.jsonl")
 
 
 def context_key(context: ScoringContext) -> str:

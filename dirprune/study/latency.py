@@ -87,7 +87,7 @@ def obtain_latency(
 
 
 def check_latency(model: LatencyModel) -> None:
-    """Raise ConfigurationError unless the model predicts what it has not seen, and fewer channels are faster."""
+    """Raise ConfigurationError unless a model predicts what it has not seen, and falls with the widths."""
     if not model.error <= MAX_ERROR:
         raise ConfigurationError(
             f"expected latencies within {MAX_ERROR:.0%} of the model on architectures that it has not seen, "
@@ -95,8 +95,8 @@ def check_latency(model: LatencyModel) -> None:
         )
     if not any(rate > 0 for rate in model.rates_ms):
         raise ConfigurationError(
-            f"expected latencies that fall with the widths, got {model.constant_ms:.3g} ms for every architecture: "
-            "calling the layers takes all the time; take a larger batch, or the objective macs"
+            f"expected latencies that fall with the widths, got {model.constant_ms:.3g} ms for every "
+            "architecture: calling the layers takes all the time; take a larger batch, or the objective macs"
         )
 
 

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
-from dirprune.errors import ImportanceError, one_line
+from dirprune.errors import one_line
 from dirprune.groups import Grouping
 from dirprune.identity import digest
 from dirprune.importance.base import Progress, ScoringContext
@@ -99,17 +99,9 @@ class Opener:
             }
         )
         assert context.workspace is not None
-        folder = context.workspace / "coalitions"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImportanceError(
-                f"coalition values must be kept in a folder that can be written, got {folder} "
-                f"({error.strerror}); choose another folder"
-            ) from error
         return StoredValues(
             values,
-            folder / f"{key}.jsonl",
+            context.workspace / "coalitions" / f"{key}.jsonl",
             None if progress is None else lambda n_done, n_total: progress(values.group, n_done, n_total),
         )
 

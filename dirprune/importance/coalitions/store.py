@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +12,9 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from dirprune.errors import ImportanceError
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
+from dirprune.importance.lines import CheckedLines
 
-SCHEMA = 1
 SECONDS_PER_RECORD = 2.0
 FIRST_BATCH = 8
 
@@ -25,13 +22,13 @@ FIRST_BATCH = 8
 class StoredValues(CoalitionValues):
     """Looks values up in a file, computes the missing ones and appends them as soon as they are there.
 
-    The file is JSON lines, each with the coalitions (packed bits) and values of one batch and a check sum: a
-    line that a kill has cut short is recomputed and never half used. One process at a time computes the
-    values of a file, others wait for it and find what it has computed.
+    Each record holds the coalitions (packed bits) and values of one batch; one that a kill has cut short is
+    recomputed. One process at a time computes the values of a file, others wait for it and find what it has
+    computed.
 
     Args:
         values: Computes what is missing.
-        path: The file; its folder must exist. Its name must tell everything that the values depend on.
+        path: The file. Its name must tell everything that the values depend on.
         progress: Told how many of the coalitions asked for are known, at first and after each batch.
     """
 
@@ -40,11 +37,10 @@ class StoredValues(CoalitionValues):
     ) -> None:
         self.values = values
         self.group, self.n_channels = values.group, values.n_channels
-        self.path = path
+        self.lines = CheckedLines(path)
         self.progress = progress or (lambda n_done, n_total: None)
         self.known: dict[bytes, float] = {}
         self.n_computed = 0
-        self._read_until = 0
 
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
         keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
@@ -57,21 +53,15 @@ class StoredValues(CoalitionValues):
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.path.with_suffix(".lock"))
+        lock = FileLock(self.lines.path.with_suffix(".lock"))
         try:
             lock.acquire()
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self.lines.cannot_write(error) from error
         try:
             yield
         finally:
             lock.release()
-
-    def _cannot_write(self, error: OSError) -> ImportanceError:
-        return ImportanceError(
-            f"coalition values must be kept in a folder that can be written, got {self.path.parent} "
-            f"({error.strerror}); choose another folder"
-        )
 
     def _compute_missing(self, coalitions: Coalitions, keys: list[bytes]) -> None:
         first_row: dict[bytes, int] = {}
@@ -95,54 +85,15 @@ class StoredValues(CoalitionValues):
             size = max(1, min(4 * size, round(size * SECONDS_PER_RECORD / seconds)))
 
     def _append(self, keys: list[bytes], values: NDArray[np.float64]) -> None:
-        record = {
-            "schema": SCHEMA,
-            "coalitions": base64.b64encode(b"".join(keys)).decode(),
-            "values": values.tolist(),
-        }
-        line = _with_checksum(record)
-        try:
-            with self.path.open("ab") as file:
-                if file.tell() > 0 and not self._ends_with_newline():
-                    file.write(b"\n")
-                file.write(line)
-        except OSError as error:
-            raise self._cannot_write(error) from error
+        packed = base64.b64encode(b"".join(keys)).decode()
+        self.lines.append({"coalitions": packed, "values": values.tolist()})
         self.known.update(zip(keys, values.tolist(), strict=True))
 
-    def _ends_with_newline(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, 2)
-            return file.read(1) == b"\n"
-
     def _read(self) -> None:
-        """Read whole lines that were added since the last time; broken ones are skipped."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._read_until)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._read_until += len(line)
-                self._learn(line)
-
-    def _learn(self, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-            if line != _with_checksum({key: record[key] for key in ("schema", "coalitions", "values")}):
-                return
-            packed, values = base64.b64decode(record["coalitions"]), record["values"]
-        except (ValueError, KeyError, TypeError):
-            return
         width = -(-self.n_channels // 8)
-        if record["schema"] != SCHEMA or len(packed) != width * len(values):
-            return
-        for number, value in enumerate(values):
-            self.known[packed[number * width : (number + 1) * width]] = value
-
-
-def _with_checksum(record: dict[str, object]) -> bytes:
-    text = json.dumps(record)
-    checksum = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return json.dumps({**record, "sha256": checksum}).encode() + b"\n"
+        for record in self.lines.read():
+            packed, values = base64.b64decode(record["coalitions"]), record["values"]
+            if len(packed) != width * len(values):
+                continue
+            keys = [packed[start : start + width] for start in range(0, len(packed), width)]
+            self.known.update(zip(keys, values, strict=True))

@@ -11,6 +11,7 @@ import numpy as np
 from dirprune.cost import COST_METRICS, LATENCY, CostModel
 from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import Scorer, Scores, ScoringContext
+from dirprune.importance.cache import open_lines
 from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination
 from dirprune.importance.greedy.images import check_common, with_examples
@@ -68,6 +69,7 @@ class PathOptions:
     "greedy-path",
     "the place in a joint elimination over all groups, each time of what loses least per unit of cost saved",
     cost="about 10 n coalitions a group, given what the other groups have lost",
+    version=2,
     needs_data=True,
     needs_gradients=True,
     stochastic=False,
@@ -96,7 +98,8 @@ def compute_path(
 ) -> Path:
     """Remove channels from the whole network, always where the loss rises least per unit of cost saved.
 
-    Each channel is judged given all that was removed before, in whatever group.
+    Each channel is judged given all that was removed before, in whatever group. With a workspace in the
+    context, an interrupted path goes on where it was.
 
     Args:
         context: The network must be in evaluation mode; it is left as it is.
@@ -106,10 +109,12 @@ def compute_path(
     """
     options = options or PathOptions()
     context = with_examples(context, options.n_examples)
+    is_named = cost is None  # of other costs, nobody could say which file is theirs
     cost = cost or _find_cost(context, options.cost)
     if is_exact(context, options.search, options.value):
         return _ExactWalk(context, options, cost).walk()
-    return CurvatureWalk(context, cost, options.step, options.recalibrate).walk()
+    lines = open_lines(GreedyPath(options), context) if is_named else None
+    return CurvatureWalk(context, cost, options.step, options.recalibrate, lines).walk()
 
 
 class _ExactWalk(Walk):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Kept, ScoringContext, Selector
+from dirprune.importance.cache import open_lines
 from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination, exchange
 from dirprune.importance.greedy.images import check_common, with_examples
@@ -61,6 +62,7 @@ class GreedyOptions:
     "greedy",
     "cuts the channel that costs least given all cut before, again and again; then exchanges",
     cost="anew for each architecture: n^2 coalitions a group; of large networks 24 passes over the images",
+    version=2,
     needs_data=True,
     needs_gradients=True,
     stochastic=False,
@@ -81,7 +83,8 @@ class Greedy(Selector):
         """Return the kept channels of every group, sorted."""
         context = with_examples(context, self.options.n_examples)
         if not is_exact(context, self.options.search, self.options.value):
-            return shrink(context, architecture, self.options.rounds, self.options.recalibrate)
+            lines = open_lines(self, context, architecture)
+            return shrink(context, architecture, self.options.rounds, self.options.recalibrate, lines)
         is_kept = {group.name: np.ones(group.n_channels, dtype=bool) for group in context.grouping.groups}
         groups = [name for name in is_kept if architecture[name] < len(is_kept[name])]
         n_done, n_total = 0, len(groups) * (1 + self.options.sweeps)

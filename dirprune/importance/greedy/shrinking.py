@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
 from dirprune.importance.coalitions.fresh_norm import count_in_part, with_fresh_norms
 from dirprune.importance.greedy.quadratic import Quadratic
+from dirprune.importance.lines import CheckedLines
 from dirprune.surgery import compact
 from dirprune.switches import switched
 from dirprune.tasks import make_task
@@ -37,55 +39,85 @@ class Shrinking:
     Args:
         context: The dense network and the images; left as they are.
         is_recalibrated: Whether batch norm takes the statistics of the examples at hand.
+        lines: Where cuts are kept, and found again after an interruption; None: nowhere.
 
     Attributes:
         kept: The dense network's channels that are left in each group.
         loss: The mean loss that the last look found.
+        notes: What was said of each cut that was found in `lines`, in their order; they are made already.
     """
 
     loss = float("nan")
 
-    def __init__(self, context: ScoringContext, is_recalibrated: bool) -> None:
+    def __init__(
+        self, context: ScoringContext, is_recalibrated: bool, lines: CheckedLines | None = None
+    ) -> None:
         self.context = context
         self.is_recalibrated = is_recalibrated
         self.kept: Kept = {group.name: list(range(group.n_channels)) for group in context.grouping.groups}
-        self._rng = torch.Generator().manual_seed(0)  # nothing else than images and weights may matter
-        self._n_seen = 0
+        self._rng = torch.Generator()
+        self._n_looks = 0
         self._size = count_in_part(len(context.calibration))
         self._is_classifier = context.task.loss_identity == make_task("cross_entropy").loss_identity
         self._reference = self._predict()
+        self._lines = lines
+        self.notes = [] if lines is None else self._go_on(lines.read())
+
+    def _go_on(self, records: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Come to where the last of the cuts led; return their notes."""
+        made: list[Mapping[str, Any]] = []
+        for record in records:
+            if record["looks"] == len(made) + 1:  # two processes at once write the same ones
+                made.append(record)
+        if made:
+            self._n_looks = len(made)
+            self._leave(made[-1]["kept"])
+        return [record["note"] for record in made]
 
     def look(self) -> Quadratic:
         """Return what removing channels costs from here, in the order of groups and of what is left."""
         judged = with_fresh_norms(self.context, are_all=self.is_recalibrated)
         n_examples = len(judged.calibration)
+        n_parts = -(-n_examples // self._size)
+        n_now = min(N_PARTS, n_parts)
+        self._rng.manual_seed(self._n_looks)  # nothing else than images, weights and cuts may matter
         gradients, rows, loss, n_seen = [], [], 0.0, 0
-        for _ in range(min(N_PARTS, -(-n_examples // self._size))):
-            positions = torch.arange(self._n_seen, min(self._n_seen + self._size, n_examples))
-            self._n_seen = (self._n_seen + self._size) % n_examples if positions[-1] + 1 < n_examples else 0
+        for part in range(self._n_looks * n_now, (self._n_looks + 1) * n_now):
+            start = part % n_parts * self._size
+            positions = torch.arange(start, min(start + self._size, n_examples))
             summed, gradient, factors = self._differentiate(judged, positions)
             gradients.append(gradient)
             rows.append(factors)
             loss, n_seen = loss + summed, n_seen + len(positions)
+        self._n_looks += 1
         self.loss = loss / n_seen
         mean = torch.stack(gradients).sum(0).double() / n_seen
         sizes = [len(channels) for channels in self.kept.values()]
         groups = np.repeat(np.arange(len(sizes)), sizes)
         return Quadratic(mean.cpu().numpy(), torch.cat(rows).cpu().numpy(), groups)
 
-    def cut(self, is_removed: NDArray[np.bool_]) -> None:
-        """Remove channels for good.
+    def cut(self, is_removed: NDArray[np.bool_], note: Any = None) -> None:
+        """Remove channels for good; there is one cut for each look.
 
         Args:
             is_removed: As the last look's channels, bool.
+            note: Plain data that is kept with the cut.
         """
-        staying: dict[str, list[int]] = {}
+        staying: Kept = {}
         start = 0
         for name, channels in self.kept.items():
             removed = is_removed[start : start + len(channels)]
             start += len(channels)
             staying[name] = np.flatnonzero(~removed).tolist()
-            self.kept[name] = [channels[place] for place in staying[name]]
+        self._leave(staying)
+        if self._lines is not None:
+            self._lines.append({"looks": self._n_looks, "kept": self.kept, "note": note})
+
+    def _leave(self, staying: Kept) -> None:
+        """Cut the network to some of the channels that are left, given by their places."""
+        self.kept = {
+            name: [channels[place] for place in staying[name]] for name, channels in self.kept.items()
+        }
         context = self.context
         example, _ = context.load(slice(0, 2))
         smaller = compact(context.network, context.grouping, staying, example).eval()
@@ -137,7 +169,11 @@ def _pull_back(outputs: Tensor, direction: Tensor, switches: Mapping[str, Tensor
 
 
 def shrink(
-    context: ScoringContext, architecture: Mapping[str, int], n_rounds: int, is_recalibrated: bool
+    context: ScoringContext,
+    architecture: Mapping[str, int],
+    n_rounds: int,
+    is_recalibrated: bool,
+    lines: CheckedLines | None = None,
 ) -> Kept:
     """Choose the channels of an architecture, to which all groups are cut in equal steps.
 
@@ -147,16 +183,17 @@ def shrink(
     Returns:
         The kept channels of every group, sorted.
     """
-    shrinking = Shrinking(context, is_recalibrated)
+    shrinking = Shrinking(context, is_recalibrated, lines)
+    n_done = max(shrinking.notes, default=0)
     full = context.grouping.n_channels
-    for number in range(1, n_rounds + 1):
+    for number in range(n_done + 1, n_rounds + 1):
         wanted = [n - round((n - architecture[name]) * number / n_rounds) for name, n in full.items()]
         quotas = np.array([len(c) for c in shrinking.kept.values()]) - np.array(wanted)
         if quotas.any():
             estimate = shrinking.look()
             estimate.remove_cheapest(quotas)
             estimate.exchange(N_SWEEPS)
-            shrinking.cut(estimate.is_removed)
+            shrinking.cut(estimate.is_removed, note=number)
         if context.progress is not None:
             context.progress("greedy", number, n_rounds)
     return shrinking.kept

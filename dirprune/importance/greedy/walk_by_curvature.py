@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.greedy.shrinking import Shrinking
 from dirprune.importance.greedy.walk import Cost, Walk, compute_rate
+from dirprune.importance.lines import CheckedLines
 
 LEAST_STEP = 0.02
 
@@ -21,12 +23,22 @@ class CurvatureWalk(Walk):
         cost: What is saved by removing channels.
         step: Share of the channels left that may go between two looks, in (0, 1]; so may 2% of all.
         is_recalibrated: See `Shrinking`.
+        lines: Likewise.
     """
 
-    def __init__(self, context: ScoringContext, cost: Cost, step: float, is_recalibrated: bool) -> None:
+    def __init__(
+        self,
+        context: ScoringContext,
+        cost: Cost,
+        step: float,
+        is_recalibrated: bool,
+        lines: CheckedLines | None = None,
+    ) -> None:
         super().__init__(context, cost)
         self.step = step
-        self.shrinking = Shrinking(context, is_recalibrated)
+        self.shrinking = Shrinking(context, is_recalibrated, lines)
+        for group, channel, value in itertools.chain.from_iterable(self.shrinking.notes):
+            self.record(group, channel, value)
 
     def remove_some(self) -> None:
         """Look once, and cut as many channels as may go before the next look."""
@@ -35,6 +47,7 @@ class CurvatureWalk(Walk):
         channels = [channel for name in names for channel in self.shrinking.kept[name]]
         n_left = self.n_total - len(self.steps)
         n_now = min(n_left, math.ceil(max(self.step * n_left, LEAST_STEP * self.n_total)))
+        removed = []
         for _ in range(n_now):
             saved = self.compute_savings()
             costs = estimate.costs()
@@ -47,5 +60,6 @@ class CurvatureWalk(Walk):
             first = min(rates, key=rates.__getitem__)
             estimate.remove(cheapest[first])
             value = -(self.shrinking.loss + estimate.increase())
-            self.record(first, channels[cheapest[first]], value)
-        self.shrinking.cut(estimate.is_removed)
+            removed.append((first, channels[cheapest[first]], value))
+            self.record(*removed[-1])
+        self.shrinking.cut(estimate.is_removed, note=removed)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoreCache, ScoringContext, create, find_scores
 from dirprune.importance.coalitions import Coalitions, CoalitionValues, open_values
-from dirprune.importance.coalitions.store import SCHEMA, StoredValues, _with_checksum
+from dirprune.importance.coalitions.store import StoredValues
+from dirprune.importance.lines import SCHEMA, _with_checksum
 from tests.importance.cases import make_context
 
 ROOT = Path(__file__).parents[3]
@@ -76,9 +77,9 @@ def test_line_that_was_cut_short_is_computed_again(tmp_path: Path, n_lost: int) 
     first = open_store(tmp_path)
     check(first, range(20), 20)
     check(first, range(28), 28)
-    content = first.path.read_bytes()
+    content = first.lines.path.read_bytes()
     assert len(content.splitlines()[-1]) > 90
-    first.path.write_bytes(content[:-n_lost])
+    first.lines.path.write_bytes(content[:-n_lost])
     check(open_store(tmp_path), range(28), 8)
     check(open_store(tmp_path), range(28), 0)
 
@@ -87,9 +88,9 @@ def test_line_that_was_changed_is_computed_again(tmp_path: Path) -> None:
     first = open_store(tmp_path)
     check(first, range(8), 8)
     check(first, range(16), 16)
-    lines = first.path.read_bytes().splitlines(keepends=True)
+    lines = first.lines.path.read_bytes().splitlines(keepends=True)
     assert b" 9.0," in lines[1]
-    first.path.write_bytes(lines[0] + lines[1].replace(b" 9.0,", b" 5.0,"))
+    first.lines.path.write_bytes(lines[0] + lines[1].replace(b" 9.0,", b" 5.0,"))
     check(open_store(tmp_path), range(16), 8)
 
 
@@ -99,19 +100,19 @@ def test_line_that_was_changed_is_computed_again(tmp_path: Path) -> None:
 def test_lines_of_something_else_are_passed_over(tmp_path: Path, rubbish: bytes) -> None:
     first = open_store(tmp_path)
     check(first, range(8), 8)
-    first.path.write_bytes(rubbish + first.path.read_bytes() + rubbish)
+    first.lines.path.write_bytes(rubbish + first.lines.path.read_bytes() + rubbish)
     check(open_store(tmp_path), range(9), 1)
 
 
 def test_lines_of_another_schema_or_width_are_passed_over(tmp_path: Path) -> None:
     first = open_store(tmp_path)
     check(first, range(8), 8)
-    (line,) = first.path.read_bytes().splitlines()
+    (line,) = first.lines.path.read_bytes().splitlines()
     record = {key: value for key, value in json.loads(line).items() if key != "sha256"}
     assert _with_checksum(record) == line + b"\n"
-    first.path.write_bytes(_with_checksum({**record, "schema": SCHEMA + 1}))
+    first.lines.path.write_bytes(_with_checksum({**record, "schema": SCHEMA + 1}))
     check(open_store(tmp_path), range(8), 8)
-    first.path.write_bytes(_with_checksum({**record, "values": record["values"][1:]}))
+    first.lines.path.write_bytes(_with_checksum({**record, "values": record["values"][1:]}))
     check(open_store(tmp_path), range(8), 8)
 
 
@@ -228,12 +229,12 @@ def test_file_is_another_one_for_all_that_values_depend_on(tmp_path: Path) -> No
         open_values(context, "conv1", {"conv2": [0, 2]}),
         open_values(dataclasses.replace(change_weight(make_context()), workspace=tmp_path), "conv1"),
     ]
-    paths = {values.path for values in opened if isinstance(values, StoredValues)}
+    paths = {values.lines.path for values in opened if isinstance(values, StoredValues)}
     assert len(paths) == len(opened)
     same = [
         open_values(dataclasses.replace(context, seed=5), "conv1"),
         open_values(context, "conv1", {"conv2": [1, 0]}),
         open_values(context, "conv1", {"conv1": [1]}),
     ]
-    assert {values.path for values in same if isinstance(values, StoredValues)} <= paths
+    assert {values.lines.path for values in same if isinstance(values, StoredValues)} <= paths
     assert not isinstance(open_values(context, "conv1", is_stored=False), StoredValues)

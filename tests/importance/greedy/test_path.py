@@ -18,6 +18,7 @@ from dirprune.importance import ScoringContext, create
 from dirprune.importance.cache import score_key
 from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.greedy import Path, PathOptions, compute_path
+from dirprune.importance.greedy.shrinking import Shrinking
 from dirprune.importance.greedy.walk import compute_rate
 from tests.importance.cases import make_context, score
 from tests.importance.greedy.networks import two_sides
@@ -135,7 +136,7 @@ def record_computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     append = StoredValues._append
 
     def record(self: StoredValues, keys: list[bytes], values: Any) -> None:
-        computed.extend((self.path.name, key) for key in keys)
+        computed.extend((self.lines.path.name, key) for key in keys)
         append(self, keys, values)
 
     monkeypatch.setattr(StoredValues, "_append", record)
@@ -170,6 +171,44 @@ def test_interrupted_path_goes_on_and_evaluates_nothing_twice(
     assert removals(found) == removals(expected)
     compute_path(context)
     assert len(set(computed)) == len(computed)
+
+
+@pytest.mark.parametrize("n_lost", [0, 40])
+def test_interrupted_path_by_curvature_goes_on_from_its_last_cut(
+    n_lost: int, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PathOptions(search="curvature", step=0.2)
+    context = dataclasses.replace(make_context(Residual), workspace=tmp_path)
+    looks = count_looks(monkeypatch)
+    expected = compute_path(dataclasses.replace(context, workspace=None), options)
+    n_looks = len(looks)
+    assert n_looks > 4
+    with pytest.raises(KeyboardInterrupt):
+        compute_path(dataclasses.replace(context, progress=interrupt_after(3)), options)
+    (path,) = (tmp_path / "under-way").iterdir()
+    path.write_bytes(path.read_bytes()[: -n_lost or None])  # as a kill may leave it
+    looks.clear()
+    assert compute_path(context, options) == expected
+    assert len(looks) == n_looks - (3 if n_lost == 0 else 2)
+    looks.clear()
+    assert compute_path(context, options) == expected
+    assert looks == []
+    other = dataclasses.replace(options, step=0.5)
+    assert compute_path(context, other) != expected
+    assert looks != []
+
+
+def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows with every look at a network's curvature."""
+    looks: list[int] = []
+    look = Shrinking.look
+
+    def count(self: Shrinking) -> Any:
+        looks.append(len(looks))
+        return look(self)
+
+    monkeypatch.setattr(Shrinking, "look", count)
+    return looks
 
 
 def test_progress_counts_removed_channels() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,27 @@ def test_architecture_is_reached_in_any_number_of_rounds(n_rounds: int) -> None:
     assert {name: len(channels) for name, channels in kept.items()} == dict(architecture)
     assert kept == shrink(context, architecture, n_rounds, True)
     assert told[n_rounds - 1] == (n_rounds, n_rounds)
+
+
+def test_interrupted_choice_goes_on_from_its_last_cut(tmp_path: Path) -> None:
+    context = dataclasses.replace(make_context(Residual), workspace=tmp_path)
+    architecture = Architecture.uniform(context.grouping, 0.3)
+    method = create("greedy", {"search": "curvature", "rounds": 6})
+    expected = select_channels(method, dataclasses.replace(context, workspace=None), architecture).kept
+    told: list[int] = []
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        told.append(done)
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        select_channels(method, dataclasses.replace(context, progress=interrupt), architecture)
+    assert told == [1, 2]
+    told.clear()
+    going_on = dataclasses.replace(context, progress=lambda what, done, total: told.append(done))
+    assert select_channels(method, going_on, architecture).kept == expected
+    assert told == [3, 4, 5, 6]
 
 
 def test_small_networks_are_searched_exactly_and_deep_ones_by_curvature() -> None:
