@@ -25,27 +25,32 @@ class PathPoint:
         n_removed: Channels removed so far.
         architecture: Kept channels in forward order, as `--arch` takes them.
         macs: Multiply-accumulates of one input.
-        share: Of the whole network's MACs.
+        parameters: Weights and biases.
+        share: Of what the whole network costs.
         val_accuracy: Right after pruning and batch-norm recalibration, in [0, 1].
     """
 
     n_removed: int
     architecture: str
     macs: int
+    parameters: int
     share: float
     val_accuracy: float
 
 
-def measure_path(subject: Subject, grouping: Grouping, scores: Mapping[str, torch.Tensor]) -> list[PathPoint]:
-    """Judge the first network of a path within each share of the MACs.
+def measure_path(
+    subject: Subject, grouping: Grouping, scores: Mapping[str, torch.Tensor], metric: str
+) -> list[PathPoint]:
+    """Judge the first network of a path within each share of the cost.
 
     Args:
         subject: The whole network.
         grouping: Its channel groups.
         scores: Of a path: the place in which each channel was removed, shape (n_channels,) for each group.
+        metric: What costs: "macs" or "parameters".
     """
-    costs = CostModel(subject.network, grouping, subject.roles.example_input())
-    full = costs.costs(grouping.n_channels).macs
+    model = CostModel(subject.network, grouping, subject.roles.example_input())
+    full = model.costs(grouping.n_channels).as_dict()[metric]
     removals = sorted({int(place) for values in scores.values() for place in values.tolist()})
     points = []
     for share in SHARES:
@@ -53,8 +58,9 @@ def measure_path(subject: Subject, grouping: Grouping, scores: Mapping[str, torc
             kept = {
                 name: torch.nonzero(values >= n_removed).flatten().tolist() for name, values in scores.items()
             }
-            macs = costs.costs({name: len(channels) for name, channels in kept.items()}).macs
-            if macs <= share * full:
+            costs = model.costs({name: len(channels) for name, channels in kept.items()})
+            share_now = costs.as_dict()[metric] / full
+            if share_now <= share:
                 break
         else:
             break  # the path ends above this cost
@@ -64,7 +70,9 @@ def measure_path(subject: Subject, grouping: Grouping, scores: Mapping[str, torc
         roles, task = subject.roles, subject.task
         judged = evaluate(pruned.network, roles.validation, roles, task, subject.device, prefix="val_")
         text = ",".join(str(n_kept) for n_kept in pruned.architecture.values())
-        points.append(PathPoint(n_removed, text, macs, macs / full, judged["val_accuracy"]))
+        points.append(
+            PathPoint(n_removed, text, costs.macs, costs.parameters, share_now, judged["val_accuracy"])
+        )
     return points
 
 
@@ -74,10 +82,11 @@ def format_path(points: Sequence[PathPoint]) -> str:
         [
             str(point.n_removed),
             f"{point.macs:,}",
+            f"{point.parameters:,}",
             f"{100 * point.share:.0f}%",
             f"{point.val_accuracy:.4f}",
             point.architecture,
         ]
         for point in points
     ]
-    return format_table(["removed", "MACs", "of all", "validation accuracy", "--arch"], rows)
+    return format_table(["removed", "MACs", "parameters", "of all", "validation accuracy", "--arch"], rows)

@@ -75,13 +75,18 @@ def rank(
         scores, was_cached = find_scores(scorer, context, cache=cache)
         half_widths = estimate_half_widths(scorer, dataclasses.replace(context, workspace=cache.folder))
         of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}
-        path = measure_path(subject, grouping, scores) if isinstance(scorer, GreedyPath) else []
+        path, cost = [], ""
+        if isinstance(scorer, GreedyPath):
+            cost = "parameters" if scorer.options.cost == "parameters" else "macs"  # latency goes with them
+            path = measure_path(subject, grouping, scores, cost)
     scores = {name: scores[name] for name in grouping.names}
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
     click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
     click.echo(format_scores(scores, half_widths))
+    if isinstance(scorer, ShapleyScorer) and not half_widths:
+        click.echo(f"no intervals: {scoring.method}, used like this, does not know its error; shapley does")
     if path:
-        click.echo(f"\nthe path at {len(path)} costs, right after pruning and recalibration:")
+        click.echo(f"\nthe path at {len(path)} shares of {cost}, right after pruning and recalibration:")
         click.echo(format_path(path))
     if of_others:
         click.echo(f"\nrank correlation with {scoring.method} (Spearman):")

@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
 from dirprune.groups import ChannelGroup, Grouping
+from dirprune.networks import create_network
 from tests.cli.conftest import Run
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_greedy_path_shows_networks_that_prune_takes(run: Run, weights: Path) -> None:
@@ -29,6 +35,25 @@ def test_greedy_path_shows_networks_that_prune_takes(run: Run, weights: Path) ->
     )
     assert pruned.status == 0, pruned.errors
     assert f"{stored['path'][0]['macs']:,}" in pruned.output
+
+
+def test_a_path_by_parameters_is_shown_by_them(run: Run, weights: Path) -> None:
+    few = ("--train-images", 200, "--method-options", "n_examples=50", "--method-options", "step=0.5")
+    of = ("--method", "greedy-path", "--cost", "parameters")
+    result = run("rank", "--weights", weights, *of, *few, "--output", "path.json")
+    assert result.status == 0, result.errors
+    assert "shares of parameters" in result.output
+    first, *_ = json.loads(Path("path.json").read_text())["path"]
+    dense = count_parameters(create_network("lenet5"))
+    assert first["share"] == first["parameters"] / dense <= 0.9
+
+
+def test_shapley_values_without_intervals_say_so(run: Run, weights: Path) -> None:
+    few = ("--train-images", 200, "--k", 1)
+    result = run("rank", "--weights", weights, "--method", "shapley-partial", *few)
+    assert result.status == 0, result.errors
+    assert "no intervals: shapley-partial" in result.output
+    assert "no intervals" not in run("rank", "--weights", weights, "--method", "taylor", *few[:2]).output
 
 
 def test_methods_are_compared_and_drawn(run: Run, weights: Path) -> None:

@@ -35,14 +35,16 @@ class Rehearsal:
     Args:
         machines: The laptop, the head and the workers, by name.
         folder: What all of them see at the same place, as a network file system would give it.
+        study: Which of `studies/`.
     """
 
-    def __init__(self, machines: dict[str, Machine], folder: Path) -> None:
+    def __init__(self, machines: dict[str, Machine], folder: Path, study: str = "lenet") -> None:
         self.machines = machines
         self.laptop, self.head = machines[LAPTOP], machines[HEAD]
         self.workers = [machine for name, machine in machines.items() if name not in (LAPTOP, HEAD)]
         self.shared = folder / "shared"
-        self.folder = StudyFolder(self.shared / "lenet")
+        self.script = f"studies/{study}.py"
+        self.folder = StudyFolder(self.shared / study)
         self.log = folder / "submit.log"
         self.submitted: subprocess.Popen[bytes] | None = None
 
@@ -101,13 +103,11 @@ class Rehearsal:
 
     def run_submitted(self, *arguments: str) -> str:
         """Let the laptop submit the study, and return what comes back when it has ended."""
-        return self.laptop.run(
-            "ray", "submit", CLUSTER_FILE, "studies/lenet.py", "--", *arguments, timeout=300
-        )
+        return self.laptop.run("ray", "submit", CLUSTER_FILE, self.script, "--", *arguments, timeout=300)
 
     def submit(self, *arguments: str) -> None:
         """Let the laptop submit the study, and go on while it runs."""
-        command = f"cd ~/dirprune && exec ray submit {CLUSTER_FILE} studies/lenet.py -- {' '.join(arguments)}"
+        command = f"cd ~/dirprune && exec ray submit {CLUSTER_FILE} {self.script} -- {' '.join(arguments)}"
         with self.log.open("ab") as log:
             self.submitted = subprocess.Popen(
                 self.laptop.command("bash", "-c", command), stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -139,7 +139,7 @@ class Rehearsal:
     def cut_driver(self) -> None:
         """Kill the driver of the study, on the head, and wait until the laptop notices."""
         assert self.submitted is not None
-        self.head.run("kill -9 $(pgrep -f '[p]ython .*lenet.py')")
+        self.head.run(f"kill -9 $(pgrep -f '[p]ython .*{self.folder.root.name}.py')")
         self.submitted.wait(PATIENCE_S)
 
     def end(self) -> int:
@@ -149,11 +149,11 @@ class Rehearsal:
 
 
 @contextmanager
-def rehearse(folder: Path, n_workers: int = 2) -> Iterator[Rehearsal]:
+def rehearse(folder: Path, n_workers: int = 2, study: str = "lenet") -> Iterator[Rehearsal]:
     """Yield a prepared laptop and machines that are on, but for the last worker; end them all."""
     names = [LAPTOP, HEAD, *(f"worker{place}" for place in range(1, n_workers + 1))]
     with make_machines(folder, names) as machines:
-        rehearsal = Rehearsal(machines, folder)
+        rehearsal = Rehearsal(machines, folder, study)
         rehearsal.prepare()
         for machine in [rehearsal.head, *rehearsal.workers[:-1]]:
             machine.switch_on()

@@ -7,27 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from dirprune.importance.shapley import exact
+from dirprune.importance.shapley import exact, partial
 from tests.importance.cases import make_context, score
 
 
 @pytest.mark.parametrize(
-    ("name", "totals"),
+    ("name", "options", "totals"),
     [
-        ("leave-one-out", {"conv1": 5, "conv2": 7, "linear1": 9}),
-        ("shapley-exact", {"conv1": 16, "conv2": 64, "linear1": 256}),
+        ("leave-one-out", {}, {"conv1": 5, "conv2": 7, "linear1": 9}),
+        ("shapley-exact", {}, {"conv1": 16, "conv2": 64, "linear1": 256}),
+        ("shapley-partial", {"k": 2}, {"conv1": 16, "conv2": 44, "linear1": 74}),
     ],
 )
 def test_progress_of_each_group_grows_to_all_of_its_coalitions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, totals: dict[str, int]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    options: dict[str, int],
+    totals: dict[str, int],
 ) -> None:
-    monkeypatch.setattr(exact, "BLOCK", 32)
+    for method in (exact, partial):
+        monkeypatch.setattr(method, "BLOCK", 32)
     told: dict[str, list[tuple[int, int]]] = {}
 
     def tell(what: str, n_done: int, n_total: int) -> None:
         told.setdefault(what, []).append((n_done, n_total))
 
-    score(name, dataclasses.replace(make_context(), workspace=tmp_path, progress=tell))
+    score(name, dataclasses.replace(make_context(), workspace=tmp_path, progress=tell), options)
     assert {group: states[-1] for group, states in told.items()} == {g: (n, n) for g, n in totals.items()}
     for group, states in told.items():
         assert states == sorted(states)

@@ -12,17 +12,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dirprune.device import is_out_of_memory
 from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
 from dirprune.importance.coalitions.fresh_norm import count_in_part, with_fresh_norms
 from dirprune.importance.greedy.quadratic import Quadratic
 from dirprune.importance.lines import CheckedLines
+from dirprune.importance.parts import Shortage, tell_shortage
 from dirprune.surgery import compact
 from dirprune.switches import switched
 from dirprune.tasks import make_task
 
 N_PROBES = 2
 N_SWEEPS = 10
+WHAT = "the curvature"
 N_PARTS = 2
 """Parts of about 250 examples that each look is at; the next look is at the parts behind."""
 
@@ -59,6 +62,7 @@ class Shrinking:
         self._n_looks = 0
         self._size = count_in_part(len(context.calibration))
         self._is_classifier = context.task.loss_identity == make_task("cross_entropy").loss_identity
+        self._shortage = Shortage()
         self._reference = self._predict()
         self._lines = lines
         self.notes = [] if lines is None else self._go_on(lines.read())
@@ -75,7 +79,27 @@ class Shrinking:
         return [record["note"] for record in made]
 
     def look(self) -> Quadratic:
-        """Return what removing channels costs from here, in the order of groups and of what is left."""
+        """Return what removing channels costs from here, in the order of groups and of what is left.
+
+        Where memory runs out, parts have fewer examples from then on.
+
+        Raises:
+            ImportanceError: If there is not enough memory for one example.
+        """
+        while True:
+            try:
+                return self._look()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._size == 1:
+                    raise tell_shortage(WHAT) from error
+            self._size = -(-self._size // 2)
+            self._shortage.halve_(WHAT)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _look(self) -> Quadratic:
         judged = with_fresh_norms(self.context, are_all=self.is_recalibrated)
         n_examples = len(judged.calibration)
         n_parts = -(-n_examples // self._size)
@@ -128,8 +152,17 @@ class Shrinking:
     @torch.no_grad()
     def _predict(self) -> Tensor:
         """Return the dense network's outputs on all examples, shape (n, ...), or its probabilities."""
-        batches = self.context.batches(self._size)
-        outputs = torch.cat([self.context.network(inputs) for inputs, _ in batches])
+
+        def run(positions: Tensor) -> Tensor:
+            return self.context.network(self.context.load(positions)[0])
+
+        outputs = torch.cat(
+            [
+                part
+                for positions in torch.arange(len(self.context.calibration)).split(self._size)
+                for part in self._shortage.compute_in_parts(positions, run, WHAT)
+            ]
+        )
         self._is_classifier &= outputs.dim() == 2
         return outputs.softmax(1) if self._is_classifier else outputs
 

@@ -25,7 +25,7 @@ from dirprune.importance.shapley.options import (
     ShapOptions,
     ValueOptions,
 )
-from dirprune.importance.shapley.partial import estimate_by_sizes
+from dirprune.importance.shapley.partial import estimate_by_sizes, list_sizes
 from dirprune.importance.shapley.permutation import estimate_by_permutations
 from dirprune.importance.shapley.settling import default_evaluations, estimate_until_settled
 from dirprune.importance.shapley.with_shap import estimate_with_shap
@@ -92,6 +92,34 @@ class ShapleyScorer(Scorer):
         """Return the estimate from a value function."""
 
 
+class CountedScorer(ShapleyScorer):
+    """Evaluates so many coalitions, block by block; progress is told of all, not of each block."""
+
+    def _estimate_group(self, opener: Opener, group: str) -> Estimate:
+        """Return the values of one group."""
+        context = opener.context
+        n_channels = context.grouping[group].n_channels
+        tell, n_before, n_all = context.progress, 0, self._count(n_channels)
+
+        def tell_of_all(what: str, n_done: int, n_total: int) -> None:
+            if tell is not None:
+                tell(what, min(n_before + n_done, n_all), n_all)
+
+        values = opener.open(group, progress=tell_of_all)
+
+        def value(coalitions: Coalitions) -> Array:
+            nonlocal n_before
+            found = values.evaluate(coalitions)
+            n_before += len(coalitions)
+            return found
+
+        return self._estimate(value, n_channels, context.seed)
+
+    @abstractmethod
+    def _count(self, n_channels: int) -> int:
+        """Return how many coalitions of a group are evaluated in all."""
+
+
 class SampledScorer(ShapleyScorer):
     """Runs an estimator with the budget that the options give."""
 
@@ -136,28 +164,11 @@ class Shapley(SampledScorer):
     needs_gradients=False,
     stochastic=False,
 )
-class ShapleyExact(ShapleyScorer):
+class ShapleyExact(CountedScorer):
     """Exact Shapley values by `compute_exact`."""
 
-    def _estimate_group(self, opener: Opener, group: str) -> Estimate:
-        """Return the values of one group; progress is told of all its coalitions, not of each block."""
-        context = opener.context
-        n_channels = context.grouping[group].n_channels
-        tell, n_before, n_all = context.progress, 0, count_coalitions(n_channels)
-
-        def tell_of_all(what: str, n_done: int, n_total: int) -> None:
-            if tell is not None:
-                tell(what, min(n_before + n_done, n_all), n_all)
-
-        values = opener.open(group, progress=tell_of_all)
-
-        def value(coalitions: Coalitions) -> Array:
-            nonlocal n_before
-            found = values.evaluate(coalitions)
-            n_before += len(coalitions)
-            return found
-
-        return self._estimate(value, n_channels, context.seed)
+    def _count(self, n_channels: int) -> int:
+        return count_coalitions(n_channels)
 
     def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
         return compute_exact(value, n_channels)
@@ -204,10 +215,13 @@ class ShapleyKernel(SampledScorer):
     needs_gradients=False,
     stochastic=False,
 )
-class ShapleyPartial(ShapleyScorer):
+class ShapleyPartial(CountedScorer):
     """Shapley values by `estimate_by_sizes`."""
 
     Options = PartialOptions
+
+    def _count(self, n_channels: int) -> int:
+        return list_sizes(n_channels, self.options.k, self.options.adding)[1]
 
     def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
         return estimate_by_sizes(value, n_channels, self.options.k, self.options.adding)

@@ -38,6 +38,24 @@ def estimate_by_sizes(value: Value, n_channels: int, k: int, adding: str = "both
         ImportanceError: If k is out of range, or makes more than 2^20 coalitions.
     """
     n = n_channels
+    sizes, n_coalitions = list_sizes(n, k, adding)
+    empty, full = value(borders(n))
+    weights = np.array([0.0, *kernel_weights(n)])
+    gram, moment = np.zeros((n, n)), np.zeros(n)
+    for coalitions in _blocks(n, sizes):
+        weighted = coalitions * weights[coalitions.sum(1)][:, None]
+        gram += weighted.T @ coalitions.astype(float)
+        moment += weighted.T @ (value(coalitions) - empty)
+    return Estimate(solve_efficient(gram, moment, full - empty)[0], None, n_coalitions)
+
+
+def list_sizes(n_channels: int, k: int, adding: str) -> tuple[list[int], int]:
+    """Return the sizes between none and all, the outermost first, and how many coalitions there are in all.
+
+    Raises:
+        ImportanceError: As `estimate_by_sizes` says.
+    """
+    n = n_channels
     if not 1 <= k <= n:
         raise ImportanceError(f"k must be in 1 .. {n} for a group of {n} channels, got {k}; try k=1")
     sizes = [s for s in range(1, n) if (adding != "no" and s <= k) or (adding != "yes" and s >= n - k)]
@@ -47,14 +65,7 @@ def estimate_by_sizes(value: Value, n_channels: int, k: int, adding: str = "both
             f"k must give at most {2**MAX_EXACT} coalitions, got {k}, which gives {n_coalitions} "
             f"of {n} channels; try a smaller k or method shapley"
         )
-    empty, full = value(borders(n))
-    weights = np.array([0.0, *kernel_weights(n)])
-    gram, moment = np.zeros((n, n)), np.zeros(n)
-    for coalitions in _blocks(n, sorted(sizes, key=lambda s: (min(s, n - s), s))):
-        weighted = coalitions * weights[coalitions.sum(1)][:, None]
-        gram += weighted.T @ coalitions.astype(float)
-        moment += weighted.T @ (value(coalitions) - empty)
-    return Estimate(solve_efficient(gram, moment, full - empty)[0], None, n_coalitions)
+    return sorted(sizes, key=lambda s: (min(s, n - s), s)), n_coalitions
 
 
 def _blocks(n_channels: int, sizes: list[int]) -> Iterator[Coalitions]:

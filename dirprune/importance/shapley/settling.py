@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dirprune.importance.shapley.estimate import MAX_EXACT, Estimate, Value
+from dirprune.importance.shapley.estimate import MAX_EXACT, Estimate, Value, count_coalitions
 
 Estimator = Callable[[Value, int, int, int], Estimate]
 """Called as estimator(value, n_channels, n_evaluations, seed)."""
@@ -15,6 +16,12 @@ Estimator = Callable[[Value, int, int, int], Estimate]
 N_INNER = 1000
 GROWTH = 32
 N_AGREEING = 3
+UNSETTLED = (
+    "after %d evaluations it is not settled which of %d channels stay: those around the cut are worth about "
+    "the same, or too few evaluations tell them apart"
+)
+
+logger = logging.getLogger(__name__)
 
 
 def default_evaluations(n_channels: int) -> int:
@@ -28,8 +35,8 @@ def estimate_until_settled(
     """Double the budget until the order around the cut is settled.
 
     It is when no interval of a kept channel overlaps one of a cut channel, or when three budgets in a row
-    keep the same channels; the last budget is 32 times the first, or all coalitions. Since sequences are
-    nested, what an earlier budget has evaluated is not evaluated again where values are stored.
+    keep the same channels; the last budget is 32 times the first, which is said, or all coalitions. Since
+    sequences are nested, what an earlier budget has evaluated is not evaluated again where values are stored.
 
     Args:
         cut: The keep ratio at which channels are cut, in (0, 1).
@@ -46,7 +53,10 @@ def estimate_until_settled(
         order = np.argsort(-estimate.values, kind="stable")
         kept.append(frozenset(order[:n_kept].tolist()))
         agrees = len(kept) >= N_AGREEING and len(set(kept[-N_AGREEING:])) == 1
-        if agrees or _is_apart(estimate, order, n_kept) or n_evaluations >= largest:
+        is_settled = agrees or _is_apart(estimate, order, n_kept)
+        if is_settled or n_evaluations >= largest:
+            if not is_settled and n_evaluations < count_coalitions(n_channels):
+                logger.warning(UNSETTLED, n_evaluations, n_channels)
             return estimate
         n_evaluations = min(2 * n_evaluations, largest)
 

@@ -20,11 +20,12 @@ from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.coalitions.engines import ContributionValues, PrefixValues
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
+from dirprune.importance.coalitions.prefix import Prefix
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 from tests.importance.cases import identity, make_context, make_split
-from tests.networks_for_tests import CASES, SmallLeNet, build_case
+from tests.networks_for_tests import CASES, Residual, SmallLeNet, build_case
 
 N_EXAMPLES = 13
 
@@ -278,6 +279,26 @@ def test_too_little_memory_for_one_example_is_one_clear_error(monkeypatch: pytes
     monkeypatch.setattr(ContributionValues, "run", always_fail)
     with pytest.raises(ImportanceError, match="one example"):
         values.evaluate(draw_coalitions(3, values.n_channels))
+
+
+def test_too_little_memory_for_statistics_says_how_many_examples_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = make_context(Residual)
+    values = open_values(context, "stem", is_recalibrated=True)
+    assert isinstance(values, TiledValues)
+    assert values.norms
+    n_tries = 0
+
+    def always_fail(self: Prefix, *arguments: object) -> list[Tensor]:
+        nonlocal n_tries
+        n_tries += 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Prefix, "__call__", always_fail)
+    with pytest.raises(ImportanceError, match=rf"for {len(context.calibration)} examples at once"):
+        values.evaluate(draw_coalitions(3, values.n_channels))
+    assert n_tries > 1
 
 
 def test_an_error_that_is_not_about_memory_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

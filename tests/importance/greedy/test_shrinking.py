@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
+from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext, create, get_method, select_channels
 from dirprune.importance.greedy.search import is_exact
 from dirprune.importance.greedy.shrinking import Shrinking, shrink
@@ -101,6 +102,37 @@ def test_interrupted_choice_goes_on_from_its_last_cut(tmp_path: Path) -> None:
     going_on = dataclasses.replace(context, progress=lambda what, done, total: told.append(done))
     assert select_channels(method, going_on, architecture).kept == expected
     assert told == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy-path"])
+def test_out_of_memory_means_fewer_images_at_once_and_is_said_once(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = make_context(Residual)
+    assert len(context.calibration) > 64
+    convolve = nn.Conv2d.forward
+    sizes = []
+
+    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            sizes.append(len(values))
+        if len(values) > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return convolve(self, values)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
+    architecture = Architecture.uniform(context.grouping, 0.5)
+    kept = select_channels(create(name, {"search": "curvature"}), context, architecture).kept
+    assert {group: len(channels) for group, channels in kept.items()} == dict(architecture)
+    assert sum("smaller batches" in record.message for record in caplog.records) == 1
+    assert 32 < max(sizes[len(sizes) // 2 :]) <= 64
+
+    def always_fail(self: nn.Conv2d, values: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(nn.Conv2d, "forward", always_fail)
+    with pytest.raises(ImportanceError, match="curvature: expected memory for at least one example"):
+        Shrinking(context, True)
 
 
 def test_small_networks_are_searched_exactly_and_deep_ones_by_curvature() -> None:

@@ -21,6 +21,7 @@ from dirprune.importance.shapley import (
     estimate_until_settled,
     estimate_with_shap,
 )
+from dirprune.importance.shapley.estimate import Estimate, Value
 from tests.importance.cases import make_context
 from tests.importance.shapley.games import (
     Recorder,
@@ -250,6 +251,19 @@ def test_seed_matters_and_reproduces(name: str) -> None:
     first, again, other = (SAMPLED[name](value, 10, 60, seed).values for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_a_budget_that_ends_before_the_order_is_settled_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    n_channels, rng = 24, np.random.default_rng(0)
+
+    def tell_nothing_apart(value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
+        return Estimate(rng.normal(size=n_channels), None, n_evaluations)
+
+    estimate_until_settled(tell_nothing_apart, additive(range(n_channels)), n_channels, 0)
+    assert "it is not settled which of 24 channels stay" in caplog.text
+    caplog.clear()
+    estimate_until_settled(estimate_by_borders_first, additive(range(n_channels)), n_channels, 0)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("name", CONVERGING)
