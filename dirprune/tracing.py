@@ -6,7 +6,6 @@ tried out: one that fails `check_masked_equals_compact` is refused with the reas
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch_pruning import DependencyGraph, ops
 
-from dirprune.deadline import deadline
+from dirprune.deadline import deadline, read_processor_time
 from dirprune.errors import ConfigurationError, one_line, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.layers import copy_for_evaluation, is_in_parts, record_layers
@@ -154,14 +153,14 @@ class _Clock:
             TimeoutError: If it takes longer than it may.
         """
         allowed = max(MIN_LAYER_S, min(MAX_LAYER_S, self.left_s))
-        began = time.monotonic()
+        used_s = read_processor_time()
         try:
             with deadline(allowed):
                 return trace(path)
         except TimeoutError:
             raise TimeoutError(f"more than {allowed:g} s") from None
         finally:
-            self.left_s -= time.monotonic() - began
+            self.left_s -= used_s()
 
 
 @dataclass(frozen=True)
