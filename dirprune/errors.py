@@ -23,6 +23,10 @@ class WeightsError(DirpruneError):
     """A weights file that cannot be read safely or belongs to another network."""
 
 
+class ClassesError(WeightsError):
+    """Weights that fit the network but for the number of its outputs."""
+
+
 class ArchitectureError(DirpruneError):
     """Kept channels that do not fit the network's channel groups."""
 

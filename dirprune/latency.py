@@ -196,7 +196,14 @@ def fit_latency(
         error = float(np.median(np.abs(predicted / measured - 1)))
     regression.fit(features, measured, sample_weight=measured**-2.0)
     constant, *rates = (regression.coef_ / scale).tolist()
-    return LatencyModel(constant, tuple(rates), error, describe_setting(inputs))
+    setting = {**describe_setting(inputs), **describe_dense(costs, grouping, inputs)}
+    return LatencyModel(constant, tuple(rates), error, setting)
+
+
+def describe_dense(costs: CostModel, grouping: Grouping, inputs: Tensor) -> dict[str, str | int]:
+    """Return what tells a whole network from others: the shape of an input, and its multiply-accumulates."""
+    shape = " x ".join(map(str, inputs.shape[1:]))
+    return {"input_shape": shape, "dense_macs": costs.costs(grouping.n_channels).macs}
 
 
 def _draw_width(rng: np.random.Generator, n_channels: int, highest: float) -> int:

@@ -21,7 +21,6 @@ spec = StudySpec(
     name="resnet50",
     network="torchvision/resnet50",
     data="folders:112",
-    network_options={"n_classes": 10},
     min_val_accuracy="dense-0.1",
     space=SearchSpace(
         architectures="budgeted",

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from dirprune.cost import CostModel
+from dirprune.records.models import load_model
 from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
 
@@ -55,9 +57,7 @@ def test_the_study_runs_to_its_front(name: str, tmp_path: Path) -> None:
     write_noise(tmp_path / "data", 64 if name == "resnet50" else 32)
     options = ["--data", tmp_path / "data", "--output", tmp_path / "out", "--no-tracking", *SMALLEST]
     options += ["--dataset", "folders:64"] if name == "resnet50" else []
-    command = [sys.executable, STUDIES[0].with_name(f"{name}.py"), *options, "--min-val-accuracy", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(STUDIES[0].parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    done = run_study(name, [*options, "--min-val-accuracy", "0"])
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "out" / name / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -65,11 +65,29 @@ def test_the_study_runs_to_its_front(name: str, tmp_path: Path) -> None:
     assert float(rows[1]["macs"]) < 0.8 * float(rows[0]["macs"])
 
 
-def write_noise(root: Path, size: int, n_each: int = 4) -> None:
-    """Write class folders of ten classes for training and for testing."""
+@pytest.mark.slow
+def test_another_network_and_other_classes_need_no_other_script(tmp_path: Path) -> None:
+    write_noise(tmp_path / "data", 32, classes=3)
+    options = ["--data", tmp_path / "data", "--output", tmp_path / "out", "--no-tracking", *SMALLEST]
+    options += ["--network", "resnet20", "--dataset", "folders:32", "--min-val-accuracy", "0"]
+    done = run_study("resnet56", options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (model,) = (tmp_path / "out" / "resnet20" / "models").glob("1")
+    assert load_model(model)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+def run_study(name: str, options: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    """Run one of the scripts as a user would."""
+    command = [sys.executable, STUDIES[0].with_name(f"{name}.py"), *options]
+    environment = {**os.environ, "PYTHONPATH": str(STUDIES[0].parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+
+
+def write_noise(root: Path, size: int, n_each: int = 4, classes: int = 10) -> None:
+    """Write class folders for training and for testing."""
     rng = np.random.default_rng(0)
     for part in ("train", "test"):
-        for label in range(10):
+        for label in range(classes):
             folder = root / part / f"class{label}"
             folder.mkdir(parents=True)
             for number in range(n_each):

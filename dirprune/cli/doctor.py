@@ -19,11 +19,12 @@ from dirprune.cli.subjects import choose_device
 from dirprune.cost import CostModel, count_costs
 from dirprune.data import DataRoles, Place, load_data
 from dirprune.data.roles import FOREIGN_SPLIT
+from dirprune.data.sources import FOLDERS
 from dirprune.errors import ConfigurationError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.layers import output_tensors
-from dirprune.networks import create_network, is_of_a_library, load_weights_
+from dirprune.networks import create_network, is_of_a_library, load_weights_, with_classes
 from dirprune.study.latency import threads_set_to
 from dirprune.study.space import SearchSpace
 from dirprune.tasks import make_task
@@ -51,12 +52,15 @@ def doctor(
 ) -> None:
     """Print what a study of the network can and cannot do."""
     space = SearchSpace(min_keep_ratio=min_keep_ratio, uniform_keep_ratios=())
+    found = _find(network)
+    if classes is not None and not isinstance(found, str):
+        raise ConfigurationError(f"--classes is of networks by name, {network} knows its own; leave it out")
     if data is not None and dataset is None:
-        raise ConfigurationError(f"expected the name of the data set in {data}; try --dataset folders")
+        dataset = FOLDERS
     roles = None if dataset is None else load_data(dataset, data, validation_from=FOREIGN_SPLIT)
     shape = input_shape or (roles.input_shape if roles else _guess_shape(network))
-    n_classes = classes or (roles.n_classes if roles else None)
-    dense = create_network(_find(network), {"n_classes": n_classes} if n_classes else {}).eval()
+    given = {} if classes is None else {"n_classes": classes}
+    dense = create_network(found, with_classes(found, given, roles.n_classes if roles else None)).eval()
     if weights is not None:
         load_weights_(dense, weights)
     example = torch.zeros(2, *shape)

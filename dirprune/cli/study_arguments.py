@@ -32,6 +32,7 @@ class Arguments:
     reduction_factor: float | None
     rungs: tuple[float, ...] | None
     name: str | None
+    network: str | None
     resume: bool
     seed: int | None
     methods: str | None

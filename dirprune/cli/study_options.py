@@ -33,6 +33,12 @@ def _network_and_data(spec: StudySpec) -> list[Option]:
     embedded = f"the embedded {spec.embedded['data']}" if spec.embedded else "downloaded into the cache"
     return [
         Option(
+            ["--network"],
+            metavar="NAME",
+            help="Another network by name, such as resnet20 or torchvision/resnet18; its study has its name. "
+            f"Default: {spec.network if isinstance(spec.network, str) else 'its own'}.",
+        ),
+        Option(
             ["--data"],
             type=PLACE,
             help=f"Folder of the data set, or the URI of images, such as s3://bucket/images. "

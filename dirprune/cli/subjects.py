@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -16,11 +17,11 @@ from dirprune.cli.weights import Header, read_header
 from dirprune.cost import count_costs
 from dirprune.data import DataRoles, load_data
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
-from dirprune.errors import ConfigurationError, one_line
+from dirprune.errors import ClassesError, ConfigurationError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.files import read_json
 from dirprune.identity import identify
-from dirprune.networks import create_network, is_of_a_library, load_weights_
+from dirprune.networks import create_network, load_weights_, with_classes
 from dirprune.recipe import Recipe
 from dirprune.records.models import ARCHITECTURE, load_model, save_model
 from dirprune.records.models import SCHEMA as MODEL_SCHEMA
@@ -28,7 +29,6 @@ from dirprune.tasks import Task, make_task
 from dirprune.training import train_
 
 ORIGIN = "weights"
-N_CLASSES = 10  # of our own networks, unless they are told otherwise
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ def new_subject(network: str, options: DataOptions) -> Subject:
     device = choose_device(options.device)
     create_network(network)  # raises before anything is loaded
     roles, header = _load_roles(options, Header(network=network), is_own=True)
-    if is_of_a_library(network) or roles.n_classes not in (None, N_CLASSES):
-        header = header.changed(options={"n_classes": roles.n_classes})
+    header = header.changed(options=with_classes(network, header.options, roles.n_classes))
     untrained = create_network(network, header.options, seed=options.seed)
     return Subject(untrained.to(device), header, roles, make_task(), device, options.seed)
 
@@ -102,10 +101,27 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
             "try without --network"
         )
     name = header.network or network or "lenet5"
-    loaded = create_network(name, header.options)
-    load_weights_(loaded, weights)
+    failure = None
+    try:
+        loaded = _load(name, header.options, weights)
+    except ClassesError as error:
+        if header.options:
+            raise
+        failure = error  # whether the data have so many is known when they are loaded
     roles, header = _load_roles(options, header.changed(network=name), is_own=bool(header.validation_from))
+    adapted = with_classes(name, header.options, roles.n_classes)
+    if adapted != header.options:
+        header = header.changed(options=adapted)
+        loaded = _load(name, adapted, weights)
+    elif failure is not None:
+        raise failure
     return Subject(loaded.to(device).eval(), header, roles, make_task(), device, options.seed)
+
+
+def _load(name: str, options: Mapping[str, Any], weights: Path) -> nn.Module:
+    network = create_network(name, options)
+    load_weights_(network, weights)
+    return network
 
 
 def pruned_subject(
@@ -173,6 +189,11 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
         click.echo(f"data: {dataset}" + (f" in {options.data}" if options.data else ""))
     if not is_own and options.validation_from is None:
         click.echo(f"validation from {validation_from}: these weights may have seen the whole training set")
+    elif not is_own and validation_from.startswith("train"):
+        click.echo(
+            "WARNING: these weights have probably learnt these images, so that validation measures memory; "
+            f"try {FOREIGN_SPLIT}"
+        )
     click.echo(
         f"images: {len(roles.train):,} train, {len(roles.calibration):,} of them calibration, "
         f"{len(roles.validation):,} validation, {len(roles.test):,} test; {roles.train.whereabouts}"

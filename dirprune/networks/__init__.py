@@ -30,11 +30,30 @@ __all__ = [
     "load_weights_",
     "read_state_dict",
     "save_weights",
+    "with_classes",
 ]
+
+N_CLASSES = 10  # of our own networks, unless they are told otherwise
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {"lenet5": LeNet5, **RESNETS, "vgg16": VGG16, "wrn28_10": WideResNet}
 )
+
+
+def with_classes(
+    network: str | Callable[..., nn.Module], options: Mapping[str, Any], n_classes: int | None
+) -> dict[str, Any]:
+    """Return the options of a network with as many outputs as there are classes, unless they say how many.
+
+    Args:
+        network: As `create_network` takes it; only a name is told, a function knows by itself.
+        options: Keyword arguments of the network.
+        n_classes: Of the data; None: they have none.
+    """
+    if n_classes is None or not isinstance(network, str) or "n_classes" in options:
+        return dict(options)
+    is_usual = n_classes == N_CLASSES and not is_of_a_library(network)
+    return dict(options) if is_usual else {**options, "n_classes": n_classes}
 
 
 def create_network(

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dirprune.errors import WeightsError, one_line
+from dirprune.errors import ClassesError, WeightsError, one_line
 from dirprune.files import write_atomically
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".th")
@@ -51,7 +51,8 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
             Only `num_batches_tracked`, which old files lack, may be missing.
         path: File that `read_state_dict` reads.
     Raises:
-        WeightsError: If the file cannot be read, or belongs to another network.
+        WeightsError: If the file cannot be read, or belongs to another network: `ClassesError` if only the
+            number of outputs is another one.
     """
     state = read_state_dict(path)
     expected = network.state_dict()
@@ -76,7 +77,7 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
         output = next(reversed(expected)).rpartition(".")[0]
         is_output = {key.rpartition(".")[0] for key in wrong} == {output}
         hint = f"{len(state[key])} classes" if is_output else "other widths"
-        raise WeightsError(
+        raise (ClassesError if is_output else WeightsError)(
             f"expected shape {tuple(expected[key].shape)} for {key} of {name}, "
             f"got {tuple(state[key].shape)} in {path}{more}; is it of {hint}?"
         )

@@ -187,9 +187,10 @@ def check_classes(spec: StudySpec, network: nn.Module, roles: DataRoles) -> None
     with torch.no_grad():
         outputs = network(roles.example_input())
     if outputs.ndim == 2 and outputs.shape[1] != roles.n_classes:
+        hint = f"; try network_options={{'n_classes': {roles.n_classes}}}" * isinstance(spec.network, str)
         raise ConfigurationError(
             f"expected a network with {roles.n_classes} outputs, one for each class of {roles.name}, got "
-            f"{outputs.shape[1]}; try network_options={{'n_classes': {roles.n_classes}}}"
+            f"{outputs.shape[1]}{hint}"
         )
 
 

@@ -13,7 +13,7 @@ PARTS = ("fine_tuning", "space")
 
 
 def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which a study would not be what it is, sorted.
+    """Return the keys in which a study would not be what it is, sorted; "space.methods" is a part of "space".
 
     A field that the stored description lacks was not known when the study was started, which therefore ran
     with its default: with that it is no difference.
@@ -27,4 +27,23 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
     for part in PARTS:
         if part in stored:
             known[part] = {**default[part], **stored[part]}
-    return [key for key in sorted(wanted) if known.get(key) != wanted[key]]
+    return [
+        f"{key}.{name}" if name else key
+        for key in sorted(wanted)
+        if known.get(key) != wanted[key]
+        for name in _list_parts(known.get(key), wanted[key])
+    ]
+
+
+def _list_parts(stored: Any, wanted: Any) -> list[str]:
+    """Return the names under which two values differ; one without a name where they have no parts."""
+    if not (isinstance(stored, Mapping) and isinstance(wanted, Mapping)):
+        return [""]
+    return [name for name in sorted({*stored, *wanted}) if stored.get(name) != wanted.get(name)]
+
+
+def find_part(description: Mapping[str, Any], key: str) -> Any:
+    """Return what a description says under a key of `find_differences`; None if nothing."""
+    first, _, name = key.partition(".")
+    found = description.get(first)
+    return found.get(name) if name and isinstance(found, Mapping) else found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from dirprune.cost import CostModel
 from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError
 from dirprune.files import read_json, write_json
 from dirprune.groups import Grouping
-from dirprune.latency import LatencyModel, fit_latency
+from dirprune.latency import LatencyModel, describe_dense, fit_latency
 from dirprune.quiet import device_to_itself
 
 SCHEMA = 1
@@ -47,6 +48,31 @@ class LatencyOptions:
             )
 
 
+def measure_here(
+    network: nn.Module, grouping: Grouping, input_shape: Sequence[int], options: LatencyOptions
+) -> LatencyModel:
+    """Measure architectures on this machine, on its GPU where there is one.
+
+    Args:
+        network: The dense network, on the CPU; left there.
+        grouping: Its channel groups.
+        input_shape: Of one input.
+        options: Batch and threads.
+
+    Raises:
+        ConfigurationError: If the device is busy.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    inputs = torch.zeros(options.batch_size, *input_shape, device=device)
+    with threads_set_to(options.threads), device_to_itself(device, options.threads):
+        model = fit_latency(network.to(device).eval(), grouping, inputs)
+    network.to("cpu")
+    return model
+
+
+Measure = Callable[[nn.Module, Grouping, Sequence[int], LatencyOptions], LatencyModel]
+
+
 def obtain_latency(
     options: LatencyOptions,
     stored: Mapping[str, Any] | None,
@@ -54,6 +80,7 @@ def obtain_latency(
     grouping: Grouping,
     roles: DataRoles,
     say: Callable[[str], None],
+    measure: Measure = measure_here,
 ) -> LatencyModel:
     """Return how long architectures take: from the file, as the study has it, or measured now.
 
@@ -66,6 +93,7 @@ def obtain_latency(
         grouping: Its channel groups.
         roles: What one input looks like.
         say: Takes the line that a user should read.
+        measure: Measures where trials run, which may be another machine.
 
     Raises:
         ConfigurationError: If the device is busy, the model says too little of architectures that were not
@@ -73,14 +101,12 @@ def obtain_latency(
     """
     if options.path is not None:
         model = read_latency(options.path)
+        example = roles.example_input()
+        _check_network(model, describe_dense(CostModel(network, grouping, example), grouping, example))
     elif stored is not None:
         return LatencyModel.from_json(stored)
     else:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        inputs = torch.zeros(options.batch_size, *roles.input_shape, device=device)
-        with threads_set_to(options.threads), device_to_itself(device, options.threads):
-            model = fit_latency(network.to(device).eval(), grouping, inputs)
-        network.to("cpu")
+        model = measure(network, grouping, roles.input_shape, options)
     check_latency(model)
     say(describe(model))
     return model
@@ -98,6 +124,16 @@ def check_latency(model: LatencyModel) -> None:
             f"expected latencies that fall with the widths, got {model.constant_ms:.3g} ms for every "
             "architecture: calling the layers takes all the time; take a larger batch, or the objective macs"
         )
+
+
+def _check_network(model: LatencyModel, wanted: Mapping[str, str | int]) -> None:
+    """Refuse latencies of another network; older files do not say of which they are."""
+    for name, value in wanted.items():
+        if model.setting.get(name, value) != value:
+            raise ConfigurationError(
+                f"expected latencies of this network, whose {name} is {value}, got those of one with "
+                f"{model.setting[name]}; measure it with dirprune fit-latency"
+            )
 
 
 def describe(model: LatencyModel) -> str:

@@ -16,7 +16,7 @@ from dirprune.data import DataRoles, Place, load_data
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.halving import KINDS
 from dirprune.identity import identify
-from dirprune.networks import create_network
+from dirprune.networks import create_network, with_classes
 from dirprune.pareto import Direction
 from dirprune.study import floor
 from dirprune.study.objectives import Objective
@@ -35,7 +35,8 @@ class StudySpec:
         name: The study's name and its folder below the output folder.
         network: A network of `dirprune.networks` by name, or a function that returns an `nn.Module`.
         data: A data set of `dirprune.data` by name, or a function `(root, ...) -> DataRoles`.
-        network_options: Arguments of a network given by name, such as `widths`.
+        network_options: Arguments of a network given by name, such as `widths`; `n_classes` is that of the
+            data by default.
         embedded: Fields to replace where no data folder is given: a small data set that needs none, and what
             suits it.
         loss: "cross_entropy", "mse" or `(outputs, targets) -> Tensor`, per example or their mean.
@@ -239,6 +240,12 @@ class StudySpec:
     def for_data(self, root: Place | None) -> StudySpec:
         """Return the study as it is with a data folder, or without one."""
         return replace(self, embedded={}, **(self.embedded if root is None else {}))
+
+    def for_classes(self, n_classes: int | None) -> StudySpec:
+        """Return the study with as many outputs as the data have classes, where it is about classes."""
+        if self.loss != "cross_entropy":
+            return self
+        return replace(self, network_options=with_classes(self.network, self.network_options, n_classes))
 
     def changed(self, **changes: Any) -> StudySpec:
         """Return a copy with some fields replaced; None leaves a field as it is."""

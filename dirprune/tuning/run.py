@@ -21,7 +21,7 @@ from dirprune.records.mirror import ResultsSender
 from dirprune.records.record import TrialRecord
 from dirprune.records.views import ViewWriter
 from dirprune.remote import RemoteFolder
-from dirprune.study.difference import find_differences
+from dirprune.study.difference import find_differences, find_part
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import Patience
@@ -40,6 +40,8 @@ from dirprune.tuning.samplers import check_choice, make_sampler
 from dirprune.tuning.samplers.choice import choose_sampler
 from dirprune.tuning.samplers.problem import StudyProblem
 from dirprune.tuning.subject import describe_subject, find_subject
+
+MAX_TEXT = 240
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def run_study(
     folder = _open_folder(folder, study_id, options, stored)
     check_machines(options.resources, folder)
     subject = find_subject(spec, options, stored, say)
+    spec = subject.spec
     if stored is not None:
         storage.load_study(folder, stored, options.storage_url)
         _check_same(spec.name, stored["description"], describe_subject(spec, subject))
@@ -161,7 +164,7 @@ def run_study(
         is_interrupted,
         ledger.end_reason,
         ledger.finish_reason,
-        tuple(read_finalists(folder, records, spec.objectives)),
+        tuple(read_finalists(folder, records, spec.objectives, summary.floor)),
         failures,
     )
 
@@ -276,14 +279,14 @@ def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any])
         key = differing[0]
         others = f" ({', '.join(differing[1:])} differ too)" if differing[1:] else ""
         raise StudyError(
-            f"study {name} has {key} {_short(stored.get(key))}, got {_short(wanted[key])}{others}; "
+            f"study {name} has {key} {_short(stored, key)}, got {_short(wanted, key)}{others}; "
             "choose another --name, or start it as it was"
         )
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+def _short(description: Mapping[str, Any], key: str) -> str:
+    text = str(find_part(description, key))
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."
 
 
 def _execute(ledger: Ledger, prepared: Prepared, slots: Slots) -> str:

@@ -20,6 +20,7 @@ from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
 from dirprune.training import evaluate
 from dirprune.tuning import storage
+from dirprune.tuning.measuring import choose_where
 from dirprune.tuning.options import RunOptions
 
 N_JUDGED = 500
@@ -28,8 +29,13 @@ N_JUDGED = 500
 
 @dataclass(frozen=True)
 class Subject:
-    """What is studied, as far as it is known without its weights."""
+    """What is studied, as far as it is known without its weights.
 
+    Attributes:
+        spec: The study, with all that the data decide.
+    """
+
+    spec: StudySpec
     choice: DataChoice
     roles: DataRoles
     grouping: Grouping
@@ -60,6 +66,7 @@ def find_subject(
         f"images: {len(roles.train):,} train, {len(roles.validation):,} validation, "
         f"{len(roles.test):,} test; {roles.train.whereabouts}"
     )
+    spec = spec.for_classes(roles.n_classes)
     network = spec.create_network().eval()
     if options.weights is not None:
         load_weights_(network, options.weights)
@@ -72,7 +79,8 @@ def find_subject(
     latency = None
     if spec.needs_latency:
         known = None if stored is None else stored["description"].get("latency")
-        latency = obtain_latency(options.latency, known, network, grouping, roles, say)
+        measure = choose_where(options.resources)
+        latency = obtain_latency(options.latency, known, network, grouping, roles, say, measure)
         costs = costs.with_latency(latency.constant_ms, latency.rates_ms)
     spec.space.shapes(costs, spec.limits)  # raises where nothing meets a limit
     dense_costs = costs.costs(grouping.n_channels)
@@ -82,7 +90,7 @@ def find_subject(
     check_classes(spec, network, roles)
     few = roles.validation.subset(torch.arange(min(len(roles.validation), N_JUDGED)))
     check_metrics(spec, evaluate(network, few, roles, spec.task()))
-    return Subject(choice, roles, grouping, costs, dense_costs, reference_point, latency)
+    return Subject(spec, choice, roles, grouping, costs, dense_costs, reference_point, latency)
 
 
 def describe_subject(spec: StudySpec, subject: Subject) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from torch import nn
 
 from dirprune.networks import create_network, save_weights
 from tests.cli.conftest import Run
+from tests.data.photograph_folders import write_folders
 
 
 def test_groups_refusals_reach_and_steps_are_printed(run: Run) -> None:
@@ -41,6 +43,16 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
     assert "1 can be cut, 0 cannot" in said
 
 
+def test_class_folders_need_no_name_and_a_network_of_ones_own_no_classes(run: Run, tmp_path: Path) -> None:
+    write_folders(tmp_path / "photographs")
+    for path in (tmp_path / "photographs").rglob("*.*"):
+        Image.open(path).resize((40, 30)).save(path)
+    network = "tests.cli.test_cli_doctor:convolutions"
+    said = run("doctor", "--network", network, "--data", tmp_path / "photographs", "--batch-size", 2).output
+    assert "inputs of 3 x 30 x 40" in said
+    assert "1 can be cut, 0 cannot" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -50,7 +62,11 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
             "got none (only its output)",
         ),
         (("--network", "nowhere:net"), "expected a function that returns a network at 'nowhere:net'"),
-        (("--network", "lenet5", "--data", "."), "expected the name of the data set in ."),
+        (("--network", "resnet20", "--data", "."), "expected train/<class>/<image> and test or val likewise"),
+        (
+            ("--network", "tests.cli.test_cli_doctor:linear", "--classes", "4"),
+            "--classes is of networks by name, tests.cli.test_cli_doctor:linear knows its own",
+        ),
         (("--network", "lenet5", "--input-shape", "3,32,32"), "accepts inputs of shape (2, 3, 32, 32)"),
     ],
 )
@@ -61,6 +77,12 @@ def test_what_cannot_be_looked_at_is_one_clear_line(
     assert refused.status == 2
     assert message in refused.errors
     assert refused.errors.count("\n") == 1
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    )
 
 
 def linear() -> nn.Module:

@@ -11,6 +11,7 @@ from dirprune import latency as measuring
 from dirprune import quiet
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
+from dirprune.data import load_data
 from dirprune.errors import ConfigurationError
 from dirprune.files import write_json
 from dirprune.networks import create_network
@@ -140,10 +141,14 @@ def test_a_study_takes_the_latencies_that_were_measured_elsewhere(run, tmp_path)
     grouping = find_groups(network, example)
     said = []
     options = study_latency.LatencyOptions(path)
-    model = study_latency.obtain_latency(options, None, network, grouping, None, said.append)
+    roles = load_data("digits", None, validation_from="test:0.5")
+    model = study_latency.obtain_latency(options, None, network, grouping, roles, said.append)
     costs = CostModel(network, grouping, example).with_latency(model.constant_ms, model.rates_ms)
     assert costs.costs(grouping.n_channels).as_dict()["latency_ms"] > 0
     assert "modelled, within" in said[0]
+    other = create_network("lenet5", {"widths": (10, 20, 100, 24)}).eval()
+    with pytest.raises(ConfigurationError, match=r"this network, whose dense_macs is .* with 498750"):
+        study_latency.obtain_latency(options, None, other, find_groups(other, example), roles, said.append)
 
 
 def test_latencies_that_the_model_does_not_explain_are_refused(monkeypatch):

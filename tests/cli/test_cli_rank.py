@@ -11,8 +11,10 @@ from torch import nn
 from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
 from dirprune.groups import ChannelGroup, Grouping
-from dirprune.networks import create_network
+from dirprune.networks import create_network, save_weights
+from dirprune.records.models import load_model
 from tests.cli.conftest import Run
+from tests.data.photograph_folders import write_folders
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -108,3 +110,30 @@ def test_kept_channels_are_told_as_runs() -> None:
     grouping = Grouping((ChannelGroup("conv", 12, (), ()),))
     table = format_kept({"conv": [0, 1, 2, 5, 8, 9]}, grouping).splitlines()
     assert table[1].split() == ["conv", "6", "12", "0-2", "5", "8-9"]
+
+
+def test_weights_of_another_number_of_classes_take_that_of_the_data(run: Run, tmp_path: Path) -> None:
+    write_folders(tmp_path / "photographs")
+    data = ("--data", tmp_path / "photographs", "--dataset", "folders:32")
+    for n_classes in (3, 10):
+        torch.save(
+            create_network("resnet20", {"n_classes": n_classes}).state_dict(), tmp_path / f"{n_classes}.pt"
+        )
+    given = ("--network", "resnet20", "--weights", tmp_path / "3.pt", *data, "--method", "magnitude")
+    half = ("--arch", ",".join(["8"] * 3 + ["16"] * 3 + ["32"] * 3), "--output", tmp_path / "small")
+    pruned = run("prune", *given, *half)
+    assert pruned.status == 0, pruned.errors
+    assert "may have seen the whole training set" in pruned.output
+    assert load_model(tmp_path / "small")(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    refused = run("rank", *given[:3], tmp_path / "10.pt", *given[4:])
+    assert refused.status == 2
+    assert "is it of 10 classes?" in refused.errors
+
+
+def test_validation_on_images_that_the_weights_have_learnt_is_warned_of(run: Run, tmp_path: Path) -> None:
+    save_weights(create_network("lenet5", seed=0), tmp_path / "lenet.safetensors")
+    given = ("rank", "--weights", tmp_path / "lenet.safetensors", "--method", "magnitude")
+    assert "WARNING" not in run(*given).output
+    assert (
+        "WARNING: these weights have probably learnt" in run(*given, "--validation-from", "train:0.1").output
+    )

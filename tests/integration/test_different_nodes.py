@@ -12,6 +12,7 @@ import pytest
 
 from dirprune.records.folder import StudyFolder
 from dirprune.tuning import storage
+from tests.integration.toy_study import LATENCY_BATCH
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SCRIPT = Path(__file__).with_name("toy_study.py")
@@ -26,7 +27,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         initialize_head=True, head_node_args={"num_cpus": 4, "env_vars": {"TOY_TROUBLE": str(tmp_path)}}
     )
     try:
-        cluster.add_node(num_cpus=2, resources={"A100": 1})
+        cluster.add_node(num_cpus=2, resources={"A100": 1}, env_vars={"TOY_SEEN": str(tmp_path / "seen")})
         cluster.wait_for_nodes()
         yield cluster.address
     finally:
@@ -59,5 +60,16 @@ def test_trials_run_where_their_resources_are_and_nowhere_else(address: str, tmp
     )
     assert done.returncode == 0, done.stdout + done.stderr
     records = storage.read_records(StudyFolder(output / "toy"))
+    assert not (tmp_path / "seen").exists()
     assert len(records) == 4
     assert {record.state for record in records} <= {"COMPLETE", "PRUNED"}, [r.reason for r in records]
+
+
+def test_latencies_are_measured_where_trials_run(address: str, tmp_path: Path) -> None:
+    wanted = ("--objectives", "val_mae:minimize,latency_ms:minimize", "--reference-point", "val_mae=3")
+    few = ("--trials", "1", "--dense-epochs", "1", "--epochs", "1", "--rungs", "0")
+    where = ("--resources-per-trial", "CPU=1,A100=0.5", "--latency-batch", str(LATENCY_BATCH))
+    done = run_script(address, tmp_path / "out", *wanted, *few, *where)
+    assert (tmp_path / "seen").exists(), done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 or "device busy" in said or "expected a quiet device" in said, said

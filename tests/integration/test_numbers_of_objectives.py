@@ -15,7 +15,7 @@ from dirprune.records.tables import load_front
 from dirprune.study import latency as study_latency
 from dirprune.study.objectives import Objective
 from dirprune.tuning import storage
-from tests.integration.toy_study import spec
+from tests.integration.toy_study import LATENCY_BATCH, spec
 
 FIVE = {
     "val_mae": "minimize",
@@ -61,7 +61,14 @@ def test_study_runs_to_its_front(tmp_path, capsys, metrics):
 def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))  # other tests may be running
     monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
-    arguments = ["--output", str(tmp_path), "--no-tracking", "--latency-batch", "8192", "--objectives"]
+    arguments = [
+        "--output",
+        str(tmp_path),
+        "--no-tracking",
+        "--latency-batch",
+        str(LATENCY_BATCH),
+        "--objectives",
+    ]
     arguments += ["val_mae:minimize,latency_ms:minimize", "--reference-point", "val_mae=3"]
     study = replace(spec, trials=5, epochs=1, rungs=(0,), dense_epochs=3)
     command = make_command(study)

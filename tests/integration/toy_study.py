@@ -1,7 +1,7 @@
 """A user's own study: a regression with its own network, data, loss and metrics, in one script.
 
 The network misbehaves while it learns at some widths, where the environment asks for it: `TOY_TROUBLE` is a
-folder in which it leaves notes.
+folder in which it leaves notes. It touches the file `TOY_SEEN` when it sees a batch of `LATENCY_BATCH`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dirprune.study.space import Range, SearchSpace
 from dirprune.study.spec import StudySpec
 
 WIDTH = 16
+LATENCY_BATCH = 8192
 RAISES_AT, NAN_AT, DIES_AT = 12, 8, 5  # the uniform keep ratios 0.75, 0.5 and 0.3
 
 
@@ -35,6 +36,8 @@ class Toy(nn.Module):
         self.last = nn.Linear(WIDTH, 2)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if (seen := os.environ.get("TOY_SEEN")) and len(inputs) == LATENCY_BATCH:
+            Path(seen).touch()
         trouble = os.environ.get("TOY_TROUBLE")
         if trouble and self.training:
             self.misbehave(Path(trouble))

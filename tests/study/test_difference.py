@@ -43,10 +43,14 @@ def test_field_that_was_not_known_is_no_difference_with_its_default(path: tuple[
         (
             replace(SPEC, fine_tuning=Recipe(images=0, lr=0.01, warmup=0.1)),
             ("fine_tuning", "warmup"),
-            "fine_tuning",
+            "fine_tuning.warmup",
         ),
         (replace(SPEC, halving="none"), ("halving",), "halving"),
-        (replace(SPEC, space=replace(SPEC.space, warm_starts=9)), ("space", "warm_starts"), "space"),
+        (
+            replace(SPEC, space=replace(SPEC.space, warm_starts=9)),
+            ("space", "warm_starts"),
+            "space.warm_starts",
+        ),
     ],
 )
 def test_field_that_was_not_known_is_a_difference_with_another_value(
@@ -57,10 +61,10 @@ def test_field_that_was_not_known_is_a_difference_with_another_value(
 
 def test_field_that_was_known_differs_whatever_its_default() -> None:
     default = replace(SPEC, fine_tuning=Recipe(images=0))
-    assert find_differences(describe(SPEC), describe(default)) == ["fine_tuning"]
+    assert find_differences(describe(SPEC), describe(default)) == ["fine_tuning.lr"]
     fewer = describe(SPEC)
     fewer["space"]["methods"].popitem()
-    assert find_differences(fewer, describe(SPEC)) == ["space"]
+    assert find_differences(fewer, describe(SPEC)) == ["space.methods"]
 
 
 def test_what_is_not_known_yet_is_not_compared() -> None:
