@@ -16,6 +16,7 @@ from dirprune.projection import Projection
 PER_GROUP, BUDGETED, RANKED = "per-group", "budgeted", "ranked"
 SHAPES = (PER_GROUP, BUDGETED, RANKED)
 TARGET = "target"
+N_HALVINGS = 12
 
 
 class Suggests(Protocol):
@@ -64,17 +65,50 @@ class Shapes(ABC):
 
 
 class PerGroup(Shapes):
-    """A width for each group; in between the allowed ones the next lower one is taken."""
+    """A width for each group; in between the allowed ones the next lower one is taken.
+
+    What is above a limit shrinks, all groups by about the same factor, until it is not: of deep networks
+    nearly everything that is drawn would else be refused.
+
+    Args:
+        projection: Allowed widths and costs.
+        limits: Highest cost by metric, each at least that of the least widths.
+    """
+
+    def __init__(self, projection: Projection, limits: Mapping[str, float] | None = None) -> None:
+        super().__init__(projection)
+        self.limits = dict(limits or {})
 
     def suggest(
         self, trial: Suggests, method: str = "", options: Mapping[str, Any] | None = None
     ) -> Architecture:
         """Draw an architecture."""
+        drawn = [
+            trial.suggest_int(_kept(name), int(widths[0]), int(widths[-1]))
+            for name, widths in zip(self.projection.names, self.projection.widths, strict=True)
+        ]
+        whole = self._shrink(drawn, 1.0)
+        if self._is_within(whole):
+            return whole
+        low, high = 0.0, 1.0  # at the lower one it is within the limits
+        for _ in range(N_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._is_within(self._shrink(drawn, middle)) else (low, middle)
+        return self._shrink(drawn, low)
+
+    def _shrink(self, drawn: Sequence[int], factor: float) -> Architecture:
+        """Return the allowed widths that are not above a share of the drawn ones, or the least."""
         kept = {}
-        for name, widths in zip(self.projection.names, self.projection.widths, strict=True):
-            drawn = trial.suggest_int(_kept(name), int(widths[0]), int(widths[-1]))
-            kept[name] = int(widths[widths <= drawn][-1])
+        for name, widths, width in zip(self.projection.names, self.projection.widths, drawn, strict=True):
+            allowed = widths[widths <= max(widths[0], factor * width)]
+            kept[name] = int(allowed[-1])
         return Architecture(kept)
+
+    def _is_within(self, architecture: Architecture) -> bool:
+        if not self.limits:
+            return True
+        costs = self.projection.costs.costs(architecture).as_dict()
+        return all(costs[metric] <= limit for metric, limit in self.limits.items())
 
     def parameters(self, architecture: Mapping[str, int]) -> dict[str, float]:
         """Return the widths."""
@@ -164,7 +198,7 @@ def make_shapes(
     metric: str,
     least: Mapping[str, int],
     multiple: int,
-    limit: float | None,
+    limits: Mapping[str, float],
     max_offset: float,
     ranking: Ranking | None = None,
 ) -> Shapes:
@@ -176,13 +210,14 @@ def make_shapes(
         metric: The cost whose target a budgeted one draws.
         least: Smallest width of each group.
         multiple: Widths are multiples of this.
-        limit: Highest cost of a budgeted architecture; None for none.
+        limits: Highest cost by metric; a budgeted one draws no target above its own.
         max_offset: Of a budgeted or ranked one.
         ranking: The methods' scores, which a ranked one draws by.
     """
     projection = Projection(costs, metric, least, multiple)
     if kind == PER_GROUP:
-        return PerGroup(projection)
+        return PerGroup(projection, limits)
+    limit = limits.get(metric)
     if kind == RANKED:
         return Ranked(projection, limit, max_offset, ranking)
     return Budgeted(projection, limit, max_offset)

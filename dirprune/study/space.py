@@ -15,6 +15,7 @@ from dirprune.importance import Scorer, create
 from dirprune.study.shapes import PER_GROUP, RANKED, SHAPES, Ranking, Shapes, Suggests, make_shapes
 from dirprune.training import Recipe
 
+PLAIN_METHOD = "magnitude"
 DEFAULT_METHODS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "magnitude": {"norm": ("l1", "l2")},
     "taylor": {},
@@ -50,6 +51,11 @@ class Range:
             raise ConfigurationError(
                 f"a logarithmic range must begin above 0, got {self.low:g}; try 0.001, or log=False"
             )
+
+    @property
+    def middle(self) -> float:
+        """The value in the middle, on the range's own scale."""
+        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
 
 
 @dataclass(frozen=True)
@@ -195,7 +201,8 @@ class SearchSpace:
 
         Args:
             costs: Costs of its architectures.
-            limits: Highest cost of a trial by metric; a budgeted space draws nothing above its own.
+            limits: Highest cost of a trial by metric; a budgeted space draws no target above its own, and a
+                per-group one nothing above any.
             ranking: The methods' scores, without which a ranked space draws nothing.
 
         Raises:
@@ -210,14 +217,13 @@ class SearchSpace:
                     f"got a limit of {bound:,.10g}; try a higher one, or a smaller share "
                     f"of each group than {self.min_keep_ratio:g} (--min-keep-ratio)"
                 )
-        limit = limits.get(self.cost)
         return make_shapes(
             self.architectures,
             costs,
             self.cost,
             least,
             self.channel_multiple,
-            limit,
+            limits,
             self.max_offset,
             ranking,
         )
@@ -225,7 +231,7 @@ class SearchSpace:
     def first_trials(self, grouping: Grouping) -> list[tuple[str, Architecture]]:
         """Return what every study starts with: dense, uniform, then reference architectures.
 
-        They are what they are in every space, whatever the channel multiple.
+        Uniform ones have the space's channel multiple, reference architectures are what they are.
 
         Returns:
             (source, architecture) pairs.
@@ -238,7 +244,7 @@ class SearchSpace:
         trials = [("dense", Architecture.full(grouping))]
         for ratio in self.uniform_keep_ratios:
             kept = Architecture.uniform(grouping, ratio)
-            clipped = {name: max(kept[name], self.lowest(size)) for name, size in sizes.items()}
+            clipped = {name: self._allow(kept[name], size) for name, size in sizes.items()}
             trials.append(("uniform", Architecture(clipped)))
         for text in self.reference_architectures:
             kept = Architecture.parse(text, grouping)
@@ -249,7 +255,29 @@ class SearchSpace:
                         f"least {self.lowest(size)}; try a lower min_keep_ratio than {self.min_keep_ratio:g}"
                     )
             trials.append(("reference", kept))
-        return trials
+        first: dict[Architecture, str] = {}  # each once: with few channels some of them are the same
+        for source, kept in trials:
+            first.setdefault(kept, source)
+        return [(source, kept) for kept, source in first.items()]
+
+    def _allow(self, n_kept: int, n_channels: int) -> int:
+        """Return the nearest number of channels that the space has for a group."""
+        rounded = self.channel_multiple * round(n_kept / self.channel_multiple)
+        return min(max(rounded, self.lowest(n_channels)), n_channels)
+
+    def plain_choices(self) -> dict[str, Any]:
+        """Return what somebody would take who does not search, as parameters of a trial.
+
+        Magnitude where the space has it, the first value of every choice and the middle of every range: the
+        uniform and reference architectures are what others are compared with, and should not depend on luck.
+        """
+        method = PLAIN_METHOD if PLAIN_METHOD in self.methods else next(iter(self.methods))
+        options = {f"{method}.{name}": values[0] for name, values in self.methods[method].items()}
+        fine_tuning = {
+            f"fine_tuning.{name}": choice.middle if isinstance(choice, Range) else choice.values[0]
+            for name, choice in self.fine_tuning.items()
+        }
+        return {"method": method, **options, **fine_tuning}
 
     def suggest(
         self,

@@ -112,7 +112,10 @@ class Ledger:
         )
         for source, architecture in first[n_enqueued:]:
             attributes = {storage.SOURCE: source, storage.ARCHITECTURE: architecture.to_json()}
-            self.study.enqueue_trial(self.shapes.parameters(architecture), user_attrs=attributes)
+            parameters = self.shapes.parameters(architecture)
+            if source != "warm-start":  # those begin the search; the others are what it is compared with
+                parameters |= self.spec.space.plain_choices()
+            self.study.enqueue_trial(parameters, user_attrs=attributes)
 
     def _replay_rungs(self, trial: FrozenTrial) -> None:
         """Let the rungs know what an earlier driver heard."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -62,6 +63,48 @@ def test_uniform_trials_stay_within_the_space(grouping):
     assert source == "uniform"
     assert list(cut.values()) == [8, 15, 75, 19]
     assert list(clipped.values()) == [5, 10, 50, 13]
+
+
+def test_equal_first_trials_are_one(grouping):
+    space = SearchSpace(
+        min_keep_ratio=0.5, uniform_keep_ratios=(1.0, 0.5, 0.3), reference_architectures=("5,10,50,13",)
+    )
+    assert [source for source, _ in space.first_trials(grouping)] == ["dense", "uniform"]
+
+
+def test_per_group_architectures_are_within_all_limits_and_as_they_were_drawn_where_they_can_be(costs):
+    space = SearchSpace(min_keep_ratio=0.1)
+    whole = space.shapes(costs, {})
+    parameters = costs.costs({"conv1": 5, "conv2": 5, "linear1": 20, "linear2": 5}).parameters
+    limited = space.shapes(costs, {"macs": 60_000.0, "parameters": parameters})
+    rng = np.random.default_rng(0)
+    n_kept = 0
+    for _ in range(50):
+        drawn = {name: int(rng.integers(space.lowest(n), n + 1)) for name, n in costs.n_channels.items()}
+        drawn |= {"linear1": min(drawn["linear1"], 30)}
+        trial = optuna.trial.FixedTrial({f"kept/{name}": width for name, width in drawn.items()})
+        free, found = whole.suggest(trial), limited.suggest(trial)
+        assert free == drawn
+        is_within = costs.costs(free).macs <= 60_000 and costs.costs(free).parameters <= parameters
+        assert (found == free) == is_within
+        n_kept += is_within
+        assert costs.costs(found).macs <= 60_000
+        assert costs.costs(found).parameters <= parameters
+        assert all(space.lowest(costs.n_channels[name]) <= found[name] <= free[name] for name in free)
+    assert 0 < n_kept < 50
+
+
+def test_uniform_trials_have_the_channel_multiple(grouping):
+    space = SearchSpace(channel_multiple=8, uniform_keep_ratios=(0.5,))
+    assert list(space.first_trials(grouping)[1][1].values()) == [8, 8, 48, 16]
+
+
+def test_plain_choices_are_magnitude_and_the_middle_of_every_range():
+    space = SearchSpace(fine_tuning={"lr": Range(1e-3, 1e-1, log=True), "batch_size": Choice((64, 32))})
+    plain = {"method": "magnitude", "magnitude.norm": "l1", "fine_tuning.batch_size": 64}
+    assert space.plain_choices() == {**plain, "fine_tuning.lr": pytest.approx(0.01)}
+    other = SearchSpace(methods={"taylor": {}}, fine_tuning={"lr": Range(0.1, 0.5)})
+    assert other.plain_choices() == {"method": "taylor", "fine_tuning.lr": pytest.approx(0.3)}
 
 
 def test_reference_architectures_come_after_the_uniform_ones(grouping):

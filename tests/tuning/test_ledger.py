@@ -20,6 +20,7 @@ from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.study.floor import Floor
 from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
 from dirprune.tuning import storage
@@ -107,6 +108,8 @@ def test_first_trials_are_the_dense_network_and_uniform_keep_ratios(tmp_path):
     assert str(first[0].architecture) == "10-20-100-25"
     assert str(first[2].architecture) == "5-10-50-12"
     assert [configuration.number for configuration in first] == [0, 1, 2, 3]
+    chosen = [(configuration.method, configuration.method_options) for configuration in first]
+    assert chosen == [("magnitude", {"norm": "l1"})] * 4
 
 
 def test_trial_at_full_resource_is_told_complete_with_its_objectives(tmp_path):
@@ -232,6 +235,14 @@ def test_infeasible_architecture_never_starts_and_does_not_count(tmp_path):
     assert open_ledger(tmp_path, limits={"macs": 150_000.0}, trials=6).counts["INFEASIBLE"] == len(refused)
     assert not {trial.number for trial in refused} & set(recorder.states)
     assert not {trial.number for trial in refused} & {record.number for record in ledger.records}
+
+
+def test_a_limit_that_hardly_anything_meets_refuses_no_trial_of_the_sampler(tmp_path):
+    limits = {"macs": 22_000.0}
+    ledger = open_ledger(tmp_path, limits=limits, trials=8, space=SearchSpace(min_keep_ratio=0.1))
+    configurations = list(iter(ledger.next_configuration, None))
+    assert [configuration.source for configuration in configurations] == ["dense"] + 7 * ["sampler"]
+    assert ledger.counts["INFEASIBLE"] == 3  # the uniform ones
 
 
 def test_trial_below_the_least_accuracy_is_complete_but_not_on_the_front(tmp_path):

@@ -97,7 +97,7 @@ class EhviSampler(BaseSampler):
 
     def _choose(self, trials: Sequence[FrozenTrial]) -> Draft | None:
         trials = [t for t in trials if self._find_features(t) is not None]
-        seen = {self._features[t.number].tobytes() for t in trials}
+        seen = {features.tobytes() for features in self._features.values()}
         known = [t for t in trials if t.state == TrialState.COMPLETE]
         if len(trials) < N_STARTUP or len(known) < N_STARTUP // 2:
             return next((found.draft for found in self._draw(1, [], seen)), None)
@@ -108,7 +108,8 @@ class EhviSampler(BaseSampler):
             return None
         modelled = np.flatnonzero(np.isnan(drafts[0].losses))
         for place in modelled:
-            self._surrogates.setdefault(int(place), Surrogate()).fit(features, losses[:, place])
+            surrogate = self._surrogates.setdefault(int(place), Surrogate())
+            surrogate.fit(features, losses[:, place], n_told=trials[-1].number + 1)
         running = [t for t in trials if t.state == TrialState.RUNNING]
         front = np.vstack([self._smooth(features, losses), *self._expect(running)])
         corner = losses.max(axis=0) if self.problem.reference is None else self.problem.reference

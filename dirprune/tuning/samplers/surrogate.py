@@ -30,12 +30,13 @@ class Surrogate:
         self._n_fitted = 0
         self._origin, self._mean, self._scale = 0.0, 0.0, 1.0
 
-    def fit(self, features: Floats, losses: Floats) -> None:
+    def fit(self, features: Floats, losses: Floats, n_told: int) -> None:
         """Take what is known.
 
         Args:
             features: Shape (n_trials, n_features).
             losses: Shape (n_trials,), finite.
+            n_told: Trials of the study so far; those that are given may be fewer.
         """
         lowest, typical = float(losses.min()), float(np.median(losses))
         margin = MARGIN * (typical - lowest) or MARGIN * float(np.ptp(losses)) or 1.0
@@ -43,8 +44,8 @@ class Surrogate:
         values = np.log(losses - self._origin)
         self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
         process = self._process
-        if process is None or abs(len(losses) - self._n_fitted) >= REFIT:
-            self._n_fitted = len(losses)
+        if process is None or n_told - self._n_fitted >= REFIT:
+            self._n_fitted = n_told
             kernel = _make_kernel(features.shape[1]) if process is None else process.kernel_
             self._process = GaussianProcessRegressor(kernel, random_state=0)
         else:

@@ -47,16 +47,28 @@ def test_surrogate_finds_a_slope_in_noise_and_is_surer_near_what_it_knows():
     features = rng.uniform(0, 1, (40, 3))
     truth = np.exp(2 * features[:, 0]) / 10
     surrogate = Surrogate()
-    surrogate.fit(features, truth + rng.normal(0, 0.01, 40))
+    surrogate.fit(features, truth + rng.normal(0, 0.01, 40), 40)
     unseen = rng.uniform(0, 1, (20, 3))
     mean, deviation = surrogate.predict(unseen)
     assert surrogate.to_losses(mean) == pytest.approx(np.exp(2 * unseen[:, 0]) / 10, abs=0.05)
     assert surrogate.predict(unseen + 5)[1].min() > deviation.max()
 
 
+def test_surrogate_looks_for_its_parameters_again_when_it_is_always_shown_as_many_trials():
+    rng = np.random.default_rng(0)
+    features = rng.uniform(0, 1, (40, 2))
+    surrogate = Surrogate()
+    surrogate.fit(features, rng.normal(0, 1, 40) ** 2, n_told=200)
+    truth = np.exp(features[:, 0])
+    surrogate.fit(features, truth, n_told=202)
+    assert abs(surrogate.to_losses(surrogate.predict(features)[0]) - truth).max() > 0.1
+    surrogate.fit(features, truth, n_told=206)
+    assert surrogate.to_losses(surrogate.predict(features)[0]) == pytest.approx(truth, abs=0.02)
+
+
 def test_equal_losses_do_not_stop_a_surrogate():
     surrogate = Surrogate()
-    surrogate.fit(np.arange(8.0)[:, None], np.full(8, 0.3))
+    surrogate.fit(np.arange(8.0)[:, None], np.full(8, 0.3), 8)
     assert surrogate.to_losses(surrogate.predict(np.array([[3.0]]))[0]) == pytest.approx([0.3])
 
 
@@ -95,7 +107,8 @@ def test_costs_are_known_before_a_trial_and_limits_refuse(problem):
     assert features[-1] == pytest.approx(0.5)
     assert features[4:-1].sum() == 2  # the method and its option
     whole = {"kept/conv1": 10, "kept/conv2": 20, "kept/linear1": 100, "kept/linear2": 25}
-    assert problem.look(FixedTrial({**chosen, **whole})) is None
+    assert problem.look(FixedTrial({**chosen, **whole}), problem.costs.n_channels) is None
+    assert problem.look(FixedTrial({**chosen, **whole}))[1][1] <= problem.limits["macs"]  # it shrinks
 
 
 def test_spread_architectures_lie_all_along_the_cost_axis(problem):
