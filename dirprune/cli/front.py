@@ -26,15 +26,16 @@ from dirprune.tuning import storage
 def front(study: Path, storage_url: str) -> None:
     """Print the Pareto front of the study in folder STUDY, and redraw its tables and pictures."""
     folder = StudyFolder(study)
-    description = storage.read_study_json(folder)["description"]
-    objectives = [Objective(metric, direction) for metric, direction in description["objectives"]]
-    records = mark_front(storage.read_records(folder, storage_url), objectives)
+    records = storage.read_records(folder, storage_url)
+    summary = storage.make_summary(folder, storage.read_study_json(folder), len(records), resumed=True)
+    objectives = summary.objectives
+    records = mark_front(records, objectives)
     check_can_write(folder.root, is_folder=True, option="STUDY")
-    write_views(folder, records, objectives, description["groups"])
+    write_views(summary, records)
     on_front = sort_front(records)
     counts = Counter(record.state for record in records)
     click.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "no trial has started")
-    finalists = read_finalists(folder, records, objectives)
+    finalists = read_finalists(folder, records, objectives, summary.floor)
     if finalists:
         click.echo(f"\n{format_finalists(finalists, objectives, folder)}\n\nfront of the search:")
     click.echo(format_front(on_front, objectives) if on_front else "no trial is on the front yet")
@@ -61,7 +62,7 @@ def _bring_views_up_to_date(folder: StudyFolder, storage_url: str, tracking_uri:
     records = storage.read_records(folder, storage_url)
     summary = storage.make_summary(folder, storage.read_study_json(folder), len(records), resumed=True)
     records = mark_front(records, summary.objectives)
-    write_views(folder, records, summary.objectives, summary.n_channels)
+    write_views(summary, records)
     if not is_tracked(tracking_uri, folder.output, summary.study_id):
         return
     tracker = MlflowTracker(tracking_uri)

@@ -8,7 +8,7 @@ import click
 
 from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import ScoringProgress, print_registered
-from dirprune.records.finalists import read_trainings, summarise_finalists
+from dirprune.records.finalists import read_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.views import write_views
@@ -38,7 +38,7 @@ def sync(study: Path, storage_url: str, tracking_uri: str | None, register: str 
         summary = storage.make_summary(folder, payload, len(records), resumed=True)
         check_name(uri, summary.name, summary.objectives, summary.study_id)
         records = mark_front(records, summary.objectives)
-        write_views(folder, records, summary.objectives, summary.n_channels)
+        write_views(summary, records)
         with ScoringProgress(["runs"], title="to MLflow") as progress:
             synced = sync_study(summary, records, uri, progress=progress)
     noun = "trial" if synced.n_trials == 1 else "trials"
@@ -47,5 +47,5 @@ def sync(study: Path, storage_url: str, tracking_uri: str | None, register: str 
         click.echo(f"not in MLflow: {', '.join(synced.refused)}; the files of a model are with its trial")
     click.echo(f"MLflow: {ui_command(uri)}")
     if register is not None:
-        finalists = summarise_finalists(read_trainings(folder, records), summary.objectives)
+        finalists = read_finalists(folder, records, summary.objectives, summary.floor)
         print_registered(register, *register_front(summary, uri, register, records, finalists))

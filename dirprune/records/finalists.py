@@ -19,6 +19,7 @@ from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.record import State, TrialRecord, make_record
 from dirprune.records.tables import format_architecture
+from dirprune.study.floor import Floor
 from dirprune.study.objectives import Objective
 
 _FOLDER = re.compile(r"(\d+)-(\d+)")
@@ -126,13 +127,14 @@ def read_trainings(folder: StudyFolder, trials: Sequence[TrialRecord]) -> list[F
 
 
 def summarise_finalists(
-    trainings: Sequence[FinalTraining], objectives: Sequence[Objective]
+    trainings: Sequence[FinalTraining], objectives: Sequence[Objective], floor: Floor | None = None
 ) -> list[Finalist]:
     """Return mean and spread of each finalist, and which are on the front of the means.
 
     Args:
         trainings: By trial and repetition; those that have not finished do not count.
         objectives: What the study trades; validation decides, the test split is only reported.
+        floor: The least accuracy of a network on the front, which the mean has to reach; None: there is none.
 
     Returns:
         Finalists with at least one finished training, by macs; `record.is_front` is of the final front.
@@ -146,7 +148,14 @@ def summarise_finalists(
         values = {name: np.array([result[name] for result in results]) for name in names}
         means = {name: float(column.mean()) for name, column in values.items()}
         spread = {name: float(column.std(ddof=1)) for name, column in values.items() if len(column) > 1}
-        record = replace(some[0].record, metrics=means, curve=(), times=(), is_front=False)
+        record = replace(
+            some[0].record,
+            metrics=means,
+            curve=(),
+            times=(),
+            is_front=False,
+            is_acceptable=floor is None or floor.allows(means),
+        )
         finalists.append(Finalist(record, spread, len(some), _find_best(some, objectives)))
     marked = mark_front([finalist.record for finalist in finalists], objectives)
     final = [replace(finalist, record=record) for finalist, record in zip(finalists, marked, strict=True)]
@@ -164,10 +173,13 @@ def _find_best(trainings: Sequence[FinalTraining], objectives: Sequence[Objectiv
 
 
 def read_finalists(
-    folder: StudyFolder, trials: Sequence[TrialRecord], objectives: Sequence[Objective]
+    folder: StudyFolder,
+    trials: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    floor: Floor | None = None,
 ) -> list[Finalist]:
     """Return the finalists of a study from what lies in its folder; see `summarise_finalists`."""
-    return summarise_finalists(read_trainings(folder, trials), objectives)
+    return summarise_finalists(read_trainings(folder, trials), objectives, floor)
 
 
 def write_finalists(path: Path, finalists: Sequence[Finalist]) -> None:

@@ -36,24 +36,18 @@ def write_tables(
     add_measured(folder)
 
 
-def write_views(
-    folder: StudyFolder,
-    records: Sequence[TrialRecord],
-    objectives: Sequence[Objective],
-    n_channels: Mapping[str, int],
-) -> None:
+def write_views(summary: StudySummary, records: Sequence[TrialRecord]) -> None:
     """Write the tables, `front.html`, `front.png` and `architectures.png`.
 
     Where finalists have been trained, their tables too, and the pictures show their front.
 
     Args:
-        folder: The study's folder.
+        summary: The study.
         records: Every trial, with `is_front` set.
-        objectives: The study's objectives.
-        n_channels: Channels of each group before pruning, in forward order.
     """
+    folder, objectives = summary.folder, summary.objectives
     write_tables(folder, records, objectives)
-    finalists = read_finalists(folder, records, objectives)
+    finalists = read_finalists(folder, records, objectives, summary.floor)
     final = "final " if finalists else ""
     if finalists:
         write_finalists(folder.finalists_csv, finalists)
@@ -64,7 +58,7 @@ def write_views(
     write_architectures_png(
         folder.architectures_png,
         [finalist.record for finalist in finalists] or records,
-        n_channels,
+        summary.n_channels,
         f"{folder.root.name}: kept channels of the {final}front",
     )
 
@@ -107,13 +101,13 @@ class ViewWriter(StudyObserver):
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Write everything for the last time."""
-        write_views(self.summary.folder, records, self.summary.objectives, self.summary.n_channels)
+        write_views(self.summary, records)
         self.records = {record.number: record for record in records}
 
     def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
         """Write everything once more, with the final front."""
         records = list(self.records.values())
-        write_views(self.summary.folder, records, self.summary.objectives, self.summary.n_channels)
+        write_views(self.summary, records)
 
     def _write_what_is_due(self) -> None:
         began = self.clock()
@@ -122,7 +116,7 @@ class ViewWriter(StudyObserver):
         summary, has_pictures = self.summary, began >= self.pictures_due
         records = mark_front(list(self.records.values()), summary.objectives)
         if has_pictures:
-            write_views(summary.folder, records, summary.objectives, summary.n_channels)
+            write_views(summary, records)
         else:
             write_tables(summary.folder, records, summary.objectives)
         self.is_old = False

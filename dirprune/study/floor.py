@@ -78,9 +78,13 @@ class Floor:
         """
         return self.accuracy + losses[self.place]
 
+    def allows(self, metrics: Mapping[str, float]) -> bool:
+        """Return whether a network is not below the floor."""
+        return metrics[METRIC] >= self.accuracy
+
     def compare(self, dense: Mapping[str, float]) -> str:
         """Return a warning where the dense network itself is below the floor; empty elsewhere."""
-        if dense[METRIC] >= self.accuracy:
+        if self.allows(dense):
             return ""
         return (
             f"warning: the dense network's {METRIC} of {dense[METRIC]:.4f} is below the least one of "

@@ -10,12 +10,15 @@ finalist, children of its trial's run:
 | dirprune.study | all | name of the study |
 | dirprune.study_id | all | the id in its study.json; with trial and repetition it finds a run again |
 | dirprune.n_trials | study | total of trials to start |
+| dirprune.folder | study | where its files lie, on the machines that see them |
 | dirprune.trial | trial, final | number of the trial |
 | dirprune.stage | final | final |
 | dirprune.repetition | final | which seed, from 0 |
 | dirprune.source | trial, final | dense, uniform, reference, warm-start or sampler |
 | dirprune.method | trial, final | importance method |
 | dirprune.front | trial, final | true or false; of a final run: whether its model stands on the final front |
+| dirprune.paused | trial | true or false: whether it only waits at a rung, RUNNING though it is by name |
+| dirprune.not_acceptable | trial | why it may not be on the front though it is complete |
 | dirprune.stopped_at | trial | training images after which it was stopped at a rung |
 | dirprune.error | trial, final | why it failed, or "abandoned" |
 | dirprune.model_id | trial, final | its logged model |
@@ -59,12 +62,15 @@ KIND = "dirprune.kind"
 STUDY = "dirprune.study"
 STUDY_ID = "dirprune.study_id"
 N_TRIALS = "dirprune.n_trials"
+FOLDER = "dirprune.folder"
 TRIAL = "dirprune.trial"
 STAGE = "dirprune.stage"
 REPETITION = "dirprune.repetition"
 SOURCE = "dirprune.source"
 METHOD = "dirprune.method"
 FRONT = "dirprune.front"
+PAUSED = "dirprune.paused"
+NOT_ACCEPTABLE = "dirprune.not_acceptable"
 STOPPED_AT = "dirprune.stopped_at"
 ERROR = "dirprune.error"
 MODEL_ID = "dirprune.model_id"

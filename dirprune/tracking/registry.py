@@ -83,7 +83,7 @@ def register_front(
         said = hide_secret(one_line(error, has_type=True), tracking_uri)
         raise TrackingError(
             f"the models cannot be registered as {name!r} at {describe_uri(tracking_uri)}: {said}; "
-            f"try dirprune sync {summary.folder.root} --register {name!r} later"
+            f"try dirprune sync {summary.folder.root} --register {name!r} --tracking-uri URI later"
         ) from error
 
 

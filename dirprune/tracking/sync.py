@@ -84,7 +84,7 @@ def sync_study(
         raise AssertionError("a last attempt either returns or raises")
 
     trainings = read_trainings(summary.folder, records)
-    finalists = summarise_finalists(trainings, summary.objectives)
+    finalists = summarise_finalists(trainings, summary.objectives, summary.floor)
     deployed = {(f.record.number, f.best) for f in finalists if f.record.is_front}
     runs: list[tuple[RunKey, TrialRecord]] = [(record.number, record) for record in records]
     for training in trainings:

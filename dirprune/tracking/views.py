@@ -60,7 +60,10 @@ def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
         names.SOURCE: record.source,
         names.METHOD: record.method,
         names.FRONT: "true" if record.is_front else "false",
+        names.PAUSED: "true" if record.is_paused else "false",
     }
+    if not record.is_acceptable:
+        tags[names.NOT_ACCEPTABLE] = record.reason or "below the least accuracy"
     if record.state == "PRUNED":
         tags[names.STOPPED_AT] = str(record.last_images)
     if record.state == "FAIL":
@@ -124,6 +127,7 @@ def view_study(summary: StudySummary, status: Status, points: Sequence[Point]) -
         names.STUDY: summary.name,
         names.STUDY_ID: summary.study_id,
         names.N_TRIALS: str(summary.n_trials),
+        names.FOLDER: str(summary.folder.root.absolute()),
     }
     parameters = {
         **{name: _text(value) for name, value in summary.description.items()},

@@ -68,7 +68,7 @@ def run_finalists(
             is_interrupted = True
         failures = accounts.failures
     if options is not None or trainings:
-        finalists = read_finalists(folder, records, objectives)
+        finalists = read_finalists(folder, records, objectives, ledger.summary.floor)
         tell_all(ledger.observers, lambda observer: observer.finalists_ended(finalists, is_interrupted))
     return is_interrupted, failures
 

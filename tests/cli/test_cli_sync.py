@@ -42,6 +42,15 @@ def test_sync_brings_all_trials_and_names_what_is_missing(run: Run, folder: Stud
     assert files == {"front.csv", "front.html", "front.png", "architectures.png", "trials.csv"}
 
 
+def test_the_server_of_the_environment_is_meant(
+    run: Run, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    result = run("sync", folder.root)
+    assert result.status == 2
+    assert "127.0.0.1:9" in result.errors
+
+
 def test_study_that_is_being_driven_is_refused(run: Run, folder: StudyFolder) -> None:
     with storage.hold_study(folder):
         result = run("sync", folder.root)

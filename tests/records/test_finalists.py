@@ -22,6 +22,7 @@ from dirprune.records.finalists import (
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front, sort_front
 from dirprune.records.tables import load_front
+from dirprune.study.floor import Floor
 from dirprune.study.objectives import Objective
 from tests.records.example_study import OBJECTIVES, make_study, make_trial
 
@@ -78,6 +79,14 @@ def test_validation_decides_the_final_front_and_test_does_not():
     assert first.record.metrics["val_accuracy"] == pytest.approx(0.95)
     assert first.spread["val_accuracy"] == pytest.approx(0.01 * 2**0.5)  # deviations of 0.01 over n - 1 = 1
     assert first.spread["macs"] == 0
+
+
+def test_a_mean_below_the_least_accuracy_is_not_on_the_final_front():
+    small, large = make_trial(1, "sampler", 0.3, 0.955), make_trial(2, "sampler", 0.6, 0.97)
+    trainings = [*make_trainings(small, (0.94, 0.955)), *make_trainings(large, (0.96, 0.95))]
+    finalists = summarise_finalists(trainings, OBJECTIVES, Floor(0.95, 0))
+    assert [finalist.record.is_front for finalist in finalists] == [False, True]
+    assert all(finalist.record.is_front for finalist in summarise_finalists(trainings, OBJECTIVES))
 
 
 def test_network_to_deploy_is_the_best_by_validation_and_of_equals_the_first():

@@ -36,8 +36,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock.now += 0.5
         clock.spent["tables"] += 0.5
 
-    def slow_views(folder, records, objectives, n_channels):
-        write_tables(folder, records, objectives)
+    def slow_views(summary, records):
+        write_tables(summary.folder, records, summary.objectives)
         clock.now += 5.0
         clock.spent["views"] += 5.0
 

@@ -86,7 +86,8 @@ def test_a_click_shows_the_architecture_the_run_and_the_command(
     assert kept is not None
     assert kept["width"] / box["width"] == pytest.approx(record.architecture["linear1"] / 100, abs=0.02)
     command = details.locator("code").inner_text()
-    assert command == f"dirprune export 'output/{NAME}' --trial {record.number} --format pt2"
+    folder = studies[0].summary.folder.root
+    assert command == f"dirprune export {folder} --trial {record.number} --format pt2"
     link = details.get_by_role("link", name="Its run in MLflow")
     assert (link.get_attribute("href") or "").endswith(f"/runs/{run}")
     link.click()
@@ -221,6 +222,31 @@ def test_a_new_trial_and_an_ended_one_appear_by_themselves(
     expect(page.locator(f'.point.front[data-key="{run}"]')).to_have_count(1)
     expect(page.locator(".point.running")).to_have_count(0)
     expect(page.locator("#details h2")).to_be_visible()
+
+
+def test_only_what_is_worth_having_is_on_the_front_and_only_that_can_be_exported(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    study = TrackedStudy(server.uri, tmp_path, "least", "1ea57")
+    why = "val_accuracy is 0.0200 below the least"
+    poor = make_trial(2, "sampler", 0.1, 0.93, is_acceptable=False, reason=why)
+    paused = make_trial(4, "sampler", 0.2, 0.95, state="RUNNING", is_paused=True)
+    others = [make_trial(0, "dense", 1.0, 0.99), make_trial(1, "uniform", 0.5, 0.98)]
+    dominated = make_trial(3, "sampler", 0.7, 0.97)
+    study.tell(mark_front([*others, poor, dominated, paused], OBJECTIVES))
+    open_study(page, server, "?study=1ea57")
+    expect(page.locator("#count")).to_have_text("5 of 5 trials, 2 on the front")
+    expect(page.locator(".point.dominated")).to_have_count(2)
+    expect(page.locator(".point.running")).to_have_count(0)
+    expect(page.locator(".point.stopped")).to_have_count(1)
+    expect(page.locator("#trials tbody")).to_contain_text("paused")
+    details = page.locator("#details")
+    for number, said in ((2, why), (3, "finished")):
+        page.locator(f'.point[data-key="{study.runs[number].run_id}"]').click()
+        expect(details).to_contain_text(said)
+        expect(details.locator("code")).to_have_count(0)
+    page.locator(f'.point[data-key="{study.runs[1].run_id}"]').click()
+    expect(details.locator("code")).to_have_count(1)
 
 
 def test_a_server_that_is_away_is_said_and_what_was_known_stays(

@@ -53,7 +53,7 @@ def test_rebuilt_study_is_what_a_live_tracker_would_have_left(
     records = with_ends(make_records())
     for number in (0, 1):
         store_model(summary, number)
-    write_views(summary.folder, records, OBJECTIVES, summary.n_channels)
+    write_views(summary, records)
     track(summary, records)
     other = f"sqlite:///{tmp_path / 'other.db'}"
     synced = sync_study(summary, records, other)
@@ -78,11 +78,11 @@ def test_rebuilt_study_is_what_a_live_tracker_would_have_left(
 def test_second_time_changes_nothing(summary: StudySummary, output: Path) -> None:
     records = with_ends(make_records())
     store_model(summary, 0)
-    write_views(summary.folder, records, OBJECTIVES, summary.n_channels)
+    write_views(summary, records)
     uri = default_tracking_uri(output)
     sync_study(summary, records, uri)
     before = read_everything(uri)
-    write_views(summary.folder, records, OBJECTIVES, summary.n_channels)
+    write_views(summary, records)
     sync_study(summary, records, uri)
     assert read_everything(uri) == before
     assert len(before["runs"]) == 6
@@ -204,7 +204,7 @@ def test_study_goes_into_a_real_server_after_the_fact_with_its_models(
 ) -> None:
     records = with_ends(make_records())
     store_model(summary, 0)
-    write_views(summary.folder, records, OBJECTIVES, summary.n_channels)
+    write_views(summary, records)
     sync_study(summary, records, server_uri)
     before = read_everything(server_uri)
     assert (len(before["runs"]), len(before["models"])) == (6, 1)

@@ -29,6 +29,16 @@ def test_states_are_those_of_the_table(
     assert special == ({tag: text} if tag else {})
 
 
+def test_what_the_state_does_not_say_is_in_tags() -> None:
+    paused = make_trial(3, "sampler", 0.5, 0.9, state="RUNNING", is_paused=True)
+    assert view_trial(paused, "lenet", "id").tags[names.PAUSED] == "true"
+    fine = view_trial(make_trial(3, "sampler", 0.5, 0.9), "lenet", "id").tags
+    assert fine[names.PAUSED] == "false"
+    assert names.NOT_ACCEPTABLE not in fine
+    poor = make_trial(3, "sampler", 0.5, 0.9, is_acceptable=False, reason="too low")
+    assert view_trial(poor, "lenet", "id").tags[names.NOT_ACCEPTABLE] == "too low"
+
+
 def test_curve_has_images_as_steps_and_final_values_come_after_it() -> None:
     record = make_trial(3, "sampler", 0.5, 0.9)
     view = view_trial(record, "lenet", "id")

@@ -25,7 +25,8 @@ def front(**given: Any) -> None:
 @click.option(
     "--tracking-uri",
     metavar="URI",
-    help="MLflow server to tell. Default: <output>/mlflow.db, if it is there.",
+    envvar="MLFLOW_TRACKING_URI",
+    help="MLflow server to tell. Default: $MLFLOW_TRACKING_URI, or <output>/mlflow.db, if it is there.",
 )
 def abandon(**given: Any) -> None:
     """Give up the unfinished trials of the study in folder STUDY; they count as failed."""

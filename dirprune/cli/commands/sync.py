@@ -13,7 +13,10 @@ from dirprune.cli.options import FOLDER, storage_option
 @click.argument("study", type=FOLDER, metavar="STUDY")
 @storage_option
 @click.option(
-    "--tracking-uri", metavar="URI", help="Where to; any store or server. Default: <output>/mlflow.db."
+    "--tracking-uri",
+    metavar="URI",
+    envvar="MLFLOW_TRACKING_URI",
+    help="Where to; any store or server. Default: $MLFLOW_TRACKING_URI, or <output>/mlflow.db.",
 )
 @click.option(
     "--register", metavar="NAME", help="Also register the front's models there as versions of this one."

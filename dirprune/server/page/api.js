@@ -81,6 +81,7 @@ function readStudy(run) {
     isRunning: run.info.status === "RUNNING",
     start: Number(run.info.start_time ?? 0),
     nTrials: Number(tags["dirprune.n_trials"] ?? 0),
+    folder: tags["dirprune.folder"] ?? `output/${tags["dirprune.study"]}`,
     metrics: toNumbers(run.data.metrics),
     objectives,
   };
@@ -91,6 +92,7 @@ function readTrial(run) {
   const parameters = toMap(run.data.params);
   const channels = Object.entries(parameters).filter(([name]) => name.startsWith("channels."));
   const isStopped = run.info.status === "KILLED" && "dirprune.stopped_at" in tags;
+  const isPaused = run.info.status === "RUNNING" && tags["dirprune.paused"] === "true";
   return {
     key: run.info.run_id,
     study: tags["dirprune.study_id"],
@@ -98,12 +100,13 @@ function readTrial(run) {
     number: Number(tags["dirprune.trial"]),
     source: tags["dirprune.source"] ?? "",
     method: tags["dirprune.method"] ?? "",
-    state: isStopped ? "stopped" : STATES[run.info.status] ?? "running",
+    state: isStopped ? "stopped" : isPaused ? "paused" : STATES[run.info.status] ?? "running",
     end: Number(run.info.end_time ?? 0),
-    hasModel: "dirprune.model_id" in tags,
+    isAcceptable: !("dirprune.not_acceptable" in tags),
+    hasModel: tags["dirprune.front"] === "true", // others have lost theirs
     metrics: toNumbers(run.data.metrics),
     architecture: Object.fromEntries(channels.map(([name, n]) => [name.slice(9), Number(n)])),
-    error: tags["dirprune.error"] ?? "",
+    error: tags["dirprune.error"] ?? tags["dirprune.not_acceptable"] ?? "",
   };
 }
 

@@ -10,7 +10,7 @@ export function quote(text) {
 
 /** Return the command that writes a trial's network as a file. */
 export function exportCommand(study, trial) {
-  return `dirprune export ${quote(`output/${study.name}`)} --trial ${trial.number} --format pt2`;
+  return `dirprune export ${quote(study.folder)} --trial ${trial.number} --format pt2`;
 }
 
 /** Return groups with their numbers in it counted: block10 after block9. */
@@ -64,7 +64,7 @@ export function showDetails(panel, trial, study, whole, labelOf) {
     make("h3", {}, "Channels kept"),
     makeBars(trial, whole),
   ];
-  if (trial.state === "finished") {
+  if (trial.hasModel) {
     parts.push(make("h3", {}, "Export its network"),
       make("p", { class: "command" }, [make("code", {}, command), copy]));
   }

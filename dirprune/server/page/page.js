@@ -89,7 +89,8 @@ function drawPictures() {
   const [x, y] = [axisOf(choices.x, drawable), axisOf(choices.y, drawable)];
   const names = [...new Set(allTrials().map(groupOf))].sort();
   const groups = names.map((name, place) => {
-    const finished = drawable.filter((trial) => trial.state === "finished" && groupOf(trial) === name);
+    const finished = drawable.filter((trial) =>
+      trial.state === "finished" && trial.isAcceptable && groupOf(trial) === name);
     return { name, colour: pickColour(place), front: findFront(finished, x, y) };
   });
   view.front = new Set(groups.flatMap(({ front }) => front.map((trial) => trial.key)));
@@ -97,7 +98,7 @@ function drawPictures() {
   const trials = drawable.map((trial) => ({
     trial,
     colour: colourOf[groupOf(trial)],
-    role: trial.state === "finished" ? (view.front.has(trial.key) ? "front" : "dominated") : trial.state,
+    role: roleOf(trial),
   }));
   const width = find("picture").clientWidth;
   const height = Math.max(360, Math.min(540, Math.round(width * 0.62)));
@@ -105,6 +106,11 @@ function drawPictures() {
   const scene = { groups: shownGroups, trials, x, y, selected: view.selected };
   replacePicture(find("picture"), drawFronts(scene, width, height));
   drawHypervolume();
+}
+
+function roleOf(trial) {
+  if (trial.state === "finished") return view.front.has(trial.key) ? "front" : "dominated";
+  return trial.state === "paused" ? "stopped" : trial.state;
 }
 
 function replacePicture(box, svg) {
