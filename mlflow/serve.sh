@@ -53,6 +53,15 @@ if [ -z "${PYTHON:-}" ]; then
   PYTHON=python3
   [ ! -x "$beside/.venv/bin/python" ] || PYTHON=$beside/.venv/bin/python
 fi
+[[ $PYTHON != */* ]] || PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
+case "${MLFLOW_BACKEND_STORE_URI:-}" in # both are read from the folder below
+  sqlite:////*) ;;
+  sqlite:///?*) MLFLOW_BACKEND_STORE_URI=sqlite:///$PWD/${MLFLOW_BACKEND_STORE_URI#sqlite:///} ;;
+esac
+case "${MLFLOW_ARTIFACTS_DESTINATION:-/}" in
+  /* | *:*) ;;
+  *) MLFLOW_ARTIFACTS_DESTINATION=$PWD/$MLFLOW_ARTIFACTS_DESTINATION ;;
+esac
 umask 077 # the database, the users and the secret key are nobody else's to read
 mkdir -p "$folder" || fail "--folder: $folder cannot be created"
 folder=$(realpath "$folder")

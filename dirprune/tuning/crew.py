@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -18,6 +19,8 @@ from dirprune.parallel import Job, MemoryShortage, Part, Share, join
 from dirprune.peer import Peer
 from dirprune.training_state import Segment
 from dirprune.trial import TrialContext
+
+logger = logging.getLogger("dirprune.tuning")
 
 PATIENCE_S = 10.0
 """How long an exchange that a lost worker has broken may take to fail by itself."""
@@ -115,7 +118,8 @@ class RayCrew:
                 ray.kill(peer)
             threading.Event().wait(PATIENCE_S)
             os._exit(LOST)
-        except Exception:
+        except Exception as error:  # a worker or its node is gone
+            logger.warning("a worker of this trial was lost: %s", one_line(error, has_type=True))
             os._exit(LOST)
 
 

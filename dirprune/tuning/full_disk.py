@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ PROBE_BYTES = 1 << 18
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WORDS = tuple(os.strerror(number) for number in FULL)
 LOST = StorageError.__name__
+FULL = re.compile(r"quota|storage ?full|insufficient ?storage|no space|disk full", re.IGNORECASE)
+"""What object stores and file systems say when they take no more."""
 
 Answer = TypeVar("Answer")
 
@@ -104,5 +107,6 @@ def describe_full_disk(folder: Path, reason: str) -> str:
     """Return why a study ended, and what to do."""
     if LOST in reason:
         said = reason.partition(f"{LOST}: ")[2] or reason
-        return f"{said}; when it answers again, the same command with --resume goes on"
+        advice = "make room there, then" if FULL.search(said) else "when it answers again,"
+        return f"{said}; {advice} the same command with --resume goes on"
     return f"no room is left in {folder} ({reason}); make room, then the same command with --resume goes on"

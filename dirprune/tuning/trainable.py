@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ import ray
 import torch
 from ray import tune
 
+from dirprune.errors import StudyError
 from dirprune.preemption import Preemption
+from dirprune.records.folder import StudyFolder
 from dirprune.study.space import Configuration
 from dirprune.trial import (
     TrialContext,
@@ -64,6 +67,7 @@ class PruningTrainable(tune.Trainable):
     def _open(self) -> Iterator[TrialReport]:
         if self.bench is None:
             assert self.context is not None
+            check_sight(self.context)
             torch.set_num_threads(self.context.threads)
             _keep_to_share()
             crew = RayCrew(self.context) if self.context.n_workers > 1 else None
@@ -80,6 +84,21 @@ class PruningTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: dict | None) -> None:
         """Load nothing: a trial finds its own checkpoint."""
+
+
+def check_sight(context: TrialContext) -> None:
+    """Refuse to work where the study's files are not seen: what a trial leaves there would be lost.
+
+    Machines may join a cluster long after `check_machines` has asked those that were there.
+
+    Raises:
+        StudyError: Naming this machine.
+    """
+    if context.remote is None and not StudyFolder(context.folder).study_json.exists():
+        raise StudyError(
+            f"node {platform.node()} does not see {context.folder}, where the study's files lie; mount it "
+            "there, or start the study with --storage"
+        )
 
 
 def _keep_to_share() -> None:

@@ -23,9 +23,11 @@ from dirprune.data import DataRoles
 from dirprune.evaluation import evaluate
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
+from dirprune.records.front import mark_front
 from dirprune.records.models import load_model
 from dirprune.records.record import TrialRecord
 from dirprune.tracking import names
+from dirprune.tracking.views import view_trial
 from dirprune.tuning import storage
 from tests.deployment.services import run_postgres
 from tests.integration.chaos import DECK, open_chaos
@@ -154,9 +156,15 @@ def check_mlflow(server: MlflowServer, records: list[TrialRecord]) -> None:
     assert study.info.status == "FINISHED"
     trials = {int(run.data.tags[names.TRIAL]): run for run in runs if names.TRIAL in run.data.tags}
     assert len(runs) == 1 + len(records) == 1 + len(trials)
-    for record in records:
+    for record in mark_front(records, spec.objectives):
         run = trials[record.number]
         assert run.info.status == STATUS[record.state]
+        view = view_trial(record, study.data.tags[names.STUDY], study.data.tags[names.STUDY_ID])
+        assert run.data.params == view.parameters
+        assert view.tags.items() <= run.data.tags.items()
+        last = {point.name: point.value for point in sorted(view.points, key=lambda p: (p.step, p.time_ms))}
+        assert run.data.metrics == pytest.approx(last)
+        assert (names.MODEL_ID in run.data.tags) >= record.is_front
         history = client.get_metric_history(run.info.run_id, "val_accuracy")
         by_step = {point.step: point.value for point in history}
         curve = {images: metrics["val_accuracy"] for images, metrics in record.curve}

@@ -63,6 +63,8 @@ def test_a_storage_that_is_lost_ends_the_run_and_fails_no_trial(tmp_path):
         "cannot write to the storage s3://a/b (TimeoutError); "
         "when it answers again, the same command with --resume goes on"
     )
+    full = "StorageError: cannot write to the storage s3://a/b (XMinioStorageFull: no drive has room)"
+    assert "; make room there, then the same command" in full_disk.describe_full_disk(tmp_path, full)
     own = FullDiskWatch(accounts, tmp_path)
     accounts.error = StorageError("cannot read from the storage s3://a/b (TimeoutError)")
     assert own.reported(1, 10, {}) is False
