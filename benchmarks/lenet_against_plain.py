@@ -53,7 +53,7 @@ def main() -> None:
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", default=15.0, show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--arguments", default="", help="Further ones of the study, such as '--finalists 6'.")
+@click.option("--arguments", default="", help="Further ones of the study, such as '--methods magnitude'.")
 def run(data: Path, weights: Path, output: Path, minutes: float, seeds: str, arguments: str) -> None:
     """Run both sides, one after the other, for every seed."""
     if "validation_from" not in read_metadata(weights):

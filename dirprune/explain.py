@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dirprune.cost import COST_METRICS
+from dirprune.cost import COST_METRICS, LATENCY
 from dirprune.errors import StudyError
 from dirprune.files import write_atomically
 from dirprune.records.record import TrialRecord
@@ -118,7 +118,9 @@ def explain(records: Sequence[TrialRecord], metrics: Iterable[str], seed: int = 
             f"expected at least {MIN_FINISHED} finished trials beside the dense network, got {n_finished}; "
             "a surrogate of fewer explains noise: go on with --resume and more --trials"
         )
-    return [_explain_one(_Table(told, metric in COST_METRICS), metric, seed) for metric in metrics]
+    return [
+        _explain_one(_Table(told, metric in (*COST_METRICS, LATENCY)), metric, seed) for metric in metrics
+    ]
 
 
 class _Table:

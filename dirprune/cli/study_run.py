@@ -18,6 +18,7 @@ from dirprune.cost import LATENCY
 from dirprune.data import check_data_name
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.importance import get_method
+from dirprune.networks import as_file_name, create_network
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.latency import LatencyOptions
@@ -51,6 +52,11 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
     """
     if arguments.dataset is None:
         spec = spec.for_data(arguments.data)
+    if arguments.network is not None:
+        create_network(arguments.network)  # raises before anything is loaded
+        space = replace(spec.space, reference_architectures=())  # of the study's own network
+        name = as_file_name(arguments.network)
+        spec = replace(spec, network=arguments.network, network_options={}, name=name, space=space)
     space = spec.space
     if arguments.methods is not None:
         names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
@@ -181,6 +187,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         click.echo(f"not in MLflow yet: {', '.join(left)}; the same command with --resume completes it")
     if result.finish_reason:
         click.echo(f"the study ended early: {result.finish_reason}")
+        if options.finalists is not None and result.front and not result.finalists:
+            n_trials = len(result.records)
+            click.echo(f"no time was left for finalists; --resume with --trials {n_trials} trains them")
     if result.is_interrupted:
         n_left = sum(record.state == "RUNNING" for record in result.records)
         kept = f"{n_left} unfinished trials are" if n_left else "every finished training of a finalist is"
@@ -241,7 +250,7 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
     folder = result.folder
-    if front and spec.needs_latency:
+    if front and spec.needs_latency and isinstance(spec.network, str):
         click.echo(
             f"latency_ms is modelled; dirprune latency {folder.root} measures these networks where it runs"
         )

@@ -22,7 +22,7 @@ from dirprune.identity import digest
 logger = logging.getLogger("dirprune.data")
 
 HELD_OUT = ("test", "val", "validation")
-"""Names of the held-out part's folder, the first that is there."""
+"""Names of the held-out part's folder: the first that is there and has classes."""
 N_IMAGES_KEPT = 10_000
 """From so many images on, what was decoded is kept in the user's cache folder: it takes many seconds."""
 
@@ -34,7 +34,8 @@ def has_class_folders(root: Path) -> bool:
 
 def _find_held_out(root: Path) -> Path:
     parts = [root / name for name in HELD_OUT]
-    return next((part for part in parts if part.is_dir()), parts[0])
+    there = [part for part in parts if part.is_dir()]  # ImageNet's test has no labels, and so no folders
+    return next((part for part in there if _list_classes(part)), (there or parts)[0])
 
 
 def read_class_folders(

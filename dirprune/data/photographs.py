@@ -86,9 +86,10 @@ def _find_parts(store: Store) -> tuple[Part, Part]:
     """Return where the training part and the held-out part lie."""
     entries = store.list_folder(store.root)
     folders = {entry.name: entry for entry in entries if entry.is_folder}
-    held_out = next((name for name in HELD_OUT if name in folders), "")
+    held_out = [folders[name] for name in HELD_OUT if name in folders]
     if "train" in folders and held_out:
-        return _open_part(store, folders["train"]), _open_part(store, folders[held_out])
+        part = next((part for part in held_out if _has_labels(store, part)), held_out[0])
+        return _open_part(store, folders["train"]), _open_part(store, part)
     shards = [entry for entry in entries if not entry.is_folder and entry.name.endswith(SHARD)]
     train = [shard for shard in shards if _has_word(shard.name, ("train",))]
     others = [shard for shard in shards if _has_word(shard.name, ("val", "validation"))]
@@ -105,6 +106,11 @@ def _find_parts(store: Store) -> tuple[Part, Part]:
 def _has_word(name: str, words: Sequence[str]) -> bool:
     """Return whether one of the words stands in a file's name, rather than a part of another word."""
     return any(word in words for word in re.findall("[a-z]+", name.lower()))
+
+
+def _has_labels(store: Store, folder: Entry) -> bool:
+    """Return whether a part has classes or shards: ImageNet's test has neither."""
+    return any(entry.is_folder or entry.name.endswith(SHARD) for entry in store.list_folder(folder.path))
 
 
 def _open_part(store: Store, folder: Entry) -> Part:

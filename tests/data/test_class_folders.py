@@ -17,6 +17,7 @@ from torchvision.datasets import CIFAR10, SVHN
 
 from dirprune.data import class_folders, load_data
 from dirprune.data.class_folders import read_class_folders
+from dirprune.data.photographs import load_photographs
 from dirprune.errors import DataError
 
 TEN = tuple(f"class{number}" for number in range(10))
@@ -204,6 +205,15 @@ def test_images_of_all_sizes_and_modes_become_squares_of_one_size(tmp_path: Path
     assert labels.tolist() == [0] * 9 + [1] * 4
     assert train[4, 0].unique().tolist() == [7]
     assert train[8].unique().tolist() == [0x9A]  # the upper half of 16 bits, not clipped to 255
+
+
+def test_a_test_part_without_labels_is_passed_over(tmp_path: Path) -> None:
+    write_folders(tmp_path, ("ant", "bee"))
+    (tmp_path / "test").rename(tmp_path / "val")
+    write_image(tmp_path / "test" / "0.png", 1)
+    *_, held_out_labels, classes = read_class_folders(tmp_path)
+    assert (classes, len(held_out_labels)) == (("ant", "bee"), 4)
+    assert len(load_photographs(tmp_path, 32, streams=False).held_out) == 4
 
 
 def test_held_out_part_may_be_called_val(tmp_path: Path) -> None:
