@@ -43,35 +43,35 @@ def deadline(seconds: float) -> Iterator[None]:
     thread = ctypes.c_ulong(threading.get_ident())
     guard = threading.Lock()
     is_over = False
+    timers: list[threading.Timer] = []
     used_s, began = read_processor_time(), time.monotonic()
 
     def ring() -> None:
-        nonlocal timer
         with guard:
             if is_over:
                 return
             left_s = seconds - used_s()
             is_early = left_s > 0 and time.monotonic() - began < MOST_WAITING * seconds
-            timer = start(
-                max(left_s, LEAST_S) if is_early else seconds
-            )  # again: a `__del__` may have lost it
+            start(max(left_s, LEAST_S) if is_early else seconds)  # again: a `__del__` may have lost it
             if not is_early:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TimeoutError))
 
-    def start(delay_s: float) -> threading.Timer:
-        started = threading.Timer(delay_s, ring)
-        started.daemon = True
-        started.start()
-        return started
+    def start(delay_s: float) -> None:
+        timer = threading.Timer(delay_s, ring)
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
 
     collects = gc.isenabled()
     gc.disable()  # what is raised in one of its callbacks is lost
-    timer = start(seconds)
+    start(seconds)
     try:
         yield
     finally:
-        if collects:
-            gc.enable()
-        with guard:
-            is_over = True
-        timer.cancel()
+        try:
+            with guard:
+                is_over = True
+            timers[-1].cancel()
+        finally:  # also where it is raised in this very moment
+            if collects:
+                gc.enable()

@@ -18,7 +18,7 @@ PROBE_BYTES = 1 << 18
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WORDS = tuple(os.strerror(number) for number in FULL)
 LOST = StorageError.__name__
-FULL = re.compile(r"quota|storage ?full|insufficient ?storage|no space|disk full", re.IGNORECASE)
+SAYS_FULL = re.compile(r"quota|storage ?full|insufficient ?storage|no space|disk full", re.IGNORECASE)
 """What object stores and file systems say when they take no more."""
 
 Answer = TypeVar("Answer")
@@ -107,6 +107,6 @@ def describe_full_disk(folder: Path, reason: str) -> str:
     """Return why a study ended, and what to do."""
     if LOST in reason:
         said = reason.partition(f"{LOST}: ")[2] or reason
-        advice = "make room there, then" if FULL.search(said) else "when it answers again,"
+        advice = "make room there, then" if SAYS_FULL.search(said) else "when it answers again,"
         return f"{said}; {advice} the same command with --resume goes on"
     return f"no room is left in {folder} ({reason}); make room, then the same command with --resume goes on"
