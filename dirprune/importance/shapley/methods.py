@@ -247,7 +247,7 @@ class ShapleyOLS(SampledScorer):
 
 @register(
     "shapley-shap",
-    "Shapley values by the explainers of the package shap",
+    "Shapley values by the explainers of the package shap; more evaluations begin anew",
     paper="Lundberg and Lee 2017, arXiv:1705.07874",
     cost=DEFAULT_COST,
     needs_data=True,
