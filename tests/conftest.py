@@ -8,11 +8,16 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before torch is imported, and for the processes that tests start: threads that wait for each other by
 # spinning make small networks on shared cores many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No time that a test takes may fail it: other programs want the cores as well.
+hypothesis.settings.register_profile("dirprune", deadline=None)
+hypothesis.settings.load_profile("dirprune")
 
 REQUIRE_ALL = "DIRPRUNE_REQUIRE_ALL"
 UNPACK = Path(__file__).parents[2] / "shared" / "data" / "unpack"

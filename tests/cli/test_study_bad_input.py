@@ -238,7 +238,10 @@ def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, caps
     line = refused(*output, "--resume", spec=replace(LENET, rungs=(0.0, 0.05)))
     assert "study lenet has rungs [0.0, 1.0], got [0.0, 0.05]" in line
     line = refused(*output, "--resume", spec=replace(LENET, space=SearchSpace(min_keep_ratio=0.5)))
-    assert "study lenet has space {'min_keep_ratio': 0.1" in line
+    assert "study lenet has space.min_keep_ratio 0.1, got 0.5" in line
+    line = refused(*output, "--resume", spec=replace(LENET, space=SearchSpace(methods={"taylor": {}})))
+    assert "study lenet has space.methods {'dirichlet': " in line
+    assert "got {'taylor': {}}" in line
     line = refused(*output, "--resume", spec=replace(LENET, fine_tuning=Recipe(images=0, batch_size=7)))
     assert "study lenet has fine_tuning" in line
     line = refused(*output, "--resume", "--optuna-storage", "sqlite:///other.db")
