@@ -134,7 +134,8 @@ def test_names_that_read_as_paths_or_cannot_be_are_refused(name: str, summary: S
 def test_a_server_that_is_away_is_one_line_with_the_way_out(summary: StudySummary) -> None:
     with pytest.raises(TrackingError) as raised:
         register_front(summary, "http://me:hunter2@127.0.0.1:9", "lenet", RECORDS)
-    assert f"try dirprune sync {summary.folder.root} --register 'lenet' --tracking-uri URI later" in str(raised.value)
+    advice = f"try dirprune sync {summary.folder.root} --register 'lenet' --tracking-uri URI later"
+    assert advice in str(raised.value)
     assert "hunter2" not in str(raised.value)
 
 
