@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
+from mlflow import MlflowClient
 
 from dirprune.architecture import Architecture
 from dirprune.files import write_json
 from dirprune.records.events import EventLog
 from dirprune.records.folder import StudyFolder
 from dirprune.study.space import Configuration
+from dirprune.tracking import default_tracking_uri, names
 from dirprune.tuning import storage
 from tests.cli.conftest import Run
 
@@ -75,3 +78,19 @@ def test_an_unknown_objective_names_the_nearest(run: Run, folder: StudyFolder) -
     result = run("explain", folder.root, "--objective", "mac")
     assert result.status == 2
     assert "'macs'" in result.errors
+
+
+def test_table_and_pictures_are_on_the_run_of_the_study(
+    run: Run, folder: StudyFolder, empty_store: Path
+) -> None:
+    assert "MLflow" not in run("explain", folder.root).output
+    shutil.copy(empty_store, folder.output / "mlflow.db")
+    assert run("sync", folder.root).status == 0
+    result = run("explain", folder.root)
+    assert "MLflow: the same files on the study's run" in result.output, result.errors
+    client = MlflowClient(default_tracking_uri(folder.output))
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`{names.KIND}` = 'study'")
+    files = {file.path for file in client.list_artifacts(found[0].info.run_id)}
+    assert {folder.explanations_csv.name, folder.explanation_png("macs").name} <= files
