@@ -13,7 +13,7 @@ import pytest
 from dirprune.cli.app import COMMANDS, LazyGroup, program
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "mlflow/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "mlflow/README.md", "cluster/README.md"]
 
 
 def read_blocks(document: str) -> list[str]:
