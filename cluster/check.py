@@ -1,12 +1,15 @@
 """Say which marked places of a cluster file, and of the environment.sh it uses, have not been edited yet.
 
+Where machines are listed, their number must be that of the workers: Ray leaves the others out without a word.
+
     python cluster/check.py cluster/onprem.yaml
 
-Exit status 0 if there are none left, 2 with one line for each that is.
+Exit status 0 if nothing is left to do, 2 with one line for each thing that is.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -24,6 +27,21 @@ def find_marks(path: Path) -> list[str]:
     ]
 
 
+def find_miscounts(path: Path) -> list[str]:
+    """Return the numbers of workers that are not that of the listed machines."""
+    text = path.read_text(encoding="utf-8")
+    listed = re.search(r"^ *worker_ips: *\[([^\]]*)\]", text, flags=re.MULTILINE)
+    if listed is None or MARK in listed[1]:
+        return []
+    n_machines = len([address for address in listed[1].split(",") if address.strip()])
+    found = re.findall(r"^(m(?:ax|in)_workers): *(\d+)", text, flags=re.MULTILINE)
+    return [
+        f"expected {name}: {n_machines}, as many as there are worker_ips, got {number} in {path}"
+        for name, number in found
+        if int(number) != n_machines
+    ]
+
+
 def main(arguments: list[str]) -> int:
     """Check one cluster file."""
     if len(arguments) != 1 or not Path(arguments[0]).is_file():
@@ -33,9 +51,10 @@ def main(arguments: list[str]) -> int:
     marks = find_marks(path)
     if ENVIRONMENT in path.read_text(encoding="utf-8"):
         marks += find_marks(path.parent / ENVIRONMENT)
-    for mark in marks:
-        print(f"error: expected this place to be edited: {mark}", file=sys.stderr)
-    return 2 if marks else 0
+    errors = [f"expected this place to be edited: {mark}" for mark in marks] + find_miscounts(path)
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if errors else 0
 
 
 if __name__ == "__main__":

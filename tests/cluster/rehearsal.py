@@ -64,6 +64,8 @@ class Rehearsal:
             CLUSTER_FILE: {
                 "head_ip: EDIT-ME": f"head_ip: {self.head.address}",
                 "worker_ips: [EDIT-ME]": f"worker_ips: [{addresses}]",
+                "max_workers: 2": f"max_workers: {len(self.workers)}",
+                "min_workers: 2": f"min_workers: {len(self.workers)}",
                 "ssh_user: EDIT-ME": "ssh_user: root",
                 "ssh_private_key: EDIT-ME": "ssh_private_key: ~/.ssh/id_ed25519",
             },

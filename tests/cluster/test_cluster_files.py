@@ -110,8 +110,23 @@ def test_marked_places_that_are_left_are_named_with_their_line(name: str, tmp_pa
     assert any("environment.sh" in line and "MLFLOW_TRACKING_URI" in line for line in lines)
     assert any(f"{name}.yaml" in line for line in lines)
     for path in tmp_path.iterdir():
-        path.write_text(path.read_text().replace("EDIT-ME", "edited"))
+        text = path.read_text().replace("[EDIT-ME]", "[edited, edited]")
+        path.write_text(text.replace("EDIT-ME", "edited"))
     assert check(tmp_path / f"{name}.yaml").returncode == 0
+
+
+def test_numbers_of_workers_are_those_of_the_listed_machines(tmp_path: Path) -> None:
+    text = (CLUSTER / "onprem.yaml").read_text().replace("EDIT-ME", "x").replace("[x]", "[a, b, c]")
+    (tmp_path / "environment.sh").write_text("")
+    (tmp_path / "onprem.yaml").write_text(text)
+    done = check(tmp_path / "onprem.yaml")
+    assert done.returncode == 2
+    assert [line.split(",")[0] for line in done.stderr.splitlines()] == [
+        "error: expected max_workers: 3",
+        "error: expected min_workers: 3",
+    ]
+    (tmp_path / "onprem.yaml").write_text(text.replace("_workers: 2", "_workers: 3"))
+    assert check(tmp_path / "onprem.yaml").returncode == 0
 
 
 @pytest.mark.parametrize("command", [["node.sh", "ray", "start"], ["slurm.sh", "studies/lenet.py"]])
