@@ -55,7 +55,8 @@ class Range:
     @property
     def middle(self) -> float:
         """The value in the middle, on the range's own scale."""
-        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return min(max(middle, self.low), self.high)  # rounding may leave a narrow range
 
 
 @dataclass(frozen=True)
