@@ -1,19 +1,23 @@
-"""Which recipe fine-tunes small LeNet-5 networks on MNIST best?
+"""Which recipe fine-tunes small networks best: LeNet-5 on MNIST, ResNet-20 on CIFAR-10?
 
-    python benchmarks/recipes.py run --data DIR --output DIR [--recipes A,B] [--epochs 10] [--seeds 0,1,2]
+    python benchmarks/recipes.py run --data DIR --output DIR [--recipes "A;B"] [--epochs 10] [--seeds 0,1,2]
+    python benchmarks/recipes.py run --subject resnet20 --weights FILE --data DIR --output DIR --epochs 4 \\
+        --train-images 10000
     python benchmarks/recipes.py report --output DIR
 
-Each training starts as a trial of `studies/lenet.py` does: the dense network, trained once for each dense
-recipe, loses channels by magnitude and is reconstructed. It ends with the recipe's last weights. Validation
-decides between recipes, test is reported. What is measured already is left out, so that a run which was cut
-off goes on; several runs may share the output. CPU seconds are of one thread, evaluations included.
+Each training starts as a trial of the subject's study does: the dense network (LeNet-5's is trained once for
+each dense recipe, ResNet-20's weights are given) loses channels by magnitude and is reconstructed. It ends
+with the recipe's last weights. Validation decides between recipes, test is reported; weights that are given
+may have seen the whole training set, so that validation is then a half of the test set. What is measured
+already is left out, so that a run which was cut off goes on; several runs may share the output. CPU seconds
+are of one thread, evaluations included.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +30,13 @@ from torch import nn
 from dirprune.cli.printing import format_table
 from dirprune.cost import count_costs
 from dirprune.data import DataRoles, load_data
+from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.evaluation import evaluate
 from dirprune.networks import create_network, load_weights_
 from dirprune.networks.weights import save_weights
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
+from dirprune.recipes import CIFAR_FINE_TUNING
 from dirprune.tasks import make_task
 from dirprune.training import train_
 
@@ -40,26 +46,68 @@ DENSE = {
 }
 """Dense networks by name: their epochs, and how they are trained."""
 
-FINE_TUNING = Recipe(images=0, lr=6e-3, channels_last=True)
 SOFT = {"distillation": 0.9, "temperature": 4.0}
-RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "plain": ("plain", {}),
-    "shift 1, plain dense": ("plain", {"shift": 1}),
-    "shift 1": ("shift 2", {"shift": 1}),
-    "distilled 0.5 at T 2": ("shift 2", {"distillation": 0.5}),
-    "shift 1, distilled 0.5 at T 2": ("shift 2", {"shift": 1, "distillation": 0.5}),
-    "shift 1, distilled 0.9 at T 4": ("shift 2", {"shift": 1, **SOFT}),
-    "affine": ("shift 2", {"shift": 1, "rotation": 10.0, "scaling": 0.1, "shear": 10.0}),
-    "elastic": ("shift 2", {"shift": 1, "elastic": 0.5}),
-    "shift 1, smoothed": ("shift 2", {"shift": 1, "label_smoothing": 0.1}),
-    "shift 1, clipped": ("shift 2", {"shift": 1, "clip_norm": 1.0}),
-    "shift 1, warmed up": ("shift 2", {"shift": 1, "warmup": 0.1}),
-    "shift 1, batches of 256": ("shift 2", {"shift": 1, "batch_size": 256}),
-    "shift 1, SGD": ("shift 2", {"shift": 1, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4}),
-}
-"""Recipes by name: the dense network that they start from, and the fields of `FINE_TUNING` they change."""
 
-ARCHITECTURES = "6,7,34,16;3,20,45,9;3,7,25,7"
+
+@dataclass(frozen=True)
+class Subject:
+    """What is fine-tuned.
+
+    Attributes:
+        data: Name of the data set.
+        fine_tuning: The recipe that the others differ from.
+        recipes: Recipes by name: the dense network that they start from, and the fields that they change.
+        architectures: Channels per group, or one keep ratio for all, with ; between them.
+    """
+
+    data: str
+    fine_tuning: Recipe
+    recipes: Mapping[str, tuple[str, Mapping[str, Any]]]
+    architectures: str
+
+
+SUBJECTS = {
+    "lenet5": Subject(
+        "mnist",
+        Recipe(images=0, lr=6e-3, channels_last=True),
+        {
+            "plain": ("plain", {}),
+            "shift 1, plain dense": ("plain", {"shift": 1}),
+            "shift 1": ("shift 2", {"shift": 1}),
+            "distilled 0.5 at T 2": ("shift 2", {"distillation": 0.5}),
+            "shift 1, distilled 0.5 at T 2": ("shift 2", {"shift": 1, "distillation": 0.5}),
+            "shift 1, distilled 0.9 at T 4": ("shift 2", {"shift": 1, **SOFT}),
+            "affine": ("shift 2", {"shift": 1, "rotation": 10.0, "scaling": 0.1, "shear": 10.0}),
+            "elastic": ("shift 2", {"shift": 1, "elastic": 0.5}),
+            "shift 1, smoothed": ("shift 2", {"shift": 1, "label_smoothing": 0.1}),
+            "shift 1, clipped": ("shift 2", {"shift": 1, "clip_norm": 1.0}),
+            "shift 1, warmed up": ("shift 2", {"shift": 1, "warmup": 0.1}),
+            "shift 1, batches of 256": ("shift 2", {"shift": 1, "batch_size": 256}),
+            "shift 1, SGD": ("shift 2", {"shift": 1, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4}),
+        },
+        "6,7,34,16;3,20,45,9;3,7,25,7",
+    ),
+    "resnet20": Subject(
+        "cifar10",
+        CIFAR_FINE_TUNING,
+        {
+            "as the studies": ("given", {}),
+            "not distilled": ("given", {"distillation": 0.0}),
+            "distilled 0.9 at T 4": ("given", SOFT),
+            "rate 0.003": ("given", {"lr": 0.003}),
+            "rate 0.03": ("given", {"lr": 0.03}),
+            "rate 0.1": ("given", {"lr": 0.1}),
+            "smoothed": ("given", {"label_smoothing": 0.1}),
+            "clipped": ("given", {"clip_norm": 1.0}),
+            "warmed up": ("given", {"warmup": 0.1}),
+            "not augmented": ("given", {"shift": 0, "flips": False}),
+            "AdamW": ("given", {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 1e-2}),
+            "bfloat16": ("given", {"precision": "bfloat16"}),
+            "channels not last": ("given", {"channels_last": False}),
+        },
+        "0.5;0.25",
+    ),
+}
 MEASURES = ("val_error", "val_loss", "test_error", "cpu_s")
 
 
@@ -69,44 +117,59 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--subject", "name", type=click.Choice(list(SUBJECTS)), default="lenet5", show_default=True)
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="ResNet-20's.")
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--recipes", default=";".join(RECIPES), show_default=True, help="Names with ; between them.")
-@click.option("--architectures", default=ARCHITECTURES, show_default=True)
+@click.option("--recipes", help="Names with ; between them. Default: all of the subject.")
+@click.option("--architectures", help="With ; between them. Default: the subject's.")
 @click.option("--epochs", default=10.0, show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--train-images", type=int, help="Use only so many; for a trial.")
 def run(
+    name: str,
+    weights: Path | None,
     data: Path,
     output: Path,
-    recipes: str,
-    architectures: str,
+    recipes: str | None,
+    architectures: str | None,
     epochs: float,
     seeds: str,
     train_images: int | None,
 ) -> None:
     """Train every recipe on every architecture with every seed."""
     torch.set_num_threads(1)
-    roles = load_data("mnist", data, validation_from="train:0.1", train_limit=train_images, seed=0)
+    subject = SUBJECTS[name]
+    if (name == "resnet20") != (weights is not None):
+        raise click.UsageError("--weights FILE goes with --subject resnet20, and only with it")
+    roles = load_data(
+        subject.data,
+        data,
+        validation_from=FOREIGN_SPLIT if weights else OWN_SPLIT,
+        train_limit=train_images,
+        seed=0,
+    )
     rows = Rows(output / "recipes.jsonl")
     for seed in map(int, seeds.split(",")):
-        for recipe in recipes.split(";"):
-            for architecture in architectures.split(";"):
+        for recipe in (recipes or ";".join(subject.recipes)).split(";"):
+            dense_name, changes = subject.recipes[recipe]
+            changed = replace(subject.fine_tuning, images=round(epochs * len(roles.train)), **changes)
+            for architecture in (architectures or subject.architectures).split(";"):
                 key = {"recipe": recipe, "architecture": architecture, "epochs": epochs, "seed": seed}
-                if not rows.is_done(**key):
-                    rows.add(key, measure(key, roles, output))
+                if rows.is_done(**key):
+                    continue
+                dense = load_dense(weights, roles, rows) if weights else train_dense(dense_name, roles, rows)
+                rows.add(key, measure(dense, roles, architecture, changed, seed))
 
 
-def measure(key: Mapping[str, Any], roles: DataRoles, output: Path) -> dict[str, Any]:
+def measure(
+    dense: nn.Module, roles: DataRoles, architecture: str, recipe: Recipe, seed: int
+) -> dict[str, Any]:
     """Prune, fine-tune and judge one network."""
-    name, changes = RECIPES[key["recipe"]]
-    dense = make_dense(name, roles, output)
     began = time.process_time()
-    network = prune(
-        dense, roles, architecture=key["architecture"], method="magnitude", reconstruct=True
-    ).network
-    recipe = replace(FINE_TUNING, images=round(key["epochs"] * len(roles.train)), **changes)
-    *_, last = train_(network, roles, make_task(), recipe, seed=key["seed"], teacher=dense)
+    wanted = architecture if "," in architecture else float(architecture)
+    network = prune(dense, roles, architecture=wanted, method="magnitude", reconstruct=True).network
+    *_, last = train_(network, roles, make_task(), recipe, seed=seed, teacher=dense)
     return {
         "macs": count_costs(network, roles.example_input()).macs,
         **judge(network, roles),
@@ -115,24 +178,41 @@ def measure(key: Mapping[str, Any], roles: DataRoles, output: Path) -> dict[str,
     }
 
 
-def make_dense(name: str, roles: DataRoles, output: Path) -> nn.Module:
-    """Return a dense network, trained if it is not there yet."""
+def load_dense(weights: Path, roles: DataRoles, rows: Rows) -> nn.Module:
+    """Return ResNet-20 with the given weights."""
+    network = create_network("resnet20")
+    load_weights_(network, weights)
+    add_dense(network.eval(), roles, rows, "given", 0, 0.0)
+    return network
+
+
+def train_dense(name: str, roles: DataRoles, rows: Rows) -> nn.Module:
+    """Return a dense LeNet-5, trained if it is not there yet."""
     network = create_network("lenet5", seed=0)
-    path = output / f"dense-{name.replace(' ', '-')}.safetensors"
+    path = rows.path.parent / f"dense-{name.replace(' ', '-')}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             epochs, recipe = DENSE[name]
             began = time.process_time()
-            recipe = replace(recipe, images=epochs * len(roles.train))
-            for _ in train_(network, roles, make_task(), recipe, seed=0):
+            for _ in train_(
+                network, roles, make_task(), replace(recipe, images=epochs * len(roles.train)), seed=0
+            ):
                 pass
-            values = {**judge(network, roles), "cpu_s": time.process_time() - began}
-            key = {"recipe": f"dense: {name}", "architecture": "dense", "epochs": epochs, "seed": 0}
-            Rows(output / "recipes.jsonl").add(key, {"macs": 498_750, **values})
+            add_dense(network, roles, rows, name, epochs, time.process_time() - began)
             save_weights(network, path, {})
     load_weights_(network, path)
     return network.eval()
+
+
+def add_dense(
+    network: nn.Module, roles: DataRoles, rows: Rows, name: str, epochs: float, cpu_s: float
+) -> None:
+    """Note what a dense network reaches, once."""
+    key = {"recipe": f"dense: {name}", "architecture": "dense", "epochs": epochs, "seed": 0}
+    if not rows.is_done(**key):
+        macs = count_costs(network, roles.example_input()).macs
+        rows.add(key, {"macs": macs, **judge(network, roles), "cpu_s": cpu_s})
 
 
 def judge(network: nn.Module, roles: DataRoles) -> dict[str, float]:

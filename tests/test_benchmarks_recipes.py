@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from torchvision.transforms.functional import to_pil_image
+
+from dirprune.networks import create_network
+from dirprune.networks.weights import save_weights
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -47,3 +51,36 @@ def test_trainings_are_measured_once_and_reported(main, mnist_root: Path, tmp_pa
     lines = [line for line in printed.splitlines() if line.startswith("6,7,34,16 (158,112)")]
     assert len(lines) == 2
     assert all("±" in line for line in lines)
+
+
+def test_resnet20_is_fine_tuned_from_given_weights(main, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for split, n_images in (("train", 40), ("test", 20)):
+        for index in range(2 * n_images):
+            folder = tmp_path / "images" / split / str(index % 10)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator)
+            to_pil_image(pixels).save(folder / f"{index}.png")
+    network = create_network("resnet20", seed=0)
+    save_weights(network, tmp_path / "resnet20.safetensors", {})
+    arguments = [
+        "run",
+        "--subject",
+        "resnet20",
+        "--data",
+        str(tmp_path / "images"),
+        "--output",
+        str(tmp_path),
+    ]
+    arguments += ["--architectures", "0.5", "--epochs", "1", "--seeds", "0"]
+    arguments += ["--recipes", "as the studies;not distilled"]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2
+    assert "--weights" in refused.output
+
+    arguments += ["--weights", str(tmp_path / "resnet20.safetensors")]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "recipes.jsonl").read_text().splitlines()]
+    assert [row["values"]["macs"] for row in rows] == [40_551_040, 20_497_024, 20_497_024]
+    assert rows[1]["values"]["train_loss"] != rows[2]["values"]["train_loss"]
