@@ -24,6 +24,7 @@ LAPLACE = "laplace"
 MIN_R2 = 0.3
 """`dirprune explain` explains no surrogate that predicts unseen trials worse than this."""
 
+RECIPE_NAMES = ("plain", "cifar", "images")
 TRAINING_EPOCHS = 20.0
 FINE_TUNING_EPOCHS = 10.0
 MAX_EPOCHS = 200.0
@@ -141,10 +142,11 @@ class DataOptions:
 class TrainingOptions:
     """How weights are trained, as given; None where nothing was given."""
 
-    epochs: float | None
-    early_stopping: int | None
-    lr: float | None
-    batch_size: int | None
+    recipe: str | None = None
+    epochs: float | None = None
+    early_stopping: int | None = None
+    lr: float | None = None
+    batch_size: int | None = None
 
 
 OPTIONS_OF_METHODS = ("evaluations", "statistic", "k", "adding", "cost")
@@ -229,6 +231,13 @@ training_options = _collected(
     "training",
     TrainingOptions,
     click.option(
+        "--recipe",
+        type=OneOf(RECIPE_NAMES),
+        help="plain: AdamW, images as they are; cifar and images: SGD, and images are shifted or cropped and "
+        "mirrored, as studies/resnet20.py and studies/resnet50.py do it. Default: cifar for CIFAR, images "
+        "for folders and streams, plain for all else.",
+    ),
+    click.option(
         "--epochs",
         type=Number(),
         help=f"Passes over the training images. Default: {TRAINING_EPOCHS:g} from scratch, "
@@ -243,7 +252,7 @@ training_options = _collected(
     click.option(
         "--lr",
         type=Number(),
-        help=f"Peak learning rate of AdamW; it falls along a cosine. Default: {TRAINING_LR:g}.",
+        help=f"Peak learning rate; it falls along a cosine. Default: the recipe's; {TRAINING_LR:g} of plain.",
     ),
     click.option(
         "--batch-size", type=WholeNumber(), help=f"Images per step. Default: {TRAINING_BATCH_SIZE}."

@@ -10,7 +10,6 @@ import click
 
 from dirprune.architecture import Architecture, check_form
 from dirprune.cli.options import (
-    FINE_TUNING_EPOCHS,
     DataOptions,
     MethodOptions,
     TrainingOptions,
@@ -43,9 +42,9 @@ def prune(
     if scoring.method is None:
         raise ConfigurationError("expected --method NAME, got nothing; try 'dirprune rank --list'")
     check_form(arch)
-    if not retrain and (training.epochs or training.early_stopping or training.lr or training.batch_size):
+    if not retrain and training != TrainingOptions():
         raise ConfigurationError(
-            "--epochs, --early-stopping, --lr and --batch-size are of fine-tuning after pruning; "
+            "--recipe, --epochs, --early-stopping, --lr and --batch-size are of fine-tuning after pruning; "
             "try adding --retrain"
         )
     method = create(scoring.method, scoring.values())
@@ -78,10 +77,15 @@ def prune(
             reconstruct=reconstruct,
         )
     measured["pruned"] = subject.measure(pruned.network)
+    checkpoint = None
     if retrain:
-        subject.train_(pruned.network, training, FINE_TUNING_EPOCHS)
+        checkpoint = subject.train_(
+            pruned.network, training, output, is_fine_tuning=True, teacher=subject.network
+        )
         measured["retrained"] = subject.measure(pruned.network)
     store(output, subject, pruned.network, architecture, pruned.kept, list(measured.values())[-1])
+    if checkpoint is not None:
+        checkpoint.unlink()
     click.echo("\n" + format_kept(pruned.kept, grouping))
     click.echo("\n" + format_comparison(measured))
     click.echo(f"\nmodel: {output}")

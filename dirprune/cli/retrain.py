@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import (
-    FINE_TUNING_EPOCHS,
     DataOptions,
     TrainingOptions,
     check_can_write,
@@ -23,8 +22,9 @@ def retrain(model: Path, training: TrainingOptions, data: DataOptions, output: P
     check_can_write(output, is_folder=True)
     subject, architecture, kept = pruned_subject(folder, data)
     before = subject.measure(subject.network)
-    subject.train_(subject.network, training, FINE_TUNING_EPOCHS)
+    checkpoint = subject.train_(subject.network, training, output, is_fine_tuning=True)
     after = subject.measure(subject.network)
     store(output, subject, subject.network, architecture, kept, after)
+    checkpoint.unlink()
     click.echo("\n" + format_comparison({"before": before, "after": after}))
     click.echo(f"\nmodel: {output}")

@@ -11,8 +11,9 @@ import click
 import torch
 from torch import nn
 
-from dirprune.cli.options import MAX_EPOCHS, DataOptions, TrainingOptions
-from dirprune.cli.printing import TrainingProgress, format_table
+from dirprune.cli.options import DataOptions, TrainingOptions
+from dirprune.cli.printing import format_table
+from dirprune.cli.training import make_recipe, train_with_progress_
 from dirprune.cli.weights import Header, read_header
 from dirprune.cost import count_costs
 from dirprune.data import DataRoles, load_data
@@ -22,11 +23,9 @@ from dirprune.evaluation import evaluate
 from dirprune.files import read_json
 from dirprune.identity import identify
 from dirprune.networks import create_network, load_weights_, with_classes
-from dirprune.recipe import Recipe
 from dirprune.records.models import ARCHITECTURE, load_model, save_model
 from dirprune.records.models import SCHEMA as MODEL_SCHEMA
 from dirprune.tasks import Task, make_task
-from dirprune.training import train_
 
 ORIGIN = "weights"
 
@@ -53,28 +52,41 @@ class Subject:
         accuracies = {name: metrics[name] for name in ("val_accuracy", "test_accuracy")}
         return {**accuracies, **costs}
 
-    def train_(self, network: nn.Module, options: TrainingOptions, default_epochs: float) -> dict[str, float]:
-        """Train a network in place, printing progress; return the last report's metrics."""
-        recipe = make_recipe(options, len(self.roles.train), default_epochs)
-        progress = TrainingProgress(recipe.images, len(self.roles.train))
-        metrics: dict[str, float] = {}
-        for report in train_(network, self.roles, self.task, recipe, seed=self.seed, device=self.device):
-            progress.show(report)
-            metrics = report.metrics
-        return metrics
+    def train_(
+        self,
+        network: nn.Module,
+        options: TrainingOptions,
+        output: Path,
+        *,
+        is_fine_tuning: bool = False,
+        teacher: nn.Module | None = None,
+    ) -> Path:
+        """Train a network in place, printing progress; return the file from which it would go on.
 
-
-def make_recipe(options: TrainingOptions, n_epoch: int, default_epochs: float) -> Recipe:
-    """Return how to train: with early stopping and no --epochs, up to `MAX_EPOCHS` epochs."""
-    epochs = options.epochs or (MAX_EPOCHS if options.early_stopping else default_epochs)
-    return Recipe(
-        images=max(1, round(epochs * n_epoch)),
-        batch_size=options.batch_size or Recipe.batch_size,
-        patience=options.early_stopping,
-        monitor="val_accuracy",
-        monitor_direction="maximize",
-        lr=options.lr or Recipe.lr,
-    )
+        Args:
+            network: On the device.
+            options: What the user gave.
+            output: Where the result is going to lie.
+            is_fine_tuning: Whether the network was trained before it was pruned.
+            teacher: The dense network, where it is there to learn from.
+        """
+        recipe = make_recipe(
+            options,
+            self.header.dataset,
+            len(self.roles.train),
+            is_fine_tuning=is_fine_tuning,
+            has_teacher=teacher is not None,
+        )
+        return train_with_progress_(
+            network,
+            self.roles,
+            self.task,
+            recipe,
+            output,
+            seed=self.seed,
+            device=self.device,
+            teacher=teacher,
+        )
 
 
 def new_subject(network: str, options: DataOptions) -> Subject:

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import (
-    TRAINING_EPOCHS,
     DataOptions,
     TrainingOptions,
     check_can_write,
@@ -19,7 +18,7 @@ from dirprune.networks import as_file_name
 
 
 def train(network: str, data: DataOptions, training: TrainingOptions, output: Path | None) -> None:
-    """Train a network from scratch and keep its weights."""
+    """Train a network from scratch and keep its weights; the same command goes on with what was cut off."""
     if output is not None:
         _check_output(output)
     subject = new_subject(network, data)
@@ -28,9 +27,10 @@ def train(network: str, data: DataOptions, training: TrainingOptions, output: Pa
         output = Path("output") / f"{name}.safetensors"
         _check_output(output)
     before = subject.measure(subject.network)
-    subject.train_(subject.network, training, TRAINING_EPOCHS)
+    checkpoint = subject.train_(subject.network, training, output)
     after = subject.measure(subject.network)
     write_weights(subject.network, output, subject.header)
+    checkpoint.unlink()
     click.echo("\n" + format_comparison({"before": before, "after": after}))
     click.echo(f"\nweights: {output}")
 

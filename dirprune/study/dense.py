@@ -15,11 +15,11 @@ from dirprune.data import DataRoles
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ConfigurationError, WeightsError, suggest
 from dirprune.identity import digest, identify
+from dirprune.kept_training import train_kept_
 from dirprune.networks import as_file_name
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
 from dirprune.study.spec import StudySpec
-from dirprune.training import TrainingReport, TrainingState, evaluate, train_
-from dirprune.training_state import CHECKPOINT_S, Interval
+from dirprune.training import TrainingReport, evaluate
 
 TRAINED_FROM = "validation_from"
 DATA_SEED = "data_seed"
@@ -216,21 +216,8 @@ def _train(
         torch.default_generator.manual_seed(spec.seed)
         network.load_state_dict(spec.create_network().state_dict())
     checkpoint = path.with_suffix(".state.pt")
-    state = TrainingState.load(checkpoint) if checkpoint.exists() else None
-    interval = Interval(CHECKPOINT_S)
-    for report in train_(
-        network,
-        roles,
-        task,
-        recipe,
-        seed=spec.seed,
-        device=device,
-        state=state,
-        wants_pause=interval.is_over,
-    ):
-        report.capture().save(checkpoint)
-        interval.restart()
-        if listen is not None and not report.is_pause:
+    for report in train_kept_(network, roles, task, recipe, checkpoint, seed=spec.seed, device=device):
+        if listen is not None:
             listen(report, recipe.images)
     save_weights(network, path, describe_origin(identity, roles, choice))
     checkpoint.unlink(missing_ok=True)

@@ -77,7 +77,7 @@ def test_help_says_how_long_and_how_fast_weights_are_trained_by_default() -> Non
     said, _ = run("dirprune/__main__.py", "train", "--help")
     told = " ".join(said.split())
     assert "Default: 20 from scratch, 10 after pruning, at most 200 with --early-stopping." in told
-    assert f"it falls along a cosine. Default: {Recipe.lr:g}." in told
+    assert f"it falls along a cosine. Default: the recipe's; {Recipe.lr:g} of plain." in told
 
 
 def test_help_of_a_study_shows_its_options_by_what_they_are_about() -> None:

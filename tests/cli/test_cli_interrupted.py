@@ -1,10 +1,11 @@
-"""Scoring that is stopped in the middle goes on where it was, in a real process with real signals."""
+"""Scoring and training that are stopped go on where they were, in a real process with real signals."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 N_COALITIONS = 11 + 21 + 101 + 26  # each group of LeNet-5 whole, and without each of its channels
@@ -35,7 +37,12 @@ main()
 def start(folder: Path, weights: Path, seconds: float) -> subprocess.Popen[str]:
     """Start `dirprune rank` with so many seconds for each batch of coalitions."""
     arguments = ["rank", "--weights", weights, "--method", "leave-one-out", "--device", "cpu"]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SECONDS_PER_BATCH": str(seconds)}
+    return start_program(folder, arguments, SECONDS_PER_BATCH=str(seconds))
+
+
+def start_program(folder: Path, arguments: list[object], **variables: str) -> subprocess.Popen[str]:
+    """Start `dirprune`, with further environment variables."""
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SECONDS_PER_BATCH": "0", **variables}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)],
         cwd=folder,
@@ -96,3 +103,46 @@ def test_scoring_that_was_stopped_goes_on_where_it_was(
     assert all(after[name].startswith(content) for name, content in before.items())
     coalitions = read_coalitions(after)
     assert len(coalitions) == len(set(coalitions)) == N_COALITIONS
+
+
+@pytest.mark.parametrize(
+    ("command", "result"),
+    [
+        ("train --epochs 6 --seed 3 --output out.safetensors", "out.safetensors"),
+        (
+            "prune --weights WEIGHTS --method magnitude --arch 8,9,36,17 --retrain --epochs 6 --recipe cifar "
+            "--lr 0.001 --output out",
+            "out/model.safetensors",
+        ),
+    ],
+)
+def test_training_that_was_stopped_goes_on_to_the_same_weights(
+    tmp_path: Path, weights: Path, command: str, result: str
+) -> None:
+    arguments = [str(weights) if argument == "WEIGHTS" else argument for argument in command.split()]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    uninterrupted = start_program(whole, arguments)
+    interrupted = start_program(cut, arguments)
+    assert interrupted.stdout is not None
+    for line in interrupted.stdout:
+        if line.startswith("epoch "):
+            break
+    interrupted.send_signal(signal.SIGINT)
+    _, errors = interrupted.communicate(timeout=300)
+    assert interrupted.returncode == 130
+    assert re.fullmatch(
+        r"kept in out-[0-9a-f]{12}\.state\.pt: the training so far; the same command goes on\ninterrupted\n",
+        errors,
+    )
+    assert not (cut / result).exists()
+
+    output, errors = start_program(cut, arguments).communicate(timeout=300)
+    assert "going on from out-" in output
+    assert "epoch 1/6 " not in output
+    uninterrupted.communicate(timeout=300)
+    assert load_file(cut / result).keys() == load_file(whole / result).keys()
+    for name, tensor in load_file(cut / result).items():
+        assert tensor.equal(load_file(whole / result)[name]), name
+    assert not list(cut.glob("*.state.pt"))
