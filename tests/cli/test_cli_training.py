@@ -34,4 +34,4 @@ def test_a_pruned_network_learns_slower_and_from_the_dense_one_where_it_is_at_ha
         for has in (False, True)
     )
     assert (alone.lr, alone.images, alone.distillation) == (0.01, 50, 0)
-    assert taught.distillation == 0.5
+    assert taught.distillation == 0.9
