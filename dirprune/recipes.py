@@ -24,7 +24,7 @@ momentum 0.9 [He et al. 2016, section 4.2], weight decay 5e-4 [Zagoruyko, Komoda
 
 CIFAR_FINE_TUNING = replace(CIFAR, lr=0.01, distillation=0.9, temperature=4.0)
 """The same from a pruned network on, with nine tenths of the loss from the dense one [Hinton et al. 2015]:
-the best of eleven recipes for ResNet-20 (`benchmarks/RESULTS.md`)."""
+the best of eight recipes for ResNet-20 (`benchmarks/RESULTS.md`)."""
 
 IMAGES = Recipe(
     images=0,
