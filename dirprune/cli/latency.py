@@ -21,6 +21,8 @@ from dirprune.networks import create_network
 from dirprune.quiet import device_to_itself
 from dirprune.records.folder import StudyFolder
 from dirprune.records.latency import (
+    FINAL,
+    SEARCH,
     LatencyCache,
     Timed,
     add_measured,
@@ -50,9 +52,11 @@ def find_device(name: str | None) -> str:
 
 
 def latency(study: Path, batch_size: int, threads: int, device: str | None, runs: int) -> None:
-    """Measure how long the networks on the front of the study in folder STUDY take on this machine."""
+    """Measure how long the networks on the fronts of the study in folder STUDY take on this machine."""
     folder = StudyFolder(study)
-    points = load_front(folder)
+    points = [(SEARCH, point) for point in load_front(folder)]
+    if folder.final_front_csv.exists():
+        points += [(FINAL, point) for point in load_front(folder, final=True)]
     if not points:
         raise ConfigurationError(
             f"expected networks on the front of {study}, found none; has it finished trials?"
@@ -60,39 +64,48 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
     check_can_write(folder.root, is_folder=True, option="STUDY")
     declared = [Objective(*pair) for pair in read_study_json(folder)["description"]["objectives"]]
     objectives = [objective for objective in declared if objective.metric.startswith("val_")]
-    shape = read_json(points[0].model_dir / ARCHITECTURE, SCHEMA)["input_shape"]
+    models = {point.trial: point for _, point in points}  # how long one takes is not in its weights
+    base = points[0][1].model_dir
+    shape = read_json(base / ARCHITECTURE, SCHEMA)["input_shape"]
     inputs = torch.zeros(batch_size, *shape, device=find_device(device))
     alone = device_to_itself(inputs.device, threads)
     with threads_set_to(threads), alone, ScoringProgress(["networks"]) as progress:
         found = find_setting(inputs)
         setting = describe_setting(found)
         cache = LatencyCache(folder.latencies_json, {**found, "passes": runs})
-        dense = load_dense(points[0].model_dir)
+        dense = load_dense(base)
         costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
-        taken, is_known = cache.get((), lambda: measure_quietly(dense.to(inputs.device), inputs, runs))
+        of_dense, is_known = cache.get((), lambda: measure_quietly(dense.to(inputs.device), inputs, runs))
         n_known = int(is_known)
-        networks = [Timed(None, costs, taken)]
-        for place, point in enumerate(points, 1):
+        taken = {}
+        for place, (trial, point) in enumerate(models.items(), 1):
             network = load_model(point.model_dir).to(inputs.device)
-            taken, is_known = cache.get(point.architecture, partial(measure_quietly, network, inputs, runs))
+            taken[trial], is_known = cache.get(
+                point.architecture, partial(measure_quietly, network, inputs, runs)
+            )
             n_known += is_known
-            networks.append(Timed(point.trial, point.metrics, taken))
-            progress("networks", place, len(points))
+            progress("networks", place, len(models))
+    networks = [
+        Timed(None, costs, of_dense),
+        *(Timed(point.trial, point.metrics, taken[point.trial], front) for front, point in points),
+    ]
     columns, rows = name_columns(objectives), tabulate(networks, objectives)
     write_table(folder.latency_csv, columns, rows)
     write_latency_png(folder.latency_png, networks, setting)
     add_measured(folder)
     click.echo(f"{setting}; median of {runs} passes, and quartiles")
     if n_known:
-        click.echo(f"{n_known} of {len(networks)} were measured before; without {cache.path} all are again")
+        click.echo(f"{n_known} of {1 + len(models)} were measured before; without {cache.path} all are again")
     click.echo(format_table(columns, [_with_separators(columns, row) for row in rows]))
     if any(row[-1] for row in rows):
         click.echo(
             f"beaten_by: a network that is better in {' or '.join(o.metric for o in objectives)} or latency, "
             "and worse in neither; latencies whose quartiles overlap are equal"
         )
+    fronts = [path for path in (folder.front_csv, folder.final_front_csv) if path.exists()]
     click.echo(
-        f"\nfiles: {folder.latency_csv}, {folder.latency_png}; {folder.front_csv} has the latencies too"
+        f"\nfiles: {folder.latency_csv}, {folder.latency_png}; the latencies are in "
+        f"{' and '.join(map(str, fronts))} too"
     )
 
 

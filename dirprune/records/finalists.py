@@ -186,7 +186,8 @@ def write_finalists(path: Path, finalists: Sequence[Finalist]) -> None:
     """Write the finalists by macs: each metric's mean by its name, its spread by `<name>_std`.
 
     Columns before them: trial, source, is_front (1 on the final front), n_seeds, model (of the best seed by
-    validation, below the study's folder), method, architecture, options.
+    validation, below the study's folder), method, architecture, options. Behind them what `dirprune latency`
+    measured, once it has; see `dirprune.records.tables`.
     """
     metrics = sorted({name for finalist in finalists for name in finalist.record.metrics})
     columns = [column for name in metrics for column in (name, f"{name}_std")]

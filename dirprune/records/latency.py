@@ -23,14 +23,15 @@ from dirprune.study.objectives import Objective
 SCHEMA = 1
 DOTS_PER_INCH = 150
 MEASURED = {"measured_ms": "latency_ms", "measured_low_ms": "low_ms", "measured_high_ms": "high_ms"}
-"""Columns of `front.csv` with what was measured, and those of `latency.csv` that they repeat."""
+"""Columns of the fronts' tables with what was measured, and those of `latency.csv` that they repeat."""
+SEARCH, FINAL = "search", "final"
 
 
 def name_columns(objectives: Sequence[Objective]) -> list[str]:
     """Return the columns of `latency.csv`, given what is traded against latency."""
     metrics = [objective.metric for objective in objectives]
     times = ["latency_ms", "low_ms", "high_ms", "speed_up", "beaten_by"]
-    return ["trial", *metrics, "macs", "parameters", *times]
+    return ["trial", "front", *metrics, "macs", "parameters", *times]
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,14 @@ class Timed:
         trial: Its trial; None: the dense network.
         metrics: What is known of it, macs among it.
         latency: As measured.
+        front: `SEARCH` or `FINAL`, whichever front the metrics are of: they are compared within one only. A
+            trial on both is there twice.
     """
 
     trial: int | None
     metrics: dict[str, float]
     latency: Latency
+    front: str = SEARCH
 
 
 class LatencyCache:
@@ -100,7 +104,10 @@ def find_beaten(networks: Sequence[Timed], objectives: Sequence[Objective]) -> d
 
 def tabulate(networks: Sequence[Timed], objectives: Sequence[Objective]) -> list[list[str]]:
     """Return a row of text for each network, in the order of `name_columns`; the dense one is the first."""
-    beaten = find_beaten(networks, objectives)
+    beaten = {
+        front: find_beaten([network for network in networks if network.front == front], objectives)
+        for front in (SEARCH, FINAL)
+    }
     dense = networks[0].latency
     rows = []
     for network in networks:
@@ -109,12 +116,13 @@ def tabulate(networks: Sequence[Timed], objectives: Sequence[Objective]) -> list
         rows.append(
             [
                 "dense" if network.trial is None else str(network.trial),
+                "" if network.trial is None else network.front,
                 *("" if value is None else f"{value:.4f}" for value in judged),
                 f"{metrics['macs']:.0f}",
                 f"{metrics['parameters']:.0f}",
                 *(f"{value:.4g}" for value in (latency.median_ms, latency.low_ms, latency.high_ms)),
                 f"{dense.median_ms / latency.median_ms:.2f}",
-                str(beaten.get(network.trial, "")) if network.trial is not None else "",
+                "" if network.trial is None else str(beaten[network.front].get(network.trial, "")),
             ]
         )
     return rows
@@ -129,7 +137,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def add_measured(folder: StudyFolder) -> None:
-    """Give `front.csv` the columns `MEASURED` from `latency.csv`, where that is there.
+    """Give the tables of fronts and finalists the columns `MEASURED`, where `latency.csv` is there.
 
     A study's own `latency_ms` is modelled from its architecture; these were read from a clock.
     """
@@ -137,11 +145,17 @@ def add_measured(folder: StudyFolder) -> None:
         return
     _, timed = _read_table(folder.latency_csv)
     known = {row["trial"]: row for row in timed}
-    columns, rows = _read_table(folder.front_csv)
+    for path in (folder.front_csv, folder.final_front_csv, folder.finalists_csv):
+        if path.exists():
+            _add_columns(path, known)
+
+
+def _add_columns(path: Path, known: Mapping[str, Mapping[str, str]]) -> None:
+    columns, rows = _read_table(path)
     columns = [*(column for column in columns if column not in MEASURED), *MEASURED]
     for row in rows:
         row |= {name: known.get(row["trial"], {}).get(column, "") for name, column in MEASURED.items()}
-    write_table(folder.front_csv, columns, [[row[column] for column in columns] for row in rows])
+    write_table(path, columns, [[row[column] for column in columns] for row in rows])
 
 
 def _read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -170,7 +184,7 @@ def write_latency_png(path: Path, networks: Sequence[Timed], title: str) -> None
         linewidth=1,
         label="in proportion to MACs",
     )
-    for network in networks:
+    for network in {network.trial: network for network in networks}.values():
         latency = network.latency
         is_dense = network.trial is None
         axes.errorbar(

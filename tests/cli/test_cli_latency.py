@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,14 +11,16 @@ import torch
 from dirprune import latency as measuring
 from dirprune import quiet
 from dirprune.architecture import Architecture
+from dirprune.cli import latency as command
 from dirprune.cost import CostModel
 from dirprune.data import load_data
 from dirprune.errors import ConfigurationError
 from dirprune.files import write_json
 from dirprune.networks import create_network
+from dirprune.records.finalists import FinalTraining, summarise_finalists, write_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.models import save_model
-from dirprune.records.tables import write_front
+from dirprune.records.tables import load_front, write_front
 from dirprune.records.views import write_tables
 from dirprune.study import latency as study_latency
 from dirprune.study.objectives import Objective
@@ -38,8 +41,11 @@ def on_any_machine(monkeypatch):
     monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
 
 
-def make_front(root) -> StudyFolder:
-    """Store two networks of LeNet-5 as the front of a study: trial 1 keeps little, trial 2 most."""
+def make_front(root, *, final_accuracies=()) -> StudyFolder:
+    """Store two networks of LeNet-5 as the front of a study: trial 1 keeps little, trial 2 most.
+
+    Where final accuracies are given, both are finalists of one seed as well, with these.
+    """
     folder = StudyFolder(root / "lenet")
     network, example = create_network("lenet5").eval(), torch.zeros(2, *SHAPE)
     grouping = find_groups(network, example)
@@ -49,18 +55,27 @@ def make_front(root) -> StudyFolder:
         architecture = Architecture.uniform(grouping, ratio)
         kept = {name: list(range(n)) for name, n in architecture.items()}
         known = {"val_accuracy": accuracy, **costs.costs(architecture).as_dict()}
-        save_model(
-            folder.model_dir(number),
-            compact(network, grouping, kept, example),
-            architecture=architecture,
-            kept=kept,
-            base={"name": "lenet5", "options": {}},
-            input_shape=SHAPE,
-            normalisation={"mean": [0.0], "std": [1.0]},
-            metrics=known,
-        )
+        for model_dir in (folder.model_dir(number), folder.finalist(number, 0).model_dir(number)):
+            save_model(
+                model_dir,
+                compact(network, grouping, kept, example),
+                architecture=architecture,
+                kept=kept,
+                base={"name": "lenet5", "options": {}},
+                input_shape=SHAPE,
+                normalisation={"mean": [0.0], "std": [1.0]},
+                metrics=known,
+            )
         records.append(make_trial(number, "sampler", ratio, accuracy, metrics=known).on_front(True))
     write_front(folder.front_csv, records, OBJECTIVES)
+    if final_accuracies:
+        trainings = [
+            FinalTraining(replace(record, metrics=record.metrics | {"val_accuracy": accuracy}), 0)
+            for record, accuracy in zip(records, final_accuracies, strict=True)
+        ]
+        finalists = summarise_finalists(trainings, OBJECTIVES)
+        write_finalists(folder.finalists_csv, finalists)
+        write_finalists(folder.final_front_csv, [f for f in finalists if f.record.is_front])
     description = {"objectives": [[o.metric, o.direction] for o in OBJECTIVES]}
     write_json(folder.study_json, {"description": description}, STUDY_SCHEMA)
     return folder
@@ -70,8 +85,7 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     folder = make_front(tmp_path)
     result = run("latency", folder.root, "--batch-size", 64, "--runs", 20)
     assert result.status == 0, result.errors
-    with folder.latency_csv.open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(folder.latency_csv)
     assert [row["trial"] for row in rows] == ["dense", "1", "2"]
     for row in rows:
         assert 0 < float(row["low_ms"]) <= float(row["latency_ms"]) <= float(row["high_ms"])
@@ -83,12 +97,38 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     dense = next(line for line in result.output.splitlines() if line.startswith("dense"))
     assert dense.split()[1:3] == ["498,750", "40,225"]
     assert folder.latency_png.read_bytes().startswith(b"\x89PNG")
-    with folder.front_csv.open() as file:
-        front = list(csv.DictReader(file))
+    front = read_rows(folder.front_csv)
     assert [row["measured_ms"] for row in front] == [row["latency_ms"] for row in rows[1:]]
     assert [row["measured_high_ms"] for row in front] == [row["high_ms"] for row in rows[1:]]
     write_tables(folder, [], OBJECTIVES)
     assert folder.front_csv.read_text().strip().endswith("measured_ms,measured_low_ms,measured_high_ms")
+
+
+def test_the_final_front_is_timed_too_and_judged_by_its_own_metrics(run, tmp_path, monkeypatch):
+    clock = [measuring.Latency(ms, ms, ms) for ms in (9.0, 1.0, 5.0)]  # dense, trial 1, trial 2: once each
+    monkeypatch.setattr(command, "measure_quietly", lambda *_: clock.pop(0))
+    folder = make_front(tmp_path, final_accuracies=(0.96, 0.97))
+    result = run("latency", folder.root)
+    assert result.status == 0, result.errors
+    rows = read_rows(folder.latency_csv)
+    assert [(row["trial"], row["front"], row["val_accuracy"]) for row in rows] == [
+        ("dense", "", ""),
+        ("1", "search", "0.9000"),
+        ("2", "search", "0.9500"),
+        ("1", "final", "0.9600"),
+        ("2", "final", "0.9700"),
+    ]
+    assert not any(row["beaten_by"] for row in rows), "a long training beats no short one"
+    for table in (folder.front_csv, folder.final_front_csv, folder.finalists_csv):
+        assert [row["measured_ms"] for row in read_rows(table)] == ["1", "5"], table.name
+    assert str(folder.final_front_csv) in result.output
+    first, _ = load_front(folder, final=True)
+    assert (first.metrics["measured_ms"], first.metrics["measured_high_ms"]) == (1, 1)
+
+
+def read_rows(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_nothing_is_measured_on_a_device_without_idle_cores(run, tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from dirprune.records import views
+from dirprune.records.events import EventLog
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
+from dirprune.records.latency import MEASURED, write_table
 from dirprune.records.views import ViewWriter
 from dirprune.study.observer import StudySummary
 from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_study
@@ -112,3 +114,18 @@ def test_end_writes_everything_however_soon_it_comes(tmp_path, clock):
     writer.front_changed([], 0.0, {})
     writer.study_ended(mark_front(records, OBJECTIVES), interrupted=False)
     assert read(tmp_path) == expect(records)
+
+
+def test_what_was_measured_stays_in_the_tables_of_both_fronts_when_they_are_drawn_again(tmp_path):
+    folder, trial = StudyFolder(tmp_path), make_study()[1]
+    log = EventLog(folder.finalist(trial.number, 0).events(trial.number), "a")
+    log.append("started", resumed_from=None)
+    log.append("finished", metrics=trial.metrics)
+    columns = ["trial", "latency_ms", "low_ms", "high_ms"]
+    write_table(folder.latency_csv, columns, [[str(trial.number), "2", "1.5", "2.5"]])
+    summary = StudySummary("lenet", "1", folder, OBJECTIVES, {}, {}, N_CHANNELS, n_trials=1, seed=0)
+    views.write_views(summary, mark_front([trial], OBJECTIVES))
+    for table in (folder.front_csv, folder.final_front_csv, folder.finalists_csv):
+        with table.open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert [row[name] for name in MEASURED] == ["2", "1.5", "2.5"], table.name

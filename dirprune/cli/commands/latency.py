@@ -48,7 +48,8 @@ device_option = click.option(
     "--runs", type=WholeNumber(2), default=50, show_default=True, help="Timed passes of each network."
 )
 def latency(**given: Any) -> None:
-    """Measure how long the networks on the front of the study in folder STUDY take on this machine.
+    """Measure how long the networks on the front of the study in folder STUDY take on this machine, and those
+    on its final front.
 
     MACs and latency disagree: run this where the network will be deployed. A device on which passes differ
     too much, because something else runs there, is refused. Writes latency.csv and latency.png into STUDY.
