@@ -10,6 +10,9 @@ from torch import Tensor
 from dirprune.errors import ArchitectureError, ConfigurationError, suggest
 from dirprune.identity import digest
 
+N_REASONS = 3
+"""Reasons against groups that an error has room for."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -70,14 +73,18 @@ class Grouping:
         """Check that there is something to cut.
 
         Raises:
-            ConfigurationError: If there is no group; gives the reason against each that there might be.
+            ConfigurationError: If there is no group; gives the reasons against the first that there might be.
         """
-        if not self.groups:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
-            raise ConfigurationError(
-                "expected a network with channel groups that can be cut, got none "
-                f"({reasons or 'only its output'})"
-            )
+        if self.groups:
+            return
+        reasons = [f"{name}: {reason}" for name, reason in self.refused.items()]
+        shown = "; ".join(reasons[:N_REASONS]) or "only its output"
+        more = (
+            f"; and {len(reasons) - N_REASONS} more, see dirprune doctor" if len(reasons) > N_REASONS else ""
+        )
+        raise ConfigurationError(
+            f"expected a network with channel groups that can be cut, got none ({shown}{more})"
+        )
 
     def __getitem__(self, name: str) -> ChannelGroup:
         for group in self.groups:

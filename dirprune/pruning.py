@@ -86,12 +86,14 @@ def prune(
         reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs. Without
             it, or where a layer cannot be refitted, batch-norm statistics are estimated anew.
     Raises:
+        ConfigurationError: If no channel group can be cut; says why.
         ArchitectureError: If not exactly one of `architecture` and `kept` is given, or it does not fit.
         ImportanceError: If the method or an option is unknown, or scores break the contract.
     """
     dense = copy.deepcopy(network).to(device).eval()
     example = roles.example_input().to(device)
     grouping = find_groups(dense, example) if grouping is None else grouping
+    grouping.check_any()
     if (architecture is None) == (kept is None):
         raise ArchitectureError(
             "prune needs either an architecture or kept indices, got neither or both; give one"

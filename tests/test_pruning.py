@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
 from dirprune.data.roles import DataRoles, Split, make_roles
-from dirprune.errors import ArchitectureError, ImportanceError
+from dirprune.errors import ArchitectureError, ConfigurationError, ImportanceError
 from dirprune.importance import ScoreCache, create, list_methods
 from dirprune.importance.untouched import Fingerprint
 from dirprune.pruning import prune, recalibrate_
@@ -207,3 +207,13 @@ def test_network_without_batch_norm_is_not_run() -> None:
     network = nn.Sequential(nn.Linear(3, 2)).train()
     recalibrate_(network, make_inputs(20), fail)
     assert network.training
+
+
+def test_a_network_without_a_group_to_cut_is_refused_with_the_reasons(roles: DataRoles) -> None:
+    with pytest.raises(ConfigurationError, match=r"got none \(1: it has a single channel\)"):
+        prune(
+            nn.Sequential(nn.Flatten(), nn.Linear(196, 1), nn.Linear(1, 3)),
+            roles,
+            architecture=0.5,
+            method="random",
+        )

@@ -60,6 +60,7 @@ def covariances(
     check_can_write(output, is_folder=True)
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
+    grouping.check_any()
     roles, task = subject.roles, subject.task
     with ScoringProgress(grouping.names) as progress:
         context = ScoringContext(

@@ -74,10 +74,11 @@ def doctor(
         f"channel groups: {len(grouping.groups)} can be cut, {len(grouping.refused)} cannot "
         f"(looked for {seconds:.1f} s)\n"
     )
-    grouping.check_any()
-    click.echo(_format_groups(grouping))
+    if grouping.groups:
+        click.echo(_format_groups(grouping))
     for name, reason in grouping.refused.items():
         click.echo(f"{name} is left whole: {reason}")
+    grouping.check_any()
     click.echo("\n" + _describe_range(dense, grouping, example, space))
     with threads_set_to(threads):
         click.echo(_describe_steps(dense, shape, batch_size, choose_device(device), threads))

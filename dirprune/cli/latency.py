@@ -131,6 +131,7 @@ def fit_latency(
     dense = create_network(network, {}).eval()
     inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
     grouping = find_groups(dense, torch.zeros(2, *input_shape))
+    grouping.check_any()
     alone = device_to_itself(inputs.device, threads)
     with threads_set_to(threads), alone, ScoringProgress(["architectures for latency"]) as progress:
         model = fit(dense.to(inputs.device), grouping, inputs, architectures, progress=progress)

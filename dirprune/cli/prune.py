@@ -54,6 +54,7 @@ def prune(
     subject = trained_subject(weights, network, data)
     dense = subject.network
     grouping = find_groups(dense, subject.roles.example_input().to(subject.device))
+    grouping.check_any()
     architecture = Architecture.parse(arch, grouping)
     if output is None:
         output = Path("output/pruned") / (

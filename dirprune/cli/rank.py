@@ -59,6 +59,7 @@ def rank(
     check_can_write(scoring.cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
+    grouping.check_any()
     with kept_on_interrupt(scoring.cache), ScoringProgress(grouping.names) as progress:
         context = ScoringContext(
             subject.network,

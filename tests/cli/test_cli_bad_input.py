@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dirprune.networks import LeNet5, load_weights_, save_weights
+from dirprune.cli.weights import Header, write_weights
+from dirprune.networks import LeNet5, create_network, load_weights_, save_weights
 from tests.cli.conftest import Result, Run
 
 SRC = Path(__file__).parent.parent.parent
@@ -301,3 +302,20 @@ def test_help_does_not_import_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Prune a trained network to an architecture." in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prune", "--method", "magnitude", "--arch", "8,9,36,17"),
+        ("rank", "--method", "magnitude"),
+        ("covariances", "--output", "covariances"),
+    ],
+)
+def test_weights_of_a_network_whose_every_group_is_refused(run: Run, arguments: tuple[str, ...]) -> None:
+    thin = {"widths": [1, 1, 1, 1]}
+    header = Header("lenet5", thin, dataset="digits", validation_from="train:0.1", data_seed=0)
+    write_weights(create_network("lenet5", thin), Path("thin.safetensors"), header)
+    result = run(*arguments, "--weights", "thin.safetensors")
+    check_one_line(result, "can be cut, got none (conv1: it has a single channel; ")
+    assert list_files() == [Path("thin.safetensors")]

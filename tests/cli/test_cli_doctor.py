@@ -53,6 +53,18 @@ def test_class_folders_need_no_name_and_a_network_of_ones_own_no_classes(run: Ru
     assert "1 can be cut, 0 cannot" in said
 
 
+def test_a_network_whose_every_group_is_refused_is_refused_after_all_reasons(run: Run) -> None:
+    refused = run("doctor", "--network", "tests.cli.test_cli_doctor:thin", "--input-shape", "1,28,28")
+    assert refused.status == 2
+    for name in ("conv1", "conv2", "linear1", "linear2"):
+        assert f"{name} is left whole: it has a single channel" in refused.output
+    assert refused.errors.splitlines() == [
+        "error: expected a network with channel groups that can be cut, got none (conv1: it has a single "
+        "channel; conv2: it has a single channel; linear1: it has a single channel; and 1 more, see dirprune "
+        "doctor)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -83,6 +95,10 @@ def convolutions() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
     )
+
+
+def thin() -> nn.Module:
+    return create_network("lenet5", {"widths": (1, 1, 1, 1)})
 
 
 def linear() -> nn.Module:

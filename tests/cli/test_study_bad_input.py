@@ -165,7 +165,9 @@ def test_objective_without_a_reference_value(refused):
 
 def test_network_of_which_nothing_can_be_cut(refused):
     spec = replace(toy_spec, network=lambda: torch.nn.Linear(6, 2))
-    assert "expected a network with channel groups that can be cut, got none" in refused(spec=spec)
+    assert "channel groups that can be cut, got none (only its output)" in refused(spec=spec)
+    spec = replace(LENET, network_options={"widths": (1, 1, 1, 1)})
+    assert "got none (conv1: it has a single channel; conv2: " in refused(spec=spec)
 
 
 def test_output_folder_that_cannot_be_written(refused, tmp_path):
