@@ -82,36 +82,24 @@ class Architecture(Mapping[str, int]):
 
         Args:
             text: Kept channels of every group, in forward order; one number more where the last two are equal
-                is taken as well, as Dirichlet pruning writes VGG-16. Or one number for each stage, where all
-                groups lie in stages (`layer1.`, `layer2.`, ...). Or patterns of names, such as
-                "layer1.*=8,layer2.*.conv1=20": the last one that fits counts, other groups stay whole.
+                is taken as well, as Dirichlet pruning writes VGG-16. Or, for ResNets, one number for each
+                stage or for each block (`layer1.0.`, `layer1.1.`, ...): what the groups inside its blocks
+                keep; the stem and what blocks add up stay whole. Patterns of names behind the numbers, or
+                alone, say otherwise, such as "8,20,layer1.*.conv1=6": the last one that fits counts. Groups
+                of which nothing is said stay whole.
             grouping: The groups.
         Raises:
             ArchitectureError: If there are too many or too few numbers, one is no number, zero, negative or
                 larger than its group, or a pattern fits no group.
         """
         text = text.strip()
-        if "=" in text:
-            return cls._parse_patterns(text, grouping)
-        parts = _split(text)
-        parts = [part.strip() for part in parts]
-        names = list(grouping.names)
-        stages = _find_stages(names)
-        if len(parts) == len(names) + 1 and parts[-1] == parts[-2]:
-            parts = parts[:-1]
-        elif len(parts) == len(set(stages)) < len(names):
-            parts = [parts[stage] for stage in stages]
-        if len(parts) != len(names):
-            groups = ", ".join(f"{name} ({grouping.n_channels[name]})" for name in names)
-            raise ArchitectureError(
-                f"expected {len(names)} numbers, one for each of {groups}, got {len(parts)}: {text!r}"
-            )
-        return cls({name: _read(part, name, grouping) for name, part in zip(names, parts, strict=True)})
-
-    @classmethod
-    def _parse_patterns(cls, text: str, grouping: Grouping) -> Architecture:
-        kept = dict(grouping.n_channels)
-        for part in text.split(","):
+        parts = [part.strip() for part in _split(text)]
+        patterns = [part for part in parts if "=" in part]
+        numbers = [part for part in parts if "=" not in part]
+        if parts != numbers + patterns:
+            raise ArchitectureError(f"expected numbers before names, as in 8,20,conv1=12, got {text!r}")
+        given = _assign(numbers, grouping, text) if numbers else {}
+        for part in patterns:
             pattern, _, number = (piece.strip() for piece in part.partition("="))
             fitting = fnmatch.filter(grouping.names, pattern)
             if not fitting:
@@ -119,8 +107,11 @@ class Architecture(Mapping[str, int]):
                     f"expected the name of a channel group or a pattern of names, got {pattern!r}"
                     + suggest(pattern, grouping.names)
                 )
-            kept |= {name: _read(number, name, grouping) for name in fitting}
-        return cls(kept)
+            given |= dict.fromkeys(fitting, number)
+        whole = grouping.n_channels
+        return cls(
+            {name: _read(given[name], name, grouping) if name in given else whole[name] for name in whole}
+        )
 
     @classmethod
     def from_json(cls, payload: Mapping[str, Any]) -> Architecture:
@@ -154,12 +145,35 @@ class Architecture(Mapping[str, int]):
         return Architecture({name: self.kept[name] for name in grouping.names})
 
 
-def _find_stages(names: Sequence[str]) -> list[int]:
-    """Return the place of each group's stage among the stages; empty if not all groups lie in one."""
-    found = [re.match(r"layer\d+\.", name) for name in names]
-    stages = [match[0] for match in found if match]
-    order = list(dict.fromkeys(stages))
-    return [order.index(stage) for stage in stages] if len(stages) == len(names) else []
+def _assign(numbers: Sequence[str], grouping: Grouping, text: str) -> dict[str, str]:
+    """Return which group each number is meant for; numbers of stages and blocks leave out other groups."""
+    names = grouping.names
+    if len(numbers) == len(names) + 1 and numbers[-1] == numbers[-2]:
+        numbers = numbers[:-1]
+    if len(numbers) == len(names):
+        return dict(zip(names, numbers, strict=True))
+    stages, blocks = _find_stages(grouping)
+    for places in (stages, blocks):
+        order = list(dict.fromkeys(places.values()))
+        if len(numbers) == len(order):
+            return {name: numbers[order.index(place)] for name, place in places.items()}
+    groups = ", ".join(f"{name} ({grouping.n_channels[name]})" for name in names)
+    n_stages, n_blocks = len(set(stages.values())), len(set(blocks.values()))
+    shorter = f", or {n_stages} for the stages, or {n_blocks} for the blocks" if stages else ""
+    raise ArchitectureError(
+        f"expected {len(names)} numbers, one for each of {groups}{shorter}, got {len(numbers)}: {text!r}"
+    )
+
+
+def _find_stages(grouping: Grouping) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the stage and the block of each group that lies inside one block of a ResNet."""
+    stages, blocks = {}, {}
+    for group in grouping.groups:
+        found = re.match(r"(layer\d+\.)(\d+\.)?", group.name)
+        slots = (*group.producers, *group.consumers)
+        if found and all(slot.module.startswith(found[0]) for slot in slots):
+            stages[group.name], blocks[group.name] = found[1], found[0]
+    return stages, blocks
 
 
 def _split(text: str) -> list[str]:

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from dirprune.architecture import Architecture
 from dirprune.errors import ArchitectureError
-from dirprune.groups import ChannelGroup, Grouping
+from dirprune.groups import ChannelGroup, Grouping, Slot
 
-
-@dataclass(frozen=True)
-class LeNetGroups:
-    """The groups of LeNet-5, as far as an architecture looks at them."""
-
-    n_channels: dict[str, int] = field(
-        default_factory=lambda: {"conv1": 10, "conv2": 20, "linear1": 100, "linear2": 25}
+GROUPS = Grouping(
+    tuple(
+        ChannelGroup(name, n_channels, (), ())
+        for name, n_channels in {"conv1": 10, "conv2": 20, "linear1": 100, "linear2": 25}.items()
     )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.n_channels)
-
-
-GROUPS = LeNetGroups()
+)
 
 
 def test_full_keeps_every_channel_in_forward_order() -> None:
@@ -170,3 +160,54 @@ def test_stages_and_patterns_stand_for_their_groups(text: str, expected: str) ->
 def test_patterns_that_do_not_fit_are_one_clear_line(text: str, message: str) -> None:
     with pytest.raises(ArchitectureError, match=message):
         Architecture.parse(text, RESNET)
+
+
+def make_group(name: str, n_channels: int, producers: str, consumers: str) -> ChannelGroup:
+    """Return a group with a slot for each named layer."""
+    axes = ([Slot(module, ()) for module in modules.split()] for modules in (producers, consumers))
+    return ChannelGroup(name, n_channels, *map(tuple, axes))
+
+
+STEMMED = Grouping(
+    (
+        make_group("conv1", 8, "conv1 layer1.0.conv2 layer1.1.conv2", "layer1.0.conv1 layer2.0.conv1"),
+        make_group("layer1.0.conv1", 8, "layer1.0.conv1 layer1.0.bn1", "layer1.0.conv2"),
+        make_group("layer1.1.conv1", 8, "layer1.1.conv1 layer1.1.bn1", "layer1.1.conv2"),
+        make_group("layer2.0.conv1", 16, "layer2.0.conv1 layer2.0.bn1", "layer2.0.conv2"),
+        make_group("layer2.0.conv2", 16, "layer2.0.conv2 layer2.0.shortcut", "fc"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4,5", "8-4-4-5-16"),
+        ("4-5", "8-4-4-5-16"),
+        ("4,5,6", "8-4-5-6-16"),
+        ("4,5,conv1=7,layer2.0.conv2=9", "7-4-4-5-9"),
+        ("4,99,layer2.0.conv1=16", "8-4-4-16-16"),
+        ("1,2,3,4,5", "1-2-3-4-5"),
+        ("1,2,3,4,5,*=3", "3-3-3-3-3"),
+    ],
+)
+def test_numbers_of_stages_and_blocks_are_of_what_lies_inside_blocks(text: str, expected: str) -> None:
+    assert str(Architecture.parse(text, STEMMED)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "4",
+            r"expected 5 numbers, one for each of conv1 \(8\), .*, or 2 for the stages, or 3 for the blocks",
+        ),
+        ("9,5", r"kept channels of layer1\.0\.conv1 must be in 1\.\.8, got 9"),
+        ("conv1=4,5,6", "expected numbers before names, as in 8,20,conv1=12, got 'conv1=4,5,6'"),
+    ],
+)
+def test_numbers_that_fit_neither_groups_nor_stages_nor_blocks_are_one_clear_line(
+    text: str, message: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=message):
+        Architecture.parse(text, STEMMED)

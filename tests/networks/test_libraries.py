@@ -109,9 +109,23 @@ def test_resnet50_costs_what_the_reference_says_of_its_vectors() -> None:
     """`--pruned_arch_ins 42,80,130,250 --pruned_arch_out 50,240,390,704,1648` of Dirichlet pruning."""
     network = create_network("torchvision/resnet50").eval()
     grouping = find_groups(network, torch.rand(2, 3, 64, 64))
-    said = (
-        "layer1.*=42,layer2.*=80,layer3.*=130,layer4.*=250,"
-        "conv1=50,layer1.0.conv3=240,layer2.0.conv3=390,layer3.0.conv3=704,layer4.0.conv3=1648"
-    )
+    outputs = "conv1=50,layer1.0.conv3=240,layer2.0.conv3=390,layer3.0.conv3=704,layer4.0.conv3=1648"
     costs = CostModel(network, grouping, torch.rand(2, 3, 224, 224))
-    assert costs.costs(Architecture.parse(said, grouping)).macs == 1_675_654_796
+    for inner in ("layer1.*=42,layer2.*=80,layer3.*=130,layer4.*=250", "42,80,130,250"):
+        assert costs.costs(Architecture.parse(f"{inner},{outputs}", grouping)).macs == 1_675_654_796
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("torchvision/resnet18", "2,3,4,5", "64-2-2-3-128-3-4-256-4-5-512-5"),
+        ("torchvision/resnet18", "1,2,3,4,5,6,7,8", "64-1-2-3-128-4-5-256-6-7-512-8"),
+        ("wrn28_10", "2,3,4", "16-2-160-2-2-2-3-320-3-3-3-4-640-4-4-4"),
+        ("resnet20", "2,3,4", "2-2-2-3-3-3-4-4-4"),
+    ],
+)
+def test_a_number_for_each_stage_or_block_leaves_stem_and_outputs_whole(
+    name: str, text: str, expected: str
+) -> None:
+    grouping = find_groups(create_network(name).eval(), torch.rand(2, 3, 32, 32))
+    assert str(Architecture.parse(text, grouping)) == expected

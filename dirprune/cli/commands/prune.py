@@ -18,8 +18,9 @@ from dirprune.cli.options import FILE, FOLDER, data_options, method_options, tra
     "--arch",
     required=True,
     metavar="N,N,...",
-    help="Channels to keep of each group, in forward order, such as 8,9,36,17; or of each stage of a ResNet: "
-    "8,16,32; or of groups by name: 'layer1.*=8,conv1=12'. `dirprune doctor` shows the groups.",
+    help="Channels to keep of each group, in forward order, such as 8,9,36,17; or, for a ResNet, inside the "
+    "blocks of each stage or inside each block: 8,16,32; or of groups by name, alone or behind the numbers: "
+    "'layer1.*=8,conv1=12'. `dirprune doctor` shows the groups.",
 )
 @method_options
 @click.option(
