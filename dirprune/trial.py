@@ -345,3 +345,8 @@ class _Attempt:
 def describe_failure(error: BaseException) -> str:
     """Return why a trial failed, in one line: the kind of error and what it says."""
     return one_line(error, has_type=True)
+
+
+def has_diverged(reason: str) -> bool:
+    """Return whether a trial failed, for a reason of `describe_failure`, because of what it tried."""
+    return reason.startswith(TrainingDiverged.__name__)

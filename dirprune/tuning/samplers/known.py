@@ -12,8 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dirprune.halving.ranking import order_best
 from dirprune.pareto import nondominated_rank, to_losses
+from dirprune.trial import has_diverged
 from dirprune.tuning.samplers.prediction import predict_final
-from dirprune.tuning.storage import RUNG
+from dirprune.tuning.storage import REASON, RUNG
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -50,7 +51,11 @@ class KnownTrials:
         self._kinds = np.full(64, Kind.NOTHING)
 
     def take(self, trial: FrozenTrial) -> None:
-        """Take a trial as it is now. A failed one teaches nothing, as its losses may be anything."""
+        """Take a trial as it is now.
+
+        One whose training diverged is as bad as one that a limit forbids; of any other that failed, the
+        machine may be at fault, and it teaches nothing.
+        """
         while trial.number >= len(self._kinds):
             self._table = np.concatenate([self._table, np.full_like(self._table, np.nan)])
             self._kinds = np.concatenate([self._kinds, np.full_like(self._kinds, Kind.NOTHING)])
@@ -71,6 +76,8 @@ class KnownTrials:
         return predict_final(self._table)
 
     def _note_losses(self, trial: FrozenTrial) -> Kind:
+        if trial.state == TrialState.FAIL and has_diverged(trial.user_attrs.get(REASON, "")):
+            return Kind.INFEASIBLE
         if trial.state in (TrialState.FAIL, TrialState.WAITING):
             return Kind.NOTHING
         kind = Kind.RUNNING if trial.state == TrialState.RUNNING else Kind.NOTHING

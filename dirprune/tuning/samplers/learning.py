@@ -25,8 +25,9 @@ class LearningSampler(BaseSampler):
     The view shows the best trials and, besides, the most recent ones, so that asking takes no longer with
     10,000 trials than with 200. Trials that were stopped or are paused appear as finished ones, with the
     losses that `predict_final` gives them; so do running ones that have reported. Other running ones appear
-    as running, and infeasible ones that never started with the worst losses of all and their constraints.
-    Failed ones do not appear. The storage is only read, and keeps the truth.
+    as running. Infeasible ones that never started appear with the worst losses of all and their constraints,
+    and those whose training diverged with the worst losses; other failed ones do not appear. The storage is
+    only read, and keeps the truth.
 
     Contract: it belongs to one study, and is asked by the one process that drives it. What happens to a trial
     between its ask and its end it hears through `learn`.

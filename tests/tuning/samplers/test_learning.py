@@ -10,10 +10,13 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from dirprune.errors import TrainingDiverged
 from dirprune.study.floor import Floor
+from dirprune.trial import describe_failure
 from dirprune.tuning.samplers import SAMPLERS, make_sampler
 from dirprune.tuning.samplers.known import choose_best
 from dirprune.tuning.samplers.learning import LearningSampler
+from dirprune.tuning.storage import REASON
 from tests.tuning.samplers.test_samplers import Plane
 
 LEARNING = [name for name in SAMPLERS if name != "random"]
@@ -86,6 +89,44 @@ def test_infeasible_trials_are_shown_with_the_worst_losses_and_their_constraints
     shown = look(study, sampler)[2]
     assert shown.values == [-0.7, 4.0]
     assert shown.constraints == {"macs": 5.0}
+
+
+def test_a_trial_whose_training_diverged_is_shown_with_the_worst_losses():
+    study, sampler = make_study()
+    study.tell(start(study, 0.1), [0.7, 3.0])
+    study.tell(start(study, 0.1), [0.8, 4.0])
+    for error in (TrainingDiverged("the training loss is not finite"), RuntimeError("lost its node")):
+        failed = start(study, 0.2, r100=[-0.9, 1.0])
+        failed.set_user_attr(REASON, describe_failure(error))
+        study.tell(failed, state=TrialState.FAIL)
+    assert {number: trial.values for number, trial in look(study, sampler).items()} == {
+        0: [-0.7, 3.0],
+        1: [-0.8, 4.0],
+        2: [-0.7, 4.0],
+    }
+
+
+@pytest.mark.parametrize("name", ["tpe", "ehvi"])
+def test_samplers_turn_away_from_what_diverges(name):
+    """Half of the space diverges, and next to it are the best trials."""
+    n_failed = {}
+    for error in (TrainingDiverged("the training loss is not finite"), RuntimeError("lost its node")):
+        study = optuna.create_study(directions=["minimize", "minimize"])
+        study.sampler = make_sampler(
+            name, 0, 0, problem=Plane(lambda x, y: [np.nan, y], np.array([1.5, 1.5]))
+        )
+        outcomes = []
+        for _ in range(40):
+            trial = study.ask()
+            x, y = (trial.suggest_float(axis, 0.0, 1.0) for axis in "xy")
+            outcomes.append(x > 0.5)
+            if x > 0.5:
+                trial.set_user_attr(REASON, describe_failure(error))
+                study.tell(trial, state=TrialState.FAIL)
+            else:
+                study.tell(trial, [1 - x, y])
+        n_failed[type(error)] = sum(outcomes[20:])
+    assert n_failed[TrainingDiverged] < 0.6 * n_failed[RuntimeError]
 
 
 def add_trials(study: optuna.Study, n_trials: int) -> None:
