@@ -112,9 +112,9 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # drivers raise their own types, SQLAlchemy's among them
-        scheme = url.partition(":")[0]
+        place = describe_url(url) if "://" in url else f"the address {url.partition(':')[0]}"
         raise StudyError(
-            f"expected an Optuna storage behind the {scheme} URL, got {type(error).__name__}; "
+            f"expected an Optuna storage at {place}, got {type(error).__name__}; "
             "check its host, name and password"
         ) from None
 

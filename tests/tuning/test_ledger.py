@@ -437,7 +437,7 @@ def test_password_of_a_database_is_never_described():
         "://me:secret?@host/db",
     ):
         assert "secret" not in storage.describe_url(f"postgresql{url}")
-    with pytest.raises(StudyError, match="expected an Optuna storage behind the nonsense URL") as caught:
+    with pytest.raises(StudyError, match="expected an Optuna storage at nonsense://host/db, got") as caught:
         storage.open_storage(StudyFolder(Path("nowhere")), "nonsense://me:secret@host/db")
     assert "secret" not in str(caught.value)
 
