@@ -47,7 +47,27 @@ class Augmentation:
         return not (self.rotation or self.scaling or self.shear or self.elastic)
 
 
-def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Draws:
+    """Where the random numbers of some images come from, which may be a part of a batch.
+
+    Args:
+        generator: On the CPU, so that every device draws the same.
+        n_batch: Images of the whole batch: numbers are drawn for all of them, so that whoever has a part of
+            it draws what the others do.
+        places: Places of the images in the batch, shape (n,), int64; None: they are the batch.
+    """
+
+    generator: torch.Generator
+    n_batch: int
+    places: Tensor | None = None
+
+    def take(self, numbers: Tensor, axis: int = 0) -> Tensor:
+        """Return those of some numbers of the batch that belong to the images."""
+        return numbers if self.places is None else numbers.index_select(axis, self.places)
+
+
+def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
     """Change each image at random.
 
     What comes in from outside the image is 0, as with torchvision's `RandomCrop` after padding. All changes
@@ -56,7 +76,7 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
     Args:
         images: Shape (n, channels, height, width), as they are stored, before normalising.
         augmentation: Which changes, and how large.
-        generator: Source of the random numbers, on the CPU, so that every device draws the same.
+        draws: Source of the random numbers.
 
     Returns:
         The same shape and type, on the same device.
@@ -70,16 +90,20 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
             f"{tuple(images.shape)}; try a recipe that augments nothing (shift=0, flips=False)"
         )
     if not augmentation.moves_whole_pixels:
-        images = _warp(images, augmentation, generator)
-    return _move(images, augmentation.shift, augmentation.flips, generator)
+        images = _warp(images, augmentation, draws)
+    return _move(images, augmentation.shift, augmentation.flips, draws)
 
 
-def _move(images: Tensor, shift: int, flips: bool, generator: torch.Generator) -> Tensor:
+def _move(images: Tensor, shift: int, flips: bool, draws: Draws) -> Tensor:
     """Move and mirror each image, in one pass over the pixels."""
     n, n_channels, height, width = images.shape
-    device = images.device
-    corners = torch.randint(0, 2 * shift + 1, (2, n, 1), generator=generator).to(device) if shift else None
-    is_flipped = (torch.rand(n, generator=generator) < 0.5).to(device)[:, None] if flips else None
+    device, generator = images.device, draws.generator
+    corners = is_flipped = None
+    if shift:
+        drawn = torch.randint(0, 2 * shift + 1, (2, draws.n_batch, 1), generator=generator)
+        corners = draws.take(drawn, axis=1).to(device)
+    if flips:
+        is_flipped = draws.take(torch.rand(draws.n_batch, generator=generator) < 0.5).to(device)[:, None]
     if corners is None:
         if is_flipped is None:
             return images
@@ -94,13 +118,18 @@ def _move(images: Tensor, shift: int, flips: bool, generator: torch.Generator) -
     return padded.gather(2, places[:, None].expand(n, n_channels, -1)).view(images.shape)
 
 
-def _warp(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def _warp(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
     """Rotate, scale, shear and distort each image in one interpolation."""
     n, _, height, width = images.shape
-    places = _draw_linear_maps(n, height, width, augmentation, generator)
-    grid = F.affine_grid(places, [n, 1, height, width], align_corners=False)  # (n, height, width, 2)
+    maps = draws.take(_draw_linear_maps(draws.n_batch, height, width, augmentation, draws.generator))
+    moved = None
     if augmentation.elastic > 0:
-        grid = grid + _draw_displacements(n, height, width, augmentation.elastic, generator)
+        moved = draws.take(_draw_movements(draws.n_batch, height, width, augmentation, draws.generator))
+    if n == 0:
+        return images
+    grid = F.affine_grid(maps, [n, 1, height, width], align_corners=False)  # (n, height, width, 2)
+    if moved is not None:
+        grid = grid + _spread_movements(moved, height, width)
     is_whole = not images.is_floating_point()
     values = images.float() if is_whole else images
     grid = grid.to(images.device, values.dtype)
@@ -124,11 +153,15 @@ def _draw_linear_maps(
     return torch.stack([rows, columns], dim=1)
 
 
-def _draw_displacements(
-    n: int, height: int, width: int, deviation: float, generator: torch.Generator
+def _draw_movements(
+    n: int, height: int, width: int, augmentation: Augmentation, generator: torch.Generator
 ) -> Tensor:
-    """Return smooth random displacements in units of half an image, shape (n, height, width, 2)."""
+    """Return by how many pixels the points of a coarse grid move, shape (n, 2, rows, columns)."""
     n_points = [math.ceil(size / ELASTIC_SPACING) + 1 for size in (height, width)]
-    moved = torch.randn(n, 2, *n_points, generator=generator) * deviation
+    return torch.randn(n, 2, *n_points, generator=generator) * augmentation.elastic
+
+
+def _spread_movements(moved: Tensor, height: int, width: int) -> Tensor:
+    """Return smooth displacements in units of half an image, shape (n, height, width, 2)."""
     smooth = F.interpolate(moved, size=(height, width), mode="bicubic", align_corners=True)
     return smooth.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import inspect
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -153,9 +154,9 @@ def spread_out(network: nn.Module, loss: Callable[[nn.Module], Tensor]) -> nn.Mo
         network: On the worker's device.
         loss: Computes any loss of a network, from which it is seen whether all parameters get gradients.
     """
-    return DistributedDataParallel(
-        network, broadcast_buffers=False, find_unused_parameters=_has_unused(network, loss)
-    )
+    is_renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    apart: dict[str, Any] = {"forward_sync_buffers" if is_renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(network, find_unused_parameters=_has_unused(network, loss), **apart)
 
 
 def _has_unused(network: nn.Module, loss: Callable[[nn.Module], Tensor]) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dirprune.augmentation import augment
+from dirprune.augmentation import Draws, augment
 from dirprune.data.roles import DataRoles
 from dirprune.data.split import Batch
 from dirprune.data.views import RandomCrops
@@ -209,7 +209,8 @@ class TrainingRun:
         edges = self._edges(segment)
         n_steps = len(edges) - 1
         steps = list(itertools.pairwise(edges))[segment.step : until]
-        plan = [order[low - first : high - first] for low, high in steps]
+        batches_of_all = [order[low - first : high - first] for low, high in steps]
+        plan = [places[self.share.of(len(places))[0]] for places in batches_of_all]
         crops = None
         if self.recipe.min_area < 1:
             crops = RandomCrops(self.recipe.min_area, derive_seed("crops", self.seed, epoch))
@@ -221,8 +222,8 @@ class TrainingRun:
             segment.drawing(seed, augmentation_seed, self.device) as generator,
             closing(self.roles.train.batches(plan, crops)) as batches,
         ):
-            for (low, high), batch in zip(steps, batches, strict=True):
-                summed += self._step_(batch, low, generator) * (high - low)
+            for (low, high), whole, batch in zip(steps, batches_of_all, batches, strict=True):
+                summed += self._step_(batch, whole, low, generator) * (high - low)
                 segment.step += 1
                 is_checked = segment.step % STEPS_PER_CHECK == 0 or segment.step == n_steps
                 if is_checked and self.share.rank == 0 and not math.isfinite(float(summed)):
@@ -246,27 +247,39 @@ class TrainingRun:
         n_steps = math.ceil(n_images / self.recipe.batch_size)
         return [segment.start + n_images * step // n_steps for step in range(n_steps + 1)]
 
-    def _step_(self, batch: Batch, images: int, generator: torch.Generator) -> torch.Tensor:
-        """Take one step on some training images; return the mean loss, detached."""
-        n = len(batch.places)
-        if n == 0:  # none of them can be read
-            return torch.zeros((), device=self.device)
+    def _step_(
+        self, batch: Batch, whole: torch.Tensor, images: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Take one step; return this worker's part of the mean loss, detached.
+
+        Args:
+            batch: What could be read of this worker's part.
+            whole: Places of the images that all workers should have, shape (n,).
+            images: Training images seen before.
+            generator: Of the augmentation.
+        """
+        n_images: float = self.share.of(len(whole))[1]
         if not self.recipe.augmentation.is_none:
-            batch = replace(batch, inputs=augment(batch.inputs, self.recipe.augmentation, generator))
-        part, n_images = self.share.of(n)
-        batch = Batch(batch.inputs[part], batch.targets[part], batch.places[part])
+            draws = Draws(generator, len(whole), self._find_own(batch, whole))
+            batch = replace(batch, inputs=augment(batch.inputs, self.recipe.augmentation, draws))
+        if self.share.n_workers == 1:
+            n_images = len(batch.places)
+        elif len(batch.places) == 0:  # the others wait for this worker's gradients, which are of no weight
+            batch, n_images = self._find_readable(whole), math.inf
+        if len(batch.places) == 0:  # none of them can be read, by any worker
+            return torch.zeros((), device=self.device)
         loss = self._add_gradients_(batch, n_images)
         if loss is None and self.n_parts == 1:
             if self.share.n_workers > 1:
                 raise MemoryShortage
             self.n_parts = 2
-            logger.warning("out of memory: batches of %d images in two halves from now on", n)
+            logger.warning("out of memory: batches of %d images in two halves from now on", len(whole))
             loss = self._add_gradients_(batch, n_images)
         if loss is None:
             raise ConfigurationError(
                 f"expected memory for {math.ceil(len(batch.places) / self.n_parts)} images at once, "
                 "a part of a batch, got out of memory; "
-                f"try a batch size below {n}"
+                f"try a batch size below {len(whole)}"
             )
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
@@ -275,12 +288,27 @@ class TrainingRun:
         self.optimizer.step()
         return loss
 
-    def _add_gradients_(self, batch: Batch, n_images: int) -> torch.Tensor | None:
+    def _find_own(self, batch: Batch, whole: torch.Tensor) -> torch.Tensor | None:
+        """Return where the images of this worker's part lie in the whole batch; None: they are all of it."""
+        part = self.share.of(len(whole))[0]
+        own = torch.arange(len(whole))[part]
+        if len(batch.places) != len(own):  # some cannot be read
+            own = own[torch.isin(whole[part], batch.places.cpu())]
+        return None if len(own) == len(whole) else own
+
+    def _find_readable(self, places: torch.Tensor) -> Batch:
+        """Return one of some training images that can be read, or none."""
+        with closing(self.roles.train.batches([places])) as batches:
+            batch = next(batches)
+        return Batch(batch.inputs[:1], batch.targets[:1], batch.places[:1])
+
+    def _add_gradients_(self, batch: Batch, n_images: float) -> torch.Tensor | None:
         """Compute the gradients of a batch's mean loss, part by part, and return that loss, detached.
 
         Args:
             batch: Its inputs augmented, as they are stored.
-            n_images: Images of the whole batch, of which other workers may have some.
+            n_images: Images of the whole batch, of which other workers may have some; infinite: these are of
+                no weight.
 
         Returns:
             None if memory ran out.

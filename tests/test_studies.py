@@ -46,7 +46,7 @@ def test_the_study_can_begin(path: Path) -> None:
 
 SMALLEST = ("--trials", "2", "--epochs", "1", "--dense-epochs", "1", "--rungs", "0", "--warm-starts", "0")
 SMALLEST += ("--validation-from", "test:0.5", "--methods", "magnitude", "--no-reconstruct")
-RUN = ("resnet20", "resnet56", "vgg16", "resnet50")
+RUN = ("resnet20", "resnet56", "vgg16", "wrn28_10", "resnet50")
 
 
 @pytest.mark.slow

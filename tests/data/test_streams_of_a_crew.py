@@ -1,0 +1,122 @@
+"""Workers that train one network on streamed images: each decodes its own part of every batch, once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dirprune.data import load_data
+from dirprune.data.streaming import _Batches
+from dirprune.parallel import LOOPBACK, Share, join
+from dirprune.recipe import Recipe
+from dirprune.tasks import make_task
+from dirprune.training_run import TrainingRun
+from dirprune.training_state import Segment
+from tests.data.photograph_folders import write_folders
+
+SIZE = 16
+N_IMAGES = 36
+RECIPE = Recipe(
+    images=2 * N_IMAGES, batch_size=10, optimizer="sgd", lr=0.05, shift=2, flips=True, min_area=0.5
+)
+
+
+class Counted(_Batches):
+    """Batches that remember which images they decoded."""
+
+    decoded: ClassVar[list[int]] = []
+
+    def _decode(self, file: Any, place: int) -> Any:
+        Counted.decoded.append(place)
+        return super()._decode(file, place)
+
+
+def make_network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 3),
+        )
+
+
+def train(
+    root: Path, recipe: Recipe, share: Share, port: int = 0, listener: socket.socket | None = None
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Train for two passes as one of some workers; return the weights and the images that were decoded."""
+    import dirprune.data.streaming as streaming
+
+    torch.set_num_threads(1)
+    streaming._Batches = Counted
+    roles = load_data(f"stream:{SIZE}", root, validation_from="test:0.5")
+    roles = replace(roles, train=replace(roles.train, n_workers=0))  # decoded where it is counted
+    network = make_network()
+    run = TrainingRun(network, roles, make_task(), recipe, 0, torch.device("cpu"), None)
+    with ExitStack() as together:
+        if share.n_workers > 1:
+            join(share, LOOPBACK, port, listener)
+            run.spread_out_(share, together)
+        Counted.decoded.clear()
+        for start in range(0, recipe.images, N_IMAGES):
+            run.take_steps_(Segment(start, start + N_IMAGES), lambda: False)
+        return {name: tensor.clone() for name, tensor in network.state_dict().items()}, list(Counted.decoded)
+
+
+def train_and_put(answers: Any, *arguments: Any) -> None:
+    weights, decoded = train(*arguments)
+    answers.put(({name: tensor.numpy() for name, tensor in weights.items()}, decoded))
+
+
+def train_together(root: Path, recipe: Recipe) -> list[tuple[dict[str, Tensor], list[int]]]:
+    """Train in this process and another, in one process group."""
+    spawn = multiprocessing.get_context("spawn")
+    answers = spawn.Queue()
+    listener = socket.create_server((LOOPBACK, 0))
+    port = listener.getsockname()[1]
+    other = spawn.Process(target=train_and_put, args=(answers, root, recipe, Share(1, 2), port))
+    other.start()
+    try:
+        own = train(root, recipe, Share(0, 2), port, listener)
+        weights, decoded = answers.get(timeout=120)
+        return [own, ({name: torch.from_numpy(array) for name, array in weights.items()}, decoded)]
+    finally:
+        torch.distributed.destroy_process_group()
+        other.join(timeout=60)
+        other.kill()
+
+
+@pytest.mark.timeout(300)
+def test_each_worker_decodes_its_own_part_and_the_result_is_that_of_one(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    alone, decoded_alone = train(tmp_path, RECIPE, Share())
+    together = train_together(tmp_path, RECIPE)
+    for weights, _ in together:
+        for name, tensor in weights.items():
+            torch.testing.assert_close(tensor, alone[name], rtol=1e-3, atol=1e-5)
+    decoded = [Counter(places) for _, places in together]
+    assert sum(decoded, Counter()) == Counter(decoded_alone)
+    assert [places.total() for places in decoded] == [32, 40]  # 4 and 5 of the 9 images of each step
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_whose_part_cannot_be_read_keeps_up_with_the_others(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    (tmp_path / "train/bee/005.jpg").write_bytes(b"no image")
+    together = train_together(tmp_path, replace(RECIPE, batch_size=2))
+    (weights, _), (others, _) = together
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, others[name]), name
