@@ -9,7 +9,9 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -27,9 +29,6 @@ OF_PROVIDERS = {
     "upscaling_speed",
     "idle_timeout_minutes",
 }
-JOB_FIELDS = {"entrypoint", "submissionMode", "shutdownAfterJobFinishes", "rayClusterSpec"}
-CLUSTER_FIELDS = {"rayVersion", "enableInTreeAutoscaling", "authOptions", "headGroupSpec", "workerGroupSpecs"}
-GROUP_FIELDS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
 
 
 def read(name: str) -> dict:
@@ -57,30 +56,100 @@ def test_clouds_differ_from_machines_of_ones_own_only_in_provider_and_nodes(name
     assert "SPOT" in str(types["gpu"]["node_config"]).upper()
 
 
-def test_the_kubernetes_job_has_this_ray_and_its_parts() -> None:
-    """By the names of the fields that we know; the operator's own schema is not at hand here."""
-    job = read("kuberay")
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert job["spec"].keys() <= JOB_FIELDS
-    cluster = job["spec"]["rayClusterSpec"]
-    assert cluster.keys() <= CLUSTER_FIELDS
-    assert all(
-        group.keys() <= GROUP_FIELDS for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    )
-    head = cluster["headGroupSpec"]
-    assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
-    assert job["spec"]["submissionMode"] == "SidecarMode", "nothing outside its pod reaches that dashboard"
-    assert head["template"]["spec"]["restartPolicy"] == "Never"
-    for group in cluster["workerGroupSpecs"]:
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+@pytest.fixture
+def kubernetes() -> dict[str, dict]:
+    """What `kubectl apply` would create, by its kind."""
+    return {item["kind"]: item for item in read("kuberay")["items"]}
+
+
+def is_valid(resource: dict) -> bool:
+    schema = yaml.safe_load(Path(__file__).with_name("kuberay_crd.yaml").read_text(encoding="utf-8"))
+    return jsonschema.Draft202012Validator(schema).is_valid(resource)
+
+
+def test_cluster_and_job_pass_the_schema_of_the_operator(kubernetes: dict[str, dict]) -> None:
+    assert kubernetes.keys() == {"RayCluster", "RayJob"}
+    assert all(is_valid(resource) for resource in kubernetes.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "rayVersoin"), "2.60.0"),
+        (("spec", "authOptions", "mode"), "tokens"),
+        (("spec", "headGroupSpec", "rayStartParams", "num-cpus"), 0),
+        (("spec", "headGroupSpec", "template"), None),
+        (("spec", "headGroupSpec", "template", "spec", "restartPolicy"), "never"),
+        (("spec", "workerGroupSpecs", 0, "minReplicas"), "1"),
+        (("spec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "env", 2, "value"), 1000),
+        (
+            (
+                "spec",
+                "workerGroupSpecs",
+                0,
+                "template",
+                "spec",
+                "containers",
+                0,
+                "resources",
+                "limits",
+                "memory",
+            ),
+            "32GB",
+        ),
+        (
+            (
+                "spec",
+                "workerGroupSpecs",
+                0,
+                "template",
+                "spec",
+                "volumes",
+                0,
+                "persistentVolumeClaim",
+                "claim",
+            ),
+            "x",
+        ),
+    ],
+)
+def test_the_schema_refuses_a_slip(
+    kubernetes: dict[str, dict], path: tuple[str | int, ...], value: object
+) -> None:
+    cluster = copy.deepcopy(kubernetes["RayCluster"])
+    place: Any = cluster
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    assert not is_valid(cluster)
+
+
+def test_cluster_that_stays_and_cluster_of_a_job_are_one_and_each_is_applied_alone(
+    kubernetes: dict[str, dict],
+) -> None:
+    cluster, job = kubernetes["RayCluster"], kubernetes["RayJob"]
+    assert cluster["spec"] == job["spec"]["rayClusterSpec"]
+    assert cluster["metadata"]["labels"] == {"dirprune": "cluster"}
+    assert job["metadata"]["labels"] == {"dirprune": "job"}
+    told = (CLUSTER / "kuberay.yaml").read_text() + (CLUSTER / "README.md").read_text()
+    assert "-l dirprune=cluster" in told
+    assert "-l dirprune=job" in told
+
+
+def test_kubernetes_has_this_ray_a_token_and_a_dashboard_on_localhost(kubernetes: dict[str, dict]) -> None:
+    job = kubernetes["RayJob"]["spec"]
+    cluster = job["rayClusterSpec"]
     assert cluster["rayVersion"] == version("ray")
     assert cluster["authOptions"] == {"mode": "token"}
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    for group in groups:
+    head = cluster["headGroupSpec"]
+    assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    assert job["submissionMode"] == "SidecarMode", "nothing outside its pod reaches that dashboard"
+    assert head["template"]["spec"]["restartPolicy"] == "Never"
+    for group in [head, *cluster["workerGroupSpecs"]]:
         pod = group["template"]["spec"]
         mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
-    study = job["spec"]["entrypoint"].split()[1].removeprefix("/dirprune/")
+    study = job["entrypoint"].split()[1].removeprefix("/dirprune/")
     assert (ROOT / study).is_file()
 
 
