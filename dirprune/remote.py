@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,18 +41,14 @@ class RemoteFolder:
         """Find what is wrong with the address, without asking the store.
 
         Raises:
-            ConfigurationError: If it is of no kind that can be opened, or holds a password.
+            ConfigurationError: If it is of no kind that can be opened, or holds a secret.
         """
+        refuse_secret(self.uri, "--storage")
         protocol, separator, rest = self.uri.partition("://")
         if separator and protocol.partition("+")[0] in DATABASES:
             raise ConfigurationError(
                 f"expected a folder or an object store for --storage, got a {protocol} database; "
                 "the database of the trials is --optuna-storage"
-            )
-        if "@" in rest.partition("/")[0]:
-            raise ConfigurationError(
-                f"expected --storage without a password, got one in {protocol}://...; "
-                "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         if separator and protocol not in PROTOCOLS:
             raise ConfigurationError(
@@ -158,6 +155,27 @@ class RemoteFolder:
                     raise StorageError(f"cannot {verb} the storage {self.uri} ({reason})") from error
             time.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE_S)
+
+
+def refuse_secret(uri: str, option: str) -> None:
+    """Refuse an address that holds a key or a password: it would be shown, stored and logged.
+
+    A secret key may hold slashes, so that what stands before the first one need not end in "@".
+
+    Args:
+        uri: An address such as s3://bucket/studies, or a path.
+        option: Where it was given.
+    Raises:
+        ConfigurationError: Without the secret.
+    """
+    protocol, separator, rest = uri.partition("://")
+    is_container = protocol in ("abfs", "abfss", "az")  # abfs://container@account.dfs.core.windows.net
+    host = r"(\[[^\]@]*\]|[^:@]*)(:\d{1,5})?" if not is_container else r"[^:]*"
+    if separator and not re.fullmatch(host, rest.partition("/")[0]):
+        raise ConfigurationError(
+            f"expected {option} without a password, got one in {protocol}://...; "
+            "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
 
 
 def _protocols(files: Any) -> tuple[str, ...]:

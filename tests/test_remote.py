@@ -10,7 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dirprune.errors import ConfigurationError, StorageError
-from dirprune.remote import RemoteFolder
+from dirprune.remote import RemoteFolder, refuse_secret
 
 
 @pytest.fixture(params=["folder", "address of a folder", "store"])
@@ -75,6 +75,9 @@ def test_a_store_that_stays_away_is_named_with_its_reason(monkeypatch: pytest.Mo
     [
         ("postgresql+psycopg://host/db", r"got a postgresql\+psycopg database; .* is --optuna-storage"),
         ("s3://key:secret@bucket/x", "without a password, got one in s3://"),
+        ("s3://key:sec/secret@bucket/x", "without a password, got one in s3://"),
+        ("s3://secret@bucket/x", "without a password, got one in s3://"),
+        ("abfs://me:secret@account/x", "without a password, got one in abfs://"),
         ("s4://bucket", r"such as s3://bucket/studies for --storage, got s4://bucket"),
         ("s3://", "expected a bucket or a folder in --storage, got s3://"),
     ],
@@ -83,6 +86,14 @@ def test_addresses_that_cannot_work_are_refused(uri: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as refused:
         RemoteFolder(uri).check()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://bucket/a@b:c", "http://host:8000/x", "http://[::1]:8000/x", "abfs://container@account/x", "a:b@c"],
+)
+def test_addresses_without_a_secret_are_left_alone(uri: str) -> None:
+    refuse_secret(uri, "--data")
 
 
 def test_a_kind_of_store_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from dirprune.data.roles import OWN_SPLIT, DataRoles, cut_roles, make_roles
 from dirprune.data.store import Place, is_uri
 from dirprune.errors import DataError, one_line, suggest
 from dirprune.files import user_cache_folder
+from dirprune.remote import refuse_secret
 
 DATA_NAMES = ("cifar10", "cifar100", "digits", "fashion_mnist", "folders", "mnist", "stream", "svhn")
 FOLDERS = "folders"
@@ -81,7 +82,10 @@ def load_data(
     Raises:
         DataError: If the name is unknown, the data are missing, broken or cannot be downloaded, or the
             callable returns something else.
+        ConfigurationError: If `root` is an address that holds a secret.
     """
+    if root is not None:
+        refuse_secret(str(root), "--data")
     choices = {"validation_from": validation_from, "train_limit": train_limit, "seed": seed}
     if not isinstance(data, str):
         return _call(data, root, choices)

@@ -45,6 +45,28 @@ def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, optio
         assert DECODED not in text
 
 
+@pytest.mark.parametrize("option", ["--storage", "--data"])
+@pytest.mark.parametrize("secret", [PASSWORD, f"{PASSWORD}/with/slashes"])
+def test_key_of_a_store_in_an_address_is_refused_and_nowhere(
+    tmp_path: Path, option: str, secret: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, TOY, "--trials", "1", "--no-tracking", option, f"s3://KEYID:{secret}@bucket/x"],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: expected {option} without a password, got one in s3://...; ")
+    assert done.stderr.count("\n") == 1
+    written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
+    for text in (done.stdout, done.stderr, *written):
+        assert PASSWORD not in text
+        assert "KEYID" not in text
+
+
 @pytest.mark.parametrize(
     "address",
     [
