@@ -1,4 +1,4 @@
-"""Networks of torchvision by name: built with fresh weights, cut, and stored so that they come back."""
+"""Networks of torchvision and timm by name: with fresh weights, cut, and stored so that they come back."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torch import nn
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel, count_costs
 from dirprune.errors import ConfigurationError
+from dirprune.groups import Grouping
 from dirprune.identity import identify
 from dirprune.networks import create_network
 from dirprune.records.models import load_model, save_model
@@ -46,25 +47,66 @@ def test_a_library_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.
         create_network("timm/resnet26d")
 
 
-def test_a_cut_network_of_torchvision_is_stored_and_comes_back(tmp_path: Path) -> None:
-    options = {"n_classes": 5}
-    network = create_network("torchvision/mobilenet_v3_small", options, seed=1).eval()
+def check_cut_and_stored(folder: Path, name: str, grouping: Grouping, network: nn.Module) -> None:
+    """Check that a half of a network with five outputs is smaller and comes back by its name."""
     example = torch.rand(2, 3, 64, 64)
-    grouping = find_groups(network, example)
     kept = {name: range(n) for name, n in Architecture.uniform(grouping, 0.5).items()}
     small = compact(network, grouping, kept, example)
+    assert count_costs(small, example).macs < 0.6 * count_costs(network, example).macs
     save_model(
-        tmp_path / "model",
+        folder,
         small,
         architecture={name: len(channels) for name, channels in kept.items()},
         kept=kept,
-        base={**identify("torchvision/mobilenet_v3_small"), "options": options},
+        base={**identify(name), "options": {"n_classes": 5}},
         input_shape=(3, 64, 64),
         normalisation={"mean": (0.0,), "std": (1.0,)},
         metrics={},
     )
-    again = load_model(tmp_path / "model")
+    again = load_model(folder)
+    assert again(example).shape == (2, 5)
     torch.testing.assert_close(again(example), small(example))
+
+
+def test_a_cut_network_of_torchvision_is_stored_and_comes_back(tmp_path: Path) -> None:
+    name = "torchvision/mobilenet_v3_small"
+    network = create_network(name, {"n_classes": 5}, seed=1).eval()
+    grouping = find_groups(network, torch.rand(2, 3, 64, 64))
+    check_cut_and_stored(tmp_path / "model", name, grouping, network)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_groups", "refused"),
+    [
+        ("timm/resnet18", 12, ()),
+        ("timm/mobilenetv3_small_100", 27, ()),
+        ("timm/convnext_atto", 12, ("stem.0", "stages.1.downsample.1")),
+    ],
+)
+def test_a_network_of_timm_keeps_its_groups_and_comes_back(
+    tmp_path: Path, name: str, n_groups: int, refused: tuple[str, ...]
+) -> None:
+    pytest.importorskip("timm")
+    network = create_network(name, {"n_classes": 5}, seed=1).eval()
+    grouping = find_groups(network, torch.rand(2, 3, 64, 64))
+    assert len(grouping.groups) == n_groups
+    assert tuple(grouping.refused)[: len(refused)] == refused
+    assert all("normalises over its channels" in reason for reason in grouping.refused.values())
+    check_cut_and_stored(tmp_path / "model", name, grouping, network)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("timm/resnet1", {}, "unknown network 'timm/resnet1'; did you mean 'resnet18'"),
+        ("timm/resnet18", {"nclasses": 3}, "unexpected keyword argument 'nclasses'; n_classes is one"),
+    ],
+)
+def test_what_timm_does_not_have_is_one_clear_line(name: str, options: dict, message: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(ConfigurationError, match=message) as refusal:
+        create_network(name, options)
+    assert "\n" not in str(refusal.value)
 
 
 NETWORKS_THAT_KEEP_ALL_GROUPS = (
