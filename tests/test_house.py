@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dirprune"
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "files", "identity", "pareto", "halving", "deadline", "preemption", "remote"}),
+    frozenset(
+        {"errors", "files", "identity", "pareto", "halving", "deadline", "preemption", "remote", "page"}
+    ),
     frozenset(
         {
             "networks",
@@ -75,7 +77,6 @@ LIBRARIES: dict[str, int] = {
     "safetensors": 1,
     "filelock": 2,
     "shap": 2,
-    "plotly": 3,
     "onnxruntime": 3,
     "matplotlib": 3,
     "ray": 4,
@@ -94,7 +95,6 @@ LIBRARIES: dict[str, int] = {
 
 ONLY_IN: dict[str, frozenset[str]] = {
     "shap": frozenset({"importance", "explain"}),
-    "plotly": frozenset({"records"}),
     "onnxruntime": frozenset({"records"}),
     "matplotlib": frozenset({"records"}),
     "ray": frozenset({"tuning"}),

@@ -13,8 +13,8 @@ from dirprune.cli.printing import format_table
 from dirprune.cost import COST_METRICS
 from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
+from dirprune.records.formatting import format_with_spread
 from dirprune.records.front import mark_front, sort_front
-from dirprune.records.front_page import format_with_spread
 from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
 from dirprune.records.views import write_views

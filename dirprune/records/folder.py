@@ -61,7 +61,7 @@ class StudyFolder:
 
     @property
     def front_html(self) -> Path:
-        """The Pareto front as an interactive picture that works offline."""
+        """The Pareto front as a page that works offline."""
         return self.root / "front.html"
 
     @property

@@ -84,6 +84,7 @@ class GrowingFront:
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self.objectives = tuple(objectives)
         self._front: dict[int, TrialRecord] = {}
+        self._losses = self._to_losses(())
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -106,4 +107,19 @@ class GrowingFront:
         candidates = [*self._front.values(), *records]
         marked = mark_front(candidates, self.objectives)
         self._front = {record.number: record for record in marked if record.is_front}
+        self._losses = self._to_losses(tuple(self._front.values()))
         return [r.number for r in marked if r.state == "COMPLETE" and not r.is_front]
+
+    def grows_by(self, record: TrialRecord) -> bool:
+        """Return whether a trial would add values to the front; quicker than to add it and look."""
+        if record.state != "COMPLETE" or not record.is_acceptable:
+            return False
+        losses = self._to_losses((record,))
+        return len(losses) > 0 and not (self._losses <= losses).all(axis=1).any()
+
+    def _to_losses(self, records: Sequence[TrialRecord]) -> np.ndarray:
+        """Return the losses of records that have all objectives, shape (n_records, n_objectives)."""
+        rows = [record.objectives([objective.metric for objective in self.objectives]) for record in records]
+        values = np.array([row for row in rows if row is not None], dtype=float)
+        shape = (-1, len(self.objectives))
+        return to_losses(values.reshape(shape), [objective.direction for objective in self.objectives])

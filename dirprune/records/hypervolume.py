@@ -1,12 +1,14 @@
-"""The hypervolume of a study's finished trials."""
+"""The hypervolume of a study's finished trials, and how it grew."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dirprune.pareto import hypervolume, to_losses
+from dirprune.records.front import GrowingFront
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 
@@ -36,3 +38,44 @@ def compute_hypervolume(
     directions = [objective.direction for objective in objectives]
     reference = np.array([[reference_point[metric] for metric in metrics]], dtype=float)
     return hypervolume(to_losses(values / scale, directions), to_losses(reference / scale, directions)[0])
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a study had after one more finished trial.
+
+    Attributes:
+        record: The trial.
+        n_complete: Finished trials by then, >= 1.
+        hypervolume: See `compute_hypervolume`.
+        front_size: Trials on the front.
+    """
+
+    record: TrialRecord
+    n_complete: int
+    hypervolume: float
+    front_size: int
+
+
+def trace_hypervolume(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    reference_point: Mapping[str, float],
+    dense_costs: Mapping[str, float],
+) -> list[Growth]:
+    """Return the hypervolume after each finished trial, in the order in which they ended.
+
+    Args:
+        records: Trials of any state.
+        objectives, reference_point, dense_costs: As `compute_hypervolume` takes them.
+    """
+    complete = [record for record in records if record.state == "COMPLETE"]
+    front = GrowingFront(objectives)
+    volume = 0.0
+    steps: list[Growth] = []
+    for record in sorted(complete, key=lambda record: (record.last_time, record.number)):
+        if front.grows_by(record):
+            front.add_([record])
+            volume = compute_hypervolume(front.records, objectives, reference_point, dense_costs)
+        steps.append(Growth(record, len(steps) + 1, volume, len(front.records)))
+    return steps

@@ -1,4 +1,4 @@
-"""The study as pictures: the front, interactive and still, and the architectures on it."""
+"""The study as pictures: the front, and the architectures on it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ from dirprune.cost import COST_METRICS
 from dirprune.files import write_atomically
 from dirprune.records.appearance import label_of
 from dirprune.records.finalists import Finalist
+from dirprune.records.formatting import format_metric
 from dirprune.records.front import sort_front
-from dirprune.records.front_page import format_metric, write_front_html
 from dirprune.records.record import TrialRecord
 from dirprune.records.scene import Axis, Point, Scene, make_scene
 from dirprune.study.objectives import Objective
-
-__all__ = ["write_architectures_png", "write_front_html", "write_front_png"]
 
 SYMBOLS = {"dense": "*", "uniform": "s", "reference": "D", "warm-start": "^"}
 SIZES = {"front": 64.0, "dominated": 26.0, "stopped": 22.0, "searched": 30.0, "finalist": 36.0, "final": 64.0}
@@ -44,7 +42,7 @@ def write_front_png(
     title: str = "Pareto front",
     finalists: Sequence[Finalist] = (),
 ) -> None:
-    """Write the front as a picture: the same scene as the interactive page.
+    """Write the front as a picture: first objective against the second, finalists before the search.
 
     Args:
         path: File to write.

@@ -66,6 +66,11 @@ class TrialRecord:
         """Training images seen at the last report; 0 before the first."""
         return self.curve[-1][0] if self.curve else 0
 
+    @property
+    def last_time(self) -> float:
+        """Unix time in s at which the trial ended, or the last that is known of it; 0 if none is."""
+        return self.ended_at or (self.times[-1] if self.times else self.started_at or 0.0)
+
     def objectives(self, metrics: Sequence[str]) -> tuple[float, ...] | None:
         """Return the values of `metrics`, or None if one of them is missing or not finite."""
         values = tuple(self.metrics.get(metric, math.nan) for metric in metrics)

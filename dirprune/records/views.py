@@ -54,7 +54,7 @@ def write_views(summary: StudySummary, records: Sequence[TrialRecord]) -> None:
         write_finalists(folder.final_front_csv, [f for f in finalists if f.record.is_front])
         add_measured(folder)
     title = f"{folder.root.name}: {final}Pareto front"
-    write_front_html(folder.front_html, records, objectives, title, finalists)
+    write_front_html(folder.front_html, summary, records, title, finalists)
     write_front_png(folder.front_png, records, objectives, title, finalists)
     write_architectures_png(
         folder.architectures_png,

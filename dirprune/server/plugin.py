@@ -6,12 +6,11 @@ refuses a visitor there is refused here too. This module only hands out the page
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, abort, redirect
 
+from dirprune.page import fill_page, list_assets, read_asset
 from dirprune.records.appearance import COLOURS, LABELS
 
 if TYPE_CHECKING:
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
 
 INTERVAL_MS = 4000
 _TYPES = {"js": "text/javascript", "css": "text/css"}
+_HEAD = """<link rel="stylesheet" href="pareto/page.css">
+<script type="module" src="pareto/main_live.js"></script>"""
+_NAVIGATION = '<nav><a href="./">MLflow</a></nav>'
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -68,10 +70,10 @@ def _add_page_(app: Flask) -> list[str]:
     from mlflow.server.handlers import _add_static_prefix
 
     path = _add_static_prefix("/pareto")
-    folder = files("dirprune.server") / "page"
-    texts = {item.name: item.read_text(encoding="utf-8") for item in folder.iterdir() if item.is_file()}
-    settings = json.dumps({"labels": LABELS, "colours": COLOURS, "interval_ms": INTERVAL_MS})
-    page = texts.pop("page.html").replace("{{ settings }}", settings.replace("<", "\\u003c"))
+    texts = {name: read_asset(name) for name in list_assets()}
+    settings = {"labels": LABELS, "colours": COLOURS, "interval_ms": INTERVAL_MS}
+    parts = {"head": _HEAD, "nav": _NAVIGATION, "studies": read_asset("studies.html")}
+    page = fill_page("Pareto fronts", settings, **parts)
 
     def show_page() -> Response:
         return Response(page, mimetype="text/html", headers=_HEADERS)

@@ -12,8 +12,8 @@ from torch import nn
 
 from dirprune.errors import TrackingError, one_line
 from dirprune.records.finalists import read_trainings, summarise_finalists
-from dirprune.records.front import GrowingFront, sort_front
-from dirprune.records.hypervolume import compute_hypervolume
+from dirprune.records.front import sort_front
+from dirprune.records.hypervolume import trace_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
 from dirprune.tracking.server import describe_uri, hide_secret
@@ -96,8 +96,8 @@ def sync_study(
             progress("runs", place, len(runs))
     front: list[RunKey] = [*(record.number for record in sort_front(records)), *sorted(deployed)]
     is_open = any(record.state == "RUNNING" for _, record in runs)
-    end_ms = None if is_open else _to_ms(max((_end(record) for _, record in runs), default=time.time()))
-    last = max((_end(record) for _, record in runs), default=0.0)
+    end_ms = None if is_open else _to_ms(max((record.last_time for _, record in runs), default=time.time()))
+    last = max((record.last_time for _, record in runs), default=0.0)
     history = tell_history(summary, records)
     if trainings:
         history += view_finalists(finalists, round(1000 * last))
@@ -112,24 +112,15 @@ def tell_history(summary: StudySummary, records: Sequence[TrialRecord]) -> list[
         summary: The study.
         records: Every trial that was started.
     """
-    complete = sorted((r for r in records if r.state == "COMPLETE"), key=lambda r: (_end(r), r.number))
-    front = GrowingFront(summary.objectives)
     points: list[Point] = []
-    for n_complete, record in enumerate(complete, 1):
-        front.add_([record])
-        volume = compute_hypervolume(
-            front.records, summary.objectives, summary.reference_point, summary.dense_costs
-        )
-        told = view_progress(volume, len(front.records), {"COMPLETE": n_complete}, round(1000 * _end(record)))
+    steps = trace_hypervolume(records, summary.objectives, summary.reference_point, summary.dense_costs)
+    for step in steps:
+        counted = {"COMPLETE": step.n_complete}
+        told = view_progress(step.hypervolume, step.front_size, counted, round(1000 * step.record.last_time))
         points += [point for point in told if point.name in ("hypervolume", "front_size", "n_complete")]
-    last = max((_end(record) for record in records), default=0.0)
+    last = max((record.last_time for record in records), default=0.0)
     counts = view_counts(Counter(str(record.state) for record in records), round(1000 * last))
-    return points + [point for point in counts if point.name != "n_complete" or not complete]
-
-
-def _end(record: TrialRecord) -> float:
-    """Return the time in s at which a trial ended, or the last that is known of it."""
-    return record.ended_at or (record.times[-1] if record.times else record.started_at or 0.0)
+    return points + [point for point in counts if point.name != "n_complete" or not steps]
 
 
 def _to_ms(time_s: float | None) -> int | None:

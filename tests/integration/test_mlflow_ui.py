@@ -11,7 +11,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
-from dirprune.records.pictures import write_architectures_png, write_front_html, write_front_png
+from dirprune.records.front_page import write_front_html
+from dirprune.records.pictures import write_architectures_png, write_front_png
 from dirprune.records.tables import write_front, write_trials
 from dirprune.study.observer import StudySummary
 from dirprune.tracking import MlflowTracker, default_tracking_uri, names
@@ -29,17 +30,16 @@ def experiment_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Track a made-up study of 12 trials, and return its experiment."""
     monkeypatch.setattr("dirprune.tracking.uploader.log_model", lambda *arguments: None)
     folder, records = StudyFolder(tmp_path / "lenet"), mark_front(make_study(12), OBJECTIVES)
-    write_front_html(folder.front_html, records, OBJECTIVES, NAME)
     write_front_png(folder.front_png, records, OBJECTIVES, NAME)
     write_architectures_png(folder.architectures_png, records, N_CHANNELS, NAME)
     write_front(folder.front_csv, records, OBJECTIVES)
     write_trials(folder.trials_csv, records, OBJECTIVES)
     costs = {"macs": 498_750.0}
     reference = {"val_accuracy": 0.1, **costs}
+    summary = StudySummary(NAME, "5ca1ab1e", folder, OBJECTIVES, reference, costs, N_CHANNELS, 12, 0)
+    write_front_html(folder.front_html, summary, records, NAME)
     tracker = MlflowTracker(interval_s=0.1)
-    tracker.study_started(
-        StudySummary(NAME, "5ca1ab1e", folder, OBJECTIVES, reference, costs, N_CHANNELS, 12, 0)
-    )
+    tracker.study_started(summary)
     for n_finished in range(1, 9):
         tracker.front_changed(records[: n_finished // 2], 0.1 * n_finished**0.5, {"COMPLETE": n_finished})
     tracker.study_ended(records, False)
@@ -74,10 +74,13 @@ def test_study_its_trials_and_the_interactive_front_are_shown(experiment_id: str
         look(page, tmp_path / "runs.png")
         page.goto(f"{server.uri}/#/experiments/{experiment_id}/runs/{study.info.run_id}/artifacts/front.html")
         frame = page.frame_locator("iframe").first
-        frame.locator(".scatterlayer .points path").first.wait_for()
+        frame.locator(".point.front").first.wait_for()
         assert frame.locator("h1").inner_text() == NAME
-        assert frame.locator("tbody tr").count() >= 3
-        frame.locator(".scatterlayer .points path").last.hover(force=True)
+        assert frame.locator("#trials tbody tr").count() >= 3
+        frame.locator(".point.front").last.click()
+        frame.locator("#details .bars li").first.wait_for()
+        frame.get_by_label("find").fill("stopped")  # a frame that cannot keep its choices shows them all the same
+        frame.locator("#count", has_text="3 of 12").wait_for()
         look(page, tmp_path / "front.png")
         page.goto(f"{server.uri}/#/experiments/{experiment_id}/runs/{study.info.run_id}")
         page.get_by_text("front_size").first.wait_for()

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from dirprune.records.finalists import Finalist
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 
@@ -55,3 +56,12 @@ def make_study(n_trials: int = 60, seed: int = 0) -> list[TrialRecord]:
             trial = make_trial(number, "sampler", ratio, 1 - error)
         records.append(trial)
     return records
+
+
+def make_finalist(number: int, keep_ratio: float, accuracy: float, spread: float, is_front: bool) -> Finalist:
+    """Return a finalist of three seeds."""
+    record = make_trial(number, "sampler", keep_ratio, accuracy, is_front=is_front)
+    return Finalist(record, {"val_accuracy": spread, "macs": 0.0}, 3, 1)
+
+
+FINALISTS = [make_finalist(7, 0.4, 0.98, 0.004, True), make_finalist(8, 0.7, 0.975, 0.0, False)]

@@ -1,19 +1,16 @@
-"""Pictures: what the scene holds, and that each file is whole, offline and free of markup from names."""
+"""Pictures: what the scene holds, and that each file is whole whatever the study is."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
-from dirprune.records.finalists import Finalist
 from dirprune.records.front import mark_front
-from dirprune.records.front_page import MAX_WITH_CHANNELS, make_figure
-from dirprune.records.pictures import MAX_ROWS, write_architectures_png, write_front_html, write_front_png
+from dirprune.records.pictures import MAX_ROWS, write_architectures_png, write_front_png
 from dirprune.records.scene import Axis, make_scene
 from dirprune.study.objectives import Objective
-from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_study, make_trial
+from tests.records.example_study import FINALISTS, N_CHANNELS, OBJECTIVES, make_study, make_trial
 
 LOSS = Objective("val_loss", "minimize")
 RECORDS = mark_front(make_study(), OBJECTIVES)
@@ -81,33 +78,6 @@ def test_one_objective_shows_the_best_so_far_and_three_colour_the_points() -> No
     assert (low, high) == (min(finished), max(finished))
 
 
-def test_hover_names_the_trial_and_its_architecture() -> None:
-    figure = make_figure(make_scene(RECORDS, OBJECTIVES))
-    texts = [text for trace in figure.data if trace.customdata is not None for text in trace.customdata]
-    assert len(texts) == 60
-    dense = next(text for text in texts if text.startswith("<b>trial 0</b>"))
-    for part in ("dense", "none", "0.9925", "0.9905", "498,750", "40,225", "conv1: 10", "linear1: 100"):
-        assert part in dense
-
-
-def test_hover_of_hundreds_of_groups_has_few_lines() -> None:
-    architecture = {f"layer{n}": n for n in range(1, 301)}
-    trial = make_trial(0, "sampler", 0.5, 0.9)
-    object.__setattr__(trial, "architecture", architecture)
-    figure = make_figure(make_scene([trial], OBJECTIVES))
-    text = next(trace.customdata[0] for trace in figure.data if trace.customdata is not None)
-    assert text.count("<br>") < 30
-    assert "layer300: 300" in text
-
-
-def make_finalist(number: int, keep_ratio: float, accuracy: float, spread: float, is_front: bool) -> Finalist:
-    record = make_trial(number, "sampler", keep_ratio, accuracy, is_front=is_front)
-    return Finalist(record, {"val_accuracy": spread, "macs": 0.0}, 3, 1)
-
-
-FINALISTS = [make_finalist(7, 0.4, 0.98, 0.004, True), make_finalist(8, 0.7, 0.975, 0.0, False)]
-
-
 def test_final_front_stands_before_the_faded_front_of_the_search() -> None:
     before, scene = make_scene(RECORDS, OBJECTIVES), make_scene(RECORDS, OBJECTIVES, FINALISTS)
     assert {p.role for p in scene.points} == {"stopped", "dominated", "searched", "finalist", "final"}
@@ -123,29 +93,13 @@ def test_bars_reach_one_standard_deviation_to_both_sides() -> None:
     down, up = point.y_bar  # coordinates are errors: 0.020, from 0.016 to 0.024
     assert (point.y - down, point.y + up) == (pytest.approx(0.016), pytest.approx(0.024))
     assert point.x_bar == (0.0, 0.0)
-    trace = next(t for t in make_figure(make_scene(RECORDS, OBJECTIVES, FINALISTS)).data if t.error_y.visible)
-    assert trace.error_y.array == pytest.approx((0.004,))
-    assert trace.error_y.arrayminus == pytest.approx((0.004,))
     linear, log = Axis("x", ""), Axis("x", "", "log")
     assert linear.bar(2.0, 3.0) == (3.0, 3.0)
     assert log.bar(2.0, 3.0) == (pytest.approx(1.98), 3.0)  # a logarithm has no place at or below 0
 
 
-def test_page_shows_both_fronts_with_spreads_and_what_they_are(tmp_path: Path) -> None:
-    write_front_html(tmp_path / "front.html", RECORDS, OBJECTIVES, "x", FINALISTS)
-    write_front_png(tmp_path / "front.png", RECORDS, OBJECTIVES, "x", FINALISTS)
-    page = (tmp_path / "front.html").read_text()
-    assert "1 of 2 finalists on the final front" in page
-    final, searched = page.split("<h2>Front of the search</h2>")
-    assert "<td>0.9800 ± 0.0040</td>" in final
-    assert "0.9750" not in final.split("<tbody>")[1], "a finalist that is not on the final front"
-    assert searched.count("<tr>") == 1 + sum(record.is_front for record in RECORDS)
-    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize("objectives", [OBJECTIVES[:1], (*OBJECTIVES, LOSS)], ids=["one", "three"])
 def test_finalists_are_drawn_with_any_number_of_objectives(tmp_path: Path, objectives: tuple) -> None:
-    write_front_html(tmp_path / "front.html", RECORDS, objectives, "x", FINALISTS)
     write_front_png(tmp_path / "front.png", RECORDS, objectives, "x", FINALISTS)
 
 
@@ -158,26 +112,16 @@ def test_pictures_of_any_number_of_objectives_and_trials_are_written(
     tmp_path: Path, records: list, objectives: tuple[Objective, ...]
 ) -> None:
     write_front_png(tmp_path / "front.png", records, objectives)
-    write_front_html(tmp_path / "front.html", records, objectives)
     write_architectures_png(tmp_path / "architectures.png", records, N_CHANNELS)
     for name in ("front.png", "architectures.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "architectures.png",
-        "front.html",
-        "front.png",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["architectures.png", "front.png"]
 
 
-def test_page_loads_nothing_from_elsewhere_and_markup_in_names_stays_text(tmp_path: Path) -> None:
+def test_markup_and_mathematics_in_names_are_drawn_as_text(tmp_path: Path) -> None:
     nasty = "<script>alert(1)</script>$x^2$<b>"
     trial = make_trial(0, nasty, 0.5, 0.9, method=nasty)
     object.__setattr__(trial, "architecture", {nasty: 3})
-    write_front_html(tmp_path / "front.html", [trial.on_front(True)], OBJECTIVES, title=nasty)
-    page = (tmp_path / "front.html").read_text()
-    assert nasty not in page
-    assert "<script>alert" not in page
-    assert not re.search(r'<(script|link|img|iframe)[^>]+(src|href)="?https?:', page)
     write_front_png(tmp_path / "front.png", [trial.on_front(True)], OBJECTIVES, title=nasty)
     write_architectures_png(tmp_path / "architectures.png", [trial.on_front(True)], {nasty: 5}, title=nasty)
 
@@ -199,14 +143,3 @@ def test_picture_of_a_long_front_shows_its_ends_and_says_how_many(tmp_path: Path
     write_architectures_png(short, front[:MAX_ROWS], N_CHANNELS)
     heights = [int(path.read_bytes()[20:24].hex(), 16) for path in (long, short)]
     assert heights[0] == heights[1]
-
-
-def test_page_of_thousands_lists_channels_of_the_front_alone(tmp_path: Path) -> None:
-    records = mark_front(make_study(MAX_WITH_CHANNELS + 200), OBJECTIVES)
-    write_front_html(tmp_path / "many.html", records, OBJECTIVES)
-    write_front_html(tmp_path / "few.html", records[:100], OBJECTIVES)
-    n_front = sum(record.is_front for record in records)
-    assert (tmp_path / "many.html").read_text().count("channels kept\\u003c") == n_front
-    assert (tmp_path / "few.html").read_text().count("channels kept\\u003c") == len(
-        [r for r in records[:100] if r.state in ("COMPLETE", "PRUNED")]
-    )

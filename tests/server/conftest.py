@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
@@ -17,10 +16,10 @@ from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
 from dirprune.tracking.store import RemoteRun, RunStore
 from dirprune.tracking.views import view_counts, view_progress, view_study, view_trial
+from tests.browser import open_browser, open_page
 from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_study
 from tests.tracking.mlflow_process import MlflowServer, run_server
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAME = 'lenet <b onclick="alert(1)">on</b> <img src=x onerror=alert(1)> digits'
 ADMIN, PASSWORD, SECRET = "keeper", "a-long-password-of-tests", "a-secret-key-of-tests"
 
@@ -108,30 +107,11 @@ def studies(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> t
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs chromium, such as apt-get install chromium")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-background-networking"]
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with open_browser() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
 def page(browser: Browser, server: MlflowServer) -> Iterator[Page]:
-    """A page that fails the test when markup or a script of it goes wrong, or another host is asked."""
-    context = browser.new_context(viewport={"width": 1300, "height": 950}, accept_downloads=True)
-    opened = context.new_page()
-    wrong: list[str] = []
-    opened.on("dialog", lambda dialog: (wrong.append(f"markup ran: {dialog.message}"), dialog.dismiss()))
-    opened.on("pageerror", lambda error: wrong.append(f"a script failed: {error}"))
-    opened.on(
-        "request",
-        lambda request: (
-            wrong.append(request.url) if not request.url.startswith((server.uri, "blob:", "data:")) else None
-        ),
-    )
-    opened.set_default_timeout(20_000)
-    yield opened
-    context.close()
-    assert wrong == []
+    with open_page(browser, server.uri) as opened:
+        yield opened

@@ -17,7 +17,7 @@ from tests.server.conftest import ADMIN, PASSWORD, track_studies
 from tests.tracking.mlflow_process import MlflowServer
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path.name for path in (ROOT / "dirprune/server/page").iterdir() if path.suffix != ".html")
+FILES = sorted(path.name for path in (ROOT / "dirprune/page").iterdir() if path.suffix in (".css", ".js"))
 
 
 def ask(address: str, login: str | None = None, body: dict[str, str] | None = None) -> tuple[int, str]:

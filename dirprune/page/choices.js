@@ -1,6 +1,6 @@
 // What the visitor has chosen; it lives in the page's address, so that a view can be sent to someone.
 
-const DEFAULTS = { x: "", y: "", by: "study", text: "" };
+const DEFAULTS = { x: "", y: "", by: "study", colour: "", text: "" };
 
 /** Return the choices that an address holds. */
 export function readChoices(search) {
@@ -14,8 +14,17 @@ export function readChoices(search) {
   return choices;
 }
 
+/** Write choices to the address. */
+export function keepChoices(choices) {
+  try {
+    history.replaceState(null, "", writeChoices(choices));
+  } catch (error) {
+    if (error.name !== "SecurityError") throw error; // a frame without an address of its own keeps nothing
+  }
+}
+
 /** Return the address of choices, from its question mark on. */
-export function writeChoices(choices) {
+function writeChoices(choices) {
   const query = new URLSearchParams(choices.studies.map((id) => ["study", id]));
   for (const [name, usual] of Object.entries(DEFAULTS)) {
     if (choices[name] !== usual) query.set(name, choices[name]);

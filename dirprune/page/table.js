@@ -1,6 +1,5 @@
 // Trials as a table that sorts by a click on its head; of many, a hundred at a time.
 
-import { formatMetric } from "./front.js";
 import { make } from "./dom.js";
 
 export const ROWS_AT_A_TIME = 100;
@@ -21,9 +20,10 @@ export function sortTrials(trials, { column, isDescending }, valueOf) {
  * Show trials in a table.
  * @param columns [{name, label, isText}]
  * @param valueOf (trial, column name) -> number or string.
+ * @param textOf (trial, column name) -> the text of a number.
  * @param handlers sort(column), select(key), more().
  */
-export function showTable(table, { trials, columns, valueOf, order, nRows, selected, handlers }) {
+export function showTable(table, { trials, columns, valueOf, textOf, order, nRows, selected, handlers }) {
   const focused = table.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
   const head = columns.map(({ name, label, isText }) => {
     const isSorted = order.column === name;
@@ -42,7 +42,7 @@ export function showTable(table, { trials, columns, valueOf, order, nRows, selec
         button.addEventListener("click", () => handlers.select(trial.key));
         return make("td", {}, [button]);
       }
-      return make("td", { class: isText ? "text" : null }, isText ? value : formatMetric(name, value));
+      return make("td", { class: isText ? "text" : null }, isText ? value : textOf(trial, name));
     });
     const attributes = { "data-key": trial.key, class: trial.key === selected ? "selected" : null };
     return make("tr", attributes, cells);

@@ -1,6 +1,6 @@
 // What is known of one trial: numbers, kept channels as bars per layer, its run and the command to export it.
 
-import { formatMetric } from "./front.js";
+import { formatMetric, formatWithSpread } from "./front.js";
 import { make } from "./dom.js";
 
 /** Return text as one word of a POSIX shell. */
@@ -13,14 +13,15 @@ export function exportCommand(study, trial) {
   return `dirprune export ${quote(study.folder)} --trial ${trial.number} --format pt2`;
 }
 
-/** Return groups with their numbers in it counted: block10 after block9. */
-function orderGroups(trial) {
+/** Return groups in forward order where it is told, otherwise with numbers counted: block10 after block9. */
+function orderGroups(trial, study) {
   const groups = Object.entries(trial.architecture);
-  return groups.sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+  const place = Object.fromEntries(Object.keys(study.whole ?? {}).map((group, n) => [group, n]));
+  return groups.sort(([a], [b]) => place[a] - place[b] || a.localeCompare(b, "en", { numeric: true }));
 }
 
-function makeBars(trial, whole) {
-  return make("ul", { class: "bars" }, orderGroups(trial).map(([group, kept]) => {
+function makeBars(trial, study, whole) {
+  return make("ul", { class: "bars" }, orderGroups(trial, study).map(([group, kept]) => {
     const all = Math.max(whole[group] ?? kept, kept);
     const bar = make("span", { class: "bar" }, [make("span", { class: "kept" })]);
     bar.firstChild.style.width = `${(100 * kept) / all}%`;
@@ -31,18 +32,32 @@ function makeBars(trial, whole) {
 
 function makeFacts(trial, study, labelOf) {
   const facts = [["source", trial.source], ["method", trial.method], ["state", trial.state]];
+  if (trial.images > 0) facts.push(["training images", trial.images.toLocaleString("en")]);
   if (trial.error) facts.push(["why", trial.error]);
+  const finalist = study.finalists.find(({ number }) => number === trial.number);
   for (const [name, value] of Object.entries(trial.metrics)) {
-    const prefix = `final.${trial.number}.${name}`;
-    const mean = study.metrics[prefix];
     facts.push([labelOf(name), formatMetric(name, value)]);
-    if (mean === undefined) continue;
-    const deviation = formatMetric(name, study.metrics[`${prefix}_std`]);
-    const text = formatMetric(name, mean) + (deviation ? ` ± ${deviation}` : "");
+    if (finalist?.metrics[name] === undefined) continue;
+    const text = formatWithSpread(name, finalist.metrics[name], finalist.spread[name]);
     facts.push([`${labelOf(name)} as finalist`, text]);
   }
   const rows = facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
   return make("dl", {}, rows);
+}
+
+function makeCommand(command) {
+  const code = make("code", {}, command);
+  const copy = make("button", { type: "button" }, "Copy");
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(command);
+      copy.textContent = "Copied";
+    } catch { // only pages from files, localhost and https may; the visitor copies what is selected
+      getSelection().selectAllChildren(code);
+      copy.textContent = "Selected";
+    }
+  });
+  return make("p", { class: "command" }, [code, copy]);
 }
 
 /**
@@ -50,23 +65,16 @@ function makeFacts(trial, study, labelOf) {
  * @param whole channels of each group before pruning.
  */
 export function showDetails(panel, trial, study, whole, labelOf) {
-  const command = exportCommand(study, trial);
-  const copy = make("button", { type: "button" }, "Copy");
-  copy.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(command);
-    copy.textContent = "Copied";
-  });
   const run = `./#/experiments/${encodeURIComponent(trial.experiment)}/runs/${encodeURIComponent(trial.key)}`;
   const parts = [
     make("h2", {}, `Trial ${trial.number} of ${study.name}`),
-    make("p", {}, [make("a", { href: run, class: "run" }, "Its run in MLflow")]),
+    ...(trial.experiment ? [make("p", {}, [make("a", { href: run, class: "run" }, "Its run in MLflow")])] : []),
     makeFacts(trial, study, labelOf),
     make("h3", {}, "Channels kept"),
-    makeBars(trial, whole),
+    makeBars(trial, study, whole),
   ];
   if (trial.hasModel) {
-    parts.push(make("h3", {}, "Export its network"),
-      make("p", { class: "command" }, [make("code", {}, command), copy]));
+    parts.push(make("h3", {}, "Export its network"), makeCommand(exportCommand(study, trial)));
   }
   panel.replaceChildren(...parts);
   panel.hidden = false;

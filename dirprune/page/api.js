@@ -66,6 +66,24 @@ const toMap = (items) => Object.fromEntries((items ?? []).map((item) => [item.ke
 const toNumbers = (items) =>
   Object.fromEntries((items ?? []).map((item) => [item.key, Number(item.value)]));
 
+/** Return finalists from a study's metrics: final.TRIAL.METRIC and its spread, at the number of seeds. */
+function readFinalists(metrics) {
+  const values = toNumbers(metrics);
+  const finalists = new Map();
+  for (const { key, step } of metrics) {
+    const [, number, name] = /^final\.(\d+)\.(.+)$/.exec(key) ?? [];
+    if (!name || (name.endsWith("_std") && key.slice(0, -4) in values)) continue;
+    if (!finalists.has(number)) {
+      const known = { number: Number(number), nSeeds: Number(step ?? 1), isAcceptable: true };
+      finalists.set(number, { ...known, metrics: {}, spread: {} });
+    }
+    const finalist = finalists.get(number);
+    finalist.metrics[name] = values[key];
+    if (`${key}_std` in values) finalist.spread[name] = values[`${key}_std`];
+  }
+  return [...finalists.values()];
+}
+
 function readStudy(run) {
   const tags = toMap(run.data.tags);
   const parameters = toMap(run.data.params);
@@ -73,6 +91,7 @@ function readStudy(run) {
     const [metric, direction] = text.split(":");
     return { metric, isMaximized: direction === "maximize" };
   });
+  const metrics = run.data.metrics ?? [];
   return {
     id: tags["dirprune.study_id"],
     name: tags["dirprune.study"] ?? run.info.run_name,
@@ -82,8 +101,9 @@ function readStudy(run) {
     start: Number(run.info.start_time ?? 0),
     nTrials: Number(tags["dirprune.n_trials"] ?? 0),
     folder: tags["dirprune.folder"] ?? `output/${tags["dirprune.study"]}`,
-    metrics: toNumbers(run.data.metrics),
+    metrics: toNumbers(metrics),
     objectives,
+    finalists: readFinalists(metrics),
   };
 }
 
@@ -102,6 +122,8 @@ function readTrial(run) {
     method: tags["dirprune.method"] ?? "",
     state: isStopped ? "stopped" : isPaused ? "paused" : STATES[run.info.status] ?? "running",
     end: Number(run.info.end_time ?? 0),
+    kept: parameters.architecture ?? "",
+    images: Number(tags["dirprune.stopped_at"] ?? NaN),
     isAcceptable: !("dirprune.not_acceptable" in tags),
     hasModel: tags["dirprune.front"] === "true", // others have lost theirs
     metrics: toNumbers(run.data.metrics),

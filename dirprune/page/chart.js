@@ -1,7 +1,8 @@
 // The picture as SVG: axes, one step line per front, a symbol per trial. It holds its own colours, so that it
 // can be saved as it stands.
 
-import { formatMetric, formatTick } from "./front.js";
+import { colourOfNumber, readTheme } from "./colours.js";
+import { formatMetric, formatTick, formatWithSpread, NUMBER, readMetric } from "./front.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const SYMBOLS = {
@@ -12,12 +13,17 @@ const SYMBOLS = {
   stopped: "M-3.5-3.5 3.5 3.5M3.5-3.5-3.5 3.5",
 };
 const CIRCLE = "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0Z";
-const STATES = [
-  ["front", "on the front"],
-  ["dominated", "dominated"],
-  ["stopped", "stopped at a rung"],
-  ["running", "running"],
-];
+const ROLES = { // those in front of others last
+  stopped: "stopped at a rung",
+  dominated: "dominated",
+  searched: "on the front of the search",
+  running: "running",
+  finalist: "finalist",
+  front: "on the front",
+  final: "on the final front: mean ± standard deviation",
+};
+const UNREACHED = ["stopped", "dominated"]; // by keyboard
+const OPACITIES = { dominated: 0.35, searched: 0.5, finalist: 0.7 };
 
 function add(parent, name, attributes = {}, text = null) {
   const element = document.createElementNS(SPACE, name);
@@ -27,28 +33,14 @@ function add(parent, name, attributes = {}, text = null) {
   return element;
 }
 
-/** Return the colours of the page as it is shown now, light or dark. */
-export function readTheme() {
-  const style = getComputedStyle(document.documentElement);
-  const read = (name) => style.getPropertyValue(`--${name}`).trim();
-  return { text: read("text"), faint: read("faint"), grid: read("grid"), paper: read("paper") };
-}
-
-/** Return a colour of the data as the page needs it: on dark paper halfway to white, so that it stands out. */
-export function adaptColour(colour) {
-  if (!matchMedia("(prefers-color-scheme: dark)").matches) return colour;
-  const parts = colour.match(/[0-9a-f]{2}/gi).map((part) => Math.round((parseInt(part, 16) + 255) / 2));
-  return `#${parts.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
-}
-
 /** Return symbol attributes of a trial in the role that it plays. */
 function paint(role, colour, theme) {
   if (role === "stopped") return { fill: "none", stroke: colour, "stroke-width": 1.4, opacity: 0.45 };
   if (role === "running") {
     return { fill: theme.paper, stroke: colour, "stroke-width": 2, "stroke-dasharray": "3 2" };
   }
-  if (role === "dominated") return { fill: colour, opacity: 0.35 };
-  return { fill: colour, stroke: theme.text, "stroke-width": 1.4 };
+  const outline = role === "dominated" || role === "searched" ? {} : { stroke: theme.text, "stroke-width": 1.4 };
+  return { fill: colour, opacity: OPACITIES[role] ?? 1, ...outline };
 }
 
 function drawLegend(svg, entries, box, theme) {
@@ -64,8 +56,21 @@ function drawLegend(svg, entries, box, theme) {
   return y + 14;
 }
 
-/** Return a fresh picture with its axes, and functions from values to coordinates. */
-function makePlot({ title, width, height, x, y, legend, theme }) {
+/** Draw what colours say, from low to high; return where the picture may go on. */
+function drawColourScale(svg, { label, metric, low, high }, left, top, theme) {
+  const text = { y: top + 10, fill: theme.text, "font-size": 12 };
+  const from = `${label} ${formatMetric(metric, low)}`;
+  add(svg, "text", { x: left, ...text }, from);
+  const start = left + from.length * 6.6 + 6;
+  for (let part = 0; part < 24; part++) {
+    add(svg, "rect", { x: start + part * 4, y: top, width: 4.5, height: 11, fill: colourOfNumber(part, 0, 23) });
+  }
+  add(svg, "text", { x: start + 102, ...text }, formatMetric(metric, high));
+  return top + 22;
+}
+
+/** Return a fresh picture with its axes, and functions from places between 0 and 1 to coordinates. */
+function makePlot({ title, width, height, x, y, legend, scale = null, theme }) {
   const svg = document.createElementNS(SPACE, "svg");
   const size = { width, height, viewBox: `0 0 ${width} ${height}` };
   for (const [name, value] of Object.entries(size)) svg.setAttribute(name, value);
@@ -74,19 +79,20 @@ function makePlot({ title, width, height, x, y, legend, theme }) {
   add(svg, "rect", { width, height, fill: theme.paper });
   const box = { left: 62, right: width - 14, bottom: height - 46 };
   box.top = drawLegend(svg, legend, { left: 12, right: box.right }, theme) + 6;
-  const across = (value) => box.left + x.scale.place(value) * (box.right - box.left);
-  const up = (value) => box.bottom - y.scale.place(value) * (box.bottom - box.top);
+  if (scale) box.top = drawColourScale(svg, scale, 12, box.top + 8, theme);
+  const across = (place) => box.left + place * (box.right - box.left);
+  const up = (place) => box.bottom - place * (box.bottom - box.top);
   const small = { fill: theme.faint, "font-size": 12 };
   let lastEnd = -Infinity;
   for (const tick of x.scale.ticks) {
-    const [place, text] = [across(tick), formatTick(tick)];
+    const [place, text] = [across(x.scale.place(tick)), formatTick(tick)];
     add(svg, "path", { d: `M${place} ${box.top}V${box.bottom}`, stroke: theme.grid });
     if (place - text.length * 3.5 < lastEnd) continue; // on a narrow screen not every line has room
     add(svg, "text", { x: place, y: box.bottom + 17, "text-anchor": "middle", ...small }, text);
     lastEnd = place + text.length * 3.5 + 6;
   }
   for (const tick of y.scale.ticks) {
-    const place = up(tick);
+    const place = up(y.scale.place(tick));
     add(svg, "path", { d: `M${box.left} ${place}H${box.right}`, stroke: theme.grid });
     add(svg, "text", { x: box.left - 7, y: place + 4, "text-anchor": "end", ...small }, formatTick(tick));
   }
@@ -96,7 +102,7 @@ function makePlot({ title, width, height, x, y, legend, theme }) {
   add(svg, "text", { x: (box.left + box.right) / 2, y: height - 10, ...label }, x.label);
   const turned = `translate(15 ${(box.top + box.bottom) / 2}) rotate(-90)`;
   add(svg, "text", { transform: turned, ...label }, y.label);
-  return { svg, across, up };
+  return { svg, across, up, right: box.right };
 }
 
 function stepPath(points, isHeld) {
@@ -109,39 +115,62 @@ function stepPath(points, isHeld) {
 }
 
 function describe(trial, x, y, roleLabel) {
-  const values = [y, x].map((axis) => `${axis.label} ${formatMetric(axis.metric, trial.metrics[axis.metric])}`);
+  const values = [y, x].map(({ label, metric }) =>
+    `${label} ${formatWithSpread(metric, readMetric(trial, metric), trial.spread?.[metric])}`);
   return `trial ${trial.number}, ${trial.source}, ${roleLabel}, ${values.join(", ")}`;
+}
+
+/** Return the ends of a bar of one standard deviation, as coordinates; null where a trial has none. */
+function findBar(trial, { metric, scale }) {
+  const [mean, spread] = [readMetric(trial, metric), trial.spread?.[metric]];
+  if (!spread) return null;
+  const low = scale.kind === "log" ? Math.max(mean - spread, mean / 100) : mean - spread; // no logarithm at 0
+  return [scale.place(low), scale.place(mean + spread)];
+}
+
+function drawBars(svg, { trial, colour, role }, { x, y }, [left, top], across, up) {
+  const attributes = { stroke: colour, "stroke-width": 1.6, opacity: OPACITIES[role] ?? 1, class: "spread" };
+  const wide = findBar(trial, x)?.map(across);
+  const high = findBar(trial, y)?.map(up);
+  if (wide) add(svg, "path", { d: `M${wide[0]} ${top}H${wide[1]}`, ...attributes });
+  if (high) add(svg, "path", { d: `M${left} ${high[0]}V${high[1]}`, ...attributes });
 }
 
 /**
  * Return the picture of fronts.
- * @param scene groups: [{name, colour, front}], trials: [{trial, role, colour}], x and y axes, selected key.
+ * @param scene as `makeScene` gives it, its colour scale with a label.
+ * @param selected the key of the trial that is shown elsewhere.
  */
-export function drawFronts(scene, width, height) {
-  const { groups, trials, x, y } = scene;
+export function drawFronts(scene, selected, width, height) {
+  const { groups, points, x, y, scale } = scene;
   const theme = readTheme();
-  const colours = groups.map(({ name, colour }) => ({ label: name, colour, role: "plain" }));
-  const roles = new Set(trials.map(({ role }) => role));
-  const sources = [...new Set(trials.map(({ trial }) => trial.source))].filter((s) => s in SYMBOLS);
+  const colours = scale ? [] : groups.map(({ name, colour }) => ({ label: name, colour, role: "plain" }));
+  const roles = new Set(points.map(({ role }) => role));
+  const sources = [...new Set(points.map(({ trial }) => trial.source))].filter((s) => s in SYMBOLS);
   const explained = [
-    ...STATES.filter(([role]) => roles.has(role)).map(([role, label]) => ({
+    ...Object.entries(ROLES).reverse().filter(([role]) => roles.has(role)).map(([role, label]) => ({
       label, role, colour: theme.faint, symbol: SYMBOLS[role],
     })),
     ...sources.map((s) => ({ label: s, role: "plain", colour: theme.faint, symbol: SYMBOLS[s] })),
   ];
   const legend = [...colours, ...explained];
   const title = `${y.label} against ${x.label}`;
-  const { svg, across, up } = makePlot({ title, width, height, x, y, legend, theme });
-  const placed = (trial) => [across(trial.metrics[x.metric]), up(trial.metrics[y.metric])];
-  for (const { front, colour } of groups) {
-    const points = front.map(placed).sort((a, b) => a[0] - b[0]);
-    const d = stepPath(points, !x.isMaximized);
-    if (d) add(svg, "path", { d, fill: "none", stroke: colour, "stroke-width": 1.6, class: "front" });
+  const { svg, across, up, right } = makePlot({ title, width, height, x, y, legend, scale, theme });
+  const placed = (trial) =>
+    [across(x.scale.place(readMetric(trial, x.metric))), up(y.scale.place(readMetric(trial, y.metric)))];
+  for (const { line, finalLine, colour } of groups) {
+    for (const [trials, opacity] of [[line, finalLine.length ? 0.35 : 1], [finalLine, 1]]) {
+      const d = stepPath(trials.map(placed).sort((a, b) => a[0] - b[0]), !x.isMaximized);
+      const attributes = { fill: "none", stroke: colour, "stroke-width": 1.6, opacity, class: "front" };
+      const end = x.metric === NUMBER ? `H${right}` : ""; // the best so far stays it
+      if (d) add(svg, "path", { d: d + end, ...attributes });
+    }
   }
-  const labels = Object.fromEntries(STATES);
-  const order = { stopped: 0, dominated: 1, running: 2, front: 3 };
-  for (const { trial, role, colour } of [...trials].sort((a, b) => order[a.role] - order[b.role])) {
+  const order = Object.keys(ROLES);
+  for (const point of [...points].sort((a, b) => order.indexOf(a.role) - order.indexOf(b.role))) {
+    const { trial, role, colour } = point;
     const [left, top] = placed(trial);
+    drawBars(svg, point, scene, [left, top], across, up);
     const mark = add(svg, "path", {
       d: role === "stopped" ? SYMBOLS.stopped : SYMBOLS[trial.source] ?? CIRCLE,
       transform: `translate(${left.toFixed(1)} ${top.toFixed(1)})`,
@@ -149,20 +178,22 @@ export function drawFronts(scene, width, height) {
       class: `point ${role}`,
       "data-key": trial.key,
     });
-    if (role === "front" || role === "running") {
+    const text = describe(trial, x, y, ROLES[role]);
+    if (!UNREACHED.includes(role)) {
       mark.setAttribute("tabindex", "-1");
       mark.setAttribute("role", "button");
-      mark.setAttribute("aria-label", describe(trial, x, y, labels[role]));
+      mark.setAttribute("aria-label", text);
     }
-    add(mark, "title", {}, describe(trial, x, y, labels[role]));
+    add(mark, "title", {}, text);
   }
-  const chosen = trials.find(({ trial }) => trial.key === scene.selected);
+  const chosen = points.findLast(({ trial }) => trial.key === selected);
   if (chosen) {
     const [cx, cy] = placed(chosen.trial);
     const ring = { r: 11, cx, cy, fill: "none", stroke: theme.text, "stroke-width": 2.5 };
     add(svg, "circle", { ...ring, class: "selected", "pointer-events": "none" });
   }
-  svg.querySelector(".point.front")?.setAttribute("tabindex", "0");
+  const first = svg.querySelector(".point.final") ?? svg.querySelector(".point[tabindex]");
+  first?.setAttribute("tabindex", "0");
   return svg;
 }
 
@@ -172,7 +203,7 @@ export function drawHypervolumes(lines, x, y, width, height) {
   const legend = lines.map(({ name, colour }) => ({ label: name, colour, role: "plain" }));
   const { svg, across, up } = makePlot({ title: y.label, width, height, x, y, legend, theme });
   for (const { points, colour } of lines) {
-    const d = stepPath(points.map(([step, value]) => [across(step), up(value)]), true);
+    const d = stepPath(points.map(([step, value]) => [across(x.scale.place(step)), up(y.scale.place(value))]), true);
     if (d) add(svg, "path", { d, fill: "none", stroke: colour, "stroke-width": 1.8, class: "hypervolume" });
   }
   return svg;

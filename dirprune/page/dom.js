@@ -1,5 +1,8 @@
 // Elements from plain values: text is always text, never markup.
 
+/** Return the element of the page with an id; null where this page has none. */
+export const find = (id) => document.getElementById(id);
+
 /** Return an element with attributes and children; strings become text. */
 export function make(name, attributes = {}, children = []) {
   const element = document.createElement(name);

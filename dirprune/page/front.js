@@ -10,10 +10,16 @@ export function parseAmount(text) {
   return Number(found[1]) * FACTORS[unit];
 }
 
+/** The axis that shows when a trial began rather than what it is worth. */
+export const NUMBER = "number";
+
+/** Return what a trial has on an axis; undefined where it has nothing. */
+export const readMetric = (trial, metric) => (metric === NUMBER ? trial.number : trial.metrics[metric]);
+
 /** Return whether a trial keeps every limit; one without the metric does not. */
 export function keepsLimits(trial, limits) {
   return limits.every(({ metric, isMost, amount }) => {
-    const value = trial.metrics[metric];
+    const value = readMetric(trial, metric);
     return isMost ? value <= amount : value >= amount;
   });
 }
@@ -25,25 +31,40 @@ export function isMaximized(metric, studies) {
 }
 
 /**
- * Return the trials that no other dominates, by x; every copy of such a point counts.
- * @param {{metric: string, isMaximized: boolean}} x
- * @param {{metric: string, isMaximized: boolean}} y
+ * Return the trials that no other dominates, by the first axis; every copy of such a point counts.
+ * @param {{metric: string, isMaximized: boolean}[]} axes
  */
-export function findFront(trials, x, y) {
-  const loss = (trial, axis) => (axis.isMaximized ? -1 : 1) * trial.metrics[axis.metric];
-  const points = trials
-    .map((trial) => ({ trial, x: loss(trial, x), y: loss(trial, y) }))
-    .filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y))
-    .sort((a, b) => a.x - b.x || a.y - b.y);
+export function findFront(trials, axes) {
   const front = [];
-  let last = null;
-  for (const point of points) {
-    if (last === null || point.y < last.y || (point.y === last.y && point.x === last.x)) {
-      front.push(point.trial);
-      last = point;
-    }
+  const points = trials
+    .map((trial) => ({
+      trial,
+      losses: axes.map(({ metric, isMaximized }) => (isMaximized ? -1 : 1) * readMetric(trial, metric)),
+    }))
+    .filter(({ losses }) => losses.every(Number.isFinite))
+    .sort((a, b) => compare(a.losses, b.losses));
+  for (const point of points) { // only those before it can dominate a point; the last of them most likely
+    const dominates = ({ losses }) => losses.every((loss, place) => loss <= point.losses[place]);
+    const found = front.findLast(dominates);
+    if (!found || compare(found.losses, point.losses) === 0) front.push(point);
   }
-  return front;
+  return front.map(({ trial }) => trial);
+}
+
+/** Return the order of two lists of numbers by their first difference. */
+function compare(first, second) {
+  const place = first.findIndex((value, n) => value !== second[n]);
+  return place < 0 ? 0 : first[place] - second[place];
+}
+
+/**
+ * Return what decides the front: the two axes, or all objectives where the axes show other than two of them.
+ * @param objectives of the study, as {metric, isMaximized}.
+ */
+export function chooseJudged(x, y, objectives) {
+  const isOne = (axis) => objectives.some(({ metric }) => metric === axis.metric);
+  const isWhole = objectives.length > 2 ? isOne(x) && isOne(y) : x.metric === NUMBER && isOne(y);
+  return isWhole && objectives.length !== 2 ? objectives : [x, y];
 }
 
 /**
@@ -56,6 +77,7 @@ export function makeScale(metric, values) {
   const low = finite.reduce((a, b) => Math.min(a, b), Infinity);
   const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
   if (!finite.length) return linear(0, 1);
+  if (metric === NUMBER) return linear(Math.min(low, 0), high);
   if (metric.endsWith("accuracy") && high > 0.9 && high <= 1 && low >= 0) return ofError(finite, low, high);
   if (low > 0 && high / low >= 10) return logarithmic(low, high);
   return linear(low, high);
@@ -74,7 +96,7 @@ function linear(low, high) {
   const step = size * ([1, 2, 5].find((digit) => digit * size >= raw) ?? 10);
   const ticks = [];
   for (let n = Math.ceil(low / step); n * step <= high + step * 1e-9; n++) ticks.push(n * step);
-  return spread(low, high, (value) => value, ticks, "linear");
+  return spread(low, high, (value) => value, ticks.length ? ticks : [low], "linear");
 }
 
 function logarithmic(low, high) {
@@ -102,6 +124,12 @@ export function formatMetric(name, value) {
   if (value === undefined || !Number.isFinite(value)) return "";
   if (name === "macs" || name === "parameters") return Math.round(value).toLocaleString("en");
   return name.endsWith("accuracy") ? value.toFixed(4) : String(Number(value.toPrecision(5)));
+}
+
+/** Return a mean with its standard deviation, where it has one that is not zero. */
+export function formatWithSpread(name, mean, spread) {
+  const text = formatMetric(name, mean);
+  return spread ? `${text} ± ${formatMetric(name, spread)}` : text;
 }
 
 /** Return a short form for an axis: 60M, 0.98. */

@@ -17,7 +17,7 @@ function cell(value) {
 }
 
 /** Return trials as CSV: what they are, all metrics, kept channels of all groups. */
-export function makeCsv(trials, studies, isFront) {
+function makeCsv(trials, studies, isFront) {
   const collect = (read) => [...new Set(trials.flatMap((trial) => Object.keys(read(trial))))].sort();
   const metrics = collect((trial) => trial.metrics);
   const groups = collect((trial) => trial.architecture);

@@ -1,0 +1,67 @@
+// Studies and trials kept as they are on the server: everything once, then only what changed.
+
+import { readHypervolume, readStudies, readTrials } from "./api.js";
+import { Knowledge } from "./knowledge.js";
+
+const SLACK_MS = 60_000; // clocks of workers and of the server differ
+
+/** What a server knows of all studies, and of the trials of those that were asked for. */
+export class LiveKnowledge extends Knowledge {
+  isLive = true;
+  #complete = new Set();
+  #told = new Map(); // of each study, what its run said when the hypervolume was read
+
+  async update(ids, onChange) {
+    const before = JSON.stringify([...this.studies]);
+    this.studies = await readStudies();
+    if (!this.studies.size || JSON.stringify([...this.studies]) !== before) onChange();
+    for (const id of ids) await this.#readStudy(id, onChange);
+  }
+
+  describeTime() {
+    return `as of ${new Date().toLocaleTimeString()}`;
+  }
+
+  async #readStudy(id, onChange) {
+    const study = this.studies.get(id);
+    if (!study) return;
+    if (!this.trials.has(id)) this.trials.set(id, new Map());
+    if (this.#complete.has(id)) {
+      await this.#readParts(study, this.#newestEnd(id) - SLACK_MS, onChange);
+      if (this.#countEnded(id) >= this.#countExpected(study)) return this.#readHypervolume(study, onChange);
+    }
+    await this.#readParts(study, 0, onChange);
+    this.#complete.add(id);
+    await this.#readHypervolume(study, onChange);
+  }
+
+  async #readParts(study, since, onChange) {
+    const known = this.trials.get(study.id);
+    for await (const part of readTrials(study, Math.max(since, 0))) {
+      const fresh = part.filter((trial) => JSON.stringify(known.get(trial.key)) !== JSON.stringify(trial));
+      for (const trial of fresh) known.set(trial.key, trial);
+      if (fresh.length) onChange();
+    }
+  }
+
+  async #readHypervolume(study, onChange) {
+    const { hypervolume, n_complete: n } = study.metrics;
+    const told = JSON.stringify([hypervolume, n]);
+    if (this.#told.get(study.id) === told) return;
+    this.hypervolumes.set(study.id, await readHypervolume(study));
+    this.#told.set(study.id, told);
+    onChange();
+  }
+
+  #newestEnd(id) {
+    return this.trialsOf(id).reduce((newest, trial) => Math.max(newest, trial.end), 0);
+  }
+
+  #countEnded(id) {
+    return this.trialsOf(id).filter((trial) => trial.state !== "running").length;
+  }
+
+  #countExpected({ metrics }) {
+    return ["n_complete", "n_stopped", "n_failed"].reduce((sum, name) => sum + (metrics[name] ?? 0), 0);
+  }
+}
