@@ -19,7 +19,7 @@ from pathlib import Path
 
 CONTROL = "urllib3==1.26.4"  # CVE-2021-33503 and others are known of it
 EXPLAINED = Path(__file__).with_name("explained-advisories")
-PATIENCE_S = 900.0
+PATIENCE_S = 300.0
 
 
 class UnreachedError(Exception):

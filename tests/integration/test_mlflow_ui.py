@@ -79,7 +79,7 @@ def test_study_its_trials_and_the_interactive_front_are_shown(experiment_id: str
         assert frame.locator("#trials tbody tr").count() >= 3
         frame.locator(".point.front").last.click()
         frame.locator("#details .bars li").first.wait_for()
-        frame.get_by_label("find").fill("stopped")  # a frame that cannot keep its choices shows them all the same
+        frame.get_by_label("find").fill("stopped")  # shown also by a frame that cannot keep its choices
         frame.locator("#count", has_text="3 of 12").wait_for()
         look(page, tmp_path / "front.png")
         page.goto(f"{server.uri}/#/experiments/{experiment_id}/runs/{study.info.run_id}")
