@@ -44,6 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "reconstruction",
             "sensitivity",
             "training",
+            "kept_training",
             "parallel",
             "training_state",
             "augmentation",

@@ -59,8 +59,11 @@ def test_front_that_grows_trial_by_trial_is_that_of_all_of_them(
         for n, (a, m) in enumerate(values)
     ]
     growing, gone = GrowingFront(OBJECTIVES), set()
+    metrics = [objective.metric for objective in OBJECTIVES]
     for place in np.random.default_rng(seed).permutation(len(records)):
+        before, grows = {r.objectives(metrics) for r in growing.records}, growing.grows_by(records[place])
         gone |= set(growing.add_([records[place]]))
+        assert grows == ({r.objectives(metrics) for r in growing.records} != before)
     marked = mark_front(records, OBJECTIVES)
     assert growing.records == sort_front(marked)
     assert gone == {record.number for record in marked if not record.is_front}

@@ -123,7 +123,8 @@ def test_what_was_measured_stays_in_the_tables_of_both_fronts_when_they_are_draw
     log.append("finished", metrics=trial.metrics)
     columns = ["trial", "latency_ms", "low_ms", "high_ms"]
     write_table(folder.latency_csv, columns, [[str(trial.number), "2", "1.5", "2.5"]])
-    summary = StudySummary("lenet", "1", folder, OBJECTIVES, {}, {}, N_CHANNELS, n_trials=1, seed=0)
+    costs, reference = {"macs": 498_750.0}, {"val_accuracy": 0.1, "macs": 498_750.0}
+    summary = StudySummary("lenet", "1", folder, OBJECTIVES, reference, costs, N_CHANNELS, 1, seed=0)
     views.write_views(summary, mark_front([trial], OBJECTIVES))
     for table in (folder.front_csv, folder.final_front_csv, folder.finalists_csv):
         with table.open(newline="") as file:

@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dirprune.records.front import mark_front
-from tests.records.example_study import OBJECTIVES, make_study, make_trial
+from dirprune.tracking.views import view_finalists, view_study
+from tests.records.example_study import FINALISTS, OBJECTIVES, make_study, make_trial
 from tests.server.conftest import NAME, TrackedStudy
 from tests.tracking.mlflow_process import MlflowServer
 
@@ -247,6 +248,21 @@ def test_only_what_is_worth_having_is_on_the_front_and_only_that_can_be_exported
         expect(details.locator("code")).to_have_count(0)
     page.locator(f'.point[data-key="{study.runs[1].run_id}"]').click()
     expect(details.locator("code")).to_have_count(1)
+
+
+def test_finalists_stand_before_the_front_of_the_search(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    study = TrackedStudy(server.uri, tmp_path, "finals", "f17a1")
+    study.tell(RECORDS)
+    points = view_finalists(FINALISTS, 1_700_000_001_000)
+    study.store.update_(study.run, view_study(study.summary, "FINISHED", points))
+    open_study(page, server, "?study=f17a1")
+    expect(page.locator("#count")).to_contain_text("1 of 2 finalists on the final front")
+    expect(page.locator(".point.final title")).to_contain_text("0.9800 ± 0.0040")
+    expect(page.locator(".point.searched")).to_have_count(len(FRONT))
+    row = page.locator("#finalists tbody tr").first
+    assert row.locator("td").all_inner_texts()[:3] == ["7", "yes", "3"]
 
 
 def test_a_server_that_is_away_is_said_and_what_was_known_stays(
