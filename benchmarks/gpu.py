@@ -6,11 +6,16 @@
     python benchmarks/gpu.py dense resnet50 --data DIR --output DIR --minutes 25
     python benchmarks/gpu.py study resnet50 --data DIR --output DIR --minutes 25
 
-Each command ends in order after its minutes and goes on when it is given again; a study takes the dense
-network that `dense` has left in the same output folder, trained for as many epochs. What comes behind `--`
-goes to the study script: `-- --trials 100 --finalists 5 --final-epochs 100`. It all runs on a CPU as well,
-slowly. The last lines put the result beside the numbers that the methods' own papers and repositories give;
-most of those were chosen on the test set, ours on validation.
+Where inputs must travel in parts of a bounded size:
+
+    python benchmarks/gpu.py pack DIR FILE --output PARTS        (here; 55 MB each)
+    python benchmarks/gpu.py unpack PARTS --output DIR           (there)
+
+`dense` and `study` end in order after their minutes and go on when they are given again; a study takes the
+dense network that `dense` has left in the same output folder, trained for as many epochs. What comes behind
+`--` goes to the study script: `-- --trials 100 --finalists 5 --final-epochs 100`. It all runs on a CPU as
+well, slowly. The last lines put the result beside the numbers that the methods' own papers and repositories
+give; most of those were chosen on the test set, ours on validation.
 """
 
 from __future__ import annotations
@@ -24,7 +29,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from gpu_parts import pack as pack_parts
+from gpu_parts import unpack as unpack_parts
 
+from dirprune.cli.errors import run_command
 from dirprune.errors import StudyError
 from dirprune.pareto import hypervolume
 from dirprune.records.folder import StudyFolder
@@ -167,5 +175,24 @@ def study(
     raise SystemExit(status)
 
 
+@main.command
+@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--mb", type=click.FloatRange(min=0.1), default=55.0, help="Largest part, in million bytes.")
+def pack(sources: tuple[Path, ...], output: Path, mb: float) -> None:
+    """Pack folders and files, such as a data set and weights, into parts with checksums."""
+    parts = pack_parts(sources, output, int(1e6 * mb))
+    click.echo(f"{len(parts)} parts of at most {mb:g} MB in {output}")
+
+
+@main.command
+@click.argument("parts", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True)
+def unpack(parts: Path, output: Path) -> None:
+    """Check parts against their checksums and unpack them."""
+    for path in unpack_parts(parts, output):
+        click.echo(path)
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,13 +13,14 @@ import torch
 from click.testing import CliRunner
 
 from dirprune.architecture import Architecture
+from dirprune.cli.errors import run_command
 from dirprune.networks import create_network
 from dirprune.records.tables import FrontPoint
 from dirprune.surgery import compact
 from dirprune.tracing import find_groups
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("throughput", "gpu")
+NAMES = ("throughput", "gpu_parts", "gpu")
 
 
 @pytest.fixture
@@ -68,3 +71,70 @@ def test_a_front_is_put_beside_published_ones(modules: dict[str, ModuleType]) ->
     assert "0.0344  union" in said
     assert "best with 2x fewer MACs or less: 0.9400" in said
     assert "best with 4x fewer MACs or less: 0.9200" in said
+
+
+def write_inputs(folder: Path) -> tuple[Path, Path]:
+    """Write a folder with a link in it, and a file that does not compress."""
+    data, weights = folder / "cifar", folder / "weights.th"
+    (data / "train" / "cat").mkdir(parents=True)
+    (data / "train" / "cat" / "1.webp").write_bytes(b"cat")
+    (data / "test").symlink_to(data / "train")
+    weights.write_bytes(random.Random(0).randbytes(350_000))
+    return data, weights
+
+
+def test_what_is_packed_into_small_parts_comes_out_the_same(
+    modules: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, weights = write_inputs(tmp_path)
+    parts, there = tmp_path / "parts", tmp_path / "there"
+    main = modules["gpu"].main
+    assert run_command(main, ["pack", str(data), str(weights), "--output", str(parts), "--mb", "0.1"]) == 0
+    sizes = [path.stat().st_size for path in sorted(parts.glob("part-*"))]
+    assert len(sizes) == 4
+    assert max(sizes) <= 100_000
+    assert capsys.readouterr().out.startswith("4 parts")
+    assert run_command(main, ["unpack", str(parts), "--output", str(there)]) == 0
+    assert capsys.readouterr().out.split() == [str(there / "cifar"), str(there / "weights.th")]
+    assert (there / "weights.th").read_bytes() == weights.read_bytes()
+    assert (there / "cifar" / "test" / "cat" / "1.webp").read_bytes() == b"cat"
+    assert not (there / "cifar" / "test").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda part: part.unlink(), "part-0001 as it was packed, got none; send it again"),
+        (lambda part: part.write_bytes(part.read_bytes()[:-1] + b"?"), "got a damaged one; send it again"),
+        (lambda part: (part.parent / "SHA256SUMS").unlink(), "found no SHA256SUMS; was packing cut off?"),
+    ],
+)
+def test_parts_that_did_not_arrive_whole_are_named_and_nothing_is_unpacked(
+    modules: dict[str, ModuleType],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    harm: Callable[[Path], object],
+    message: str,
+) -> None:
+    parts = tmp_path / "parts"
+    main = modules["gpu"].main
+    run_command(main, ["pack", *map(str, write_inputs(tmp_path)), "--output", str(parts), "--mb", "0.1"])
+    harm(parts / "part-0001")
+    assert run_command(main, ["unpack", str(parts), "--output", str(tmp_path / "there")]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "there").exists()
+
+
+def test_inputs_are_packed_neither_over_others_nor_twice_under_one_name(
+    modules: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, weights = write_inputs(tmp_path)
+    main = modules["gpu"].main
+    assert run_command(main, ["pack", str(weights), "--output", str(tmp_path / "cifar")]) == 2
+    assert "expected an empty folder for the parts" in capsys.readouterr().err
+    other = tmp_path / "cifar" / "weights.th"
+    other.write_bytes(b"")
+    assert run_command(main, ["pack", str(weights), str(other), "--output", str(tmp_path / "parts")]) == 2
+    assert "got two of 'weights.th'" in capsys.readouterr().err
