@@ -43,6 +43,10 @@ class StudyError(DirpruneError):
     """A study that exists already, differs from the one asked for, or is held by another driver."""
 
 
+class NotGivenError(StudyError):
+    """A stored network that a user's own function made, and that function was not given."""
+
+
 class StorageError(DirpruneError):
     """A shared storage that cannot be read or written."""
 

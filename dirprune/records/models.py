@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dirprune.errors import StudyError
+from dirprune.errors import NotGivenError, StudyError
 from dirprune.files import read_json, write_json
 from dirprune.networks import create_network
 from dirprune.networks.weights import load_weights_, save_weights
@@ -130,7 +130,7 @@ def _make_dense(base: Mapping[str, Any], network: Callable[[], nn.Module] | None
     if network is not None:
         return create_network(network, options)
     if "module" in base:
-        raise StudyError(
+        raise NotGivenError(
             f"the network of {folder} comes from {base['module']}:{base['name']}, and code that a file names "
             f"is never run; pass that function as network="
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from dirprune.errors import DirpruneError, TrackingError
+from dirprune.errors import DirpruneError, NotGivenError, TrackingError
 from dirprune.records.finalists import FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
@@ -172,7 +172,8 @@ class Uploader:
             try:
                 log_model(self.store.client, self.store.experiment_id, run, folder, self.network)
             except DirpruneError as error:  # no later attempt can do better
-                logger.warning("the model of %s was not logged: %s", what, error)
+                if not isinstance(error.__cause__, NotGivenError):  # one reason for all: the caller's to say
+                    logger.warning("the model of %s was not logged: %s", what, error)
                 self.refused.append(f"the model of {what}")
                 if folder.is_dir():
                     self.store.client.log_artifacts(run.run_id, str(folder), names.MODEL)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
+from pathlib import Path
 
+import mlflow.pytorch
 import pytest
+import torch
 from mlflow import MlflowClient
 
+from dirprune.identity import identify
 from dirprune.records.folder import StudyFolder
+from dirprune.records.models import load_model, save_model
+from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 from dirprune.tracking import default_tracking_uri, names
 from dirprune.tuning import storage
 from tests.cli.conftest import Run
+from tests.integration import toy_study
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +92,78 @@ def test_address_with_a_mistake_and_a_folder_that_is_no_study_are_one_line(
     for arguments in ((folder.root, "--tracking-uri", "htp://host"), (folder.output,)):
         result = run("sync", *arguments)
         assert (result.status, result.errors.count("\n")) == (2, 1)
+
+
+KEPT = {"first": [0, 3, 5], "second": [1, 2]}
+
+
+@pytest.fixture
+def own(folder: StudyFolder) -> StudyFolder:
+    """The study with a network of the user's own, and a model of trial 1."""
+    base = {**identify(toy_study.Toy), "options": {}}
+    payload = json.loads(folder.study_json.read_text())
+    payload["description"]["network"] = base
+    folder.study_json.write_text(json.dumps(payload))
+    dense, example = toy_study.Toy(), torch.zeros(2, 6)
+    save_model(
+        folder.model_dir(1),
+        compact(dense, find_groups(dense, example), KEPT, example),
+        architecture={name: len(kept) for name, kept in KEPT.items()},
+        kept=KEPT,
+        base=base,
+        input_shape=(6,),
+        normalisation={},
+        metrics={"macs": 5.0},
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_model_of_ones_own_network_comes_with_the_function_that_made_it(
+    run: Run, own: StudyFolder, store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    without = run("sync", own.root)
+    assert without.status == 0
+    lines = without.output.splitlines()
+    assert lines[0] == "in MLflow: 4 trials, 0 models"
+    assert lines[2] == "the network is your own; try again with --network FILE.py:Toy"
+    assert "trial 1 " not in caplog.text  # it is said once, not for each model
+    result = run("sync", own.root, "--network", f"{toy_study.__file__}:Toy")
+    assert result.status == 0, result.errors
+    assert result.output.splitlines()[0] == "in MLflow: 4 trials, 1 models"
+    assert "your own" not in result.output
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    assert experiment is not None
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    mlflow.set_tracking_uri(store)
+    loaded = mlflow.pytorch.load_model(f"models:/{model.model_id}")
+    inputs = torch.randn(5, 6)
+    expected = load_model(own.model_dir(1), toy_study.Toy)(inputs)
+    assert torch.allclose(loaded(inputs), expected, atol=1e-5)
+
+
+def test_network_that_is_not_the_studys_is_one_line(run: Run, own: StudyFolder, tmp_path: Path) -> None:
+    script = Path(toy_study.__file__)
+    other = tmp_path / "other.py"
+    other.write_text(script.read_text().replace("torch.relu(self.first", "torch.tanh(self.first"))
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise RuntimeError('no')\n")
+    for place, part in (
+        ("toy_study.Toy", "expected --network FILE.py:NAME, got 'toy_study.Toy'; try "),
+        (f"{tmp_path}/absent.py:Toy", "found none at"),
+        (f"{script}:Tot", "unknown 'Tot'; did you mean 'Toy'"),
+        (f"{broken}:Toy", "broken.py cannot be run: RuntimeError: no"),
+        (f"{other}:Toy", "whose source is another"),
+    ):
+        result = run("sync", own.root, "--network", place)
+        assert (result.status, result.errors.count("\n")) == (2, 1), result.errors
+        assert part in result.errors
+
+
+def test_network_is_refused_where_dirprune_knows_the_studys(run: Run, folder: StudyFolder) -> None:
+    text = folder.study_json.read_text()
+    folder.study_json.write_text(text.replace('"groups"', '"network": {"name": "lenet5"}, "groups"'))
+    result = run("sync", folder.root, "--network", f"{toy_study.__file__}:Toy")
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "expected no --network: this study's is lenet5" in result.errors

@@ -1,0 +1,70 @@
+"""A user's own network from the place that a command names: FILE.py:NAME."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from dirprune.errors import ConfigurationError, one_line, suggest
+from dirprune.identity import identify
+
+
+def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], nn.Module]:
+    """Return the function that made a study's network, from the file that the user names; the file is run.
+
+    Args:
+        place: FILE.py:NAME.
+        described: The study's network as its records describe it.
+    Raises:
+        ConfigurationError: If there is no such function, or it is not the study's.
+    """
+    if "module" not in described:
+        name = described.get("name", "unknown")
+        raise ConfigurationError(
+            f"expected no --network: this study's is {name}, which dirprune knows; leave it out"
+        )
+    file, _, name = place.rpartition(":")
+    if not file.endswith(".py") or not name:
+        raise ConfigurationError(
+            f"expected --network FILE.py:NAME, got {place!r}; "
+            f"try {described['module']}.py:{described['name']}"
+        )
+    if not Path(file).is_file():
+        raise ConfigurationError(f"expected a file with the network in --network, found none at {file}")
+    found: Any = _run(Path(file))
+    known = [key for key, value in vars(found).items() if callable(value) and key[0] != "_"]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise ConfigurationError(
+            f"expected a function or class in {file}, unknown {name!r}{suggest(name, known)}"
+        )
+    same = ("source_sha256", "state_sha256")
+    if [identify(found).get(key) for key in same] != [described.get(key) for key in same]:
+        raise ConfigurationError(
+            f"expected the network of this study, {described['name']}, got {place}, whose source is another; "
+            "try the file as it was when the study began"
+        )
+    return found
+
+
+def _run(file: Path) -> ModuleType:
+    """Return a file's module; its neighbours can be imported by it, as when it is run as a script."""
+    name = f"_network_of_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None  # a name that ends in .py has a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where a class's source is looked up
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises
+        raise ConfigurationError(f"{file} cannot be run: {one_line(error, has_type=True)}") from error
+    return module
