@@ -1,4 +1,4 @@
-"""A whole study on a team's servers: its passwords are in no file, line or argument, nor in MLflow."""
+"""A whole study on a team's servers: passwords and keys are in no file, line or argument, nor in MLflow."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from pathlib import Path
 
 import psutil
 import pytest
+import s3fs
 from mlflow import MlflowClient
 
 from dirprune.tracking import names
 from tests.deployment.conftest import PASSWORD, Served
 from tests.deployment.services import POSTGRES_PASSWORD, Postgres
+from tests.object_store import BUCKET, run_store
 
 TOY = Path(__file__).parents[1] / "integration" / "toy_study.py"
-SECRETS = (PASSWORD, POSTGRES_PASSWORD)
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIAOFDIRPRUNESTESTS",
+    "AWS_SECRET_ACCESS_KEY": "a/secret+access/key+of/tests",
+    "AWS_SESSION_TOKEN": "a-session-token-of-tests",
+}
+SECRETS = (PASSWORD, POSTGRES_PASSWORD, *KEYS.values())
 
 
 def watch(process: subprocess.Popen[bytes]) -> set[str]:
@@ -37,8 +44,13 @@ def watch(process: subprocess.Popen[bytes]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_passwords_of_the_servers_are_left_nowhere(
-    team_server: Served, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.timeout(900)
+def test_passwords_and_keys_of_the_servers_are_left_nowhere(
+    team_server: Served,
+    postgres: Postgres,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     postgres.query("CREATE DATABASE trials")
     host = team_server.uri.removeprefix("http://")
@@ -51,16 +63,23 @@ def test_passwords_of_the_servers_are_left_nowhere(
     }
     storage = postgres.uri.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", "/trials")
     printed = tmp_path / "printed"
-    with printed.open("wb") as output:
+    command = [sys.executable, TOY, "--name", "secret", "--trials", "2", "--optuna-storage", storage]
+    with run_store(tmp_path_factory.mktemp("store")) as store, printed.open("wb") as output:
         study = subprocess.Popen(
-            [sys.executable, TOY, "--name", "secret", "--trials", "2", "--optuna-storage", storage],
+            [*command, "--storage", store.uri],
             cwd=tmp_path,
-            env={**os.environ, **settings},
+            env={**os.environ, **settings, **store.environment, **KEYS},
             stdout=output,
             stderr=output,
         )
         arguments = watch(study)
-    assert study.returncode == 0, printed.read_text()
+        assert study.returncode == 0, printed.read_text()
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        files = s3fs.S3FileSystem(skip_instance_cache=True)
+        stored = {path: files.cat_file(path) for path in files.find(BUCKET)}
+    assert any("/models/" in path for path in stored)
+    assert any(path.name == "study.json" for path in tmp_path.rglob("*"))
     assert "secret" in " ".join(arguments)
     folders = (tmp_path, Path(settings["TMPDIR"]))
     written = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
@@ -77,5 +96,6 @@ def test_passwords_of_the_servers_are_left_nowhere(
     for secret in SECRETS:
         assert not [line for line in arguments if secret in line]
         assert [path for path in written if secret.encode() in path.read_bytes()] == []
+        assert [path for path, content in stored.items() if secret.encode() in content] == []
         assert secret not in told
         assert secret not in team_server.log.read_text()
