@@ -102,7 +102,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "optuna": frozenset({"tuning"}),
     "yaml": frozenset({"tuning"}),
     "mlflow": frozenset({"tracking", "server"}),
-    "sqlalchemy": frozenset({"tracking", "server"}),
+    "sqlalchemy": frozenset({"server"}),
     "alembic": frozenset({"server"}),
     "boto3": frozenset({"server"}),
     "flask": frozenset({"server"}),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dirprune.errors import ConfigurationError, DirpruneError, TrackingError, one_line
+from dirprune.server.schema import find_other_schema
 
 MISTAKE = 2
 MIN_PASSWORD = 12
@@ -62,21 +63,14 @@ def check_store(uri: str) -> None:
     Raises:
         TrackingError: If it cannot be opened, or is of another schema.
     """
-    import sqlalchemy
-    from alembic.runtime.migration import MigrationContext
-    from mlflow.store.db.utils import _get_latest_schema_revision
-
     shown = hide_password(uri)
     try:
-        engine = sqlalchemy.create_engine(uri)
-        with engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-            is_new = not sqlalchemy.inspect(connection).has_table("experiments")
-        engine.dispose()
+        other = find_other_schema(uri)
     except Exception as error:  # whatever the drivers raise, or a driver that is missing
         said = one_line(error).replace(uri, shown)
         raise TrackingError(f"the database {shown} cannot be opened ({said}); check {_STORE}") from error
-    if not is_new and found != (expected := _get_latest_schema_revision()):
+    if other is not None:
+        found, expected = other
         raise TrackingError(
             f"expected the database {shown} to have the schema {expected} of this MLflow, got {found}; "
             "back it up, then bring it there with serve.sh --upgrade"

@@ -12,6 +12,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from dirprune.errors import TrackingError, one_line
+from dirprune.server.schema import find_other_schema
 
 PATIENCE_S = 5.0
 OLDEST_SERVER = 3  # the first major version that has logged models
@@ -82,21 +83,25 @@ def check_server(tracking_uri: str) -> None:
     elif scheme == "sqlite" and _prepare_file(tracking_uri):
         return
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     try:
-        if kind in DATABASES:
-            _probe_database(tracking_uri)
-        MlflowClient(tracking_uri).search_experiments(max_results=1)
+        # Before MLflow opens it: MLflow would try for 102 s where nothing answers, and upgrade an older one.
+        is_database = kind in DATABASES or scheme == "sqlite"
+        other = find_other_schema(tracking_uri) if is_database else None
+        if other is None:
+            MlflowClient(tracking_uri).search_experiments(max_results=1)
     except Exception as error:  # the stores raise what their databases and sockets raise
-        hint = ""
-        if isinstance(error, MlflowException) and "schema" in str(error):
-            hint = f"; try {_mlflow()} db upgrade {shlex.quote(hide_secret(tracking_uri, tracking_uri))}"
         said = hide_secret(one_line(error), tracking_uri)
         raise TrackingError(
-            f"the tracking store {describe_uri(tracking_uri)} cannot be used: {said}"
-            f"{hint or '; check --tracking-uri, or go on with --no-tracking'}"
+            f"the tracking store {describe_uri(tracking_uri)} cannot be used: {said}; "
+            "check --tracking-uri, or go on with --no-tracking"
         ) from error
+    if other is not None:
+        upgrade = f"{_mlflow()} db upgrade {shlex.quote(hide_secret(tracking_uri, tracking_uri))}"
+        raise TrackingError(
+            f"the tracking store {describe_uri(tracking_uri)} cannot be used: expected the schema {other[1]} "
+            f"of this MLflow, got {other[0]}; back it up, then try {upgrade}"
+        )
 
 
 def prepare_environment_() -> None:
@@ -125,17 +130,6 @@ def _probe(tracking_uri: str) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise TrackingError(f"no MLflow server answers at {shown} ({one_line(reason)}); {advice}") from error
-
-
-def _probe_database(tracking_uri: str) -> None:
-    """Raise what the driver raises if a database cannot be opened; MLflow would try for 102 s."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(tracking_uri)
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
 
 
 def _request(tracking_uri: str, path: str) -> urllib.request.Request:
