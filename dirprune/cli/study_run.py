@@ -192,8 +192,11 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
             click.echo(f"no time was left for finalists; --resume with --trials {n_trials} trains them")
     if result.is_interrupted:
         n_left = sum(record.state == "RUNNING" for record in result.records)
-        kept = f"{n_left} unfinished trials are" if n_left else "every finished training of a finalist is"
-        click.echo(f"interrupted: {kept} kept; the same command with --resume continues them")
+        if n_left:
+            kept = f"{n_left} unfinished trial{'s are' if n_left > 1 else ' is'}"
+        else:
+            kept = "every finished training of a finalist is" if options.finalists else "what was prepared is"
+        click.echo(f"interrupted: {kept} kept; the same command with --resume goes on")
     if result.end_reason:
         raise StudyError(f"the study ended by itself: {result.end_reason}")
     return result

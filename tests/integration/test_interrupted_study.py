@@ -94,7 +94,7 @@ def test_interrupted_study_goes_on_where_it_was(tmp_path, way):
         assert driver.returncode == 130, said
         assert "Traceback" not in said
         assert "SIGTERM" not in said
-        assert "--resume continues them" in said
+        assert "kept; the same command with --resume goes on" in said
         assert folder.front_csv.exists()
     attempts_before = {number: n_attempts(folder, number) for number in running}
     assert any(attempts_before.values()), "no trial was under way, so nothing is shown"
