@@ -145,7 +145,8 @@ def connect(resources: Resources) -> Iterator[Slots]:
     A local Ray listens on localhost only and asks for a token that only this process and its workers know.
 
     Raises:
-        ConfigurationError: If the cluster cannot be reached, or has too little for one trial.
+        ConfigurationError: If the cluster cannot be reached, a local one does not start, or it has too little
+            for one trial.
     """
     is_local = resources.address == LOCAL
     settings = {**_QUIET, **(_ASKING if is_local else {})}
@@ -170,7 +171,12 @@ def connect(resources: Resources) -> Iterator[Slots]:
             )
         else:
             ray.init(address=resources.address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # a bare one where a node does not start in time
+        if is_local:
+            raise ConfigurationError(
+                f"expected Ray to start on this machine, it did not ({one_line(error)}); "
+                "where much else runs, try again later"
+            ) from error
         raise ConfigurationError(
             f"expected a Ray cluster at {resources.address!r}, could not connect ({one_line(error)}); "
             "try --ray-address local"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -51,6 +52,28 @@ def test_local_ray_listens_on_localhost_only(when, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "private" in done.stdout
     assert not list(tmp_path.glob(".ray/*")), "no token is left in the user's home"
+
+
+def test_a_local_ray_that_does_not_start_is_one_line(tmp_path):
+    too_long = tmp_path / ("d" * 100)
+    too_long.mkdir()
+    done = subprocess.run(
+        [
+            sys.executable,
+            Path(__file__).parents[1] / "integration/toy_study.py",
+            "--trials",
+            "1",
+            "--no-tracking",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "RAY_TMPDIR": str(too_long)},
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: expected Ray to start on this machine, it did not (")
+    assert done.stderr.count("\n") == 1
 
 
 def test_trials_at_once_are_what_fits():
