@@ -289,6 +289,12 @@ def test_only_what_is_worth_having_can_be_on_the_front_and_exported(show: Show) 
         page.locator("#trials").get_by_role("button", name=str(number), exact=True).click()
         expect(details).to_contain_text(said)
         expect(details.locator("code")).to_have_count(n_commands)
+    page.get_by_role("button", name="Add a limit").click()
+    page.get_by_label("metric of the limit").select_option("val_loss")
+    page.get_by_label("limit", exact=True).fill("1")
+    expect(page.locator("#count")).to_have_text(
+        "4 of 5 trials, 2 on the front"
+    )  # not a number keeps no limit
 
 
 def test_thousands_of_trials_make_a_small_file(tmp_path: Path) -> None:
