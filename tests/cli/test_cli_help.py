@@ -26,7 +26,6 @@ HEAVY = frozenset(
         "optuna",
         "mlflow",
         "matplotlib",
-        "plotly",
     }
 )
 WITH_TORCH = frozenset({"torch", "numpy"})

@@ -33,10 +33,10 @@ def ask(address: str, login: str | None = None, body: dict[str, str] | None = No
 
 
 @pytest.mark.slow
-def test_the_plugin_works_where_torch_ray_optuna_and_plotly_are_missing() -> None:
+def test_the_plugin_works_where_torch_ray_optuna_and_moocore_are_missing() -> None:
     code = """
 import sys
-for name in ("torch", "torchvision", "ray", "optuna", "plotly", "moocore", "shap"):
+for name in ("torch", "torchvision", "ray", "optuna", "moocore", "shap"):
     sys.modules[name] = None  # makes `import name` raise ImportError
 from dirprune.server.plugin import create_app
 from mlflow.server import app
