@@ -116,7 +116,8 @@ function ofError(values, low, high) {
   const ticks = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001]
     .map((error) => 1 - error)
     .filter((tick) => place(tick) >= place(low) - 0.1 && place(tick) <= place(high) + 0.1);
-  return spread(place(low), place(high), place, ticks, "log-error");
+  const shown = ticks.length < 3 ? linear(low, high).ticks : ticks; // a narrow range holds few round errors
+  return spread(place(low), place(high), place, shown, "log-error");
 }
 
 /** Return a value as people read it: counts in full, accuracies with four digits. */

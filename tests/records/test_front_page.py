@@ -205,6 +205,12 @@ def test_it_fits_a_phone_in_light_and_dark(page: Page, show: Show, scheme: str) 
     assert paper == {"light": "#ffffff", "dark": "#14171a"}[scheme]
 
 
+def test_an_axis_of_close_accuracies_has_marks_to_read_them_by(show: Show) -> None:
+    records = [make_trial(number, "sampler", 0.2 + number / 10, 0.87 + number / 100) for number in range(5)]
+    marks = show(mark_front(records, OBJECTIVES)).locator('#picture text[text-anchor="end"]')
+    assert {"0.87", "0.88", "0.89", "0.9", "0.91"} <= set(marks.all_text_contents())
+
+
 def test_the_hypervolume_grows_with_finished_trials(show: Show) -> None:
     page = show()
     line = page.locator("#hypervolume .hypervolume").get_attribute("d") or ""
