@@ -118,6 +118,7 @@ def dense(
     spec = load_spec(name).changed(train_images=train_images, dense_epochs=dense_epochs)
     choice = choose_data(spec, None)
     roles = spec.load_data(data, choice.validation_from, choice.seed)
+    spec = spec.for_classes(roles.n_classes)
     check_classes(spec, spec.create_network().eval(), roles)
     began = time.monotonic()
 

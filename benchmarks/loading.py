@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, get_w
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from dirprune.augmentation import Augmentation, augment
+from dirprune.augmentation import Augmentation, Draws, augment
 from dirprune.cli.printing import format_table
 from dirprune.data import DataRoles, load_data
 from dirprune.data.streaming import StreamedSplit
@@ -64,7 +64,7 @@ def ours(
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(train), generator=generator)[:n]
         for batch in train.batches(order.split(BATCH), crops):
-            yield roles.normalise(augment(batch.inputs, augmentation, generator))
+            yield roles.normalise(augment(batch.inputs, augmentation, Draws(generator, len(batch.places))))
 
     return run
 

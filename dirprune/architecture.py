@@ -13,6 +13,8 @@ from typing import Any
 from dirprune.errors import ArchitectureError, suggest
 from dirprune.groups import Grouping
 
+N_VGG16 = 14
+
 
 @dataclass(frozen=True, eq=False)
 class Architecture(Mapping[str, int]):
@@ -81,12 +83,12 @@ class Architecture(Mapping[str, int]):
         """Read an architecture as people write it: "8,9,36,17", or "8-9-36-17" as `str` gives it.
 
         Args:
-            text: Kept channels of every group, in forward order; one number more where the last two are equal
-                is taken as well, as Dirichlet pruning writes VGG-16. Or, for ResNets, one number for each
-                stage or for each block (`layer1.0.`, `layer1.1.`, ...): what the groups inside its blocks
-                keep; the stem and what blocks add up stay whole. Patterns of names behind the numbers, or
-                alone, say otherwise, such as "8,20,layer1.*.conv1=6": the last one that fits counts. Groups
-                of which nothing is said stay whole.
+            text: Kept channels of every group, in forward order; of VGG-16's 14 groups 15 numbers whose last
+                two are equal are taken as well, as Dirichlet pruning writes them. Or, for ResNets, one number
+                for each stage or for each block (`layer1.0.`, `layer1.1.`, ...): what the groups inside its
+                blocks keep; the stem and what blocks add up stay whole. Patterns of names behind the numbers,
+                or alone, say otherwise, such as "8,20,layer1.*.conv1=6": the last one that fits counts.
+                Groups of which nothing is said stay whole.
             grouping: The groups.
         Raises:
             ArchitectureError: If there are too many or too few numbers, one is no number, zero, negative or
@@ -148,7 +150,7 @@ class Architecture(Mapping[str, int]):
 def _assign(numbers: Sequence[str], grouping: Grouping, text: str) -> dict[str, str]:
     """Return which group each number is meant for; numbers of stages and blocks leave out other groups."""
     names = grouping.names
-    if len(numbers) == len(names) + 1 and numbers[-1] == numbers[-2]:
+    if len(numbers) == N_VGG16 + 1 == len(names) + 1 and numbers[-1] == numbers[-2]:
         numbers = numbers[:-1]
     if len(numbers) == len(names):
         return dict(zip(names, numbers, strict=True))

@@ -139,7 +139,6 @@ RESNET = Grouping(
     [
         ("4,5,6", "4-4-5-5-6-6"),
         ("4,5,6,7,8,9", "4-5-6-7-8-9"),
-        ("4,5,6,7,8,9,9", "4-5-6-7-8-9"),
         ("layer1.*=4, layer3.1.conv1=6", "4-4-16-16-24-6"),
         ("*=7,layer2.*=9", "7-7-9-9-7-7"),
     ],
@@ -152,6 +151,7 @@ def test_stages_and_patterns_stand_for_their_groups(text: str, expected: str) ->
     ("text", "message"),
     [
         ("4,5,6,7,8,9,8", "expected 6 numbers"),
+        ("4,5,6,7,8,9,9", "expected 6 numbers"),  # one more than there are is for VGG-16 alone
         ("layer4.*=4", r"got 'layer4\.\*'; did you mean 'layer"),
         ("layer1.*=9", "kept channels of layer1.0.conv1 must be in 1..8, got 9"),
         ("layer1.*=", "expected a whole number in 1..8 for layer1.0.conv1, got ''"),
@@ -166,6 +166,14 @@ def make_group(name: str, n_channels: int, producers: str, consumers: str) -> Ch
     """Return a group with a slot for each named layer."""
     axes = ([Slot(module, ()) for module in modules.split()] for modules in (producers, consumers))
     return ChannelGroup(name, n_channels, *map(tuple, axes))
+
+
+def test_the_fifteen_numbers_of_vgg16_are_its_fourteen_groups() -> None:
+    groups = Grouping(tuple(make_group(f"conv{n}", 512, f"conv{n}", "fc") for n in range(14)))
+    text = "34,34,60,60,70,101,97,88,95,85,86,67,61,55"
+    assert Architecture.parse(f"{text},55", groups) == Architecture.parse(text, groups)
+    with pytest.raises(ArchitectureError, match="expected 14 numbers"):
+        Architecture.parse(f"{text},54", groups)
 
 
 STEMMED = Grouping(

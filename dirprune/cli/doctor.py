@@ -92,7 +92,7 @@ def _find(network: str) -> str | Callable[..., nn.Module]:
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a user's module raises
         raise ConfigurationError(
             f"expected a function that returns a network at {network!r}, got {one_line(error)}; "
             "try it from the folder in which the module lies"

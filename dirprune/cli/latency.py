@@ -11,13 +11,14 @@ import torch
 
 from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import ScoringProgress, format_table
+from dirprune.cli.subjects import choose_device
 from dirprune.cost import count_costs
 from dirprune.errors import ConfigurationError
 from dirprune.files import read_json
 from dirprune.latency import describe_setting as find_setting
 from dirprune.latency import fit_latency as fit
 from dirprune.latency import measure_quietly
-from dirprune.networks import create_network
+from dirprune.networks import create_network, with_classes
 from dirprune.quiet import device_to_itself
 from dirprune.records.folder import StudyFolder
 from dirprune.records.latency import (
@@ -45,10 +46,9 @@ def find_device(name: str | None) -> str:
     Raises:
         ConfigurationError: If there is none of that name here.
     """
-    has_cuda = torch.cuda.is_available()
-    if name is not None and not (name == "cpu" or (name.startswith("cuda") and has_cuda)):
+    if name is not None and not (name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available())):
         raise ConfigurationError(f"expected a device of this machine, got {name}; try cpu")
-    return name or ("cuda" if has_cuda else "cpu")
+    return choose_device(name)
 
 
 def latency(study: Path, batch_size: int, threads: int, device: str | None, runs: int) -> None:
@@ -125,10 +125,11 @@ def fit_latency(
     threads: int,
     device: str | None,
     architectures: int,
+    classes: int | None = None,
 ) -> None:
     """Measure architectures of a network on this machine, and model the latency of all others."""
     check_can_write(output, is_folder=False)
-    dense = create_network(network, {}).eval()
+    dense = create_network(network, with_classes(network, {}, classes)).eval()
     inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
     grouping = find_groups(dense, torch.zeros(2, *input_shape))
     grouping.check_any()

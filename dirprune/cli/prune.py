@@ -86,7 +86,7 @@ def prune(
         measured["retrained"] = subject.measure(pruned.network)
     store(output, subject, pruned.network, architecture, pruned.kept, list(measured.values())[-1])
     if checkpoint is not None:
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
     click.echo("\n" + format_kept(pruned.kept, grouping))
     click.echo("\n" + format_comparison(measured))
     click.echo(f"\nmodel: {output}")

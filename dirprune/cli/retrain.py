@@ -25,6 +25,6 @@ def retrain(model: Path, training: TrainingOptions, data: DataOptions, output: P
     checkpoint = subject.train_(subject.network, training, output, is_fine_tuning=True)
     after = subject.measure(subject.network)
     store(output, subject, subject.network, architecture, kept, after)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     click.echo("\n" + format_comparison({"before": before, "after": after}))
     click.echo(f"\nmodel: {output}")

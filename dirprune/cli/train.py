@@ -30,7 +30,7 @@ def train(network: str, data: DataOptions, training: TrainingOptions, output: Pa
     checkpoint = subject.train_(subject.network, training, output)
     after = subject.measure(subject.network)
     write_weights(subject.network, output, subject.header)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     click.echo("\n" + format_comparison({"before": before, "after": after}))
     click.echo(f"\nweights: {output}")
 

@@ -61,7 +61,6 @@ def train_with_progress_(
     weights = [tensor.detach().cpu().numpy() for tensor in states]
     key = digest(*weights, task.loss_identity, asdict(recipe), roles.fingerprint(), seed)[:12]
     checkpoint = output.with_name(f"{output.stem}-{key}.state.pt")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         click.echo(f"going on from {checkpoint}")
     progress = TrainingProgress(recipe.images, len(roles.train))

@@ -90,6 +90,11 @@ def create_network(
                 raise ConfigurationError(
                     f"unknown option {name!r} of network {network!r}{suggest(name, known)}"
                 )
+    elif isinstance(network, nn.Module) or not callable(network):
+        raise ConfigurationError(
+            f"expected a function that returns a network, got an object of {type(network).__name__}; "
+            "give what makes it, such as its class"
+        )
     else:
         build = network
     with torch.random.fork_rng(devices=[], enabled=seed is not None):

@@ -74,6 +74,15 @@ def test_a_network_whose_every_group_is_refused_is_refused_after_all_reasons(run
             "got none (only its output)",
         ),
         (("--network", "nowhere:net"), "expected a function that returns a network at 'nowhere:net'"),
+        (
+            ("--network", ":net"),
+            "expected a function that returns a network at ':net', got Empty module name",
+        ),
+        (("--network", ".x:net"), "expected a function that returns a network at '.x:net'"),
+        (
+            ("--network", "tests.cli.test_cli_doctor:MADE", "--input-shape", "4"),
+            "expected a function that returns a network, got an object of Linear",
+        ),
         (("--network", "resnet20", "--data", "."), "expected train/<class>/<image> and test or val likewise"),
         (
             ("--network", "tests.cli.test_cli_doctor:linear", "--classes", "4"),
@@ -103,3 +112,6 @@ def thin() -> nn.Module:
 
 def linear() -> nn.Module:
     return nn.Linear(4, 2)
+
+
+MADE = linear()

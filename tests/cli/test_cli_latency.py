@@ -191,6 +191,17 @@ def test_a_study_takes_the_latencies_that_were_measured_elsewhere(run, tmp_path)
         study_latency.obtain_latency(options, None, other, find_groups(other, example), roles, said.append)
 
 
+def test_latencies_are_of_a_network_with_as_many_outputs_as_the_data_have_classes(run, tmp_path):
+    path = tmp_path / "latency.json"
+    given = ("--network", "lenet5", "--input-shape", "1,28,28", "--architectures", 10, "--classes", 3)
+    assert run("fit-latency", *given, "--output", path).status == 0
+    network = create_network("lenet5", {"n_classes": 3}).eval()
+    roles = load_data("digits", None, validation_from="test:0.5")
+    grouping = find_groups(network, torch.zeros(2, *SHAPE))
+    options = study_latency.LatencyOptions(path)
+    assert study_latency.obtain_latency(options, None, network, grouping, roles, lambda _: None) is not None
+
+
 def test_latencies_that_the_model_does_not_explain_are_refused(monkeypatch):
     monkeypatch.setattr(study_latency, "MAX_ERROR", 0.25)
     model = measuring.LatencyModel(1.0, (1e-6,), 0.4, {})

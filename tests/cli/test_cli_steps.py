@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dirprune.architecture import Architecture
-from dirprune.cli import subjects
+from dirprune.cli import subjects, training
 from dirprune.cli.options import OPTIONS_OF_METHODS
 from dirprune.cli.weights import read_header
 from dirprune.cost import count_costs
@@ -248,7 +248,7 @@ def test_interrupting_leaves_one_line_and_no_file(run: Run, monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(subjects, "train_", interrupted)
+    monkeypatch.setattr(training, "train_kept_", interrupted)
     result = run("train", "--epochs", 1)
     assert (result.status, result.errors) == (130, "interrupted\n")
     assert list(Path().rglob("*")) == []

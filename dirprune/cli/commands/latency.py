@@ -73,6 +73,12 @@ def latency(**given: Any) -> None:
     show_default=True,
     help="How many are measured.",
 )
+@click.option(
+    "--classes",
+    type=WholeNumber(),
+    metavar="N",
+    help="Outputs of the network, where the study's data have other classes than those it was made for.",
+)
 def fit_latency(**given: Any) -> None:
     """Measure architectures of a network on this machine, and model the latency of all others.
 

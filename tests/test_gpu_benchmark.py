@@ -1,0 +1,37 @@
+"""The commands for whoever has a GPU, at their smallest on a CPU: a dense network, and a study of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_studies import SMALLEST, write_noise
+
+GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(GPU.parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, GPU, *arguments], env=environment, capture_output=True, text=True, timeout=900
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: Path) -> None:
+    write_noise(tmp_path / "data", 64, classes=3)
+    given = ["resnet50", "--data", tmp_path / "data", "--output", tmp_path / "out", "--dense-epochs", "1"]
+    trained = run("dense", *given)
+    assert trained.returncode == 0, trained.stderr
+    assert "validation 0." in trained.stdout
+    more = [*SMALLEST, "--no-tracking", "--min-val-accuracy", "0"]
+    studied = run("study", *given, "--", *more)
+    assert studied.returncode == 0, studied.stdout + studied.stderr
+    assert "hypervolume to (1.0, 0.9): 0.0000" in studied.stdout
+    assert "best with 2x fewer MACs or less: " in studied.stdout
+    assert len(list((tmp_path / "out" / "dense").glob("*.safetensors"))) == 1
