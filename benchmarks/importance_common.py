@@ -23,6 +23,7 @@ from dirprune.evaluation import evaluate
 from dirprune.files import write_json
 from dirprune.groups import Grouping
 from dirprune.importance import ScoringContext
+from dirprune.latency import name_processor
 from dirprune.networks import create_network, load_weights_
 from dirprune.networks.weights import read_metadata
 from dirprune.pruning import recalibrate_
@@ -286,11 +287,9 @@ def format_mean(values: Sequence[float], digits: int = 1, factor: float = 1.0) -
 
 def write_machine(setting: Setting) -> None:
     """Note on which machine the rows were measured."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     is_cuda = setting.device.startswith("cuda")
     machine = {
-        "processor": models[0] if models else platform.processor(),
+        "processor": name_processor(),
         "n_cores": os.cpu_count(),
         "n_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if is_cuda else setting.device,

@@ -8,7 +8,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,8 +81,17 @@ class LatencyModel:
 def describe_machine(device: str | torch.device) -> list[str | int]:
     """Return what latencies on a device belong to: the machine, the device and the threads."""
     is_cuda = torch.device(device).type == "cuda"
-    name = torch.cuda.get_device_name(device) if is_cuda else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if is_cuda else name_processor()
     return [platform.node(), str(device), name, torch.get_num_threads()]
+
+
+def name_processor() -> str:
+    """Return the model of this machine's processor, or its kind where the system does not tell the model."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def describe_setting(inputs: Tensor) -> dict[str, str | int]:

@@ -55,9 +55,9 @@ def train_(
         stops: Further resources at which to report, in training images; 0 reports before any training. Those
             beyond `recipe.images` are ignored.
         wants_pause: Asked after each step whether to yield a pause there, in which the state can be captured.
-        crew: Workers that compute parts of every batch; the result is the same up to rounding. They are
-            asked to pause after some steps only, and evaluation is left to this one.
-
+        crew: Workers that compute parts of every batch; the result is the same up to rounding, where all
+            images can be read: one that cannot counts in the mean as if it had no loss. They are asked to
+            pause after some steps only, and evaluation is left to this one.
         in_halves: Compute in halves from the beginning, see below.
         note_shortage: Called where memory runs out at a worker of a crew, before this process ends: whoever
             goes on with the training is to do so `in_halves`.

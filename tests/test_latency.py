@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from dirprune.cost import CostModel
 from dirprune.errors import ConfigurationError
-from dirprune.latency import LatencyModel, fit_latency, measure_latency, measure_quietly
+from dirprune.latency import LatencyModel, describe_machine, fit_latency, measure_latency, measure_quietly
 from dirprune.tracing import find_groups
 from tests.networks_for_tests import SmallLeNet, build_case
 
@@ -74,6 +76,12 @@ def test_a_device_whose_passes_differ_widely_is_refused_as_busy() -> None:
         ConfigurationError, match=r"expected a quiet device, got passes of .* ms \(quartiles\) on cpu"
     ):
         measure_quietly(Unsteady(), torch.zeros(1), n_runs=6)
+
+
+def test_a_processor_is_told_from_others_of_its_kind() -> None:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    assert describe_machine("cpu")[2] in (models or [platform.processor(), platform.machine()])
 
 
 def test_a_model_of_latency_is_the_same_after_a_round_through_json() -> None:
