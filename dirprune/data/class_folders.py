@@ -120,7 +120,13 @@ def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tenso
     stored = user_cache_folder() / "decoded" / f"{key}.safetensors"
     with suppress(OSError, SafetensorError):  # not there, or broken: decoded again
         kept = load_file(stored)
-        return kept["images"], kept.get("is_whole", torch.ones(len(paths), dtype=torch.bool))
+        is_whole = kept.get("is_whole", torch.ones(len(paths), dtype=torch.bool))
+        if not is_whole.all():
+            gone = (~is_whole).nonzero().flatten().tolist()
+            logger.warning(
+                "%d of %d images left out: %s cannot be read", len(gone), len(paths), paths[gone[0]]
+            )
+        return kept["images"], is_whole
     images, is_whole = _decode(paths, size)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
         save_file({"images": images, "is_whole": is_whole}, temporary)
