@@ -20,7 +20,7 @@ from dirprune.surgery import compact
 from dirprune.tracing import find_groups
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("throughput", "gpu_parts", "gpu")
+NAMES = ("throughput", "gpu", "gpu_parts", "training_limit", "importance_common")
 
 
 @pytest.fixture
@@ -59,6 +59,25 @@ def test_throughput_is_measured_once_and_tabulated(modules: dict[str, ModuleType
     assert first.exit_code == 0
     assert "| lenet5 | 0.5 | 32.2% |" in first.stdout
     assert second.stdout == first.stdout
+
+
+def test_training_is_put_beside_the_fastest_matrix_product(
+    modules: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = modules["training_limit"]
+    monkeypatch.setattr(module, "SIDES", (64,))
+    monkeypatch.setattr(module, "LEAST_S", 0.01)
+    arguments = ["--output", str(tmp_path / "rows.jsonl"), "--keep-ratios", "0.25", "--images", "40"]
+    arguments += ["--repetitions", "2"]
+    first, second = (CliRunner().invoke(module.main, arguments, catch_exceptions=False) for _ in range(2))
+    assert first.exit_code == 0
+    assert first.stdout == second.stdout
+    assert "convolutions" in first.stdout
+    (row,) = module.Rows(tmp_path / "rows.jsonl")
+    assert row["macs_of_a_step"] == 3 * 10_470_016 + 40_551_040
+    assert sum(row["shares"].values()) == pytest.approx(1)
+    assert row["shares"]["convolutions"] > 0.1
+    assert row["shares"][module.OTHER] < 0.5
 
 
 def test_a_front_is_put_beside_published_ones(modules: dict[str, ModuleType]) -> None:

@@ -1,0 +1,189 @@
+"""Images a second of fine-tuning beside what the device could do, and where the rest goes.
+
+    python benchmarks/training_limit.py --output FILE
+    python benchmarks/training_limit.py --networks resnet56,vgg16 --device cuda --images 50000 --output FILE
+
+The trainings are dirprune's own, by the recipe of its CIFAR studies (SGD, augmentation on the device, most of
+the loss from the dense network), on noise. The most that the device could do follows from its fastest matrix
+product and from the multiply-accumulates of a step: three times the network's own (forward, and backward to
+inputs and to weights [Kaplan et al. 2020, section 2.1]) and once the teacher's. Where the time goes is told
+by torch's profiler in a further training, which it slows down. Each row is appended as it is measured.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from importance_common import Rows
+from torch import nn
+
+from dirprune.cli.printing import format_table
+from dirprune.cost import count_costs
+from dirprune.data import DataRoles, make_roles
+from dirprune.latency import name_processor
+from dirprune.networks import create_network
+from dirprune.pruning import prune
+from dirprune.recipe import Recipe
+from dirprune.recipes import CIFAR_FINE_TUNING
+from dirprune.tasks import make_task
+from dirprune.training import train_
+
+SIDES = (512, 1024, 2048, 4096)
+"""Sides of the square matrices among whose products the fastest is looked for."""
+LEAST_S = 0.5
+N_CLASSES = 10
+PARTS = {
+    "convolutions": ("conv", "mkldnn", "cudnn", "mm", "linear", "gemm"),
+    "batch norm": ("batch_norm", "batchnorm"),
+    "ReLU": ("relu", "threshold", "clamp"),
+    "augmentation": ("gather", "pad", "arange", "index", "randint", "rand", "expand"),
+    "optimizer": ("optimizer", "foreach", "sgd"),
+    "copies": ("copy", "to_copy", "contiguous", "clone"),
+}
+"""What the names of operations hold, by part; the first that fits counts."""
+OTHER = "all else"
+
+
+def measure_peak(device: str) -> float:
+    """Return the multiply-accumulates a second of the fastest matrix product in float32."""
+    fastest = 0.0
+    for side in SIDES:
+        left, right = torch.rand(2, side, side, device=device)
+        left @ right
+        began, n_done = time.perf_counter(), 0
+        while time.perf_counter() - began < LEAST_S:
+            left @ right
+            _wait(device)
+            n_done += 1
+        fastest = max(fastest, n_done * side**3 / (time.perf_counter() - began))
+    return fastest
+
+
+def measure(name: str, keep_ratio: float, n_images: int, repetitions: int, device: str) -> dict[str, Any]:
+    """Train one network some times, and once under the profiler."""
+    roles = make_noise(n_images)
+    dense = create_network(name, seed=0).eval()
+    network = prune(dense, roles, architecture=keep_ratio, method="magnitude").network
+    example = roles.example_input()
+    macs = 3 * count_costs(network, example).macs + count_costs(dense, example).macs
+    recipe = replace(CIFAR_FINE_TUNING, images=n_images, precision="float32")
+    train(network, dense, roles, replace(recipe, images=min(n_images, 256)), device)
+    peaks, rates = [], []
+    for _ in range(repetitions):
+        peaks.append(measure_peak(device))
+        rates.append(train(network, dense, roles, recipe, device))
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device != "cpu":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
+        train(network, dense, roles, recipe, device)
+    times = {
+        event.key: event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
+        for event in profile.key_averages()
+    }
+    return {
+        "macs_of_a_step": macs,
+        "peaks": peaks,
+        "rates": rates,
+        "shares": find_shares(times),
+        "threads": torch.get_num_threads(),
+        "processor": name_processor() if device == "cpu" else torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+    }
+
+
+def train(network: nn.Module, teacher: nn.Module, roles: DataRoles, recipe: Recipe, device: str) -> float:
+    """Return the images a second of one training."""
+    *_, last = train_(network, roles, make_task(), recipe, seed=0, device=device, teacher=teacher)
+    return last.metrics["images_per_s"]
+
+
+def make_noise(n_images: int) -> DataRoles:
+    """Return so many training images of noise, and a few others."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n_images + 64, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    targets = torch.arange(n_images + 64) % N_CLASSES
+    parts = (images[:n_images], targets[:n_images], images[n_images:], targets[n_images:])
+    return make_roles("noise", *parts, validation_from="test:0.5", seed=0, n_classes=N_CLASSES)
+
+
+def find_shares(times: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of the time that each part takes, by the times of operations."""
+    summed: Counter[str] = Counter()
+    for operation, taken in times.items():
+        name = operation.lower()
+        part = next((part for part, words in PARTS.items() if any(word in name for word in words)), OTHER)
+        summed[part] += taken
+    total = sum(summed.values())
+    return {part: summed[part] / total for part in (*PARTS, OTHER)}
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def tabulate(rows: list[dict[str, Any]]) -> str:
+    """Return a table of all rows."""
+    lines = []
+    for row in rows:
+        peak, rate = statistics.median(row["peaks"]), statistics.median(row["rates"])
+        limit = peak / row["macs_of_a_step"]
+        shares = ", ".join(
+            f"{part} {100 * share:.0f}%" for part, share in row["shares"].items() if share >= 0.005
+        )
+        spread = f"({min(row['rates']):,.0f} to {max(row['rates']):,.0f})"
+        lines.append(
+            [
+                row["network"],
+                f"{row['keep_ratio']:g}",
+                f"{rate:,.0f} {spread}",
+                f"{peak / 1e9:,.1f}",
+                f"{limit:,.0f}",
+                f"{100 * rate / limit:.0f}%",
+                shares,
+            ]
+        )
+    titles = ["network", "keep ratio", "images/s", "peak, GMAC/s", "limit, images/s", "of it"]
+    return format_table([*titles, "where the time goes"], lines)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Rows.")
+@click.option("--networks", default="resnet20")
+@click.option("--keep-ratios", default="1,0.5,0.25")
+@click.option("--images", "n_images", default=2560)
+@click.option("--repetitions", default=3)
+@click.option("--device", default="cpu")
+@click.option("--threads", default=1, help="Of torch on the CPU.")
+def main(
+    output: Path,
+    networks: str,
+    keep_ratios: str,
+    n_images: int,
+    repetitions: int,
+    device: str,
+    threads: int,
+) -> None:
+    """Measure each network at each keep ratio, unless it is in the file already, and print the table."""
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    rows = Rows(output)
+    for name in networks.split(","):
+        for keep_ratio in map(float, keep_ratios.split(",")):
+            key = {"network": name, "keep_ratio": keep_ratio, "device": device, "images": n_images}
+            if not rows.is_done(**key):
+                rows.add(key, measure(name, keep_ratio, n_images, repetitions, device))
+    click.echo(tabulate(list(rows)))
+
+
+if __name__ == "__main__":
+    main()
