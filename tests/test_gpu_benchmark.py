@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_studies import SMALLEST, write_noise
+from tests.test_studies import write_noise
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
@@ -24,12 +24,24 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: Path) -> None:
-    write_noise(tmp_path / "data", 64, classes=3)
+    write_noise(tmp_path / "data", 64, n_each=20, classes=3)
     given = ["resnet50", "--data", tmp_path / "data", "--output", tmp_path / "out", "--dense-epochs", "1"]
     trained = run("dense", *given)
     assert trained.returncode == 0, trained.stderr
     assert "validation 0." in trained.stdout
-    more = [*SMALLEST, "--no-tracking", "--min-val-accuracy", "0"]
+    more = [
+        "--trials",
+        "2",
+        "--epochs",
+        "0.5",
+        "--rungs",
+        "0",
+        "--warm-starts",
+        "0",
+        "--methods",
+        "magnitude",
+    ]
+    more += ["--no-reconstruct", "--no-tracking", "--min-val-accuracy", "0"]
     studied = run("study", *given, "--", *more)
     assert studied.returncode == 0, studied.stdout + studied.stderr
     assert "hypervolume to (1.0, 0.9): 0.0000" in studied.stdout
