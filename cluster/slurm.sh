@@ -15,6 +15,8 @@ export PATH="$PWD/.venv/bin:$PATH"
 export RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN="$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')"
 
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # since Slurm 22.05 a step does not take it from the job
+
 study="${1:?error: expected a study, such as studies/resnet56.py}"
 shift
 head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
