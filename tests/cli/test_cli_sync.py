@@ -120,7 +120,11 @@ def own(folder: StudyFolder) -> StudyFolder:
 
 @pytest.mark.slow
 def test_model_of_ones_own_network_comes_with_the_function_that_made_it(
-    run: Run, own: StudyFolder, store: str, caplog: pytest.LogCaptureFixture
+    run: Run,
+    own: StudyFolder,
+    store: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     without = run("sync", own.root)
     assert without.status == 0
@@ -136,7 +140,7 @@ def test_model_of_ones_own_network_comes_with_the_function_that_made_it(
     experiment = client.get_experiment_by_name(names.EXPERIMENT)
     assert experiment is not None
     (model,) = client.search_logged_models([experiment.experiment_id])
-    mlflow.set_tracking_uri(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # set_tracking_uri would set it for all later tests
     loaded = mlflow.pytorch.load_model(f"models:/{model.model_id}")
     inputs = torch.randn(5, 6)
     expected = load_model(own.model_dir(1), toy_study.Toy)(inputs)
