@@ -14,6 +14,7 @@ from dirprune.errors import ArchitectureError, suggest
 from dirprune.groups import Grouping
 
 N_VGG16 = 14
+"""Channel groups of VGG-16 for CIFAR."""
 
 
 @dataclass(frozen=True, eq=False)

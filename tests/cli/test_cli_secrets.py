@@ -16,6 +16,27 @@ PASSWORD = "Xyzzy%21plugh"
 DECODED = "Xyzzy!plugh"
 
 
+def run_refused(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a study that is refused, at home in a folder."""
+    done = subprocess.run(
+        [sys.executable, TOY, "--trials", "1", *arguments],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2, done.stderr
+    return done
+
+
+def assert_nowhere(folder: Path, done: subprocess.CompletedProcess[str], *secrets: str) -> None:
+    """Check that secrets are neither in what was printed nor in any file."""
+    written = [path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()]
+    for text in (done.stdout, done.stderr, *written):
+        assert all(secret not in text for secret in secrets)
+
+
 @pytest.mark.parametrize("option", ["--optuna-storage", "--tracking-uri"])
 @pytest.mark.parametrize(
     "address",
@@ -26,23 +47,12 @@ DECODED = "Xyzzy!plugh"
 )
 def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, option: str, address: str) -> None:
     more = ["--no-tracking"] if option == "--optuna-storage" else []
-    done = subprocess.run(
-        [sys.executable, TOY, "--trials", "1", option, address, *more],
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 2, done.stderr
+    done = run_refused(tmp_path, option, address, *more)
     # Said before the data are loaded and the dense network is trained, and nothing else is said.
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
-    for text in (done.stdout, done.stderr, *written):
-        assert PASSWORD not in text
-        assert DECODED not in text
+    assert_nowhere(tmp_path, done, PASSWORD, DECODED)
 
 
 @pytest.mark.parametrize("option", ["--storage", "--data"])
@@ -50,21 +60,10 @@ def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, optio
 def test_key_of_a_store_in_an_address_is_refused_and_nowhere(
     tmp_path: Path, option: str, secret: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, TOY, "--trials", "1", "--no-tracking", option, f"s3://KEYID:{secret}@bucket/x"],
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 2, done.stderr
+    done = run_refused(tmp_path, "--no-tracking", option, f"s3://KEYID:{secret}@bucket/x")
     assert done.stderr.startswith(f"error: expected {option} without a password, got one in s3://...; ")
     assert done.stderr.count("\n") == 1
-    written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
-    for text in (done.stdout, done.stderr, *written):
-        assert PASSWORD not in text
-        assert "KEYID" not in text
+    assert_nowhere(tmp_path, done, PASSWORD, "KEYID")
 
 
 @pytest.mark.parametrize(
