@@ -120,8 +120,14 @@ VARIANTS = (
     Variant("greedy, accuracy", "greedy", {"value": "accuracy"}),
     Variant("greedy-path", "greedy-path"),
 )
-CURVATURE = (CurvatureVariant("curvature, full", "full"), CurvatureVariant("curvature, diagonal", "diagonal"))
-"""Only where they are named: does it help to know which channels go together?"""
+NAMED_ONLY = (
+    # Does it help to know which channels go together?
+    CurvatureVariant("curvature, full", "full"),
+    CurvatureVariant("curvature, diagonal", "diagonal"),
+    # What does judging with the dense network's batch-norm statistics gain, as pruned?
+    Variant("greedy, exact, as pruned", "greedy", {"search": "exact", "recalibrate": False}),
+)
+"""Left out unless they are named by their labels."""
 LEFT_OUT = frozenset({"shapley-exact", "shapley-shap"})
 """Methods that only `shapley-error` runs: the first cannot score every group, the second is a check."""
 
@@ -135,7 +141,7 @@ def find_variants(chosen: str | None = None) -> list[Variant]:
     named = {variant.method for variant in VARIANTS}
     others = [Variant(name, name) for name in list_methods() if name not in named | LEFT_OUT]
     wanted = None if chosen is None else {name.strip() for name in chosen.split(";")}
-    found: list[Variant] = [variant for variant in CURVATURE if wanted and variant.label in wanted]
+    found: list[Variant] = [variant for variant in NAMED_ONLY if wanted and variant.label in wanted]
     for variant in (*VARIANTS, *others):
         if wanted is not None and not wanted & {variant.label, variant.method}:
             continue

@@ -41,7 +41,7 @@ REPAIRS = ("recalibrated", "reconstructed")
 def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, Architecture]]:
     """Yield sets and their architectures: random ones, and the reference's or uniform keep ratios."""
     is_lenet = subject.name.startswith("lenet5")
-    n_random = 2 if is_quick else (24 if is_lenet else 6)
+    n_random = 2 if is_quick else 24
     for least, most in LAWS if is_lenet else LAWS[:1]:
         for architecture in draw_architectures(subject.grouping, n_random, least, most):
             yield f"{n_random} random, {least:g} to {most:g}", architecture
