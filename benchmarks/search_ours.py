@@ -47,6 +47,8 @@ class OurOptions:
         first: Whether the uniform architectures come before the sampler's.
         spare_first: Whether these and the warm starts always go on.
         warm_starts: Architectures by curves of sensitivity that come before all others.
+        learning: Whether the sampler learns from trials that were stopped or are paused, by predicted losses;
+            else it sees the study as its storage has it.
     """
 
     architectures: str = "per-group"
@@ -59,6 +61,7 @@ class OurOptions:
     first: bool = True
     spare_first: bool = True
     warm_starts: int = 16
+    learning: bool = True
 
 
 class GridProblem(StudyProblem):
@@ -105,10 +108,10 @@ class Ours(Side):
         self.space = SearchSpace(methods={"magnitude": {}}, architectures=options.architectures)
         spec = StudySpec(name="grid", network="lenet5", data="mnist", space=self.space)
         problem = GridProblem(spec, self.shapes, grid)
-        self.study = optuna.create_study(
-            directions=["minimize", "minimize"],
-            sampler=make_sampler(options.sampler, seed, 0, problem=problem),
-        )
+        sampler = make_sampler(options.sampler, seed, 0, problem=problem)
+        if not options.learning and isinstance(sampler, LearningSampler):
+            sampler = sampler.base
+        self.study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
         self._jobs: dict[int, Job] = {}
         self._first: set[int] = set()
         if options.warm_starts:
