@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +85,9 @@ def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_submitted_again(
         refused = run(STRANGER, *submit, *study, *output, "--trials", "2")
         assert refused.returncode != 0
         assert "Invalid authentication token" in refused.stdout + refused.stderr
+        with pytest.raises(urllib.error.HTTPError) as nobody:
+            urllib.request.urlopen(post_job(dashboard_port, f"touch {tmp_path / 'done'}"), timeout=PATIENCE_S)
+        assert nobody.value.code == 401
         assert not folder.root.exists()
         for n_trials in (2, 4):
             done = run(ENVIRONMENT, *submit, *study, *output, "--resume", "--trials", str(n_trials))
@@ -90,7 +96,17 @@ def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_submitted_again(
             records = storage.read_records(folder)
             assert [record.number for record in records] == list(range(n_trials))
             assert {record.state for record in records} <= {"COMPLETE", "PRUNED"}
+        assert not (tmp_path / "done").exists()
         assert reachable_from_outside(dashboard_port) is False
+
+
+def post_job(port: int, entrypoint: str) -> urllib.request.Request:
+    """Return a request that submits a job as whoever finds the port would, without any token."""
+    return urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/jobs/",
+        json.dumps({"entrypoint": entrypoint}).encode(),
+        {"Content-Type": "application/json"},
+    )
 
 
 def find_ports(n_ports: int) -> list[int]:

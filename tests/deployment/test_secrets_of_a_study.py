@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -29,9 +30,13 @@ KEYS = {
 SECRETS = (PASSWORD, POSTGRES_PASSWORD, *KEYS.values())
 
 
-def watch(process: subprocess.Popen[bytes]) -> set[str]:
-    """Return every command line of a process and its children until it ends."""
+def watch(process: subprocess.Popen[bytes], folder: Path) -> tuple[set[str], dict[Path, bytes]]:
+    """Return every command line of a process and its children until it ends, and what it pickled meanwhile.
+
+    Ray Tune's pickled state lies in a temporary folder, which is gone when the study has ended.
+    """
     lines: set[str] = set()
+    pickled: dict[Path, bytes] = {}
     parent = psutil.Process(process.pid)
     while process.poll() is None:
         for one in (parent, *parent.children(recursive=True)):
@@ -39,8 +44,11 @@ def watch(process: subprocess.Popen[bytes]) -> set[str]:
                 lines.add(" ".join(one.cmdline()))
             except psutil.Error:  # it has ended meanwhile
                 continue
+        for path in folder.rglob("*.pkl"):
+            with contextlib.suppress(OSError):  # Ray writes it anew
+                pickled[path] = pickled.get(path, b"") + path.read_bytes()
         time.sleep(0.2)
-    return lines
+    return lines, pickled
 
 
 @pytest.mark.slow
@@ -72,7 +80,7 @@ def test_passwords_and_keys_of_the_servers_are_left_nowhere(
             stdout=output,
             stderr=output,
         )
-        arguments = watch(study)
+        arguments, pickled = watch(study, Path(settings["TMPDIR"]))
         assert study.returncode == 0, printed.read_text()
         for name, value in store.environment.items():
             monkeypatch.setenv(name, value)
@@ -93,7 +101,9 @@ def test_passwords_and_keys_of_the_servers_are_left_nowhere(
     assert len(runs) >= 3
     told = json.dumps([run.to_dictionary() for run in runs], default=str)
     assert "postgresql" not in told
+    assert pickled
     for secret in SECRETS:
+        assert [path for path, content in pickled.items() if secret.encode() in content] == []
         assert not [line for line in arguments if secret in line]
         assert [path for path in written if secret.encode() in path.read_bytes()] == []
         assert [path for path, content in stored.items() if secret.encode() in content] == []
