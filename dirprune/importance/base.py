@@ -43,7 +43,8 @@ class ScoringContext:
         device: Where to compute.
         workspace: Folder where a method may keep what it has computed so far, so that it goes on there after
             an interruption; None keeps nothing. Never changes a score.
-        memory_mb: Memory in MiB that evaluating coalitions may take, whatever the size of the data.
+        memory_mb: Memory in MiB that coalitions and derivatives may take, whatever the size of the data. One
+            example is looked at whatever it takes, and so are those from which batch norm takes statistics.
         progress: Told, on long work, what is being done and how much of it is.
     """
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
-from dirprune.importance.parts import Shortage
+from dirprune.importance.footprint import allow
 from dirprune.importance.registry import register
 from dirprune.switches import switched
 
@@ -48,7 +48,7 @@ class SwitchGradients(Scorer):
         """Return scores >= 0, each of shape (n_channels,)."""
         groups = context.grouping.groups
         totals = {group.name: torch.zeros(group.n_channels, dtype=torch.float64) for group in groups}
-        shortage = Shortage()
+        shortage = allow(context, self.options.batch_size)
         for batch in torch.arange(len(context.calibration)).split(self.options.batch_size):
             for sums in shortage.compute_in_parts(batch, partial(self._sum_up, context), "gradients"):
                 for name, total in sums.items():

@@ -18,15 +18,21 @@ Result = TypeVar("Result")
 
 
 class Shortage:
-    """How often memory ran out so far, so that work that follows starts as small as it had to become."""
+    """How small batches have become, so that work that follows starts as small.
 
-    def __init__(self) -> None:
-        self.n_halvings = 0
+    Args:
+        n_halvings: With which they start.
+    """
+
+    def __init__(self, n_halvings: int = 0) -> None:
+        self.n_halvings = n_halvings
+        self._is_told = False
 
     def halve_(self, what: str) -> None:
-        """Take half from now on, and say so the first time."""
-        if self.n_halvings == 0:
+        """Take half from now on, as memory ran out, and say so the first time."""
+        if not self._is_told:
             logger.warning("out of memory on %s: going on in smaller batches", what)
+        self._is_told = True
         self.n_halvings += 1
 
     def compute_in_parts(

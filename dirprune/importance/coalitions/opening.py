@@ -27,12 +27,14 @@ from dirprune.importance.coalitions.prefix import Handover
 from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
+from dirprune.importance.footprint import allow
 from dirprune.importance.parts import Shortage
 
 logger = logging.getLogger(__name__)
 
 VALUES_VERSION = 3  # raised when the same coalitions get other values
 N_CHECKED = 4  # coalitions, on twice as many examples, on which an engine is compared with masking
+LARGEST_PASS = 500
 CHECK_TOLERANCE = 1e-3  # of the largest output; float32 stays below 1e-5
 
 
@@ -66,6 +68,11 @@ class Opener:
     def traced(self) -> fx.GraphModule | None:
         """The whole network as a graph, which nobody may change; None where it cannot be traced."""
         return trace(self.judged.network)
+
+    @functools.cached_property
+    def n_in_pass(self) -> int:
+        """How many examples the whole network takes at once."""
+        return max(1, LARGEST_PASS >> allow(self.context, LARGEST_PASS, is_differentiated=False).n_halvings)
 
     def open(
         self,
@@ -142,7 +149,8 @@ def choose_engine(opener: Opener, group: str, others: Mapping[str, Sequence[int]
     whole network.
     """
     context, judge = opener.judged, opener.judge
-    batch_size = count_in_part(len(context.calibration)) if opener.has_fresh_norms else 500
+    # Batch norm that takes the statistics of the examples at hand needs them at once, whatever that takes.
+    batch_size = count_in_part(len(context.calibration)) if opener.has_fresh_norms else opener.n_in_pass
     masked = MaskedValues(context, group, others, judge, batch_size)
     masked.shortage = opener.shortage
     if len(context.calibration) == 0:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.parts import Shortage
+from dirprune.importance.footprint import allow
 from dirprune.importance.simplex.family import SimplexFamily
 from dirprune.switches import switched
 
@@ -78,15 +78,20 @@ def fit_(posterior: SimplexFamily, context: ScoringContext, options: SimplexOpti
     optimiser = torch.optim.Adam(posterior.parameters, lr=options.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(options.steps, 1))
     batches = draw_batches(len(context.calibration), options.batch_size, options.steps, rng)
+    shortage = allow(context, options.batch_size)
     with torch.enable_grad():
-        shortage = Shortage()
         for number, positions in enumerate(batches):
+            drawn = rng.get_state()
 
-            def differentiate(part: Tensor, n_all: int = len(positions)) -> Sequence[Tensor]:
-                loss = compute_loss(posterior, context, part, options, rng) * (len(part) / n_all)
+            def differentiate(
+                places: Tensor, batch: Tensor = positions, drawn: Tensor = drawn
+            ) -> Sequence[Tensor]:
+                rng.set_state(drawn)  # each part sees the samples of the whole batch
+                loss = compute_loss(posterior, context, batch, options, rng, places)
                 return torch.autograd.grad(loss, posterior.parameters, materialize_grads=True)
 
-            of_parts = shortage.compute_in_parts(positions, differentiate, "a step of the posterior")
+            places = torch.arange(len(positions))
+            of_parts = shortage.compute_in_parts(places, differentiate, "a step of the posterior")
             for parameter, *gradients in zip(posterior.parameters, *of_parts, strict=True):
                 parameter.grad = torch.stack(gradients).sum(0)
             optimiser.step()
@@ -101,23 +106,26 @@ def compute_loss(
     positions: Tensor,
     options: SimplexOptions,
     rng: torch.Generator,
+    places: Tensor | None = None,
 ) -> Tensor:
     """Return the loss per example of some calibration examples plus KL / n_examples, a scalar in nats.
 
     Args:
         positions: Of the examples in the calibration split, shape (batch,).
         rng: For the samples; the point estimator draws none.
+        places: In the batch, of the examples whose share of it is returned, shape (n,); all by default.
     """
-    inputs, targets = context.load(positions)
+    places = torch.arange(len(positions)) if places is None else places
+    inputs, targets = context.load(positions[places])
     if options.is_sampled:
-        dealt = torch.arange(len(positions)) % options.n_samples
-        switches = posterior.sample(min(options.n_samples, len(positions)), rng)[dealt]
+        switches = posterior.sample(min(options.n_samples, len(positions)), rng)[places % options.n_samples]
     else:
         switches = posterior.mean()
     factors = (switches * posterior.n_beside).to(inputs.device, inputs.dtype)
     with switched(context.network, context.grouping, posterior.split(factors)):
         fit = context.task.summed_loss(context.network(inputs), targets) / len(positions)
-    return fit.to("cpu", torch.float64) + posterior.kl(rng) / len(context.calibration)
+    share = len(places) / len(positions)
+    return fit.to("cpu", torch.float64) + share * posterior.kl(rng) / len(context.calibration)
 
 
 def draw_batches(n_examples: int, batch_size: int, n_batches: int, rng: torch.Generator) -> Iterator[Tensor]:

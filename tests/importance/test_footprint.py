@@ -1,0 +1,67 @@
+"""Scoring keeps to the memory that it is allowed, and gives the same scores with little of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dirprune.importance import ScoringContext
+from dirprune.importance.coalitions import open_values
+from dirprune.importance.coalitions.masked import MaskedValues
+from dirprune.importance.footprint import measure_footprint
+from tests.importance.cases import make_context, score
+from tests.networks_for_tests import SmallLeNet
+
+N_EXAMPLES = 400
+
+
+class Noted(SmallLeNet):
+    """Notes how many examples each pass takes; no tracer follows it."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        if float(images.sum()) == float("inf"):
+            return images
+        self.sizes.append(len(images))
+        return super().forward(images)
+
+
+@pytest.fixture
+def context() -> ScoringContext:
+    """Return a context of 400 examples and 1 MiB, which is not enough for all of them at once."""
+    context = make_context(n_examples=N_EXAMPLES)
+    network = Noted().eval().requires_grad_(False)
+    network.load_state_dict(context.network.state_dict())
+    return dataclasses.replace(context, network=network, memory_mb=1)
+
+
+@pytest.mark.parametrize("method", ["taylor", "fisher", "dirichlet", "generalized-dirichlet"])
+def test_derivatives_keep_to_the_memory_and_are_the_same(context: ScoringContext, method: str) -> None:
+    options = {"batch_size": N_EXAMPLES} | ({"steps": 3} if "dirichlet" in method else {})
+    n_fitting = (1 << 20) // measure_footprint(context, is_differentiated=True)
+    assert 2 < n_fitting < N_EXAMPLES
+    Noted.sizes = []
+    found = score(method, context, options)
+    assert n_fitting // 2 <= max(Noted.sizes) <= n_fitting
+    for group, scores in score(method, dataclasses.replace(context, memory_mb=64), options).items():
+        torch.testing.assert_close(found[group], scores, rtol=1e-4, atol=1e-7)
+    assert max(Noted.sizes) == N_EXAMPLES
+
+
+def test_passes_of_a_network_that_cannot_be_traced_keep_to_the_memory(context: ScoringContext) -> None:
+    coalitions = np.random.default_rng(0).random((3, 4)) < 0.5
+    n_fitting = (1 << 20) // measure_footprint(context, is_differentiated=False)
+    values = open_values(context, "conv1")
+    assert isinstance(values, MaskedValues)
+    Noted.sizes = []
+    found = values.evaluate(coalitions)
+    assert n_fitting // 4 <= max(Noted.sizes) <= n_fitting < N_EXAMPLES
+    roomy = open_values(dataclasses.replace(context, memory_mb=64), "conv1").evaluate(coalitions)
+    np.testing.assert_allclose(found, roomy, rtol=1e-6)
+    assert max(Noted.sizes) == N_EXAMPLES
