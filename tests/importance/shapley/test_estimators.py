@@ -142,6 +142,18 @@ def test_estimates_on_a_network_converge_to_its_exact_values(name: str) -> None:
     assert errors[1] < errors[0]
 
 
+@pytest.mark.parametrize("explainer", ["kernel", "permutation"])
+def test_explainers_of_shap_converge_to_the_exact_values(explainer: str) -> None:
+    value = rugged(8, 0)
+    exact = compute_exact(value, 8).values
+    errors = [
+        root_mean_square(estimate_with_shap(value, 8, n_evaluations, 0, explainer).values - exact)
+        for n_evaluations in (40, 160, 2000)
+    ]
+    assert errors[1] < 0.8 * errors[0]
+    assert errors[2] < 0.4 * errors[1]
+
+
 @pytest.mark.slow
 def test_permutation_explainer_of_shap_solves_an_additive_game() -> None:
     worths = [4.0, -1.0, 0.5]
