@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -73,33 +74,44 @@ class PatienceWatch(StudyObserver):
 
 
 class TimeLimit:
-    """Interrupt what runs when the time is up, as Ctrl-C does.
+    """Interrupt what runs when the time is up, as Ctrl-C does; the clock runs from the beginning.
+
+    Args:
+        seconds: That there are; None never interrupts.
 
     Attributes:
         is_over: Whether it was the clock that interrupted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float | None) -> None:
         self.is_over = False
+        self.seconds = seconds
+        self._began = time.monotonic()
+
+    @property
+    def reason(self) -> str:
+        """Why a study ended whose time is over."""
+        return f"the time limit of {self.seconds:g} s is over"
 
     @contextmanager
-    def running_out_in(self, seconds: float | None) -> Iterator[None]:
-        """Raise KeyboardInterrupt in the body after so many seconds; None never does.
+    def running_out(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt in the body when the time is up.
 
         Raises:
             ConfigurationError: If not in the main thread, which alone can be interrupted.
         """
-        if seconds is None:
+        if self.seconds is None:
             yield
             return
         if threading.current_thread() is not threading.main_thread():
             raise ConfigurationError(
                 "expected a study with a time limit in the main thread, got another one; leave the limit out"
             )
-        if seconds <= 0:
+        left_s = self.seconds - (time.monotonic() - self._began)
+        if left_s <= 0:
             self._ring(signal.SIGALRM, None)
         previous = signal.signal(signal.SIGALRM, self._ring)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, left_s)
         try:
             yield
         finally:

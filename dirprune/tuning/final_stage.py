@@ -25,7 +25,6 @@ def run_finalists(
     options: FinalistOptions | None,
     resources: Resources,
     limit: TimeLimit,
-    left_s: Callable[[], float | None],
 ) -> tuple[bool, dict[tuple[int, int], str]]:
     """Train what is missing of the finalists; what earlier runs have trained is told again.
 
@@ -35,7 +34,6 @@ def run_finalists(
         options: How finalists are trained; None: none is, but the observers hear of those that were.
         resources: What to use of which cluster.
         limit: Ends the stage in order when the time is over.
-        left_s: Returns the seconds that are left; None: as many as it takes.
 
     Returns:
         Whether it was interrupted, and why trainings failed, by trial and repetition.
@@ -54,7 +52,7 @@ def run_finalists(
         accounts = _open_accounts(ledger, options, _choose(ledger, options), tell)
         try:
             if accounts.has_work:
-                with limit.running_out_in(left_s()), connect(resources) as slots, ended_by_sigterm():
+                with limit.running_out(), connect(resources) as slots, ended_by_sigterm():
                     from dirprune.tuning.trainable import (
                         FinalistTrainable,  # loads Ray: its environment is set
                     )

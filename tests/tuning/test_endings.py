@@ -73,12 +73,12 @@ def test_trial_under_way_still_ends_and_counts(tmp_path):
 
 
 def test_clock_interrupts_and_is_taken_back():
-    limit = TimeLimit()
-    with pytest.raises(KeyboardInterrupt), limit.running_out_in(0.05):
+    limit = TimeLimit(0.05)
+    with pytest.raises(KeyboardInterrupt), limit.running_out():
         time.sleep(5)
     assert limit.is_over
-    other = TimeLimit()
-    with other.running_out_in(0.05):
+    other = TimeLimit(0.05)
+    with other.running_out():
         pass
     time.sleep(0.1)
     assert not other.is_over
