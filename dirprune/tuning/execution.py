@@ -10,23 +10,12 @@ from dirprune.tuning.cluster import Slots
 from dirprune.tuning.finalists import FinalistAccounts
 from dirprune.tuning.full_disk import FullDiskWatch
 from dirprune.tuning.ledger import Ledger
+from dirprune.tuning.mends import keep_keys_from_ray_, lose_workers_to_memory_
 
 if TYPE_CHECKING:
     from ray.tune import Trainable
 
 MAX_LOST_WORKERS = 2  # the third loss of a trial's worker is the trial's own failure
-
-
-def keep_keys_from_ray_() -> None:
-    """Let Ray Tune hand no keys of object stores to its workers.
-
-    It writes what it hands over into its logs and shows it in its dashboard. Workers have the keys from the
-    environment of their node, where a study has looked for the store before it begins.
-    """
-    from ray.tune.execution import class_cache
-
-    names = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
 def execute(
@@ -48,6 +37,7 @@ def execute(
     from dirprune.tuning.searcher import ForgiveLostMachines, LedgerScheduler, LedgerSearcher
 
     keep_keys_from_ray_()
+    lose_workers_to_memory_()
     watch = FullDiskWatch(ledger, ledger.folder.root)
     searcher = LedgerSearcher(cast("Ledger", watch))  # it asks and tells the same
     with tempfile.TemporaryDirectory(prefix="dirprune-ray-", ignore_cleanup_errors=True) as scratch:

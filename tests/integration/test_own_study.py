@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from dirprune.tuning.execution import MAX_LOST_WORKERS
 from tests.integration.toy_study import Toy
 
 SCRIPT = Path(__file__).with_name("toy_study.py")
+FREE_BYTES, TAKEN_BYTES = 5 << 30, 8 << 30  # a study's processes need some 2 GiB
 
 
 def run_script(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -131,3 +133,21 @@ def test_trial_whose_workers_are_told_to_end_goes_on_each_time_from_where_it_was
     assert resumed[0] is None
     assert resumed[1:] == sorted(set(resumed[1:]))  # each got a step further
     assert resumed[1] > 0
+
+
+@pytest.mark.slow
+def test_trial_that_ray_kills_as_its_machine_runs_out_of_memory_goes_on(tmp_path):
+    memory = psutil.virtual_memory()
+    most = memory.total - memory.available + FREE_BYTES
+    run_script(
+        tmp_path,
+        "--trials",
+        "5",
+        TOY_BYTES=str(TAKEN_BYTES),
+        RAY_memory_usage_threshold=str(most / memory.total),
+        RAY_memory_monitor_refresh_ms="100",
+    )
+    folder = StudyFolder(tmp_path / "out" / "toy")
+    record = storage.read_records(folder)[3]
+    assert record.state in ("COMPLETE", "PRUNED"), record.reason
+    assert replay(read_events(folder.events(3))).n_attempts == 2

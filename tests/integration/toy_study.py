@@ -46,12 +46,19 @@ class Toy(nn.Module):
         return outputs * float("nan") if is_nan else outputs
 
     def misbehave(self, notes: Path) -> None:
-        """Raise at one width; at another let the process be ended, once or as often as `TOY_DEATHS` says."""
+        """Raise at one width; at another let the process be ended, once or as often as `TOY_DEATHS` says.
+
+        That is by the signal `TOY_SIGNAL`, or because it takes `TOY_BYTES` of memory.
+        """
         if self.first.out_features == RAISES_AT:
             raise ValueError("no room for twelve channels")
         n_deaths = len(list(notes.glob("death-*")))
         if self.first.out_features == DIES_AT and n_deaths < int(os.environ.get("TOY_DEATHS", "1")):
             (notes / f"death-{n_deaths}").touch()
+            if taken := int(os.environ.get("TOY_BYTES", "0")):
+                held = b"1" * taken
+                time.sleep(60)  # until Ray kills whoever holds so much
+                raise MemoryError(f"nobody minded {len(held)} bytes")
             os.kill(os.getpid(), signal.Signals[os.environ.get("TOY_SIGNAL", "SIGKILL")])
 
 

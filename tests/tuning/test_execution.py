@@ -6,7 +6,7 @@ import pytest
 from ray.tune import Trainable
 from ray.tune.execution import class_cache
 
-from dirprune.tuning.execution import keep_keys_from_ray_
+from dirprune.tuning.mends import keep_keys_from_ray_
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
