@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
+
+from dirprune.addresses import hide_secrets
 
 
 class DirpruneError(Exception):
@@ -55,15 +56,16 @@ class TrackingError(DirpruneError):
     """A tracking server that cannot be reached or refuses the study."""
 
 
-def one_line(error: object, *, has_type: bool = False) -> str:
-    """Return what an exception says in one line of 300 characters at most, URLs without user and password.
+def one_line(error: object, *, has_type: bool = False, address: str = "") -> str:
+    """Return what an exception says in one line of 300 characters at most, without user, password and keys.
 
     Args:
         error: The exception, or what it gave as its reason.
         has_type: Whether the type's name comes before the text; where there is no text it stands alone.
+        address: Of the database, server or store that was asked; its secrets are hidden.
     """
     kind = type(error).__name__
-    text = re.sub(r"(?<=://)[^\s/]*@", "", " ".join(str(error).split()))
+    text = " ".join(hide_secrets(str(error), address).split())
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
 
 

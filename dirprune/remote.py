@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dirprune.addresses import holds_login
 from dirprune.errors import ConfigurationError, StorageError, one_line
 from dirprune.files import write_atomically
 
@@ -160,18 +160,14 @@ class RemoteFolder:
 def refuse_secret(uri: str, option: str) -> None:
     """Refuse an address that holds a key or a password: it would be shown, stored and logged.
 
-    A secret key may hold slashes, so that what stands before the first one need not end in "@".
-
     Args:
         uri: An address such as s3://bucket/studies, or a path.
         option: Where it was given.
     Raises:
         ConfigurationError: Without the secret.
     """
-    protocol, separator, rest = uri.partition("://")
-    is_container = protocol in ("abfs", "abfss", "az")  # abfs://container@account.dfs.core.windows.net
-    host = r"(\[[^\]@]*\]|[^:@]*)(:\d{1,5})?" if not is_container else r"[^:]*"
-    if separator and not re.fullmatch(host, rest.partition("/")[0]):
+    protocol, separator, _ = uri.partition("://")
+    if separator and holds_login(uri):
         raise ConfigurationError(
             f"expected {option} without a password, got one in {protocol}://...; "
             "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -17,7 +17,18 @@ PACKAGE = ROOT / "dirprune"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
-        {"errors", "files", "identity", "pareto", "halving", "deadline", "preemption", "remote", "page"}
+        {
+            "addresses",
+            "errors",
+            "files",
+            "identity",
+            "pareto",
+            "halving",
+            "deadline",
+            "preemption",
+            "remote",
+            "page",
+        }
     ),
     frozenset(
         {

@@ -16,6 +16,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dirprune.addresses import describe_address
 from dirprune.errors import ConfigurationError, DirpruneError, TrackingError, one_line
 from dirprune.server.schema import find_other_schema
 
@@ -63,11 +64,11 @@ def check_store(uri: str) -> None:
     Raises:
         TrackingError: If it cannot be opened, or is of another schema.
     """
-    shown = hide_password(uri)
+    shown = describe_address(uri)
     try:
         other = find_other_schema(uri)
     except Exception as error:  # whatever the drivers raise, or a driver that is missing
-        said = one_line(error).replace(uri, shown)
+        said = one_line(error, address=uri)
         raise TrackingError(f"the database {shown} cannot be opened ({said}); check {_STORE}") from error
     if other is not None:
         found, expected = other
@@ -97,15 +98,15 @@ def check_artifacts(uri: str) -> None:
             repository.delete_artifacts(_PROBE)
     except Exception as error:
         raise TrackingError(
-            f"the artifact store {hide_password(uri)} cannot be used: {_explain(error)}; "
+            f"the artifact store {describe_address(uri)} cannot be used: {_explain(error, uri)}; "
             f"check {_ARTIFACTS}, MLFLOW_S3_ENDPOINT_URL and the keys"
         ) from error
 
 
-def _explain(error: Exception) -> str:
-    """Return what an artifact store said, with what it means where that has a name."""
+def _explain(error: Exception, uri: str) -> str:
+    """Return what the artifact store at an address said, with what it means where that has a name."""
     found = re.search(r"error occurred \((\w+)\)", str(error))  # boto3 wraps the error that holds the code
-    code, said = found[1] if found else "", one_line(error)
+    code, said = found[1] if found else "", one_line(error, address=uri)
     if code in ("NoSuchBucket", "404"):
         return f"there is no such bucket ({said})"
     if "Full" in code or "Quota" in code or getattr(error, "errno", None) == errno.ENOSPC:
@@ -121,13 +122,14 @@ def make_bucket(uri: str) -> None:
     """
     import boto3
 
-    bucket = urllib.parse.urlsplit(uri).netloc
+    bucket = describe_address(uri).removeprefix("s3://").partition("/")[0]
     client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL"))
     try:
         if bucket not in [known["Name"] for known in client.list_buckets()["Buckets"]]:
             client.create_bucket(Bucket=bucket)
     except Exception as error:
-        raise TrackingError(f"the bucket {bucket} cannot be created: {one_line(error)}") from error
+        said = one_line(error, address=uri)
+        raise TrackingError(f"the bucket {bucket} cannot be created: {said}") from error
 
 
 def upgrade(uri: str) -> None:
@@ -143,8 +145,8 @@ def upgrade(uri: str) -> None:
         if os.environ.get(_LOGINS):
             _prepare_logins()
     except Exception as error:
-        said = one_line(error).replace(uri, hide_password(uri))
-        raise TrackingError(f"the database {hide_password(uri)} cannot be upgraded: {said}") from error
+        said = one_line(error, address=uri)
+        raise TrackingError(f"the database {describe_address(uri)} cannot be upgraded: {said}") from error
 
 
 def _prepare_logins() -> None:
@@ -165,13 +167,6 @@ def _prepare_logins() -> None:
             "MLFLOW_AUTH_ADMIN_PASSWORD: expected the administrator's password at the first start with "
             "logins, got nothing; try openssl rand -hex 24"
         ) from error
-
-
-def hide_password(uri: str) -> str:
-    """Return an address without user, password and query."""
-    scheme, mark, rest = uri.partition("?")[0].rpartition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,6 @@ from dirprune.errors import one_line
 from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
-from dirprune.tracking.server import hide_secret
 from dirprune.tracking.store import RunKey
 from dirprune.tracking.uploader import FILES_EVERY_S, Uploader
 from dirprune.tracking.views import (
@@ -185,7 +184,7 @@ class MlflowTracker(StudyObserver):
                 if not self._has_warned:
                     logger.warning(
                         "tracking failed and will be tried again: %s",
-                        hide_secret(one_line(error, has_type=True), self.tracking_uri or ""),
+                        one_line(error, has_type=True, address=self.tracking_uri or ""),
                     )
                     self._has_warned = True
             wait_s = min(self.interval_s * 2**n_failures, LONGEST_WAIT_S)

@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dirprune.addresses import describe_address
 from dirprune.cost import COST_METRICS, LATENCY
 from dirprune.errors import ConfigurationError, TrackingError, one_line
 from dirprune.records.finalists import Finalist
@@ -25,7 +26,7 @@ from dirprune.records.front import find_member, sort_front
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
 from dirprune.tracking import names
-from dirprune.tracking.server import describe_uri, hide_secret, is_remote
+from dirprune.tracking.server import is_remote
 from dirprune.tracking.store import RemoteRun, RunKey, RunStore
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ def register_front(
         store = RunStore(tracking_uri, summary.folder.output, summary.study_id)
         return _register(store, summary, name, front)
     except Exception as error:  # whatever MLflow, its databases and sockets raise
-        said = hide_secret(one_line(error, has_type=True), tracking_uri)
+        said = one_line(error, has_type=True, address=tracking_uri)
         raise TrackingError(
-            f"the models cannot be registered as {name!r} at {describe_uri(tracking_uri)}: {said}; "
+            f"the models cannot be registered as {name!r} at {describe_address(tracking_uri)}: {said}; "
             f"try dirprune sync {summary.folder.root} --register {name!r} --tracking-uri URI later"
         ) from error
 

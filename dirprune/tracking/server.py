@@ -11,6 +11,7 @@ import urllib.request
 from base64 import b64encode
 from pathlib import Path
 
+from dirprune.addresses import describe_address, mask_secrets
 from dirprune.errors import TrackingError, one_line
 from dirprune.server.schema import find_other_schema
 
@@ -35,18 +36,23 @@ def default_tracking_uri(output: Path) -> str:
 
 def is_remote(tracking_uri: str) -> bool:
     """Whether a server stands between us and the store, which then also decides where artifacts lie."""
-    return urllib.parse.urlsplit(tracking_uri).scheme in ("http", "https", "databricks")
+    return _scheme(tracking_uri) in ("http", "https", "databricks")
+
+
+def _scheme(tracking_uri: str) -> str:
+    """Return the kind of a store; `urlsplit` would refuse some passwords."""
+    return tracking_uri.partition(":")[0].lower()
 
 
 def ui_command(tracking_uri: str) -> str:
     """Return the command, to be run in the current folder, or the address that shows a store's studies."""
     if is_remote(tracking_uri):
-        return describe_uri(tracking_uri)
+        return describe_address(tracking_uri)
     scheme = "sqlite:///"
     path, mark, query = tracking_uri.removeprefix(scheme).partition("?")
     if tracking_uri.startswith(scheme) and Path(path).is_absolute():
         tracking_uri = f"{scheme}{_from_here(Path(path))}{mark}{query}"
-    return f"{_mlflow()} ui --backend-store-uri {shlex.quote(hide_secret(tracking_uri, tracking_uri))}"
+    return f"{_mlflow()} ui --backend-store-uri {shlex.quote(mask_secrets(tracking_uri))}"
 
 
 def _mlflow() -> str:
@@ -70,11 +76,11 @@ def check_server(tracking_uri: str) -> None:
         TrackingError: If nothing answers there, it refuses us, or the store cannot be opened.
     """
     prepare_environment_()
-    scheme = urllib.parse.urlsplit(tracking_uri).scheme
+    scheme = _scheme(tracking_uri)
     kind = scheme.partition("+")[0]
     if kind not in KINDS and tracking_uri not in KINDS:
         raise TrackingError(
-            f"the tracking store {describe_uri(tracking_uri)} cannot be used: expected http://HOST:PORT, "
+            f"the tracking store {describe_address(tracking_uri)} cannot be used: expected http://HOST:PORT, "
             "sqlite:////FILE or postgresql://...; check --tracking-uri, or go on with --no-tracking"
         )
     if scheme in ("http", "https"):
@@ -91,16 +97,16 @@ def check_server(tracking_uri: str) -> None:
         if other is None:
             MlflowClient(tracking_uri).search_experiments(max_results=1)
     except Exception as error:  # the stores raise what their databases and sockets raise
-        said = hide_secret(one_line(error), tracking_uri)
+        said = one_line(error, address=tracking_uri)
         raise TrackingError(
-            f"the tracking store {describe_uri(tracking_uri)} cannot be used: {said}; "
+            f"the tracking store {describe_address(tracking_uri)} cannot be used: {said}; "
             "check --tracking-uri, or go on with --no-tracking"
         ) from error
     if other is not None:
-        upgrade = f"{_mlflow()} db upgrade {shlex.quote(hide_secret(tracking_uri, tracking_uri))}"
+        upgrade = f"{_mlflow()} db upgrade {shlex.quote(mask_secrets(tracking_uri))}"
         raise TrackingError(
-            f"the tracking store {describe_uri(tracking_uri)} cannot be used: expected the schema {other[1]} "
-            f"of this MLflow, got {other[0]}; back it up, then try {upgrade}"
+            f"the tracking store {describe_address(tracking_uri)} cannot be used: expected the schema "
+            f"{other[1]} of this MLflow, got {other[0]}; back it up, then try {upgrade}"
         )
 
 
@@ -113,7 +119,7 @@ def prepare_environment_() -> None:
 def _probe(tracking_uri: str) -> None:
     """Raise unless an MLflow server answers within `PATIENCE_S`."""
     path = "/api/2.0/mlflow/experiments/search?max_results=1"
-    shown = describe_uri(tracking_uri)
+    shown = describe_address(tracking_uri)
     advice = "start it, check --tracking-uri, or go on with --no-tracking"
     try:
         if urllib.parse.urlsplit(tracking_uri).port == 0:  # a port that is no number raises ValueError
@@ -128,8 +134,8 @@ def _probe(tracking_uri: str) -> None:
             f"expected an MLflow server at {shown}, got status {error.code} from its API; {advice}"
         ) from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise TrackingError(f"no MLflow server answers at {shown} ({one_line(reason)}); {advice}") from error
+        said = one_line(getattr(error, "reason", error), address=tracking_uri)
+        raise TrackingError(f"no MLflow server answers at {shown} ({said}); {advice}") from error
 
 
 def _request(tracking_uri: str, path: str) -> urllib.request.Request:
@@ -154,7 +160,7 @@ def _check_version(tracking_uri: str) -> None:
     major = version.partition(".")[0]
     if major.isdecimal() and int(major) < OLDEST_SERVER:
         raise TrackingError(
-            f"expected MLflow {OLDEST_SERVER} or newer at {describe_uri(tracking_uri)}, got {version}; "
+            f"expected MLflow {OLDEST_SERVER} or newer at {describe_address(tracking_uri)}, got {version}; "
             "upgrade the server (and its database with mlflow db upgrade), or go on with --no-tracking"
         )
 
@@ -162,37 +168,15 @@ def _check_version(tracking_uri: str) -> None:
 def _prepare_file(tracking_uri: str) -> bool:
     """Create the folder of a SQLite store; return whether the file is new, with nothing to open yet."""
     path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    shown = describe_address(tracking_uri)
     if not tracking_uri.startswith("sqlite:///") or not path.name:
-        raise TrackingError(
-            f"expected sqlite:///FILE, got {tracking_uri!r}; an absolute path has four slashes"
-        )
+        raise TrackingError(f"expected sqlite:///FILE, got {shown!r}; an absolute path has four slashes")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrackingError(
-            f"the folder of {tracking_uri} cannot be created: {error.strerror}; check --tracking-uri"
+            f"the folder of {shown} cannot be created: {error.strerror}; check --tracking-uri"
         ) from error
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise TrackingError(f"{tracking_uri} cannot be written; check --tracking-uri or its permissions")
+        raise TrackingError(f"{shown} cannot be written; check --tracking-uri or its permissions")
     return not path.exists()
-
-
-def describe_uri(tracking_uri: str) -> str:
-    """Return a tracking URI without user and password."""
-    parts = urllib.parse.urlsplit(tracking_uri)
-    host = parts.netloc.rpartition("@")[2]
-    shown = parts._replace(netloc=host).geturl() if parts.password else tracking_uri
-    return hide_secret(shown, tracking_uri)
-
-
-def hide_secret(text: str, tracking_uri: str) -> str:
-    """Return a text in which the passwords of a tracking URI, as typed or decoded, have become dots."""
-    parts = urllib.parse.urlsplit(tracking_uri)
-    secrets = [parts.password or ""]
-    for option in parts.query.split("&"):
-        name, _, value = option.partition("=")
-        if any(word in name.lower() for word in ("pass", "pwd", "secret", "token")):
-            secrets.append(value)
-    for secret in {form for typed in secrets if typed for form in (typed, urllib.parse.unquote_plus(typed))}:
-        text = text.replace(secret, "...")
-    return text

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dirprune.addresses import describe_address
 from dirprune.errors import TrackingError
 from dirprune.study.objectives import Objective
 from dirprune.tracking import names
-from dirprune.tracking.server import default_tracking_uri, describe_uri, is_remote, prepare_environment_
+from dirprune.tracking.server import default_tracking_uri, is_remote, prepare_environment_
 from dirprune.tracking.views import Point, RunView
 
 if TYPE_CHECKING:
@@ -238,8 +239,9 @@ def check_name(tracking_uri: str, name: str, objectives: Sequence[Objective], st
             is_other = run.data.tags.get(names.STUDY_ID) != study_id
             found = run.data.params.get("objectives", wanted)
             if is_other and run.data.tags.get(names.STUDY) == name and found != wanted:
+                place = describe_address(tracking_uri)
                 raise TrackingError(
-                    f"another study {name} with the objectives {found} is at {describe_uri(tracking_uri)}, "
+                    f"another study {name} with the objectives {found} is at {place}, "
                     f"got {wanted}; choose another --name or --tracking-uri, or delete that run"
                 )
         token = page.token

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from torch import nn
 
+from dirprune.addresses import describe_address
 from dirprune.errors import TrackingError, one_line
 from dirprune.records.finalists import read_trainings, summarise_finalists
 from dirprune.records.front import sort_front
 from dirprune.records.hypervolume import trace_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
-from dirprune.tracking.server import describe_uri, hide_secret
 from dirprune.tracking.store import RunKey
 from dirprune.tracking.uploader import Uploader
 from dirprune.tracking.views import Point, view_counts, view_finalists, view_progress
@@ -75,9 +75,9 @@ def sync_study(
                 raise
             except Exception as error:  # whatever MLflow, its databases and sockets raise
                 if pause_s is None:
-                    said = hide_secret(one_line(error, has_type=True), tracking_uri)
+                    said = one_line(error, has_type=True, address=tracking_uri)
                     raise TrackingError(
-                        f"MLflow at {describe_uri(tracking_uri)} failed: {said}; "
+                        f"MLflow at {describe_address(tracking_uri)} failed: {said}; "
                         "the same command goes on where this one ended"
                     ) from error
                 time.sleep(pause_s)

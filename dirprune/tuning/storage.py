@@ -17,6 +17,7 @@ import filelock
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dirprune.addresses import describe_address
 from dirprune.errors import StudyError
 from dirprune.files import read_json
 from dirprune.records.events import read_events, replay
@@ -112,24 +113,15 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # drivers raise their own types, SQLAlchemy's among them
-        place = describe_url(url) if "://" in url else f"the address {url.partition(':')[0]}"
         raise StudyError(
-            f"expected an Optuna storage at {place}, got {type(error).__name__}; "
+            f"expected an Optuna storage at {describe_url(url)}, got {type(error).__name__}; "
             "check its host, name and password"
         ) from None
 
 
 def describe_url(url: str) -> str:
-    """Return where a study's trials are kept: "journal", or a database's URL without user and options.
-
-    Options may hold a password as well. Where an @ comes behind the first ?, which of the two belongs to a
-    password cannot be told, so that nothing of the place is shown.
-    """
-    if not url:
-        return "journal"
-    scheme, _, rest = url.partition("://")
-    place, _, rest = rest.partition("?")
-    return f"{scheme}://{'...' if '@' in rest else place.rpartition('@')[2]}"
+    """Return where a study's trials are kept: "journal", or a database's URL without user and options."""
+    return describe_address(url).partition("?")[0] or "journal"
 
 
 def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = "") -> optuna.Study:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dirprune.tracking.server import describe_uri, hide_secret, ui_command
+from dirprune.addresses import describe_address, hide_secrets
+from dirprune.tracking import ui_command
 
 TOY = Path(__file__).parent.parent / "integration" / "toy_study.py"
 PASSWORD = "Xyzzy%21plugh"
@@ -43,6 +44,7 @@ def assert_nowhere(folder: Path, done: subprocess.CompletedProcess[str], *secret
     [
         f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials",
         f"http://me:{PASSWORD}@127.0.0.1:1",
+        f"http://me:1234/{PASSWORD}@127.0.0.1:1",
     ],
 )
 def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, option: str, address: str) -> None:
@@ -56,7 +58,7 @@ def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, optio
 
 
 @pytest.mark.parametrize("option", ["--storage", "--data"])
-@pytest.mark.parametrize("secret", [PASSWORD, f"{PASSWORD}/with/slashes"])
+@pytest.mark.parametrize("secret", [PASSWORD, f"{PASSWORD}/with/slashes", f"12345/{PASSWORD}"])
 def test_key_of_a_store_in_an_address_is_refused_and_nowhere(
     tmp_path: Path, option: str, secret: str
 ) -> None:
@@ -77,7 +79,7 @@ def test_key_of_a_store_in_an_address_is_refused_and_nowhere(
 )
 def test_no_line_about_a_store_shows_its_password(address: str) -> None:
     said = f"OperationalError: {address} refused {DECODED}"
-    for text in (ui_command(address), describe_uri(address), hide_secret(said, address)):
+    for text in (ui_command(address), describe_address(address), hide_secrets(said, address)):
         assert "host" in text
         assert PASSWORD not in text
         assert DECODED not in text
