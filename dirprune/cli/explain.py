@@ -17,7 +17,7 @@ from dirprune.explain import (
 )
 from dirprune.explain import explain as compute_explanations
 from dirprune.records.folder import StudyFolder
-from dirprune.tracking import attach_files, check_server
+from dirprune.tracking import attach_files, check_default_store, check_server
 from dirprune.tuning import storage
 
 
@@ -35,6 +35,8 @@ def explain(
             raise ConfigurationError(f"{metric!r} is no objective of {study.name}{suggest(metric, metrics)}")
     if tracking_uri:
         check_server(tracking_uri)
+    else:
+        check_default_store(folder.output)
     check_can_write(folder.root, is_folder=True, option="STUDY")
     records = storage.read_records(folder, storage_url)
     explanations = compute_explanations(records, chosen or metrics, seed)

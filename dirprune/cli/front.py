@@ -19,7 +19,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
 from dirprune.records.views import write_views
 from dirprune.study.objectives import Objective
-from dirprune.tracking import MlflowTracker, check_server, is_tracked
+from dirprune.tracking import MlflowTracker, check_default_store, check_server, is_tracked
 from dirprune.tuning import storage
 
 
@@ -47,6 +47,8 @@ def abandon(study: Path, storage_url: str, tracking_uri: str | None) -> None:
     folder = StudyFolder(study)
     if tracking_uri:
         check_server(tracking_uri)
+    else:
+        check_default_store(folder.output)
     numbers = storage.abandon(folder, storage_url)
     if numbers:
         _bring_views_up_to_date(folder, storage_url, tracking_uri)

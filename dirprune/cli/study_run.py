@@ -26,6 +26,7 @@ from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
 from dirprune.tracking import (
     MlflowTracker,
+    check_default_store,
     check_model_name,
     check_name,
     check_server,
@@ -166,6 +167,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
             folder = StudyFolder(arguments.output / spec.name)
             known = read_study_json(folder)["id"] if folder.study_json.exists() else None
             check_name(tracking_uri, spec.name, spec.objectives, known)
+        else:
+            check_default_store(arguments.output)
         tracker = MlflowTracker(tracking_uri, network=spec.network if callable(spec.network) else None)
         observers.append(tracker)
     listener = _DenseListener(spec)

@@ -25,6 +25,7 @@ MIN_PASSWORD = 12
 """Least characters of the administrator's password; MLflow itself asks for as many."""
 _STORE, _ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
 _LOGINS, _SECRET = "MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY"
+_UPGRADE = "serve.sh --upgrade"
 _PROBE = "dirprune-write-check.txt"
 _PATIENCE = {
     "AWS_MAX_ATTEMPTS": "2",
@@ -71,11 +72,7 @@ def check_store(uri: str) -> None:
         said = one_line(error, address=uri)
         raise TrackingError(f"the database {shown} cannot be opened ({said}); check {_STORE}") from error
     if other is not None:
-        found, expected = other
-        raise TrackingError(
-            f"expected the database {shown} to have the schema {expected} of this MLflow, got {found}; "
-            "back it up, then bring it there with serve.sh --upgrade"
-        )
+        raise TrackingError(f"the database {shown} cannot be used: {other.advise(_UPGRADE, _STORE)}")
 
 
 def check_artifacts(uri: str) -> None:
@@ -141,6 +138,9 @@ def upgrade(uri: str) -> None:
     from mlflow.db import upgrade as command
 
     try:
+        other = find_other_schema(uri)
+        if other is not None and other.is_newer:
+            raise TrackingError(other.advise(_UPGRADE, _STORE))
         command.callback(uri)  # type: ignore[misc]
         if os.environ.get(_LOGINS):
             _prepare_logins()

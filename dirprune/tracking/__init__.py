@@ -3,13 +3,14 @@
 from dirprune.tracking.attach import attach_files
 from dirprune.tracking.mlflow_tracker import MlflowTracker
 from dirprune.tracking.registry import check_model_name, register_front
-from dirprune.tracking.server import check_server, default_tracking_uri, ui_command
+from dirprune.tracking.server import check_default_store, check_server, default_tracking_uri, ui_command
 from dirprune.tracking.store import check_name, is_tracked
 from dirprune.tracking.sync import sync_study
 
 __all__ = [
     "MlflowTracker",
     "attach_files",
+    "check_default_store",
     "check_model_name",
     "check_name",
     "check_server",

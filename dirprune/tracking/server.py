@@ -9,12 +9,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dirprune.addresses import describe_address, mask_secrets
 from dirprune.errors import TrackingError, one_line
 from dirprune.server.schema import find_other_schema
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_STORE = "mlflow.db"
 PATIENCE_S = 5.0
 OLDEST_SERVER = 3  # the first major version that has logged models
 DATABASES = ("postgresql", "mysql", "mssql")
@@ -31,7 +38,7 @@ _ENVIRONMENT = {
 
 def default_tracking_uri(output: Path) -> str:
     """Return the address of the store in a file beside the studies, `<output>/mlflow.db`."""
-    return f"sqlite:///{output.resolve() / 'mlflow.db'}"
+    return f"sqlite:///{output.resolve() / DEFAULT_STORE}"
 
 
 def is_remote(tracking_uri: str) -> bool:
@@ -86,28 +93,63 @@ def check_server(tracking_uri: str) -> None:
     if scheme in ("http", "https"):
         _probe(tracking_uri)
         _check_version(tracking_uri)
-    elif scheme == "sqlite" and _prepare_file(tracking_uri):
+    elif kind == "sqlite" and _prepare_file(tracking_uri):
         return
+    with _told_in_one_line(tracking_uri):
+        open_client(tracking_uri).search_experiments(max_results=1)
+
+
+def check_default_store(output: Path) -> None:
+    """Return when the store beside the studies is not there yet, or can be opened.
+
+    Raises:
+        TrackingError: If it cannot, or another MLflow made it.
+    """
+    uri = default_tracking_uri(output)
+    if (output / DEFAULT_STORE).exists():
+        with _told_in_one_line(uri):
+            _refuse_other_schema(uri)
+
+
+def open_client(tracking_uri: str) -> MlflowClient:
+    """Return MLflow's client of a store.
+
+    Raises:
+        TrackingError: If it is a database that another MLflow made, which is left as it is.
+        Exception: Whatever MLflow and a database's drivers raise if it cannot be opened.
+    """
+    prepare_environment_()
     from mlflow import MlflowClient
 
+    # Before MLflow opens it: MLflow would try for 102 s where nothing answers, and upgrade an older one.
+    if _scheme(tracking_uri).partition("+")[0] in ("sqlite", *DATABASES):
+        _refuse_other_schema(tracking_uri)
+    return MlflowClient(tracking_uri)
+
+
+def _refuse_other_schema(tracking_uri: str) -> None:
+    other = find_other_schema(tracking_uri)
+    if other is not None:
+        upgrade = f"{_mlflow()} db upgrade {shlex.quote(mask_secrets(tracking_uri))}"
+        raise TrackingError(
+            f"the tracking store {describe_address(tracking_uri)} cannot be used: "
+            f"{other.advise(upgrade, '--tracking-uri')}"
+        )
+
+
+@contextmanager
+def _told_in_one_line(tracking_uri: str) -> Iterator[None]:
+    """Turn what stores raise, and their databases and sockets, into one line that names the store."""
     try:
-        # Before MLflow opens it: MLflow would try for 102 s where nothing answers, and upgrade an older one.
-        is_database = kind in DATABASES or scheme == "sqlite"
-        other = find_other_schema(tracking_uri) if is_database else None
-        if other is None:
-            MlflowClient(tracking_uri).search_experiments(max_results=1)
-    except Exception as error:  # the stores raise what their databases and sockets raise
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
         said = one_line(error, address=tracking_uri)
         raise TrackingError(
             f"the tracking store {describe_address(tracking_uri)} cannot be used: {said}; "
             "check --tracking-uri, or go on with --no-tracking"
         ) from error
-    if other is not None:
-        upgrade = f"{_mlflow()} db upgrade {shlex.quote(mask_secrets(tracking_uri))}"
-        raise TrackingError(
-            f"the tracking store {describe_address(tracking_uri)} cannot be used: expected the schema "
-            f"{other[1]} of this MLflow, got {other[0]}; back it up, then try {upgrade}"
-        )
 
 
 def prepare_environment_() -> None:
@@ -167,9 +209,10 @@ def _check_version(tracking_uri: str) -> None:
 
 def _prepare_file(tracking_uri: str) -> bool:
     """Create the folder of a SQLite store; return whether the file is new, with nothing to open yet."""
-    path = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    _, slashes, path_and_options = tracking_uri.partition(":///")
+    path = Path(path_and_options.partition("?")[0])
     shown = describe_address(tracking_uri)
-    if not tracking_uri.startswith("sqlite:///") or not path.name:
+    if not slashes or not path.name:
         raise TrackingError(f"expected sqlite:///FILE, got {shown!r}; an absolute path has four slashes")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,11 +13,10 @@ from dirprune.addresses import describe_address
 from dirprune.errors import TrackingError
 from dirprune.study.objectives import Objective
 from dirprune.tracking import names
-from dirprune.tracking.server import default_tracking_uri, is_remote, prepare_environment_
+from dirprune.tracking.server import DEFAULT_STORE, default_tracking_uri, is_remote, open_client
 from dirprune.tracking.views import Point, RunView
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
@@ -48,10 +47,7 @@ class RunStore:
     """
 
     def __init__(self, tracking_uri: str, output: Path, study_id: str) -> None:
-        prepare_environment_()
-        from mlflow import MlflowClient
-
-        self.client: MlflowClient = MlflowClient(tracking_uri)
+        self.client = open_client(tracking_uri)
         self.study_id = study_id
         self.experiment_id = self._obtain_experiment(tracking_uri, output)
 
@@ -196,7 +192,7 @@ def is_tracked(tracking_uri: str | None, output: Path, study_id: str) -> bool:
         output: Folder of all studies.
         study_id: The study's own id.
     """
-    if tracking_uri is None and not (output / "mlflow.db").exists():
+    if tracking_uri is None and not (output / DEFAULT_STORE).exists():
         return False
     store = RunStore(tracking_uri or default_tracking_uri(output), output, study_id)
     return store.find_runs()[0] is not None
@@ -222,10 +218,7 @@ def check_name(tracking_uri: str, name: str, objectives: Sequence[Objective], st
     Raises:
         TrackingError: If there is such a study.
     """
-    prepare_environment_()
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri)
+    client = open_client(tracking_uri)
     experiment = client.get_experiment_by_name(names.EXPERIMENT)
     if experiment is None:
         return
