@@ -27,13 +27,27 @@ def find_marks(path: Path) -> list[str]:
     ]
 
 
+def list_machines(text: str) -> list[str] | None:
+    """Return the addresses of `worker_ips`, be they in brackets or on lines of their own; None without them.
+
+    A node on which nothing is installed yet has no YAML parser.
+    """
+    text = re.sub(r"(^|\s)#.*", "", text)
+    found = re.search(r"\bworker_ips:\s*(?:\[([^\]]*)\]|((?:\s*- .*)*))", text)
+    if found is None:
+        return None
+    in_brackets, on_lines = found.groups()
+    entries = re.findall(r"- (.*)", on_lines) if in_brackets is None else in_brackets.split(",")
+    return [entry.strip() for entry in entries if entry.strip()]
+
+
 def find_miscounts(path: Path) -> list[str]:
     """Return the numbers of workers that are not that of the listed machines."""
     text = path.read_text(encoding="utf-8")
-    listed = re.search(r"^ *worker_ips: *\[([^\]]*)\]", text, flags=re.MULTILINE)
-    if listed is None or MARK in listed[1]:
+    machines = list_machines(text)
+    if machines is None or MARK in machines:
         return []
-    n_machines = len([address for address in listed[1].split(",") if address.strip()])
+    n_machines = len(machines)
     found = re.findall(r"^(m(?:ax|in)_workers): *(\d+)", text, flags=re.MULTILINE)
     return [
         f"expected {name}: {n_machines}, as many as there are worker_ips, got {number} in {path}"

@@ -184,8 +184,19 @@ def test_marked_places_that_are_left_are_named_with_their_line(name: str, tmp_pa
     assert check(tmp_path / f"{name}.yaml").returncode == 0
 
 
-def test_numbers_of_workers_are_those_of_the_listed_machines(tmp_path: Path) -> None:
-    text = (CLUSTER / "onprem.yaml").read_text().replace("EDIT-ME", "x").replace("[x]", "[a, b, c]")
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "worker_ips: [a, b, c]",
+        "worker_ips: [a, b,  # the old ones\n    c]",
+        "worker_ips:\n    - a\n    # - old\n\n    - b  # d, e\n    - c",
+        "worker_ips:  # three\n  - a\n  - b\n  - c",
+    ],
+)
+def test_numbers_of_workers_are_those_of_the_listed_machines(listed: str, tmp_path: Path) -> None:
+    text = (CLUSTER / "onprem.yaml").read_text().replace("worker_ips: [EDIT-ME]", listed)
+    text = text.replace("EDIT-ME", "x")
+    assert yaml.safe_load(text)["provider"]["worker_ips"] == ["a", "b", "c"]
     (tmp_path / "environment.sh").write_text("")
     (tmp_path / "onprem.yaml").write_text(text)
     done = check(tmp_path / "onprem.yaml")
@@ -196,6 +207,19 @@ def test_numbers_of_workers_are_those_of_the_listed_machines(tmp_path: Path) -> 
     ]
     (tmp_path / "onprem.yaml").write_text(text.replace("_workers: 2", "_workers: 3"))
     assert check(tmp_path / "onprem.yaml").returncode == 0
+
+
+def test_machine_that_is_left_to_edit_is_named_alone_also_on_a_line_of_its_own(tmp_path: Path) -> None:
+    text = (
+        (CLUSTER / "onprem.yaml")
+        .read_text()
+        .replace("[EDIT-ME]", "\n    - 10.0.0.2\n    - 10.0.0.3\n    - MARK")
+    )
+    (tmp_path / "environment.sh").write_text("")
+    (tmp_path / "onprem.yaml").write_text(text.replace("EDIT-ME", "x").replace("MARK", "EDIT-ME"))
+    lines = check(tmp_path / "onprem.yaml").stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith(": - EDIT-ME")
 
 
 @pytest.mark.parametrize("command", [["node.sh", "ray", "start"], ["slurm.sh", "studies/lenet.py"]])
