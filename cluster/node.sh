@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python3 cluster/check.py cluster/node.sh
 source cluster/environment.sh
+software=cluster/software-of-head.json # the head's launcher brings it to the workers with the project
 
 case "${1:-}" in
   install)
@@ -13,6 +14,10 @@ case "${1:-}" in
     mkdir -p "$DIRPRUNE_OUTPUT"
     ;;
   ray)
+    case " $* " in
+      *" --head "*) python -m dirprune.tuning.software --write "$software" ;;
+      *) [ ! -f "$software" ] || python -m dirprune.tuning.software --compare "$software" ;;
+    esac
     ray stop
     ulimit -c 0
     env -u RAY_ADDRESS "$@"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from dirprune.errors import ConfigurationError, StorageError
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.tuning.cluster import LOCAL, Resources, connect
-from dirprune.tuning.probe import answer, describe_software
+from dirprune.tuning.growth import describe_absent
+from dirprune.tuning.probe import answer
+from dirprune.tuning.software import check_software, describe_software
 
 PATIENCE_S = 180.0
 STORE_PATIENCE_S = 5.0
 
 
-def check_machines(resources: Resources, folder: StudyFolder) -> None:
+def check_machines(resources: Resources, folder: StudyFolder, say: Callable[[str], None]) -> None:
     """Let each machine of a cluster say what it runs on, and read and write where the study's files lie.
 
     A Ray of this machine alone needs neither; of a storage its own access is checked.
@@ -23,6 +25,7 @@ def check_machines(resources: Resources, folder: StudyFolder) -> None:
     Args:
         resources: Of which cluster.
         folder: The study's; its storage, or else the folder above it, must be everybody's.
+        say: Takes a line that names listed machines which have not joined; they still may.
 
     Raises:
         ConfigurationError: Naming the machine that has other software, or does not see the files.
@@ -31,25 +34,13 @@ def check_machines(resources: Resources, folder: StudyFolder) -> None:
     place = RemoteFolder(place.uri, STORE_PATIENCE_S)
     if resources.address != LOCAL:
         with connect(resources):
+            if absent := describe_absent():
+                say(absent)
             _ask_all(place)
     elif folder.remote is not None:
         name = f".probe-{uuid.uuid4().hex}"
         _write(place, name, b"")
         place.remove(name)
-
-
-def check_software(own: Mapping[str, str], machine: str, found: Mapping[str, str]) -> None:
-    """Compare a machine's software with this one's.
-
-    Raises:
-        ConfigurationError: Naming the machine and the first difference.
-    """
-    for name, wanted in own.items():
-        if found.get(name) != wanted:
-            raise ConfigurationError(
-                f"expected {name} {wanted} on every node, as where the study is driven, node {machine} has "
-                f"{found.get(name, 'none')}; install the same there"
-            )
 
 
 def _ask_all(place: RemoteFolder) -> None:

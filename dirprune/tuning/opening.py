@@ -71,7 +71,7 @@ def open_study(spec: StudySpec, options: RunOptions, say: Callable[[str], None])
     stored = None if is_new else storage.read_study_json(folder)
     study_id = uuid.uuid4().hex if stored is None else stored["id"]
     folder = _open_folder(folder, study_id, options, stored)
-    check_machines(options.resources, folder)
+    check_machines(options.resources, folder, say)
     subject = find_subject(spec, options, stored, say)
     if stored is not None:
         storage.load_study(folder, stored, options.storage_url)

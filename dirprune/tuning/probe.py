@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from dirprune.errors import StorageError
 from dirprune.remote import RemoteFolder
-
-PACKAGES = ("ray", "torch", "dirprune")
-
-
-def describe_software() -> dict[str, str]:
-    """Return the versions of what a trial needs: Python and the packages that must be the same everywhere."""
-    versions = {"Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "none"
-    return versions
+from dirprune.tuning.software import describe_software
 
 
 def answer(place: RemoteFolder, name: str, node: str) -> tuple[dict[str, str], bytes | str | None]:

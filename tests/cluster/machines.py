@@ -200,3 +200,11 @@ def make_environment(project: Path) -> None:
     ray.chmod(0o755)
     installed = environment / ".installed"
     installed.touch()
+
+
+def pretend_version(project: Path, package: str, number: str) -> None:
+    """Let a project's `.venv` say that it has another version of a package."""
+    (site,) = (project / ".venv" / "lib").glob("python3*/site-packages")
+    described = site / f"{package}-{number}.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {number}\n")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from dirprune.records.models import ARCHITECTURE
 from dirprune.tuning import storage
-from tests.cluster.machines import find_missing
-from tests.cluster.rehearsal import Rehearsal, lose_and_gain, rehearse
+from tests.cluster.machines import find_missing, pretend_version
+from tests.cluster.rehearsal import CLUSTER_FILE, Rehearsal, lose_and_gain, rehearse
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,3 +73,22 @@ def check_accounts(rehearsal: Rehearsal, n_trials: int) -> None:
     assert len(front) > 2
     assert all((model / ARCHITECTURE).is_file() for model in folder.models_dir.iterdir())
     assert not list(folder.checkpoints_dir.glob("*"))
+
+
+def test_a_node_with_another_ray_is_named_by_the_study_that_misses_it(tmp_path: Path) -> None:
+    with rehearse(tmp_path) as rehearsal:
+        worker = rehearsal.workers[0]
+        pretend_version(worker.home / "dirprune", "ray", "2.59.0")
+        rehearsal.laptop.run("ray", "up", "--yes", "--no-config-cache", CLUSTER_FILE, timeout=300)
+        log = "/tmp/ray/session_latest/logs/monitor.out"
+        refused = f"node {worker.name} has 2.59.0"
+        rehearsal.wait(
+            "the refusal", lambda: refused in rehearsal.head.run(f"cat {log} || true"), pause_s=5.0
+        )
+        said = rehearsal.run_submitted("--trials", "1", "--train-images", "500", *STUDY[2:])
+        (named,) = [line for line in said.splitlines() if line.startswith("not in the cluster: ")]
+        assert worker.address in named
+        assert f"expected ray {version('ray')} on every node" in named
+        assert refused in named
+        assert not rehearsal.has_ray(worker)
+        assert "Pareto front:" in said

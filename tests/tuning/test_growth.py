@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dirprune.errors import ConfigurationError
 from dirprune.tuning.cluster import Resources, _fit
-from dirprune.tuning.growth import HEAD, list_nodes
+from dirprune.tuning.growth import HEAD, list_nodes, name_absent
+from dirprune.tuning.software import check_software
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 HEAD_NODE = {"NodeID": "h", "Resources": {"CPU": 0.0, HEAD: 1.0}}
@@ -48,3 +50,31 @@ def test_more_trials_at_once_may_be_asked_of_a_cluster_than_fit_now_but_not_of_t
     nodes = [{"CPU": 2.0}]
     assert _fit(Resources("auto", max_concurrent=8), nodes).n_trials == 8
     assert _fit(Resources(max_concurrent=8), nodes).n_trials == 2
+
+
+def join(address: str, name: str) -> dict[str, str]:
+    return {"NodeManagerAddress": address, "NodeManagerHostname": name}
+
+
+def refusal(machine: str) -> str:
+    """What a machine with another Ray says into the log of the head's autoscaler."""
+    with pytest.raises(ConfigurationError) as refused:
+        check_software({"ray": "2.60.0"}, machine, {"ray": "2.59.0"})
+    return f"error: {refused.value}\n"
+
+
+def test_listed_machines_that_have_not_joined_are_named_with_what_keeps_them_away(tmp_path: Path) -> None:
+    definition = {"provider": {"type": "local", "worker_ips": ["10.0.0.2", "10.0.0.3"]}}
+    head, second, third = join("10.0.0.1", "one"), join("10.0.0.2", "two"), join("10.0.0.3", "three")
+    log = tmp_path / "monitor.out"
+    assert name_absent([head, second], definition, log) == (
+        f"not in the cluster: 10.0.0.3 (if they are on, {log} says why)"
+    )
+    log.write_text(f"2026 INFO: starting\n{refusal('two')}{2 * refusal('three')}2026 ERR: failed\n")
+    assert name_absent([head, second], definition, log) == (
+        "not in the cluster: 10.0.0.3 (expected ray 2.60.0 on every node, as where the study is driven, "
+        "node three has 2.59.0)"
+    )
+    assert name_absent([head, second, third], definition, log) == ""
+    assert name_absent([head], {}, log) == ""
+    assert name_absent([head], {"provider": {"type": "aws"}}, log) == ""

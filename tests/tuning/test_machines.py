@@ -8,8 +8,8 @@ from dirprune.errors import ConfigurationError
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.tuning.cluster import Resources
-from dirprune.tuning.machines import check_machines, check_software
-from dirprune.tuning.probe import describe_software
+from dirprune.tuning.machines import check_machines
+from dirprune.tuning.software import check_software, describe_software
 
 
 def test_a_machine_with_other_software_is_named_with_both_versions():
@@ -28,10 +28,12 @@ def test_a_storage_that_cannot_be_written_is_found_before_anything_starts(tmp_pa
     with pytest.raises(
         ConfigurationError, match=r"cannot write to the storage .*; check the address, its bucket"
     ):
-        check_machines(Resources(), folder)
+        check_machines(Resources(), folder, print)
 
 
 def test_a_storage_that_works_is_left_as_it_was(tmp_path):
     (tmp_path / "shared").mkdir()
-    check_machines(Resources(), StudyFolder(tmp_path / "study", RemoteFolder(str(tmp_path / "shared"))))
+    check_machines(
+        Resources(), StudyFolder(tmp_path / "study", RemoteFolder(str(tmp_path / "shared"))), print
+    )
     assert list((tmp_path / "shared").iterdir()) == []
