@@ -68,7 +68,7 @@ def is_valid(resource: dict) -> bool:
 
 
 def test_cluster_and_job_pass_the_schema_of_the_operator(kubernetes: dict[str, dict]) -> None:
-    assert kubernetes.keys() == {"RayCluster", "RayJob"}
+    assert kubernetes.keys() == {"RayCluster", "RayJob", "NetworkPolicy"}
     assert all(is_valid(resource) for resource in kubernetes.values())
 
 
@@ -128,7 +128,9 @@ def test_cluster_that_stays_and_cluster_of_a_job_are_one_and_each_is_applied_alo
     kubernetes: dict[str, dict],
 ) -> None:
     cluster, job = kubernetes["RayCluster"], kubernetes["RayJob"]
-    assert cluster["spec"] == job["spec"]["rayClusterSpec"]
+    started_alike = copy.deepcopy(job["spec"]["rayClusterSpec"])
+    started_alike["headGroupSpec"]["rayStartParams"]["dashboard-host"] = "127.0.0.1"
+    assert cluster["spec"] == started_alike
     assert cluster["metadata"]["labels"] == {"dirprune": "cluster"}
     assert job["metadata"]["labels"] == {"dirprune": "job"}
     told = (CLUSTER / "kuberay.yaml").read_text() + (CLUSTER / "README.md").read_text()
@@ -136,14 +138,18 @@ def test_cluster_that_stays_and_cluster_of_a_job_are_one_and_each_is_applied_alo
     assert "-l dirprune=job" in told
 
 
-def test_kubernetes_has_this_ray_a_token_and_a_dashboard_on_localhost(kubernetes: dict[str, dict]) -> None:
+def test_kubernetes_has_this_ray_and_a_token_and_the_cluster_that_stays_a_dashboard_on_localhost(
+    kubernetes: dict[str, dict],
+) -> None:
     job = kubernetes["RayJob"]["spec"]
     cluster = job["rayClusterSpec"]
     assert cluster["rayVersion"] == version("ray")
-    assert cluster["authOptions"] == {"mode": "token"}
     head = cluster["headGroupSpec"]
-    assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
-    assert job["submissionMode"] == "SidecarMode", "nothing outside its pod reaches that dashboard"
+    for spec in (cluster, kubernetes["RayCluster"]["spec"]):
+        assert spec["authOptions"] == {"mode": "token"}
+    stays = kubernetes["RayCluster"]["spec"]["headGroupSpec"]
+    assert stays["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    assert job["submissionMode"] == "SidecarMode"
     assert head["template"]["spec"]["restartPolicy"] == "Never"
     for group in [head, *cluster["workerGroupSpecs"]]:
         pod = group["template"]["spec"]
@@ -151,6 +157,42 @@ def test_kubernetes_has_this_ray_a_token_and_a_dashboard_on_localhost(kubernetes
         assert mounted == {volume["name"] for volume in pod["volumes"]}
     study = job["entrypoint"].split()[1].removeprefix("/dirprune/")
     assert (ROOT / study).is_file()
+
+
+def matches(selector: dict, labels: dict[str, str]) -> bool:
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def is_let_in(policy: dict, labels: dict[str, str], namespace: str, port: int) -> bool:
+    """Whether a pod with such labels gets to a port of a policy's pods, which are in the namespace `here`."""
+    return any(
+        matches(peer["podSelector"], labels)
+        and ("namespaceSelector" in peer or namespace == "here")
+        and port in [open["port"] for open in rule.get("ports", [{"port": port}])]
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+    )
+
+
+def test_operator_reaches_the_dashboard_of_its_job_and_no_stranger_reaches_any_port(
+    kubernetes: dict[str, dict],
+) -> None:
+    job, policy = kubernetes["RayJob"]["spec"]["rayClusterSpec"], kubernetes["NetworkPolicy"]
+    assert job["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "0.0.0.0"
+    assert job["authOptions"] == {"mode": "token"}
+    assert policy["metadata"]["labels"] == kubernetes["RayJob"]["metadata"]["labels"], "applied together"
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    operator = {"app.kubernetes.io/component": "kuberay-operator", "app.kubernetes.io/name": "kuberay"}
+    assert is_let_in(policy, operator, "there", 8265)
+    assert not is_let_in(policy, operator, "there", 6379)
+    for group in [job["headGroupSpec"], *job["workerGroupSpecs"]]:
+        own = group["template"]["metadata"]["labels"]
+        assert matches(policy["spec"]["podSelector"], own)
+        assert is_let_in(policy, own, "here", 8265)
+        assert is_let_in(policy, own, "here", 6379)
+        assert not is_let_in(policy, own, "there", 8265)
+    for namespace in ("here", "there"):
+        assert not is_let_in(policy, {"app": "stranger"}, namespace, 8265)
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in CLUSTER.glob("*.sh")))
