@@ -310,6 +310,13 @@ storage_option = click.option(
 )
 """Where a study that has been run keeps its trials."""
 
+network_option = click.option(
+    "--network",
+    metavar="FILE.py:NAME",
+    help="The function or class that made the study's network, where it is your own; the file is run.",
+)
+"""What a model of a user's own network is rebuilt with."""
+
 
 def check_can_write(path: Path, *, is_folder: bool, option: str = "--output") -> None:
     """Check that a path can be written, without creating anything.

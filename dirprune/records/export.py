@@ -23,7 +23,13 @@ BATCHES = (1, 5)  # sizes other than the one that is traced: a frozen batch woul
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export_model(folder: Path, target: Path, kind: str, tolerance: float = TOLERANCE) -> float:
+def export_model(
+    folder: Path,
+    target: Path,
+    kind: str,
+    tolerance: float = TOLERANCE,
+    network: Callable[[], nn.Module] | None = None,
+) -> float:
     """Write a stored network in a format that other programs read, for any batch size.
 
     What was written is read again and its outputs for random inputs compared with the network's own.
@@ -33,12 +39,14 @@ def export_model(folder: Path, target: Path, kind: str, tolerance: float = TOLER
         target: pt2 and onnx: the file to write; safetensors: a folder that `load_model` reads.
         kind: One of `FORMATS`.
         tolerance: Largest absolute difference of outputs that is allowed.
+        network: Function that makes the network before pruning, where it is a user's own.
 
     Returns:
         The largest absolute difference that was found.
 
     Raises:
         ConfigurationError: If the format is unknown or needs packages that are not installed.
+        NotGivenError: If the network is a user's own and not given.
         StudyError: If there is no whole model, it cannot be exported, or it differs; nothing is written then.
     """
     if kind not in FORMATS:
@@ -49,7 +57,7 @@ def export_model(folder: Path, target: Path, kind: str, tolerance: float = TOLER
             f"expected {', '.join(missing)} for the format onnx, not installed; "
             "try pip install 'dirprune[export]', or --format pt2"
         )
-    network = models.load_model(folder)
+    model = models.load_model(folder, network)
     shape = tuple(read_json(folder / models.ARCHITECTURE, models.SCHEMA)["input_shape"])
     if kind == "safetensors":
         with tempfile.TemporaryDirectory(dir=_made(target.parent)) as temporary:
@@ -57,7 +65,7 @@ def export_model(folder: Path, target: Path, kind: str, tolerance: float = TOLER
             copied.mkdir()
             for name in (models.WEIGHTS, models.ARCHITECTURE):
                 shutil.copyfile(folder / name, copied / name)
-            difference = _compare(network, models.load_model(copied), shape, tolerance)
+            difference = _compare(model, models.load_model(copied, network), shape, tolerance)
             target.mkdir(exist_ok=True)
             for name in (models.WEIGHTS, models.ARCHITECTURE):
                 (copied / name).replace(target / name)
@@ -66,11 +74,11 @@ def export_model(folder: Path, target: Path, kind: str, tolerance: float = TOLER
     _made(target.parent)
     with write_atomically(target) as temporary_file:
         try:
-            write(network, torch.zeros(2, *shape), temporary_file)  # 1 would be taken for a constant
+            write(model, torch.zeros(2, *shape), temporary_file)  # 1 would be taken for a constant
             exported = read(temporary_file)
         except Exception as error:  # whatever tracing a network raises
             raise StudyError(f"{folder} cannot be exported as {kind}: {one_line(error)}") from error
-        return _compare(network, exported, shape, tolerance)
+        return _compare(model, exported, shape, tolerance)
 
 
 def _compare(

@@ -182,6 +182,22 @@ def read_finalists(
     return summarise_finalists(read_trainings(folder, trials), objectives, floor)
 
 
+def find_deployed(folder: StudyFolder, number: int, objectives: Sequence[Objective]) -> int | None:
+    """Return the repetition of a finalist whose network is the one to deploy; None: no training has finished.
+
+    The finalist's own events say it; what the study's storage knows of its trial is not needed.
+
+    Args:
+        folder: The study's folder.
+        number: The finalist's trial.
+        objectives: What the study trades.
+    """
+    trial = TrialRecord(number, "COMPLETE", source="", architecture={}, method="")
+    trainings = read_trainings(folder, [trial])
+    finished = [training for training in trainings if training.record.state == "COMPLETE"]
+    return _find_best(finished, objectives) if finished else None
+
+
 def write_finalists(path: Path, finalists: Sequence[Finalist]) -> None:
     """Write the finalists by macs: each metric's mean by its name, its spread by `<name>_std`.
 

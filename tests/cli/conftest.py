@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,15 @@ from dirprune.architecture import Architecture
 from dirprune.cli.app import program
 from dirprune.cli.errors import run_command
 from dirprune.files import write_json
+from dirprune.identity import identify
 from dirprune.records.events import EventLog
 from dirprune.records.folder import StudyFolder
+from dirprune.records.models import save_model
 from dirprune.study.space import Configuration
+from dirprune.surgery import compact
+from dirprune.tracing import find_groups
 from dirprune.tuning import storage
+from tests.integration import toy_study
 
 
 @dataclass(frozen=True)
@@ -113,3 +119,25 @@ def add_trial(
         metrics = {"val_accuracy": accuracy, "test_accuracy": accuracy - 0.01}
         log.append("finished", metrics=metrics)
         storage.settle(study, number, optuna.trial.TrialState.COMPLETE, {}, [accuracy, macs])
+
+
+@pytest.fixture
+def own(folder: StudyFolder) -> StudyFolder:
+    """The study with a network of the user's own, and a model of trial 1."""
+    base = {**identify(toy_study.Toy), "options": {}}
+    payload = json.loads(folder.study_json.read_text())
+    payload["description"]["network"] = base
+    folder.study_json.write_text(json.dumps(payload))
+    kept = {"first": [0, 3, 5], "second": [1, 2]}
+    dense, example = toy_study.Toy(), torch.zeros(2, 6)
+    save_model(
+        folder.model_dir(1),
+        compact(dense, find_groups(dense, example), kept, example),
+        architecture={name: len(channels) for name, channels in kept.items()},
+        kept=kept,
+        base=base,
+        input_shape=(6,),
+        normalisation={},
+        metrics={"macs": 5.0},
+    )
+    return folder

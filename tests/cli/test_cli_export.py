@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+import torch
+
+from dirprune.records.events import EventLog
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import find_member, mark_front, sort_front
 from dirprune.records.models import load_model
 from tests.cli.conftest import Run
+from tests.integration import toy_study
 from tests.records.example_study import OBJECTIVES, make_trial
-from tests.records.test_export import model  # noqa: F401  (a fixture)
+from tests.records.test_export import store_lenet
 
 
 @pytest.fixture
-def study(folder: StudyFolder, model: object) -> StudyFolder:  # noqa: F811
+def study(folder: StudyFolder) -> StudyFolder:
     """The study with a network for trial 1, which is on its front."""
-    folder.models_dir.mkdir()
-    source = folder.output / "models" / "7"
-    source.rename(folder.model_dir(1))
+    store_lenet(folder.model_dir(1), seed=3)
     return folder
+
+
+@pytest.fixture
+def finals(study: StudyFolder) -> StudyFolder:
+    """The study with two finalists: trial 1, of three seeds, on the final front, and trial 2 behind it."""
+    for number, accuracies in ((1, (0.97, 0.985, None)), (2, (0.96,))):
+        for seed, accuracy in enumerate(accuracies):
+            training = study.finalist(number, seed)
+            log = EventLog(training.events(number), "attempt")
+            log.append("started", resumed_from=None)
+            if accuracy is not None:
+                metrics = {"val_accuracy": accuracy, "macs": 100_000 * number}
+                log.append("finished", metrics=metrics)
+                store_lenet(training.model_dir(number), seed)
+    return study
 
 
 def test_smallest_network_is_exported_with_its_difference(run: Run, study: StudyFolder) -> None:
@@ -46,6 +64,75 @@ def test_trial_that_is_not_there_is_one_line_with_those_that_are(
     assert (result.status, result.errors.count("\n")) == (2, 1)
     assert "on the front: 1, 0" in result.errors
     assert not (study.root / "exports").exists()
+
+
+@pytest.mark.parametrize("which", ["1", "best", "smallest", "knee"])
+def test_finalist_is_its_best_seeds_network(run: Run, finals: StudyFolder, which: str) -> None:
+    result = run("export", finals.root, "--finalist", which)
+    assert (result.status, result.errors) == (0, "")
+    assert result.output.startswith("finalist 1, seed 1: largest difference of outputs ")
+    exported = torch.export.load(finals.root / "exports" / "finalist-1.pt2").module()
+    images = torch.randn(3, 1, 28, 28)
+    torch.testing.assert_close(exported(images), load_model(finals.finalist(1, 1).model_dir(1))(images))
+
+
+def test_finalist_that_is_not_on_the_final_front_goes_by_its_number(run: Run, finals: StudyFolder) -> None:
+    result = run("export", finals.root, "--finalist", "2", "--format", "safetensors")
+    assert (result.status, result.errors) == (0, "")
+    load_model(finals.root / "exports" / "finalist-2")
+
+
+@pytest.mark.parametrize("finalist", ["0", "99", "../1", "last", ""])
+def test_finalist_that_is_not_there_is_one_line_with_those_that_are(
+    run: Run, finals: StudyFolder, finalist: str
+) -> None:
+    result = run("export", finals.root, "--finalist", finalist)
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "expected the number of a finalist, or best, smallest, knee" in result.errors
+    assert "finalists: 1, 2" in result.errors
+
+
+def test_study_without_finalists_has_no_best_one(run: Run, study: StudyFolder) -> None:
+    result = run("export", study.root, "--finalist", "best")
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "finalists: none" in result.errors
+
+
+@pytest.mark.parametrize(("chosen", "got"), [((), "neither"), (("--trial", "1", "--finalist", "1"), "both")])
+def test_without_a_choice_those_that_are_there_are_said(
+    run: Run, finals: StudyFolder, chosen: tuple[str, ...], got: str
+) -> None:
+    result = run("export", finals.root, *chosen)
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert (
+        f"expected --trial N or --finalist N, got {got}; on the front: 1, 0; finalists: 1, 2" in result.errors
+    )
+
+
+def test_number_is_found_where_the_database_of_trials_is_not_given(run: Run, finals: StudyFolder) -> None:
+    payload = json.loads(finals.study_json.read_text())
+    finals.study_json.write_text(json.dumps({**payload, "storage": "postgresql://host/trials"}))
+    finals.journal.unlink()
+    for chosen in ("--trial", "--finalist"):
+        result = run("export", finals.root, chosen, "1")
+        assert (result.status, result.errors) == (0, "")
+    result = run("export", finals.root, "--finalist", "best")
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "give a database with --optuna-storage URL" in result.errors
+
+
+@pytest.mark.parametrize("kind", ["pt2", "safetensors"])
+def test_ones_own_network_is_exported_with_the_function_that_made_it(
+    run: Run, own: StudyFolder, kind: str
+) -> None:
+    arguments = ("export", own.root, "--trial", "1", "--format", kind)
+    without = run(*arguments)
+    assert (without.status, without.errors.count("\n")) == (2, 1)
+    assert "the network of study lenet is your own; try again with --network FILE.py:Toy" in without.errors
+    assert not (own.root / "exports").exists()
+    result = run(*arguments, "--network", f"{toy_study.__file__}:Toy")
+    assert (result.status, result.errors) == (0, "")
+    assert result.output.startswith("trial 1: largest difference of outputs ")
 
 
 def test_trial_of_the_front_without_its_network_is_one_line(run: Run, study: StudyFolder) -> None:

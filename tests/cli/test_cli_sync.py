@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -12,11 +11,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from dirprune.identity import identify
 from dirprune.records.folder import StudyFolder
-from dirprune.records.models import load_model, save_model
-from dirprune.surgery import compact
-from dirprune.tracing import find_groups
+from dirprune.records.models import load_model
 from dirprune.tracking import default_tracking_uri, names
 from dirprune.tuning import storage
 from tests.cli.conftest import Run
@@ -92,30 +88,6 @@ def test_address_with_a_mistake_and_a_folder_that_is_no_study_are_one_line(
     for arguments in ((folder.root, "--tracking-uri", "htp://host"), (folder.output,)):
         result = run("sync", *arguments)
         assert (result.status, result.errors.count("\n")) == (2, 1)
-
-
-KEPT = {"first": [0, 3, 5], "second": [1, 2]}
-
-
-@pytest.fixture
-def own(folder: StudyFolder) -> StudyFolder:
-    """The study with a network of the user's own, and a model of trial 1."""
-    base = {**identify(toy_study.Toy), "options": {}}
-    payload = json.loads(folder.study_json.read_text())
-    payload["description"]["network"] = base
-    folder.study_json.write_text(json.dumps(payload))
-    dense, example = toy_study.Toy(), torch.zeros(2, 6)
-    save_model(
-        folder.model_dir(1),
-        compact(dense, find_groups(dense, example), KEPT, example),
-        architecture={name: len(kept) for name, kept in KEPT.items()},
-        kept=KEPT,
-        base=base,
-        input_shape=(6,),
-        normalisation={},
-        metrics={"macs": 5.0},
-    )
-    return folder
 
 
 @pytest.mark.slow

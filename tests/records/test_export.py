@@ -20,11 +20,11 @@ from dirprune.tracing import find_groups
 KEPT = {"conv1": [0, 3], "conv2": [1, 2, 9], "linear1": [0, 2, 4, 6], "linear2": [5, 6]}
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    network, example = create_network("lenet5", seed=3), torch.zeros(2, 1, 28, 28)
+def store_lenet(folder: Path, seed: int) -> None:
+    """Store a pruned LeNet-5 with weights of a seed."""
+    network, example = create_network("lenet5", seed=seed), torch.zeros(2, 1, 28, 28)
     save_model(
-        tmp_path / "models" / "7",
+        folder,
         compact(network, find_groups(network, example), KEPT, example),
         architecture={name: len(kept) for name, kept in KEPT.items()},
         kept=KEPT,
@@ -33,6 +33,11 @@ def model(tmp_path: Path) -> Path:
         normalisation={"mean": (0.1307,), "std": (0.3081,)},
         metrics={"macs": 5.0},
     )
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    store_lenet(tmp_path / "models" / "7", seed=3)
     return tmp_path / "models" / "7"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FOLDER, storage_option
+from dirprune.cli.options import FOLDER, network_option, storage_option
 
 
 @click.command
@@ -21,11 +21,7 @@ from dirprune.cli.options import FOLDER, storage_option
 @click.option(
     "--register", metavar="NAME", help="Also register the front's models there as versions of this one."
 )
-@click.option(
-    "--network",
-    metavar="FILE.py:NAME",
-    help="The function or class that made the study's network, where it is your own; the file is run.",
-)
+@network_option
 def sync(**given: Any) -> None:
     """Rebuild or complete the study in folder STUDY in MLflow, from its own records.
 
