@@ -1,4 +1,4 @@
-// What is known of one trial: numbers, kept channels as bars per layer, its run and the command to export it.
+// What is known of one trial: numbers, kept channels as bars per layer, its run and the commands to export it.
 
 import { formatMetric, formatWithSpread } from "./front.js";
 import { make } from "./dom.js";
@@ -8,9 +8,28 @@ export function quote(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\"'\"'")}'`;
 }
 
-/** Return the command that writes a trial's network as a file. */
-export function exportCommand(study, trial) {
-  return `dirprune export ${quote(study.folder)} --trial ${trial.number} --format pt2`;
+/** Return the name of the function that made a user's own network; null for one that dirprune knows. */
+function findOwnNetwork(described) {
+  try {
+    const { module, name } = JSON.parse(described);
+    return module ? name : null;
+  } catch { // not told, or not as dirprune tells it
+    return null;
+  }
+}
+
+/** Return the commands that write a trial's networks as files, each below its heading. */
+function listExports(trial, study) {
+  if (!study.folder) return [];
+  const own = findOwnNetwork(study.network);
+  const network = own ? ` --network ${quote(`FILE.py:${own}`)}` : "";
+  const write = (option) =>
+    `dirprune export ${quote(study.folder)} --${option} ${trial.number} --format pt2${network}`;
+  const isFinalist = study.finalists.some(({ number }) => number === trial.number);
+  return [
+    ...(isFinalist ? [["Export the finalist's network", write("finalist")]] : []),
+    ...(trial.hasModel ? [[isFinalist ? "Export the trial's own" : "Export its network", write("trial")]] : []),
+  ];
 }
 
 /** Return groups in forward order where it is told, otherwise with numbers counted: block10 after block9. */
@@ -73,8 +92,10 @@ export function showDetails(panel, trial, study, whole, labelOf) {
     make("h3", {}, "Channels kept"),
     makeBars(trial, study, whole),
   ];
-  if (trial.hasModel) {
-    parts.push(make("h3", {}, "Export its network"), makeCommand(exportCommand(study, trial)));
+  const exports = listExports(trial, study);
+  for (const [heading, command] of exports) parts.push(make("h3", {}, heading), makeCommand(command));
+  if (exports.length && findOwnNetwork(study.network)) {
+    parts.push(make("p", { class: "help" }, "FILE.py stands for the file in which the network is made."));
   }
   panel.replaceChildren(...parts);
   panel.hidden = false;

@@ -3,7 +3,8 @@
 /**
  * A source of studies: `live.js` reads them from a server, `stored.js` from the page's own text.
  *
- * A study is {id, name, folder, objectives: [{metric, isMaximized}], metrics, finalists, whole, ...}. A trial is
+ * A study is {id, name, folder, network, objectives: [{metric, isMaximized}], metrics, finalists, whole, ...};
+ * its network is what `dirprune.identity.identify` says of it, as JSON. A trial is
  * {key, study, number, source, method, state, kept, images, isAcceptable, hasModel, metrics, architecture, error}.
  * A finalist is {number, metrics, spread, nSeeds, isAcceptable}: means and standard deviations over its seeds.
  */

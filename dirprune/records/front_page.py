@@ -57,6 +57,7 @@ def _tell(
             "id": summary.study_id,
             "name": summary.name,
             "folder": str(summary.folder.root.absolute()),
+            "network": summary.description.get("network"),
             "objectives": [{"metric": o.metric, "isMaximized": o.is_maximized} for o in summary.objectives],
             "finalists": [_tell_finalist(finalist) for finalist in finalists],
             "whole": dict(summary.n_channels),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import torch
+from playwright.sync_api import expect
 
 from dirprune.records.events import EventLog
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import find_member, mark_front, sort_front
 from dirprune.records.models import load_model
+from tests.browser import open_browser, open_page
 from tests.cli.conftest import Run
 from tests.integration import toy_study
 from tests.records.example_study import OBJECTIVES, make_trial
@@ -133,6 +136,45 @@ def test_ones_own_network_is_exported_with_the_function_that_made_it(
     result = run(*arguments, "--network", f"{toy_study.__file__}:Toy")
     assert (result.status, result.errors) == (0, "")
     assert result.output.startswith("trial 1: largest difference of outputs ")
+
+
+def read_commands(study: StudyFolder, trial: int) -> list[list[str]]:
+    """Return the words of each command that the study's page offers for a trial."""
+    with open_browser() as browser, open_page(browser, "file:///") as page:
+        page.goto(study.front_html.as_uri())
+        page.locator("#trials").get_by_role("button", name=str(trial), exact=True).click()
+        expect(page.locator("#details h2")).to_contain_text(f"Trial {trial} of")
+        return [shlex.split(text) for text in page.locator("#details code").all_inner_texts()]
+
+
+def test_commands_of_the_page_run_as_they_are(run: Run, finals: StudyFolder) -> None:
+    moved = StudyFolder(finals.output / "it's $HOME")
+    finals.root.rename(moved.root)
+    assert run("front", moved.root).status == 0
+    payload = json.loads(moved.study_json.read_text())
+    moved.study_json.write_text(json.dumps({**payload, "storage": "postgresql://host/trials"}))
+    commands = read_commands(moved, 1)
+    assert [words[0] for words in commands] == ["dirprune", "dirprune"]
+    for words in commands:
+        result = run(*words[1:])
+        assert (result.status, result.errors) == (0, "")
+    assert {path.name for path in (moved.root / "exports").iterdir()} == {"1.pt2", "finalist-1.pt2"}
+
+
+def test_trial_behind_the_front_is_offered_as_finalist_alone(run: Run, finals: StudyFolder) -> None:
+    assert run("front", finals.root).status == 0
+    (words,) = read_commands(finals, 2)
+    result = run(*words[1:])
+    assert (result.status, result.errors) == (0, "")
+    assert result.output.startswith("finalist 2, seed 0: ")
+
+
+def test_command_of_the_page_has_a_place_for_the_file_of_ones_own_network(run: Run, own: StudyFolder) -> None:
+    assert run("front", own.root).status == 0
+    (words,) = read_commands(own, 1)
+    assert "FILE.py:Toy" in words
+    result = run(*(word.replace("FILE.py", str(toy_study.__file__)) for word in words[1:]))
+    assert (result.status, result.errors) == (0, "")
 
 
 def test_trial_of_the_front_without_its_network_is_one_line(run: Run, study: StudyFolder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,13 +28,14 @@ ADMIN, PASSWORD, SECRET = "keeper", "a-long-password-of-tests", "a-secret-key-of
 class TrackedStudy:
     """A study in a store that grows as a driver would make it grow."""
 
-    def __init__(self, uri: str, output: Path, name: str, study_id: str) -> None:
+    def __init__(self, uri: str, output: Path, name: str, study_id: str, **changes: object) -> None:
         self.store = RunStore(uri, output, study_id)
         self.runs: dict[int, RemoteRun] = {}
         costs = {"macs": 498_750.0, "parameters": 40_225.0}
         reference = {"val_accuracy": 0.1, "macs": 498_750.0}
         folder = StudyFolder(output / study_id)
-        self.summary = StudySummary(name, study_id, folder, OBJECTIVES, reference, costs, N_CHANNELS, 60, 0)
+        summary = StudySummary(name, study_id, folder, OBJECTIVES, reference, costs, N_CHANNELS, 60, 0)
+        self.summary = replace(summary, **changes)  # type: ignore[arg-type]
         self.run = self.store.create_run(view_study(self.summary, "RUNNING", ()), None)
 
     def tell(self, records: list[TrialRecord]) -> None:

@@ -253,7 +253,8 @@ def test_only_what_is_worth_having_is_on_the_front_and_only_that_can_be_exported
 def test_finalists_stand_before_the_front_of_the_search(
     page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
 ) -> None:
-    study = TrackedStudy(server.uri, tmp_path, "finals", "f17a1")
+    own = {"network": '{"module": "mine", "name": "Mine", "options": {}}'}
+    study = TrackedStudy(server.uri, tmp_path, "finals", "f17a1", description=own)
     study.tell(RECORDS)
     points = view_finalists(FINALISTS, 1_700_000_001_000)
     study.store.update_(study.run, view_study(study.summary, "FINISHED", points))
@@ -263,6 +264,11 @@ def test_finalists_stand_before_the_front_of_the_search(
     expect(page.locator(".point.searched")).to_have_count(len(FRONT))
     row = page.locator("#finalists tbody tr").first
     assert row.locator("td").all_inner_texts()[:3] == ["7", "yes", "3"]
+    row.get_by_role("button").click()
+    command = page.locator("#details code").first
+    expect(command).to_have_text(
+        f"dirprune export {study.summary.folder.root} --finalist 7 --format pt2 --network FILE.py:Mine"
+    )
 
 
 def test_a_server_that_is_away_is_said_and_what_was_known_stays(
