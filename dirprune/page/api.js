@@ -144,19 +144,27 @@ export async function readStudies() {
   return studies;
 }
 
+async function* searchTrials(study, filter) {
+  const own = `tags.\`dirprune.kind\` = 'trial' AND tags.\`dirprune.study_id\` = '${study.id}'`;
+  for await (const runs of searchRuns(study.experiment, `${own} AND ${filter}`)) {
+    yield runs.map(readTrial).filter((trial) => Number.isInteger(trial.number));
+  }
+}
+
+/** Return the trials on the front of a study, which are those that have their models. */
+export async function readFront(study) {
+  const front = [];
+  for await (const part of searchTrials(study, "tags.`dirprune.front` = 'true'")) front.push(...part);
+  return front;
+}
+
 /**
- * Yield the trials of a study, a list at a time: the front's first, then all of them.
+ * Yield the trials of a study, a list at a time.
  * @param {number} since unix time in ms; only trials that run or ended after it. 0: every trial.
  */
 export async function* readTrials(study, since = 0) {
-  const own = `tags.\`dirprune.kind\` = 'trial' AND tags.\`dirprune.study_id\` = '${study.id}'`;
   const changes = ["attributes.status = 'RUNNING'", `attributes.end_time > ${since}`];
-  const parts = since ? changes : ["tags.`dirprune.front` = 'true'", "attributes.start_time >= 0"];
-  for (const part of parts) {
-    for await (const runs of searchRuns(study.experiment, `${own} AND ${part}`)) {
-      yield runs.map(readTrial).filter((trial) => Number.isInteger(trial.number));
-    }
-  }
+  for (const filter of since ? changes : ["attributes.start_time >= 0"]) yield* searchTrials(study, filter);
 }
 
 /** Return the hypervolume after each number of finished trials, as [[n, value], ...]. */

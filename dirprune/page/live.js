@@ -1,8 +1,9 @@
 // Studies and trials kept as they are on the server: everything once, then only what changed.
 
-import { readHypervolume, readStudies, readTrials } from "./api.js";
+import { readFront, readHypervolume, readStudies, readTrials } from "./api.js";
 import { Knowledge } from "./knowledge.js";
 
+const UNENDED = new Set(["running", "paused"]);
 const SLACK_MS = 60_000; // clocks of workers and of the server differ
 
 /** What a server knows of all studies, and of the trials of those that were asked for. */
@@ -26,6 +27,7 @@ export class LiveKnowledge extends Knowledge {
     const study = this.studies.get(id);
     if (!study) return;
     if (!this.trials.has(id)) this.trials.set(id, new Map());
+    await this.#readFront(study, onChange);
     if (this.#complete.has(id)) {
       await this.#readParts(study, this.#newestEnd(id) - SLACK_MS, onChange);
       if (this.#countEnded(id) >= this.#countExpected(study)) return this.#readHypervolume(study, onChange);
@@ -35,13 +37,23 @@ export class LiveKnowledge extends Knowledge {
     await this.#readHypervolume(study, onChange);
   }
 
+  /** Read the front; a trial that has left it, which need not be of late, has lost its model. */
+  async #readFront(study, onChange) {
+    const front = await readFront(study);
+    const there = new Set(front.map(({ key }) => key));
+    const left = this.trialsOf(study.id).filter(({ key, hasModel }) => hasModel && !there.has(key));
+    this.#take(study, [...front, ...left.map((trial) => ({ ...trial, hasModel: false }))], onChange);
+  }
+
   async #readParts(study, since, onChange) {
+    for await (const part of readTrials(study, Math.max(since, 0))) this.#take(study, part, onChange);
+  }
+
+  #take(study, trials, onChange) {
     const known = this.trials.get(study.id);
-    for await (const part of readTrials(study, Math.max(since, 0))) {
-      const fresh = part.filter((trial) => JSON.stringify(known.get(trial.key)) !== JSON.stringify(trial));
-      for (const trial of fresh) known.set(trial.key, trial);
-      if (fresh.length) onChange();
-    }
+    const fresh = trials.filter((trial) => JSON.stringify(known.get(trial.key)) !== JSON.stringify(trial));
+    for (const trial of fresh) known.set(trial.key, trial);
+    if (fresh.length) onChange();
   }
 
   async #readHypervolume(study, onChange) {
@@ -58,7 +70,7 @@ export class LiveKnowledge extends Knowledge {
   }
 
   #countEnded(id) {
-    return this.trialsOf(id).filter((trial) => trial.state !== "running").length;
+    return this.trialsOf(id).filter(({ state }) => !UNENDED.has(state)).length;
   }
 
   #countExpected({ metrics }) {

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dirprune.records.front import mark_front
+from dirprune.records.record import TrialRecord
 from dirprune.tracking.views import view_finalists, view_study
 from tests.records.example_study import FINALISTS, OBJECTIVES, make_study, make_trial
 from tests.server.conftest import NAME, TrackedStudy
@@ -223,6 +224,46 @@ def test_a_new_trial_and_an_ended_one_appear_by_themselves(
     expect(page.locator(f'.point.front[data-key="{run}"]')).to_have_count(1)
     expect(page.locator(".point.running")).to_have_count(0)
     expect(page.locator("#details h2")).to_be_visible()
+
+
+def make_later(
+    number: int, minutes: float, keep_ratio: float, accuracy: float, **changes: object
+) -> TrialRecord:
+    """Return a trial that began so long after the others."""
+    trial = make_trial(number, "sampler", keep_ratio, accuracy, **changes)
+    times = tuple(time + 60 * minutes for time in trial.times)
+    return replace(trial, times=times, started_at=times[0])
+
+
+def test_a_trial_that_leaves_the_front_can_no_longer_be_exported(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    study = TrackedStudy(server.uri, tmp_path, "left", "1ef7")
+    records = [make_trial(0, "dense", 1.0, 0.99), make_trial(1, "uniform", 0.5, 0.97)]
+    study.tell(mark_front(records, OBJECTIVES))
+    open_study(page, server, "?study=1ef7")
+    page.locator(f'.point[data-key="{study.runs[1].run_id}"]').click()
+    details = page.locator("#details")
+    expect(details.locator("code")).to_have_count(1)
+    study.tell(mark_front([*records, make_later(2, 10, 0.4, 0.98)], OBJECTIVES))
+    expect(page.locator("#count")).to_have_text("3 of 3 trials, 2 on the front")
+    expect(details.locator("code")).to_have_count(0)
+    expect(details.locator("h2")).to_contain_text("Trial 1 of")
+
+
+def test_a_trial_that_is_told_late_appears_beside_one_that_is_paused(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    study = TrackedStudy(server.uri, tmp_path, "late", "1a7e")
+    paused = make_later(3, 20, 0.2, 0.95, state="RUNNING", is_paused=True)
+    others = [make_trial(0, "dense", 1.0, 0.99), make_later(2, 10, 0.5, 0.98)]
+    study.tell(mark_front([*others, paused], OBJECTIVES))
+    open_study(page, server, "?study=1a7e")
+    expect(page.locator("#count")).to_have_text("3 of 3 trials, 2 on the front")
+    study.tell(
+        [make_trial(1, "sampler", 0.6, 0.97)]
+    )  # ended minutes before the newest, and is not on the front
+    expect(page.locator("#count")).to_have_text("4 of 4 trials, 2 on the front")
 
 
 def test_only_what_is_worth_having_is_on_the_front_and_only_that_can_be_exported(
