@@ -250,8 +250,14 @@ class _Attempt:
 
     def _note_shortage(self) -> None:
         """Let the next attempt compute in halves: memory ran out in this one."""
-        write_json(self.shortage_path, {}, schema=KEPT_SCHEMA)
-        send(self.folder, self.shortage_path)
+        self._leave(self.shortage_path, {})
+
+    def _leave(self, path: Path, content: Mapping[str, object]) -> None:
+        """Write what the next attempt reads, unless it has started already."""
+        if self._is_newest():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, content, schema=KEPT_SCHEMA)
+            send(self.folder, path)
 
     def _keep(self, report: TrainingReport) -> TrainingState:
         """Write a checkpoint, and leave if the worker was told to end."""
@@ -288,9 +294,7 @@ class _Attempt:
             self.log.append(
                 "scored", method=configuration.method, cached=pruned.was_cached, seconds=pruned.scoring_time_s
             )
-        self.kept_path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.kept_path, {"kept": kept}, schema=KEPT_SCHEMA)
-        send(self.folder, self.kept_path)
+        self._leave(self.kept_path, {"kept": kept})
         self.log.append("pruned", **self.costs.as_dict(), kept=kept)
         return network, kept
 

@@ -181,6 +181,25 @@ def test_late_checkpoint_of_a_lost_worker_does_not_overwrite_its_successor(tmp_p
     assert replay(read_events(bench.folder.events(4))).finished is not None
 
 
+def test_late_cut_of_a_lost_worker_does_not_overwrite_its_successors(tmp_path, monkeypatch):
+    bench = make_bench(tmp_path)
+
+    def select_late(*arguments, **options):
+        monkeypatch.undo()
+        successor = run_trial(make_bench(tmp_path), configure())
+        next(successor)
+        next(successor)  # after 900 images its worker is gone, too
+        return select_channels(*arguments, **options)
+
+    monkeypatch.setattr(pruning, "select_channels", select_late)
+    next(run_trial(bench, replace(configure(), method="magnitude")))  # as if rounding had chosen others
+    scored, other = [event["kept"] for event in read_events(bench.folder.events(4)) if "kept" in event]
+    assert scored != other
+    run(make_bench(tmp_path))  # goes on from the successor's checkpoint
+    groups = json.loads((bench.folder.model_dir(4) / "architecture.json").read_text())["groups"]
+    assert {name: group["kept"] for name, group in groups.items()} == scored
+
+
 def test_late_end_of_a_lost_worker_is_refused_and_leaves_no_model(tmp_path):
     bench = make_bench(tmp_path)
     lost = run_trial(bench, configure())
