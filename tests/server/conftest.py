@@ -69,21 +69,22 @@ def track_studies(uri: str, output: Path) -> tuple[TrackedStudy, TrackedStudy]:
     return studies
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Skip the test where MLflow does not find the page."""
     if not entry_points(group="mlflow.app", name="dirprune-auth"):
         pytest.skip("needs the plugin to be installed: make install")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    _check_installed()
+    check_installed()
     with run_server(tmp_path_factory.mktemp("open"), app="dirprune") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    _check_installed()
+    check_installed()
     if find_spec("flask_wtf") is None:
         pytest.skip("needs mlflow[auth]: make install")
     settings = {
