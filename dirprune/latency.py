@@ -177,6 +177,9 @@ def fit_latency(
         n_measured: Architectures that are built and measured; >= 2.
         seed: Of the random architectures; the measurements themselves are never the same twice.
         progress: Told how many have been measured.
+
+    Raises:
+        ConfigurationError: If the device is busy; see `measure_quietly`.
     """
     from sklearn.linear_model import LinearRegression  # seconds to import: only where they are needed
     from sklearn.model_selection import KFold, cross_val_predict
@@ -193,7 +196,7 @@ def fit_latency(
         small = compact(network, grouping, kept, inputs)
         architecture = {name: len(channels) for name, channels in kept.items()}
         macs.append([1.0, *costs.macs_by_pair(architecture)])
-        latencies.append(measure_latency(small, inputs).median_ms)
+        latencies.append(measure_quietly(small, inputs).median_ms)
         if progress is not None:
             progress("architectures for latency", number + 1, n_measured)
     scale = np.max(macs, axis=0)

@@ -33,7 +33,7 @@ def device_to_itself(device: str | torch.device, n_threads: int = 1) -> Iterator
     A lock in the user's cache folder, by machine and device, keeps measurements of all studies and commands
     apart, whether they use Ray or not. No trial measures: a study does so before its first one, and
     `dirprune latency` beside none. What else computes there is not held back but noticed: on Linux a CPU
-    without idle cores is refused here, any device by the spread of its passes (`dirprune latency`, see
+    without idle cores is refused here, any device by the spread of its passes (see
     `dirprune.latency.measure_quietly`) or because no model explains them (`dirprune.study.latency`).
 
     Args:

@@ -46,6 +46,17 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+@pytest.fixture
+def on_a_busy_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test measure beside others: that a busy device is refused is tested by itself."""
+    from dirprune import latency, quiet
+    from dirprune.study import latency as study_latency
+
+    monkeypatch.setattr(latency, "MAX_SPREAD", float("inf"))
+    monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))
+    monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
+
+
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
     """The folder of the real MNIST, unpacked from what lies beside the repository."""

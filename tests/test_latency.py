@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ def test_latency_is_in_milliseconds_and_measured_in_evaluation_mode() -> None:
     assert network.training
 
 
+@pytest.mark.usefixtures("on_a_busy_device")
 def test_one_channel_less_never_costs_more_and_one_in_each_group_costs_least() -> None:
     network, batch = build_case("lenet")
     network.eval()
@@ -61,21 +63,38 @@ def test_macs_by_pair_add_up_to_the_macs() -> None:
 
 
 class Unsteady(nn.Module):
-    """Takes longer at each second pass."""
+    """Two convolutions that take longer at each second of their first passes."""
 
-    n_passes = 0
+    def __init__(self, n_unsteady: float = math.inf) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 3)
+        self.n_passes, self.n_unsteady = 0, n_unsteady
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.n_passes += 1
-        time.sleep(0.02 if self.n_passes % 2 else 0.001)
-        return inputs
+        time.sleep(0.02 if self.n_passes % 2 and self.n_passes <= self.n_unsteady else 0.001)
+        return self.last(self.first(inputs))
 
 
 def test_a_device_whose_passes_differ_widely_is_refused_as_busy() -> None:
     with pytest.raises(
         ConfigurationError, match=r"expected a quiet device, got passes of .* ms \(quartiles\) on cpu"
     ):
-        measure_quietly(Unsteady(), torch.zeros(1), n_runs=6)
+        measure_quietly(Unsteady(), torch.zeros(2, 1, 8, 8), n_runs=6)
+
+
+def test_a_device_that_is_busy_while_architectures_are_measured_is_said_to_be() -> None:
+    network, batch = Unsteady(), torch.zeros(2, 1, 8, 8)
+    with pytest.raises(ConfigurationError, match=r"expected a quiet device, got passes of .* on cpu"):
+        fit_latency(network, find_groups(network, batch), batch, n_measured=2)
+
+
+def test_an_architecture_is_measured_again_once_the_device_is_quiet() -> None:
+    network, batch = Unsteady(30), torch.zeros(2, 1, 8, 8)
+    grouping = find_groups(network, batch)
+    fitted = fit_latency(network, grouping, batch, n_measured=2)
+    model = CostModel(network, grouping, batch).with_latency(fitted.constant_ms, fitted.rates_ms)
+    assert model.costs(grouping.n_channels).as_dict()["latency_ms"] < 5
 
 
 def test_a_processor_is_told_from_others_of_its_kind() -> None:
@@ -84,6 +103,7 @@ def test_a_processor_is_told_from_others_of_its_kind() -> None:
     assert describe_machine("cpu")[2] in (models or [platform.processor(), platform.machine()])
 
 
+@pytest.mark.usefixtures("on_a_busy_device")
 def test_a_model_of_latency_is_the_same_after_a_round_through_json() -> None:
     network, batch = build_case("lenet")
     model = fit_latency(network.eval(), find_groups(network, batch), batch, n_measured=10)

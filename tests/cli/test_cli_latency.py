@@ -31,14 +31,7 @@ from tests.records.example_study import make_trial
 
 OBJECTIVES = [Objective("val_accuracy", "maximize"), Objective("macs", "minimize")]
 SHAPE = (1, 28, 28)
-
-
-@pytest.fixture(autouse=True)
-def on_any_machine(monkeypatch):
-    """Let tests measure beside others: that a busy device is refused is tested by itself."""
-    monkeypatch.setattr(measuring, "MAX_SPREAD", float("inf"))
-    monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))
-    monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
+pytestmark = pytest.mark.usefixtures("on_a_busy_device")
 
 
 def make_front(root, *, final_accuracies=()) -> StudyFolder:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from dirprune import quiet
 from dirprune.cli.errors import run_command
 from dirprune.cli.study import make_command
 from dirprune.latency import LatencyModel
@@ -58,9 +57,8 @@ def test_study_runs_to_its_front(tmp_path, capsys, metrics):
 
 
 @pytest.mark.slow
-def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(study_latency, "MAX_ERROR", float("inf"))  # other tests may be running
-    monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
+@pytest.mark.usefixtures("on_a_busy_device")
+def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp_path, capsys):
     arguments = [
         "--output",
         str(tmp_path),

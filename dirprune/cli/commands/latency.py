@@ -83,7 +83,8 @@ def fit_latency(**given: Any) -> None:
     """Measure architectures of a network on this machine, and model the latency of all others.
 
     A study with the objective or limit latency_ms measures by itself where it runs. With the file of this
-    command it takes the latencies of another machine: the one on which the network will be deployed.
+    command it takes the latencies of another machine: the one on which the network will be deployed. A
+    device that is busy is refused.
     """
     from dirprune.cli.latency import fit_latency as run
 
