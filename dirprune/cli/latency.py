@@ -35,7 +35,7 @@ from dirprune.records.latency import (
 from dirprune.records.models import ARCHITECTURE, SCHEMA, load_dense, load_model
 from dirprune.records.tables import load_front
 from dirprune.study.latency import check_latency, describe, describe_setting, threads_set_to, write_latency
-from dirprune.study.objectives import Objective
+from dirprune.study.objectives import read_objectives
 from dirprune.tracing import find_groups
 from dirprune.tuning.storage import read_study_json
 
@@ -62,7 +62,7 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
             f"expected networks on the front of {study}, found none; has it finished trials?"
         )
     check_can_write(folder.root, is_folder=True, option="STUDY")
-    declared = [Objective(*pair) for pair in read_study_json(folder)["description"]["objectives"]]
+    declared = read_objectives(read_study_json(folder)["description"])
     objectives = [objective for objective in declared if objective.metric.startswith("val_")]
     models = {point.trial: point for _, point in points}  # how long one takes is not in its weights
     base = points[0][1].model_dir

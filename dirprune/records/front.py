@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dirprune.pareto import front_mask, to_losses
+from dirprune.pareto import front_mask, interval_front_mask, to_losses
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 
@@ -14,24 +14,48 @@ from dirprune.study.objectives import Objective
 def mark_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
     """Return the records with `is_front` set, in their order.
 
-    Only complete, acceptable trials with a finite value for each objective can be on the front. Of trials
-    with the same values only the one with the lowest number is: the others add nothing to choose from.
+    Those of `find_undominated` are on the front, but for the ones that another one dominates once values
+    within an objective's margin count as equal; see `dirprune.pareto.interval_front_mask`.
     """
-    metrics = [objective.metric for objective in objectives]
-    candidates: dict[tuple[float, ...], int] = {}  # objective values -> trial number
-    for record in sorted(records, key=lambda record: record.number):
-        values = record.objectives(metrics)
-        if record.state == "COMPLETE" and record.is_acceptable and values is not None:
-            candidates.setdefault(values, record.number)
-    front: set[int] = set()
-    if candidates:
-        losses = to_losses(np.array(list(candidates)), [objective.direction for objective in objectives])
-        is_front = front_mask(losses)
-        front = {number for number, on in zip(candidates.values(), is_front, strict=True) if on}
+    front = _thin_out(find_undominated(records, objectives), objectives)
     return [
         record if record.is_front == (record.number in front) else record.on_front(record.number in front)
         for record in records
     ]
+
+
+def find_undominated(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> dict[int, TrialRecord]:
+    """Return the trials that no other dominates by their values as they are, by number.
+
+    Only complete, acceptable trials with a finite value for each objective count. Of trials with the same
+    values only the one with the lowest number does: the others add nothing to choose from.
+    """
+    metrics = [objective.metric for objective in objectives]
+    candidates: dict[tuple[float, ...], TrialRecord] = {}  # by the objectives' values
+    for record in sorted(records, key=lambda record: record.number):
+        values = record.objectives(metrics)
+        if record.state == "COMPLETE" and record.is_acceptable and values is not None:
+            candidates.setdefault(values, record)
+    if not candidates:
+        return {}
+    losses = to_losses(np.array(list(candidates)), [objective.direction for objective in objectives])
+    kept = zip(candidates.values(), front_mask(losses), strict=True)
+    return {record.number: record for record, is_kept in kept if is_kept}
+
+
+def _thin_out(undominated: Mapping[int, TrialRecord], objectives: Sequence[Objective]) -> set[int]:
+    """Return which trials of `find_undominated` are left by the margins of the objectives."""
+    margins = np.array([objective.margin for objective in objectives])
+    if not undominated or not margins.any():
+        return set(undominated)
+    metrics = [objective.metric for objective in objectives]
+    values = np.array([[record.metrics[metric] for metric in metrics] for record in undominated.values()])
+    losses = to_losses(values, [objective.direction for objective in objectives])
+    errors = margins * np.abs(values)
+    is_left = interval_front_mask(losses - errors, losses + errors)
+    return {number for number, left in zip(undominated, is_left, strict=True) if left}
 
 
 def sort_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -75,7 +99,8 @@ def find_member(front: Sequence[TrialRecord], objectives: Sequence[Objective], w
 class GrowingFront:
     """The front of a study whose trials end one after the other; the same as `mark_front` gives of them all.
 
-    A trial that has left the front never comes back, so that a newcomer is compared with the front alone.
+    A trial that another one dominates by its values as they are never comes back, so that a newcomer is
+    compared with the undominated alone.
 
     Args:
         objectives: The study's objectives.
@@ -83,17 +108,23 @@ class GrowingFront:
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self.objectives = tuple(objectives)
-        self._front: dict[int, TrialRecord] = {}
+        self._undominated: dict[int, TrialRecord] = {}
+        self._front: list[TrialRecord] = []
         self._losses = self._to_losses(())
 
     @property
     def records(self) -> list[TrialRecord]:
         """The trials on the front, marked, sorted by macs and then by number."""
-        return sort_front(list(self._front.values()))
+        return list(self._front)
 
     def __contains__(self, number: object) -> bool:
         """Return whether the trial of a number is on the front."""
-        return number in self._front
+        return any(record.number == number for record in self._front)
+
+    @property
+    def undominated(self) -> list[TrialRecord]:
+        """The trials of `find_undominated`: whose values make the hypervolume, and whose models are kept."""
+        return list(self._undominated.values())
 
     def add_(self, records: Sequence[TrialRecord]) -> list[int]:
         """Take trials that ended.
@@ -102,16 +133,16 @@ class GrowingFront:
             records: Trials of any state; only complete, acceptable ones with all objectives can be
                 on the front.
         Returns:
-            Numbers of complete trials that are not, or no longer, on the front.
+            Numbers of complete trials that are not, or no longer, undominated: they never come to the front.
         """
-        candidates = [*self._front.values(), *records]
-        marked = mark_front(candidates, self.objectives)
-        self._front = {record.number: record for record in marked if record.is_front}
-        self._losses = self._to_losses(tuple(self._front.values()))
-        return [r.number for r in marked if r.state == "COMPLETE" and not r.is_front]
+        candidates = [*self.undominated, *records]
+        self._undominated = find_undominated(candidates, self.objectives)
+        self._front = sort_front(mark_front(self.undominated, self.objectives))
+        self._losses = self._to_losses(self.undominated)
+        return [r.number for r in candidates if r.state == "COMPLETE" and r.number not in self._undominated]
 
     def grows_by(self, record: TrialRecord) -> bool:
-        """Return whether a trial would add values to the front; quicker than to add it and look."""
+        """Return whether a trial would be undominated by new values; quicker than to add it and look."""
         if record.state != "COMPLETE" or not record.is_acceptable:
             return False
         losses = self._to_losses((record,))

@@ -76,6 +76,6 @@ def trace_hypervolume(
     for record in sorted(complete, key=lambda record: (record.last_time, record.number)):
         if front.grows_by(record):
             front.add_([record])
-            volume = compute_hypervolume(front.records, objectives, reference_point, dense_costs)
+            volume = compute_hypervolume(front.undominated, objectives, reference_point, dense_costs)
         steps.append(Growth(record, len(steps) + 1, volume, len(front.records)))
     return steps

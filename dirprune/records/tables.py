@@ -12,7 +12,7 @@
 | architecture | kept channels per group in forward order, as in 8-9-36-17 |
 | options | JSON: the method's options and the hyperparameters of fine-tuning |
 | images | trials.csv only: training images seen in fine-tuning |
-| latency_ms | where a study trades or limits it: modelled from the architecture |
+| latency_ms | where a study trades or limits it: modelled; equal within the model's error |
 | measured_ms, measured_low_ms, measured_high_ms | not in trials.csv: what `dirprune latency` measured |
 | every other metric | by name; wall_time_s in s |
 | reason | trials.csv only: why the trial failed or was stopped |

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
+from dirprune.cost import LATENCY
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.pareto import Direction
 
@@ -19,12 +21,15 @@ class Objective:
     Args:
         metric: Name of a metric that every finished trial reports: val_accuracy, macs, val_<your own>.
         direction: "maximize" or "minimize".
+        margin: Relative error of the metric's values, >= 0: values that differ by less than both errors are
+            equal when it is decided which trials are on the front.
     Raises:
         ConfigurationError: If the name or the direction cannot work, or the metric is one of the test split.
     """
 
     metric: str
     direction: Direction
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.metric):
@@ -62,3 +67,12 @@ class Objective:
     def is_maximized(self) -> bool:
         """Whether higher is better."""
         return self.direction == "maximize"
+
+
+def read_objectives(description: Mapping[str, Any]) -> tuple[Objective, ...]:
+    """Return the objectives of a study as `study.json` describes it, latency with the error of its model."""
+    margins = {LATENCY: description["latency"]["error"]} if "latency" in description else {}
+    return tuple(
+        Objective(metric, direction, margins.get(metric, 0.0))
+        for metric, direction in description["objectives"]
+    )

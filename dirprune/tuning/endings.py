@@ -50,7 +50,7 @@ class PatienceWatch(StudyObserver):
 
     def __init__(self, patience: Patience, ledger: Ledger) -> None:
         self.patience, self.ledger = patience, ledger
-        self._front = GrowingFront(ledger.spec.objectives)
+        self._front = GrowingFront(ledger.summary.objectives)
         self._settled: set[int] = set()
         self._hypervolume = 0.0
 
@@ -64,7 +64,7 @@ class PatienceWatch(StudyObserver):
             self._front.add_([record])
             summary = self.ledger.summary
             self._hypervolume = compute_hypervolume(
-                self._front.records, summary.objectives, summary.reference_point, summary.dense_costs
+                self._front.undominated, summary.objectives, summary.reference_point, summary.dense_costs
             )
         if record.number in self._settled and self._hypervolume == before:
             return  # it was counted when it paused

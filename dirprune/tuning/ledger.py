@@ -81,7 +81,7 @@ class Ledger:
         self._open: dict[int, optuna.trial.Trial] = {}
         self._paused: dict[int, int] = {}  # training images by number of the trial
         self._records: dict[int, TrialRecord] = {}
-        self._front = GrowingFront(spec.objectives)
+        self._front = GrowingFront(summary.objectives)
         self.shapes = spec.space.shapes(costs, spec.limits, ranking)
         self._enqueue_first_trials(warm_starts)
         known = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
@@ -129,7 +129,7 @@ class Ledger:
     def records(self) -> list[TrialRecord]:
         """Every started trial by number, with the front marked."""
         records = [self._records[number] for number in sorted(self._records)]
-        return mark_front(records, self.spec.objectives)
+        return mark_front(records, self.summary.objectives)
 
     @property
     def has_work(self) -> bool:
@@ -161,7 +161,7 @@ class Ledger:
         """The hypervolume of the finished trials; costs count as fractions of the dense network's."""
         summary = self.summary
         return compute_hypervolume(
-            self._front.records, self.spec.objectives, summary.reference_point, summary.dense_costs
+            self._front.undominated, summary.objectives, summary.reference_point, summary.dense_costs
         )
 
     def start(self) -> None:
@@ -305,7 +305,7 @@ class Ledger:
         self._tell_of_front()
 
     def _take_into_front(self, records: Sequence[TrialRecord]) -> None:
-        """Keep the models of the front alone."""
+        """Keep the models alone that are on the front or can come to it."""
         for number in self._front.add_(records):
             if self.folder.model_dir(number).exists():
                 remove(self.folder, self.folder.model_dir(number))

@@ -26,7 +26,7 @@ from dirprune.records.mirror import open_folder, remove
 from dirprune.records.record import TrialRecord, make_record
 from dirprune.study import floor
 from dirprune.study.floor import Floor
-from dirprune.study.objectives import Objective
+from dirprune.study.objectives import read_objectives
 from dirprune.study.observer import StudySummary
 from dirprune.study.space import Configuration
 from dirprune.tuning.journal import StudyJournal
@@ -273,7 +273,7 @@ def make_summary(
         resumed: Whether it goes on from an earlier run.
     """
     description = payload["description"]
-    objectives = tuple(Objective(metric, direction) for metric, direction in description["objectives"])
+    objectives = read_objectives(description)
     text = description.get("min_val_accuracy")
     least = None if text is None else Floor.resolve(text, objectives, payload["dense"]["metrics"])
     reference_point = description["reference_point"]

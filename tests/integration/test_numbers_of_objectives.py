@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -80,6 +81,9 @@ def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp
     dense = records[0].metrics["latency_ms"]
     assert all(record.metrics["latency_ms"] <= dense for record in records)
     assert "latency_ms" in folder.front_csv.read_text().splitlines()[0]
+    front = sorted(point.metrics["latency_ms"] for point in load_front(folder))
+    apart = 1 + known["error"], 1 - known["error"]
+    assert all(fast * apart[0] < slow * apart[1] for fast, slow in pairwise(front))
     resumed = [*arguments, "--resume", "--trials", "6"]
     assert run_command(command, resumed, name="study") == 0
     assert storage.read_study_json(folder)["description"]["latency"] == known

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dirprune.records.front import GrowingFront, mark_front, sort_front
+from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 from tests.records.example_study import OBJECTIVES, make_study, make_trial
 
@@ -48,6 +50,46 @@ def test_one_objective_has_one_trial_on_the_front() -> None:
     marked = mark_front(make_study(), [Objective("val_accuracy", "maximize")])
     best = max((r for r in marked if r.state == "COMPLETE"), key=lambda r: r.metrics["val_accuracy"])
     assert [record.number for record in marked if record.is_front] == [best.number]
+
+
+LATENCY_OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize", margin=0.1))
+
+
+def make_timed(number: int, accuracy: float, latency_ms: float) -> TrialRecord:
+    metrics = {"val_accuracy": accuracy, "latency_ms": latency_ms, "macs": latency_ms}
+    return make_trial(number, "sampler", 0.5, accuracy, metrics=metrics)
+
+
+def test_modelled_latencies_within_the_error_of_their_model_are_equal() -> None:
+    accurate, as_fast, faster = make_timed(0, 0.95, 10.0), make_timed(1, 0.94, 8.5), make_timed(2, 0.93, 8.0)
+    marked = mark_front([accurate, as_fast, faster], LATENCY_OBJECTIVES)
+    assert [record.number for record in sort_front(marked)] == [2, 0]
+    exact = [replace(objective, margin=0.0) for objective in LATENCY_OBJECTIVES]
+    assert [record.number for record in sort_front(mark_front(marked, exact))] == [2, 1, 0]
+
+
+def test_a_trial_within_the_error_of_one_that_is_beaten_later_comes_back_with_its_model() -> None:
+    growing = GrowingFront(LATENCY_OBJECTIVES)
+    growing.add_([make_timed(0, 0.95, 10.0)])
+    assert growing.add_([make_timed(1, 0.94, 8.5)]) == []
+    assert 1 not in growing
+    assert growing.add_([make_timed(2, 0.97, 12.0), make_timed(3, 0.94, 8.6)]) == [3]
+    assert [record.number for record in growing.records] == [1, 2]
+    assert [record.number for record in growing.undominated] == [0, 1, 2]
+
+
+@given(
+    values=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12)), max_size=15), seed=st.integers(0, 99)
+)
+def test_front_with_a_margin_that_grows_is_that_of_all_trials(
+    values: list[tuple[int, int]], seed: int
+) -> None:
+    records = [make_timed(n, a / 6, float(ms)) for n, (a, ms) in enumerate(values)]
+    growing, gone = GrowingFront(LATENCY_OBJECTIVES), set()
+    for place in np.random.default_rng(seed).permutation(len(records)):
+        gone |= set(growing.add_([records[place]]))
+        assert not gone & {record.number for record in growing.records}
+    assert growing.records == sort_front(mark_front(records, LATENCY_OBJECTIVES))
 
 
 @given(values=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=25), seed=st.integers(0, 99))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dirprune.errors import ConfigurationError
-from dirprune.study.objectives import Objective
+from dirprune.study.objectives import Objective, read_objectives
 
 
 def test_text_and_objective_are_inverse() -> None:
@@ -31,3 +31,10 @@ def test_mistake_is_one_clear_line(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as raised:
         Objective.parse(text)
     assert "\n" not in str(raised.value)
+
+
+def test_a_studys_latency_is_known_as_well_as_its_model_is() -> None:
+    objectives = [["val_accuracy", "maximize"], ["latency_ms", "minimize"]]
+    described = {"objectives": objectives, "latency": {"error": 0.07}}
+    assert [objective.margin for objective in read_objectives(described)] == [0.0, 0.07]
+    assert read_objectives({"objectives": objectives}) == tuple(Objective(*pair) for pair in objectives)
