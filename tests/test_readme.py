@@ -1,16 +1,20 @@
-"""The documents name what exists: imports, commands, options, files, make targets."""
+"""The documents name what exists: imports, commands, options, files, make targets; the study in them runs."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
 from dirprune.cli.app import COMMANDS, LazyGroup, program
+from dirprune.records.tables import load_front
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "mlflow/README.md", "cluster/README.md"]
@@ -62,3 +66,53 @@ def test_commands_in_the_readme_have_the_options_that_it_names() -> None:
         assert command is not None
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= known, name
+
+
+REAL_DATA = """
+    from sklearn.datasets import load_diabetes
+
+    inputs, targets = load_diabetes(return_X_y=True)
+    inputs = torch.as_tensor(inputs[:, :8] / inputs.std(), dtype=torch.float32)
+    targets = torch.as_tensor((targets - targets.mean()) / targets.std(), dtype=torch.float32)[:, None]
+    inputs, targets, test_inputs, test_targets = inputs[:350], targets[:350], inputs[350:], targets[350:]
+"""
+"""Stands where a user's own data would: eight properties of patients, and how ill they were a year later."""
+
+
+def run_program(path: Path, *arguments: str) -> str:
+    """Run a program in its folder and return what it says."""
+    done = subprocess.run(
+        [sys.executable, path, *arguments],
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_study_of_ones_own_runs_as_the_readme_shows_it(tmp_path: Path) -> None:
+    study, call = find_block("study_main(spec)"), find_block("run_study(spec, ")
+    study, n_filled = re.subn(r"^ +inputs, .* = \.\.\..*\n", REAL_DATA, study, flags=re.MULTILINE)
+    assert n_filled == 1
+    (tmp_path / "pumps.py").write_text(f"import torch\n{study}")
+    small = ("--trials", "4", "--epochs", "2", "--dense-epochs", "4")
+    said = run_program(tmp_path / "pumps.py", "--no-tracking", "--output", "from_command_line", *small)
+    assert "Pareto front" in said
+    assert load_front(tmp_path / "from_command_line" / "pumps")
+    fewer = "spec = spec.changed(trials=4, epochs=2, dense_epochs=4)"
+    (tmp_path / "program.py").write_text(f"from pumps import spec\n{fewer}\n{call}")
+    printed = run_program(tmp_path / "program.py").splitlines()
+    front = load_front(tmp_path / "output" / "pumps")
+    told = [f"{p.trial} {p.metrics['val_mae']} {p.metrics['macs']}" for p in front]
+    assert told
+    assert printed[-len(told) :] == told
+
+
+def find_block(content: str) -> str:
+    """Return the one Python block of the README that holds something."""
+    (block,) = (block for block in read_blocks("README.md") if content in block)
+    return f"{block}\n"
