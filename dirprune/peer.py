@@ -40,6 +40,7 @@ class Peer:
         network = job.network.to(device)
         run = TrainingRun(network, self.roles, self.task, job.recipe, job.seed, device, job.teacher)
         self.together.enter_context(laid_out(network, job.recipe.channels_last))
+        self.together.callback(run.ahead.close)
         run.n_parts = 2 if job.in_halves else 1
         if job.state is not None:
             run.restore_(job.state)

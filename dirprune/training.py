@@ -77,6 +77,7 @@ def train_(
     run = TrainingRun(network.to(device), roles.to(device), task, recipe, seed, torch.device(device), teacher)
     run.n_parts = 2 if in_halves else 1
     with modes_restored(network), laid_out(network, recipe.channels_last), ExitStack() as together:
+        together.callback(run.ahead.close)
         if state is not None:
             run.restore_(state)
         if crew is not None and recipe.images > 0 and not (state is not None and state.is_last):

@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from dirprune.augmentation import Draws, augment
+from dirprune.data.read_ahead import ReadAhead
 from dirprune.data.roles import DataRoles
 from dirprune.data.split import Batch
 from dirprune.data.views import RandomCrops
@@ -96,6 +97,7 @@ class TrainingRun:
         self.n_parts = 1
         self.crew: Crew | None = None
         self.share = Share()
+        self.ahead = ReadAhead()
         self.learning = network
 
     def lead_(
@@ -208,31 +210,42 @@ class TrainingRun:
         order = draw_order(self.seed, epoch, n_epoch)
         edges = self._edges(segment)
         n_steps = len(edges) - 1
-        steps = list(itertools.pairwise(edges))[segment.step : until]
-        batches_of_all = [order[low - first : high - first] for low, high in steps]
-        plan = [places[self.share.of(len(places))[0]] for places in batches_of_all]
+        left = list(itertools.pairwise(edges))[segment.step :]
+        steps = left if until is None else left[: until - segment.step]
         crops = None
         if self.recipe.min_area < 1:
             crops = RandomCrops(self.recipe.min_area, derive_seed("crops", self.seed, epoch))
+
+        def places_of(step: tuple[int, int]) -> torch.Tensor:
+            low, high = step
+            return order[low - first : high - first]
+
+        def read() -> Generator[Batch, None, None]:
+            plan = [places[self.share.of(len(places))[0]] for places in map(places_of, left)]
+            return self.roles.train.batches(plan, crops)
+
         summed = torch.tensor(segment.summed, dtype=torch.float64, device=self.device)
         whose = [self.share.rank] if self.share.rank > 0 else []
         seed = derive_seed("network", self.seed, segment.start, *whose)
         augmentation_seed = derive_seed("augmentation", self.seed, segment.start)
         with (
             segment.drawing(seed, augmentation_seed, self.device) as generator,
-            closing(self.roles.train.batches(plan, crops)) as batches,
+            self.ahead.going_on(lambda: (segment.start, segment.stop, segment.step), read) as batches,
         ):
-            for (low, high), whole, batch in zip(steps, batches_of_all, batches, strict=True):
-                summed += self._step_(batch, whole, low, generator) * (high - low)
+            for (low, high), batch in zip(steps, itertools.islice(batches, len(steps)), strict=True):
+                summed += self._step_(batch, places_of((low, high)), low, generator) * (high - low)
                 segment.step += 1
                 is_checked = segment.step % STEPS_PER_CHECK == 0 or segment.step == n_steps
                 if is_checked and self.share.rank == 0 and not math.isfinite(float(summed)):
                     raise self._diverged("the training loss", high)
                 if segment.step < n_steps and wants_pause():
                     break
+        has_ended = segment.step == n_steps
+        if has_ended:
+            self.ahead.close()
         segment.summed = float(summed)
         segment.seconds += time.perf_counter() - began
-        return segment.step == n_steps
+        return has_ended
 
     def sum_up_(self, segment: Segment) -> dict[str, float]:
         """Return the metrics of a segment that has ended, and leave it behind."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dirprune.data import load_data
+from dirprune.data import load_data, streaming
+from dirprune.data.roles import DataRoles
 from dirprune.data.streaming import _Batches
 from dirprune.parallel import LOOPBACK, Share, join
 from dirprune.recipe import Recipe
@@ -57,8 +60,6 @@ def train(
     root: Path, recipe: Recipe, share: Share, port: int = 0, listener: socket.socket | None = None
 ) -> tuple[dict[str, Tensor], list[int]]:
     """Train for two passes as one of some workers; return the weights and the images that were decoded."""
-    import dirprune.data.streaming as streaming
-
     torch.set_num_threads(1)
     streaming._Batches = Counted
     roles = load_data(f"stream:{SIZE}", root, validation_from="test:0.5")
@@ -120,3 +121,46 @@ def test_a_worker_whose_part_cannot_be_read_keeps_up_with_the_others(tmp_path: P
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     for name, tensor in weights.items():
         assert torch.equal(tensor, others[name]), name
+
+
+class Noted(_Batches):
+    """Batches that note in a file which process read them."""
+
+    notes: ClassVar[Path]
+
+    def load(self, positions: Tensor) -> Any:
+        with Noted.notes.open("a") as notes:
+            notes.write(f"{os.getpid()}\n")
+        return super().load(positions)
+
+
+def train_in_calls(roles: DataRoles, segments: Sequence[Segment], n_steps: int | None) -> dict[str, Tensor]:
+    """Train segments with so many steps in each call, as one that leads a crew asks for them."""
+    network = make_network()
+    run = TrainingRun(network, roles, make_task(), RECIPE, 0, torch.device("cpu"), None)
+    for segment in segments:
+        step, has_ended, randomness = 0, False, segment.randomness
+        while not has_ended:
+            part = replace(segment, step=step, randomness=randomness)
+            has_ended = run.take_steps_(part, lambda: False, None if n_steps is None else step + n_steps)
+            step, randomness = part.step, part.randomness
+    assert not multiprocessing.active_children()
+    return network.state_dict()
+
+
+def test_a_process_that_reads_lives_as_long_as_the_epoch_however_often_the_training_looks_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folders(tmp_path)
+    epochs = [Segment(start, start + N_IMAGES) for start in range(0, 2 * N_IMAGES, N_IMAGES)]
+    roles = load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5")
+    roles = replace(roles, train=replace(roles.train, n_workers=1))
+    at_once = train_in_calls(roles, epochs, None)
+    monkeypatch.setattr(streaming, "_Batches", Noted)
+    monkeypatch.setattr(Noted, "notes", tmp_path / "notes", raising=False)
+    in_calls = train_in_calls(roles, epochs, 1)
+    readers = Noted.notes.read_text().split()
+    assert len(readers) == 2 * 4  # as many as there are batches
+    assert len(set(readers)) == len(epochs)
+    for name, tensor in at_once.items():
+        assert torch.equal(tensor, in_calls[name]), name
