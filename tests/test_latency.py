@@ -72,7 +72,7 @@ class Unsteady(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.n_passes += 1
-        time.sleep(0.02 if self.n_passes % 2 and self.n_passes <= self.n_unsteady else 0.001)
+        time.sleep(0.06 if self.n_passes % 2 and self.n_passes <= self.n_unsteady else 0.01)
         return self.last(self.first(inputs))
 
 
@@ -94,7 +94,7 @@ def test_an_architecture_is_measured_again_once_the_device_is_quiet() -> None:
     grouping = find_groups(network, batch)
     fitted = fit_latency(network, grouping, batch, n_measured=2)
     model = CostModel(network, grouping, batch).with_latency(fitted.constant_ms, fitted.rates_ms)
-    assert model.costs(grouping.n_channels).as_dict()["latency_ms"] < 5
+    assert model.costs(grouping.n_channels).as_dict()["latency_ms"] < 30
 
 
 def test_a_processor_is_told_from_others_of_its_kind() -> None:
