@@ -56,7 +56,7 @@ function makeFacts(trial, study, labelOf) {
   const finalist = study.finalists.find(({ number }) => number === trial.number);
   for (const [name, value] of Object.entries(trial.metrics)) {
     facts.push([labelOf(name), formatMetric(name, value)]);
-    if (finalist?.metrics[name] === undefined) continue;
+    if (finalist?.metrics[name] === undefined || finalist.metrics[name] === value) continue;
     const text = formatWithSpread(name, finalist.metrics[name], finalist.spread[name]);
     facts.push([`${labelOf(name)} as finalist`, text]);
   }
@@ -64,8 +64,14 @@ function makeFacts(trial, study, labelOf) {
   return make("dl", {}, rows);
 }
 
+/** Return a command that is broken at its spaces; a browser would also break it behind the hyphens of options. */
+function makeCode(command) {
+  const words = command.split(" ").map((word) => make("span", {}, word));
+  return make("code", {}, words.flatMap((word, place) => (place ? [" ", word] : [word])));
+}
+
 function makeCommand(command) {
-  const code = make("code", {}, command);
+  const code = makeCode(command);
   const copy = make("button", { type: "button" }, "Copy");
   copy.addEventListener("click", async () => {
     try {
@@ -86,6 +92,7 @@ function makeCommand(command) {
 export function showDetails(panel, trial, study, whole, labelOf) {
   const run = `./#/experiments/${encodeURIComponent(trial.experiment)}/runs/${encodeURIComponent(trial.key)}`;
   const parts = [
+    make("button", { type: "button", class: "close", "aria-label": "Close" }, "×"),
     make("h2", {}, `Trial ${trial.number} of ${study.name}`),
     ...(trial.experiment ? [make("p", {}, [make("a", { href: run, class: "run" }, "Its run in MLflow")])] : []),
     makeFacts(trial, study, labelOf),

@@ -171,8 +171,8 @@ function drawFinalists(studies, metrics) {
   const columns = [
     { name: "number", label: "trial" },
     ...(studies.length > 1 ? [asText("study")] : []),
-    asText("front", "final front"), { name: "nSeeds", label: "seeds" }, asText("method"),
-    ...listMetricColumns(studies, metrics), asText("kept", "channels kept"),
+    asText("front", "final front"), { name: "nSeeds", label: "seeds" },
+    ...listMetricColumns(studies, metrics), asText("method"), asText("kept", "channels kept"),
   ];
   drawTable("finalists", "finalOrder", view.finalists, columns, () => view.scene.finalFront);
 }
@@ -181,8 +181,8 @@ function drawTrials(studies, metrics) {
   const columns = [
     { name: "number", label: "trial" },
     ...(studies.length > 1 ? [asText("study")] : []),
-    asText("front"), asText("state"), asText("source"), asText("method"),
-    ...listMetricColumns(studies, metrics), asText("kept", "channels kept"),
+    asText("front"), ...listMetricColumns(studies, metrics),
+    asText("state"), asText("source"), asText("method"), asText("kept", "channels kept"),
   ];
   drawTable("trials", "order", view.shown, columns, () => view.scene.front);
   const nLeft = view.shown.length - view.nRows;
@@ -276,6 +276,9 @@ function listen() {
     if (point) select(point.dataset.key);
   });
   find("picture").addEventListener("keydown", movePoint);
+  find("details").addEventListener("click", (event) => {
+    if (event.target.closest(".close")) select(null);
+  });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") select(null);
   });

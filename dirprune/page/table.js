@@ -28,7 +28,7 @@ export function showTable(table, { trials, columns, valueOf, textOf, order, nRow
   const head = columns.map(({ name, label, isText }) => {
     const isSorted = order.column === name;
     const way = order.isDescending ? "descending" : "ascending";
-    const arrow = isSorted ? (order.isDescending ? " ↓" : " ↑") : "";
+    const arrow = isSorted ? (order.isDescending ? "\u00a0↓" : "\u00a0↑") : "";
     const button = make("button", { type: "button", "data-focus": `sort ${name}` }, label + arrow);
     button.addEventListener("click", () => handlers.sort(name));
     const attributes = { class: isText ? "text" : null, scope: "col", "aria-sort": isSorted ? way : null };

@@ -205,6 +205,33 @@ def test_it_fits_a_phone_in_light_and_dark(page: Page, show: Show, scheme: str) 
     assert paper == {"light": "#ffffff", "dark": "#14171a"}[scheme]
 
 
+def test_on_a_phone_numbers_are_seen_commands_are_whole_and_details_close(page: Page, show: Show) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    show(finalists=FINALISTS)
+    for label in ("validation accuracy", "MACs of one input"):
+        box = page.locator("#trials th", has_text=label).bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 360
+    page.locator(".point.final").click()
+    details = page.locator("#details")
+    words = details.locator("code").first.locator("span")
+    assert [word for word in words.all_inner_texts() if word.startswith("--")] == ["--finalist", "--format"]
+    heights = words.evaluate_all(
+        "words => words.filter((word) => !word.textContent.includes('/')).map((word) => word.offsetHeight)"
+    )
+    assert len(set(heights)) == 1  # a word on two lines is twice as high
+    details.get_by_role("button", name="Close").click()
+    expect(details).to_be_hidden()
+
+
+def test_what_a_finalist_has_as_its_trial_has_it_is_said_once(show: Show) -> None:
+    page = show(finalists=FINALISTS)
+    page.locator("#finalists").get_by_role("button", name="7", exact=True).click()
+    details = page.locator("#details")
+    expect(details).to_contain_text("validation accuracy as finalist")
+    expect(details).not_to_contain_text("wall time in s as finalist")  # 3.5 in both
+
+
 def test_an_axis_of_close_accuracies_has_marks_to_read_them_by(show: Show) -> None:
     records = [make_trial(number, "sampler", 0.2 + number / 10, 0.87 + number / 100) for number in range(5)]
     marks = show(mark_front(records, OBJECTIVES)).locator('#picture text[text-anchor="end"]')
