@@ -17,6 +17,7 @@ from dirprune.cli.options import (
 )
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
 from dirprune.cli.subjects import format_comparison, store, trained_subject
+from dirprune.cli.training import remove_states
 from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, create
@@ -78,15 +79,12 @@ def prune(
             reconstruct=reconstruct,
         )
     measured["pruned"] = subject.measure(pruned.network)
-    checkpoint = None
     if retrain:
-        checkpoint = subject.train_(
-            pruned.network, training, output, is_fine_tuning=True, teacher=subject.network
-        )
+        subject.train_(pruned.network, training, output, is_fine_tuning=True, teacher=subject.network)
         measured["retrained"] = subject.measure(pruned.network)
     store(output, subject, pruned.network, architecture, pruned.kept, list(measured.values())[-1])
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    if retrain:
+        remove_states(output)
     click.echo("\n" + format_kept(pruned.kept, grouping))
     click.echo("\n" + format_comparison(measured))
     click.echo(f"\nmodel: {output}")

@@ -12,6 +12,7 @@ from dirprune.cli.options import (
     check_can_write,
 )
 from dirprune.cli.subjects import format_comparison, pruned_subject, store
+from dirprune.cli.training import remove_states
 
 
 def retrain(model: Path, training: TrainingOptions, data: DataOptions, output: Path | None) -> None:
@@ -22,9 +23,9 @@ def retrain(model: Path, training: TrainingOptions, data: DataOptions, output: P
     check_can_write(output, is_folder=True)
     subject, architecture, kept = pruned_subject(folder, data)
     before = subject.measure(subject.network)
-    checkpoint = subject.train_(subject.network, training, output, is_fine_tuning=True)
+    subject.train_(subject.network, training, output, is_fine_tuning=True)
     after = subject.measure(subject.network)
     store(output, subject, subject.network, architecture, kept, after)
-    checkpoint.unlink(missing_ok=True)
+    remove_states(output)
     click.echo("\n" + format_comparison({"before": before, "after": after}))
     click.echo(f"\nmodel: {output}")

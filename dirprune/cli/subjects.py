@@ -60,8 +60,8 @@ class Subject:
         *,
         is_fine_tuning: bool = False,
         teacher: nn.Module | None = None,
-    ) -> Path:
-        """Train a network in place, printing progress; return the file from which it would go on.
+    ) -> None:
+        """Train a network in place, printing progress; once it is stored, `remove_states` is due.
 
         Args:
             network: On the device.
@@ -77,7 +77,7 @@ class Subject:
             is_fine_tuning=is_fine_tuning,
             has_teacher=teacher is not None,
         )
-        return train_with_progress_(
+        train_with_progress_(
             network,
             self.roles,
             self.task,

@@ -12,6 +12,7 @@ from dirprune.cli.options import (
     check_can_write,
 )
 from dirprune.cli.subjects import format_comparison, new_subject
+from dirprune.cli.training import remove_states
 from dirprune.cli.weights import write_weights
 from dirprune.errors import WeightsError
 from dirprune.networks import as_file_name
@@ -27,10 +28,10 @@ def train(network: str, data: DataOptions, training: TrainingOptions, output: Pa
         output = Path("output") / f"{name}.safetensors"
         _check_output(output)
     before = subject.measure(subject.network)
-    checkpoint = subject.train_(subject.network, training, output)
+    subject.train_(subject.network, training, output)
     after = subject.measure(subject.network)
     write_weights(subject.network, output, subject.header)
-    checkpoint.unlink(missing_ok=True)
+    remove_states(output)
     click.echo("\n" + format_comparison({"before": before, "after": after}))
     click.echo(f"\nweights: {output}")
 

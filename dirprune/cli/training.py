@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -47,20 +48,22 @@ def train_with_progress_(
     seed: int,
     device: str,
     teacher: nn.Module | None = None,
-) -> Path:
+) -> None:
     """Train a network in place, printing progress; a training that was cut off goes on.
+
+    Where it stands is of no use once the result is stored: see `remove_states`. So are those of trainings for
+    the same output with other settings, which are named here.
 
     Args:
         network: As for `train_`, and so are `roles`, `task`, `recipe`, `seed`, `device` and `teacher`.
         output: Where the result is going to lie; where the training stands lies beside it.
-
-    Returns:
-        The file that says where the training stands, which is of no use once the result is stored.
     """
     states = [*network.state_dict().values(), *([] if teacher is None else teacher.state_dict().values())]
     weights = [tensor.detach().cpu().numpy() for tensor in states]
     key = digest(*weights, task.loss_identity, asdict(recipe), roles.fingerprint(), seed)[:12]
-    checkpoint = output.with_name(f"{output.stem}-{key}.state.pt")
+    checkpoint = output.with_name(f"{output.name}-{key}.state.pt")
+    if others := [str(path) for path in _find_states(output) if path != checkpoint]:
+        click.echo(f"{', '.join(others)}: of other settings; removed when this training has ended")
     if checkpoint.exists():
         click.echo(f"going on from {checkpoint}")
     progress = TrainingProgress(recipe.images, len(roles.train))
@@ -69,7 +72,17 @@ def train_with_progress_(
             network, roles, task, recipe, checkpoint, seed=seed, device=device, teacher=teacher
         ):
             progress.show(report)
-    return checkpoint
+
+
+def remove_states(output: Path) -> None:
+    """Remove what says where trainings for an output stand, whatever their settings: it is stored now."""
+    for path in _find_states(output):
+        path.unlink(missing_ok=True)
+
+
+def _find_states(output: Path) -> list[Path]:
+    pattern = re.compile(re.escape(output.name) + r"-[0-9a-f]{12}\.state\.pt")
+    return sorted(path for path in output.parent.glob("*.state.pt") if pattern.fullmatch(path.name))
 
 
 def make_recipe(

@@ -106,18 +106,19 @@ def test_scoring_that_was_stopped_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize(
-    ("command", "result"),
+    ("command", "name", "result"),
     [
-        ("train --epochs 6 --seed 3 --output out.safetensors", "out.safetensors"),
+        ("train --epochs 6 --seed 3 --output out.safetensors", "out.safetensors", "out.safetensors"),
         (
             "prune --weights WEIGHTS --method magnitude --arch 8,9,36,17 --retrain --epochs 6 --recipe cifar "
             "--lr 0.001 --output out",
+            "out",
             "out/model.safetensors",
         ),
     ],
 )
 def test_training_that_was_stopped_goes_on_to_the_same_weights(
-    tmp_path: Path, weights: Path, command: str, result: str
+    tmp_path: Path, weights: Path, command: str, name: str, result: str
 ) -> None:
     arguments = [str(weights) if argument == "WEIGHTS" else argument for argument in command.split()]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -133,16 +134,17 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(
     _, errors = interrupted.communicate(timeout=300)
     assert interrupted.returncode == 130
     assert re.fullmatch(
-        r"kept in out-[0-9a-f]{12}\.state\.pt: the training so far; the same command goes on\ninterrupted\n",
+        rf"kept in {name}-[0-9a-f]{{12}}\.state\.pt: "
+        r"the training so far; the same command goes on\ninterrupted\n",
         errors,
     )
     assert not (cut / result).exists()
 
     output, errors = start_program(cut, arguments).communicate(timeout=300)
-    assert "going on from out-" in output
+    assert f"going on from {name}-" in output
     assert "epoch 1/6 " not in output
     uninterrupted.communicate(timeout=300)
     assert load_file(cut / result).keys() == load_file(whole / result).keys()
-    for name, tensor in load_file(cut / result).items():
-        assert tensor.equal(load_file(whole / result)[name]), name
+    for path, tensor in load_file(cut / result).items():
+        assert tensor.equal(load_file(whole / result)[path]), path
     assert not list(cut.glob("*.state.pt"))

@@ -254,6 +254,29 @@ def test_interrupting_leaves_one_line_and_no_file(run: Run, monkeypatch: pytest.
     assert list(Path().rglob("*")) == []
 
 
+def test_what_an_abandoned_training_left_goes_when_another_one_for_the_same_output_has_ended(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["train", "--train-images", 100, "--output", "out.safetensors", "--epochs"]
+    with monkeypatch.context() as context:
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        context.setattr(training.TrainingProgress, "show", interrupt)
+        assert run(*given, 3).status == 130
+        assert run(*given, 4).status == 130
+    first, second = sorted(path.name for path in Path().glob("*.state.pt"))
+    elsewhere = Path(first.replace("out.safetensors", "out"))
+    elsewhere.write_bytes(b"of a pruned model of that name")
+    result = run(*given, 2)
+    assert (result.status, result.errors) == (0, "")
+    said = f"{first}, {second}: of other settings; removed when this training has ended"
+    assert said in result.output.splitlines()
+    assert list(Path().glob("*.state.pt")) == [elsewhere]
+    assert "of other settings" not in run(*given, 2).output
+
+
 def test_an_architecture_as_printed_is_accepted(run: Run, weights: Path) -> None:
     arch = str(Architecture({"conv1": 8, "conv2": 9, "linear1": 36, "linear2": 17}))
     result = run("prune", "--weights", weights, "--method", "random", "--arch", arch, "--output", "model")
