@@ -63,6 +63,16 @@ def load_spec(name: str) -> StudySpec:
     return runpy.run_path(str(STUDIES / f"{name}.py"), run_name="benchmark")["spec"]
 
 
+def find_name(arguments: Sequence[str]) -> str | None:
+    """Return the name that a study script's arguments give the study, if they do."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        option, equals, value = argument.partition("=")
+        if option == "--name":
+            found = value if equals else following
+    return found
+
+
 def compare(name: str, points: Sequence[FrontPoint], dense_macs: float) -> str:
     """Say what a front is worth, beside what is published.
 
@@ -166,7 +176,7 @@ def study(
     given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
     command = [sys.executable, STUDIES / f"{name}.py", *given, "--resume", *more]
     status = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(STUDIES.parent)}).returncode
-    folder = StudyFolder(output / load_spec(name).name)
+    folder = StudyFolder(output / (find_name(more) or load_spec(name).name))
     try:
         points = load_front(folder, final=folder.final_front_csv.exists())
     except StudyError:

@@ -42,6 +42,9 @@ def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: 
         "magnitude",
     ]
     more += ["--no-reconstruct", "--no-tracking", "--min-val-accuracy", "0"]
+    renamed = run("study", *given, "--", *more, "--name", "other")
+    assert "best with 2x fewer MACs or less: " in renamed.stdout, renamed.stdout + renamed.stderr
+    assert [path.parent.name for path in (tmp_path / "out").glob("*/front.csv")] == ["other"]
     studied = run("study", *given, "--", *more)
     assert studied.returncode == 0, studied.stdout + studied.stderr
     assert "hypervolume to (1.0, 0.9): 0.0000" in studied.stdout
