@@ -5,8 +5,8 @@
 The study lies in memory: a cost target and an offset for each group, an importance method, two objectives.
 One trial in three is finished, the others were stopped at one of two rungs. An ask ends when every parameter
 has its value; each is told before the next one. The first ask reads the whole study, and is shown by itself.
-Seconds are the processor's, of one thread, without Python's collector of garbage: now and then it looks
-through all that a process has, which takes longer than an ask.
+Seconds are the processor's, so set OMP_NUM_THREADS=1, and without Python's collector of garbage: now and then
+it looks through all that a process has, which takes longer than an ask.
 """
 
 from __future__ import annotations

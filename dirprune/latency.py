@@ -165,6 +165,7 @@ def fit_latency(
     n_measured: int = 40,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    measure: Callable[[nn.Module, Tensor], Latency] = measure_quietly,
 ) -> LatencyModel:
     """Build and measure a few random architectures and fit the latency of all others to them.
 
@@ -177,6 +178,7 @@ def fit_latency(
         n_measured: Architectures that are built and measured; >= 2.
         seed: Of the random architectures; the measurements themselves are never the same twice.
         progress: Told how many have been measured.
+        measure: Times a network; `measure_latency` where a busy device shall not matter.
 
     Raises:
         ConfigurationError: If the device is busy; see `measure_quietly`.
@@ -196,7 +198,7 @@ def fit_latency(
         small = compact(network, grouping, kept, inputs)
         architecture = {name: len(channels) for name, channels in kept.items()}
         macs.append([1.0, *costs.macs_by_pair(architecture)])
-        latencies.append(measure_quietly(small, inputs).median_ms)
+        latencies.append(measure(small, inputs).median_ms)
         if progress is not None:
             progress("architectures for latency", number + 1, n_measured)
     scale = np.max(macs, axis=0)

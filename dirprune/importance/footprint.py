@@ -26,15 +26,16 @@ def allow(context: ScoringContext, batch_size: int, is_differentiated: bool = Tr
         batch_size: Examples that one would like to take at once, >= 1.
         is_differentiated: Whether derivatives with respect to switches are taken.
     """
-    n_fitting = float(batch_size)
-    if len(context.calibration) and context.grouping.groups:
+    n_taken = min(batch_size, len(context.calibration))
+    n_fitting = float(n_taken)
+    if n_taken and context.grouping.groups:
         try:
             n_fitting = (context.memory_mb << 20) / max(1, measure_footprint(context, is_differentiated))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             n_fitting = 1.0  # where not even that works, whoever takes one says so
-    return Shortage(max(0, math.ceil(math.log2(batch_size / max(1.0, n_fitting)))))
+    return Shortage(max(0, math.ceil(math.log2(max(1, n_taken) / max(1.0, n_fitting)))))
 
 
 def measure_footprint(context: ScoringContext, is_differentiated: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -64,7 +65,8 @@ def name_absent(living: Sequence[Mapping[str, Any]], definition: Mapping[str, An
         log: Of the head's autoscaler.
     """
     joined = {node["NodeManagerAddress"] for node in living}
-    absent = [one for one in definition.get("provider", {}).get("worker_ips") or [] if one not in joined]
+    listed = definition.get("provider", {}).get("worker_ips") or []
+    absent = [machine for machine in listed if not joined & {machine, _resolve(machine)}]
     if not absent:
         return ""
     said = REFUSED.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
@@ -72,6 +74,14 @@ def name_absent(living: Sequence[Mapping[str, Any]], definition: Mapping[str, An
     reasons = sorted({reason for reason, machine in said if machine not in names})
     where = "; ".join(reasons) or f"if they are on, {log} says why"
     return f"not in the cluster: {', '.join(absent)} ({where})"
+
+
+def _resolve(machine: str) -> str:
+    """Return the address of a machine that may be listed by its name, as Ray's launcher looks it up."""
+    try:
+        return socket.gethostbyname(machine)
+    except OSError:
+        return machine
 
 
 def _read_definition(

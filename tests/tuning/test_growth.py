@@ -76,5 +76,8 @@ def test_listed_machines_that_have_not_joined_are_named_with_what_keeps_them_awa
         "node three has 2.59.0)"
     )
     assert name_absent([head, second, third], definition, log) == ""
+    by_name = {"provider": {"worker_ips": ["localhost"]}}
+    assert name_absent([{**second, "NodeManagerAddress": "127.0.0.1"}], by_name, log) == ""
+    assert name_absent([head], by_name, log).startswith("not in the cluster: localhost (")
     assert name_absent([head], {}, log) == ""
     assert name_absent([head], {"provider": {"type": "aws"}}, log) == ""

@@ -72,7 +72,8 @@ class Opener:
     @functools.cached_property
     def n_in_pass(self) -> int:
         """How many examples the whole network takes at once."""
-        return max(1, LARGEST_PASS >> allow(self.context, LARGEST_PASS, is_differentiated=False).n_halvings)
+        size = min(LARGEST_PASS, len(self.context.calibration))
+        return max(1, size >> allow(self.context, size, is_differentiated=False).n_halvings)
 
     def open(
         self,

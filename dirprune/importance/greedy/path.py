@@ -20,7 +20,7 @@ from dirprune.importance.greedy.steps import Path
 from dirprune.importance.greedy.walk import Cost, Walk, compute_rate
 from dirprune.importance.greedy.walk_by_curvature import CurvatureWalk
 from dirprune.importance.registry import register
-from dirprune.latency import describe_machine, fit_latency
+from dirprune.latency import describe_machine, fit_latency, measure_latency
 
 COSTS = (*COST_METRICS, "latency")
 N_FOR_LATENCY = 64
@@ -173,6 +173,9 @@ def _find_cost(context: ScoringContext, metric: str) -> Cost:
     inputs, _ = context.load(slice(0, N_FOR_LATENCY))
     model = CostModel(context.network, context.grouping, inputs[:2])
     if metric == "latency":
-        fitted = fit_latency(context.network, context.grouping, inputs, seed=context.seed)
+        # Trials may run beside it. Of a path the order counts, which a few late passes do not turn over.
+        fitted = fit_latency(
+            context.network, context.grouping, inputs, seed=context.seed, measure=measure_latency
+        )
         model, metric = model.with_latency(fitted.constant_ms, fitted.rates_ms), LATENCY
     return lambda architecture: float(model.costs(architecture).as_dict()[metric])

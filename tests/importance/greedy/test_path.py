@@ -251,7 +251,6 @@ def test_scores_are_the_path() -> None:
         assert torch.equal(scores[group], values)
 
 
-@pytest.mark.usefixtures("on_a_busy_device")
 def test_a_path_by_latency_never_gets_slower() -> None:
     context = make_context()
     path = compute_path(context, PathOptions(cost="latency", n_examples=16, step=0.5))
