@@ -16,7 +16,7 @@ from dirprune.files import write_atomically
 PATIENCE_S = 120.0
 PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
-PROTOCOLS = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
+PROTOCOLS = ("file", "s3", "gs", "gcs", "az", "abfs")  # each process has a memory:// of its own
 DATABASES = ("sqlite", "postgresql", "mysql", "redis")
 
 Answer = TypeVar("Answer")

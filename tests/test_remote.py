@@ -24,7 +24,6 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> RemoteFolder:
 
 
 def test_what_is_written_is_read_listed_and_removed(remote: RemoteFolder) -> None:
-    remote.check()
     assert remote.read("a/b") is None
     assert remote.list() == remote.list("a") == []
     remote.remove("a")
@@ -70,6 +69,11 @@ def test_a_store_that_stays_away_is_named_with_its_reason(monkeypatch: pytest.Mo
         RemoteFolder("memory://a", patience_s=0.3).write("b", b"")
 
 
+def test_folders_pass_the_check(tmp_path: Path) -> None:
+    for uri in (str(tmp_path), f"file://{tmp_path}"):
+        RemoteFolder(uri).check()
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
@@ -78,6 +82,7 @@ def test_a_store_that_stays_away_is_named_with_its_reason(monkeypatch: pytest.Mo
         ("s3://key:sec/secret@bucket/x", "without a password, got one in s3://"),
         ("s3://secret@bucket/x", "without a password, got one in s3://"),
         ("abfs://me:secret@account/x", "without a password, got one in abfs://"),
+        ("memory://studies", r"such as s3://bucket/studies for --storage, got memory://studies"),
         ("s4://bucket", r"such as s3://bucket/studies for --storage, got s4://bucket"),
         ("s3://", "expected a bucket or a folder in --storage, got s3://"),
     ],
