@@ -28,6 +28,7 @@ N_DRAWS = 16
 N_SCREENED = 32
 CHANGED = 0.4
 MAX_TRIES = 20
+SEEN = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class EhviSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Choose a configuration, and return what its parameters are drawn from."""
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+        trials = study.get_trials(deepcopy=False, states=SEEN)
         self._chosen = self._choose([t for t in trials if t.number != trial.number and t.params])
         if self._chosen is None:
             return {}

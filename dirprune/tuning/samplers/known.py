@@ -75,6 +75,10 @@ class KnownTrials:
         """Return final or predicted losses by number, NaN where there are none; see `predict_final`."""
         return predict_final(self._table)
 
+    def read_final(self) -> Floats:
+        """Return final losses by number, NaN where there are none."""
+        return self._table[:, -1]
+
     def _note_losses(self, trial: FrozenTrial) -> Kind:
         if trial.state == TrialState.FAIL and has_diverged(trial.user_attrs.get(REASON, "")):
             return Kind.INFEASIBLE

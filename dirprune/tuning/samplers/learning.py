@@ -1,4 +1,4 @@
-"""A sampler that learns from stopped, paused and running trials too, and looks at few trials at a time."""
+"""A sampler that may learn from stopped, paused and running trials too, and looks at a bounded number."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class LearningSampler(BaseSampler):
 
     The view shows the best trials and, besides, the most recent ones, so that asking takes no longer with
     10,000 trials than with 200. Trials that were stopped or are paused appear as finished ones, with the
-    losses that `predict_final` gives them; so do running ones that have reported. Other running ones appear
-    as running. Infeasible ones that never started appear with the worst losses of all and their constraints,
-    and those whose training diverged with the worst losses; other failed ones do not appear. The storage is
-    only read, and keeps the truth.
+    losses that `predict_final` gives them; so do running ones that have reported. Where nothing is predicted
+    they appear without losses, as stopped and as running. Other running ones appear as running. Infeasible
+    ones that never started appear with the worst losses of all and their constraints, and those whose
+    training diverged with the worst losses; other failed ones do not appear. The storage is only read, and
+    keeps the truth.
 
     Contract: it belongs to one study, and is asked by the one process that drives it. What happens to a trial
     between its ask and its end it hears through `learn`.
@@ -37,6 +38,7 @@ class LearningSampler(BaseSampler):
         n_best: Trials to show for their losses, >= 1.
         n_recent: Others to show, those with the highest numbers, >= 0.
         system_attributes: What `base` expects to find on every trial that has losses.
+        predicts: Whether the losses of trials that have not finished are predicted.
 
     Attributes:
         floor: Least accuracy, by which the view constrains every trial that it shows losses of.
@@ -48,7 +50,9 @@ class LearningSampler(BaseSampler):
         n_best: int = N_BEST,
         n_recent: int = N_RECENT,
         system_attributes: Mapping[str, Any] | None = None,
+        predicts: bool = True,
     ) -> None:
+        self.predicts = predicts
         self.floor: Floor | None = None
         self.base, self.n_best, self.n_recent = base, n_best, n_recent
         self._system_attributes = dict(system_attributes or {})
@@ -67,17 +71,20 @@ class LearningSampler(BaseSampler):
             asking: Number of the trial to be drawn, which is not shown.
         """
         known = self._get_known(study)
-        losses, valued = known.predict(), known.find(Kind.LOSSES)
-        valued = valued[valued != asking]
+        losses = known.predict() if self.predicts else known.read_final()
+        told = known.find(Kind.LOSSES)
+        told = told[told != asking]
+        valued = told[~np.isnan(losses[told, 0])]
         best = choose_best(losses, self._find_acceptable(losses, valued), self.n_best)
-        others = np.concatenate([valued, known.find(Kind.RUNNING), known.find(Kind.INFEASIBLE)])
+        infeasible = known.find(Kind.INFEASIBLE)
+        others = np.concatenate([told, known.find(Kind.RUNNING), infeasible])
         others = np.sort(others[(others != asking) & ~np.isin(others, best)])
         worst = losses[valued].max(axis=0) if len(valued) else np.zeros(losses.shape[1])
         shown = []
         for number in sorted([*best, *others[max(0, len(others) - self.n_recent) :].tolist()]):
             trial, has_losses = known.trials[number], not np.isnan(losses[number, 0])
-            if trial.state == TrialState.RUNNING and not has_losses:
-                shown.append(show_trial(trial, TrialState.RUNNING, None))
+            if not has_losses and number not in infeasible:
+                shown.append(show_trial(trial, trial.state, None))
                 continue
             values = (losses[number] if has_losses else worst).tolist()
             shown.append(show_trial(trial, TrialState.COMPLETE, values, self._attributes(values)))

@@ -58,9 +58,9 @@ def make_front(seed: int, problem: Problem | None) -> BaseSampler:
 
 
 def make_ehvi(seed: int, problem: Problem | None) -> BaseSampler:
-    """Make proposals by expected hypervolume improvement."""
+    """Make proposals by expected hypervolume improvement, which predicted losses would mislead (measured)."""
     assert problem is not None
-    return LearningSampler(EhviSampler(seed, problem))
+    return LearningSampler(EhviSampler(seed, problem), predicts=False)
 
 
 def make_random(seed: int, problem: Problem | None) -> BaseSampler:

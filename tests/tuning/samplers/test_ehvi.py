@@ -139,3 +139,21 @@ def test_it_finds_more_than_random_and_proposes_nothing_twice(problem):
         volumes[name] = hypervolume(np.array(points), [-0.1, 1.0])
         assert len(seen) == 40
     assert volumes["ehvi"] > volumes["random"] + 0.02
+
+
+def test_it_proposes_no_stopped_trial_again(problem):
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=make_sampler("ehvi", 0, 0, problem=problem)
+    )
+    seen = set()
+    for number in range(30):
+        trial = study.ask()
+        drawn = problem.space.suggest(trial, problem.shapes, number, "sampler")
+        macs = problem.costs.costs(drawn.architecture).macs
+        seen.add(tuple(sorted(trial.params.items())))
+        trial.set_user_attr("rung:100", [-0.9, float(macs)])
+        if number % 3 == 0:
+            study.tell(trial, [0.9, macs])
+        else:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert len(seen) == 30
