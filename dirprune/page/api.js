@@ -89,7 +89,8 @@ function readStudy(run) {
   const parameters = toMap(run.data.params);
   const objectives = (parameters.objectives ?? "").split(", ").filter(Boolean).map((text) => {
     const [metric, direction] = text.split(":");
-    return { metric, isMaximized: direction === "maximize" };
+    const margin = Number(parameters[`margin.${metric}`] ?? 0); // not told where values are exact
+    return { metric, isMaximized: direction === "maximize", margin };
   });
   const metrics = run.data.metrics ?? [];
   return {
@@ -126,7 +127,6 @@ function readTrial(run) {
     kept: parameters.architecture ?? "",
     images: Number(tags["dirprune.stopped_at"] ?? NaN),
     isAcceptable: !("dirprune.not_acceptable" in tags),
-    hasModel: tags["dirprune.front"] === "true", // others have lost theirs
     metrics: toNumbers(run.data.metrics),
     architecture: Object.fromEntries(channels.map(([name, n]) => [name.slice(9), Number(n)])),
     error: tags["dirprune.error"] ?? tags["dirprune.not_acceptable"] ?? "",
@@ -151,7 +151,7 @@ async function* searchTrials(study, filter) {
   }
 }
 
-/** Return the trials on the front of a study, which are those that have their models. */
+/** Return the trials on the front of a study, which are what is looked at first. */
 export async function readFront(study) {
   const front = [];
   for await (const part of searchTrials(study, "tags.`dirprune.front` = 'true'")) front.push(...part);

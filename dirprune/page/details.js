@@ -19,7 +19,7 @@ function findOwnNetwork(described) {
 }
 
 /** Return the commands that write a trial's networks as files, each below its heading. */
-function listExports(trial, study) {
+function listExports(trial, study, hasModel) {
   if (!study.folder) return [];
   const own = findOwnNetwork(study.network);
   const network = own ? ` --network ${quote(`FILE.py:${own}`)}` : "";
@@ -28,7 +28,7 @@ function listExports(trial, study) {
   const isFinalist = study.finalists.some(({ number }) => number === trial.number);
   return [
     ...(isFinalist ? [["Export the finalist's network", write("finalist")]] : []),
-    ...(trial.hasModel ? [[isFinalist ? "Export the trial's own" : "Export its network", write("trial")]] : []),
+    ...(hasModel ? [[isFinalist ? "Export the trial's own" : "Export its network", write("trial")]] : []),
   ];
 }
 
@@ -88,8 +88,9 @@ function makeCommand(command) {
 /**
  * Fill the panel with a trial.
  * @param whole channels of each group before pruning.
+ * @param hasModel whether the trial's network is kept.
  */
-export function showDetails(panel, trial, study, whole, labelOf) {
+export function showDetails(panel, trial, study, whole, hasModel, labelOf) {
   const run = `./#/experiments/${encodeURIComponent(trial.experiment)}/runs/${encodeURIComponent(trial.key)}`;
   const parts = [
     make("button", { type: "button", class: "close", "aria-label": "Close" }, "×"),
@@ -99,7 +100,7 @@ export function showDetails(panel, trial, study, whole, labelOf) {
     make("h3", {}, "Channels kept"),
     makeBars(trial, study, whole),
   ];
-  const exports = listExports(trial, study);
+  const exports = listExports(trial, study, hasModel);
   for (const [heading, command] of exports) parts.push(make("h3", {}, heading), makeCommand(command));
   if (exports.length && findOwnNetwork(study.network)) {
     parts.push(make("p", { class: "help" }, "FILE.py stands for the file in which the network is made."));

@@ -30,11 +30,28 @@ export function isMaximized(metric, studies) {
   return known ? known.isMaximized : metric.endsWith("accuracy");
 }
 
+/** Return whether a trial may be on a front: it ran to its end and is worth having. */
+export const isCandidate = (trial) => trial.state === "finished" && trial.isAcceptable;
+
 /**
- * Return the trials that no other dominates, by the first axis; every copy of such a point counts.
+ * Return the trials of `findUndominated` that are on the front once values within their errors are equal, as
+ * `mark_front` of dirprune/records/front.py has it.
+ * @param marginOf gives the relative error of a trial's value of a metric.
+ */
+export function findFront(trials, axes, marginOf) {
+  return thinOut(placeUndominated(trials, axes), axes, marginOf).map(({ trial }) => trial);
+}
+
+/**
+ * Return the trials that no other dominates by the values as they are, by the first axis. Of trials of one study
+ * with the same values only the one with the lowest number counts.
  * @param {{metric: string, isMaximized: boolean}[]} axes
  */
-export function findFront(trials, axes) {
+export function findUndominated(trials, axes) {
+  return placeUndominated(trials, axes).map(({ trial }) => trial);
+}
+
+function placeUndominated(trials, axes) {
   const front = [];
   const points = trials
     .map((trial) => ({
@@ -42,13 +59,37 @@ export function findFront(trials, axes) {
       losses: axes.map(({ metric, isMaximized }) => (isMaximized ? -1 : 1) * readMetric(trial, metric)),
     }))
     .filter(({ losses }) => losses.every(Number.isFinite))
-    .sort((a, b) => compare(a.losses, b.losses));
+    .sort((a, b) => compare(a.losses, b.losses) || a.trial.number - b.trial.number);
   for (const point of points) { // only those before it can dominate a point; the last of them most likely
     const dominates = ({ losses }) => losses.every((loss, place) => loss <= point.losses[place]);
+    const isCopy = (other) => compare(other.losses, point.losses) === 0;
+    const isRepeated = (other) => other.trial.study === point.trial.study && isCopy(other);
     const found = front.findLast(dominates);
-    if (!found || compare(found.losses, point.losses) === 0) front.push(point);
+    if (!found || (isCopy(found) && !front.some(isRepeated))) front.push(point);
   }
-  return front.map(({ trial }) => trial);
+  return front;
+}
+
+/** Return the points that `interval_front_mask` of dirprune/pareto.py leaves, where values are intervals. */
+function thinOut(points, axes, marginOf) {
+  const intervals = points.map((point) => {
+    const errors = axes.map(({ metric }, n) => marginOf(point.trial, metric) * Math.abs(point.losses[n]));
+    const [least, largest] = [-1, 1].map((sign) => point.losses.map((loss, n) => loss + sign * errors[n]));
+    return { point, errors, least, largest };
+  });
+  if (intervals.every(({ errors }) => errors.every((error) => error === 0))) return points;
+  const surelyDominates = (a, b) => a.least.every((loss, n) => loss <= b.largest[n])
+    && a.largest.some((loss, n) => loss < b.least[n]);
+  const isFree = (one, others) => !others.some((other) => surelyDominates(other, one));
+  const left = new Set();
+  let open = intervals;
+  while (open.length) {
+    const next = open.filter((one) => isFree(one, open));
+    if (!next.length) break; // in a circle, which takes errors in several metrics
+    for (const { point } of next) left.add(point);
+    open = open.filter((one) => !left.has(one.point) && isFree(one, next));
+  }
+  return points.filter((point) => left.has(point));
 }
 
 /** Return the order of two lists of numbers by their first difference. */

@@ -1,11 +1,14 @@
 // What is known of studies and of their trials, wherever it comes from.
 
+import { findUndominated, isCandidate } from "./front.js";
+
 /**
  * A source of studies: `live.js` reads them from a server, `stored.js` from the page's own text.
  *
- * A study is {id, name, folder, network, objectives: [{metric, isMaximized}], metrics, finalists, whole, ...};
- * its network is what `dirprune.identity.identify` says of it, as JSON. A trial is
- * {key, study, number, source, method, state, kept, images, isAcceptable, hasModel, metrics, architecture, error}.
+ * A study is {id, name, folder, network, objectives: [{metric, isMaximized, margin}], metrics, finalists,
+ * whole, ...}; a margin is the relative error of the metric's values; its network is what
+ * `dirprune.identity.identify` says of it, as JSON. A trial is
+ * {key, study, number, source, method, state, kept, images, isAcceptable, metrics, architecture, error}.
  * A finalist is {number, metrics, spread, nSeeds, isAcceptable}: means and standard deviations over its seeds.
  */
 export class Knowledge {
@@ -28,6 +31,16 @@ export class Knowledge {
   /** Return the trials of a study. */
   trialsOf(id) {
     return [...(this.trials.get(id)?.values() ?? [])];
+  }
+
+  /**
+   * Return whether a trial's model is kept: no other trial dominates it by the values as they are. It need not
+   * be on the front, where values within their errors are equal, but may come to it when others leave it.
+   */
+  hasModel(trial) {
+    const { objectives } = this.studies.get(trial.study);
+    const candidates = this.trialsOf(trial.study).filter(isCandidate);
+    return findUndominated(candidates, objectives).some(({ key }) => key === trial.key);
   }
 
   /** Return the finalists of a study, each as its trial with the means over its seeds, spreads beside them. */

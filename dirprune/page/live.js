@@ -27,7 +27,7 @@ export class LiveKnowledge extends Knowledge {
     const study = this.studies.get(id);
     if (!study) return;
     if (!this.trials.has(id)) this.trials.set(id, new Map());
-    await this.#readFront(study, onChange);
+    this.#take(study, await readFront(study), onChange);
     if (this.#complete.has(id)) {
       await this.#readParts(study, this.#newestEnd(id) - SLACK_MS, onChange);
       if (this.#countEnded(id) >= this.#countExpected(study)) return this.#readHypervolume(study, onChange);
@@ -35,14 +35,6 @@ export class LiveKnowledge extends Knowledge {
     await this.#readParts(study, 0, onChange);
     this.#complete.add(id);
     await this.#readHypervolume(study, onChange);
-  }
-
-  /** Read the front; a trial that has left it, which need not be of late, has lost its model. */
-  async #readFront(study, onChange) {
-    const front = await readFront(study);
-    const there = new Set(front.map(({ key }) => key));
-    const left = this.trialsOf(study.id).filter(({ key, hasModel }) => hasModel && !there.has(key));
-    this.#take(study, [...front, ...left.map((trial) => ({ ...trial, hasModel: false }))], onChange);
   }
 
   async #readParts(study, since, onChange) {

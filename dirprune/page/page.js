@@ -43,6 +43,11 @@ function groupOf(trial) {
   return choices.by === "study" ? know.studies.get(trial.study)?.name ?? trial.study : trial[choices.by];
 }
 
+/** Return the relative error of a trial's value of a metric, as its study tells it. */
+function marginOf(trial, metric) {
+  return know.studies.get(trial.study)?.objectives.find((one) => one.metric === metric)?.margin ?? 0;
+}
+
 function axisOf(metric, trials) {
   const best = metric.endsWith("accuracy") ? 1 : Infinity; // no bar reaches beyond it
   const values = trials.flatMap((trial) => {
@@ -102,7 +107,7 @@ function drawPicture(studies) {
   const [x, y] = [choices.x, choices.y].map((metric) => axisOf(metric, [...trials, ...finalists]));
   const names = [...new Set(allTrials().map(groupOf))].sort();
   view.scene = makeScene({
-    trials, finalists, names, groupOf, x, y,
+    trials, finalists, names, groupOf, marginOf, x, y,
     colours: names.map((_, place) => pickColour(place)),
     objectives: studies[0].objectives,
     colour: choices.colour === GROUP ? null : choices.colour,
@@ -204,10 +209,11 @@ function refreshDetails() {
     return;
   }
   const study = know.studies.get(trial.study);
-  const state = JSON.stringify([trial, study.finalists]);
+  const hasModel = know.hasModel(trial);
+  const state = JSON.stringify([trial, hasModel, study.finalists]);
   if (panel.dataset.shown === state && !panel.hidden) return; // a copied or focused command stays as it is
   panel.dataset.shown = state;
-  showDetails(panel, trial, study, know.wholeNetwork(trial.study), labelOf);
+  showDetails(panel, trial, study, know.wholeNetwork(trial.study), hasModel, labelOf);
 }
 
 /** Draw soon, once for however many reasons. */

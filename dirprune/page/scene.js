@@ -1,7 +1,7 @@
 // What the picture of fronts shows: which trial plays which role, in which colour, and the lines.
 
 import { colourOfNumber } from "./colours.js";
-import { chooseJudged, findFront, readMetric } from "./front.js";
+import { chooseJudged, findFront, isCandidate, readMetric } from "./front.js";
 
 const STILL = { paused: "stopped" };
 
@@ -9,21 +9,22 @@ const STILL = { paused: "stopped" };
  * Return groups with their fronts, points with role and colour, and the scale of colours where numbers have them.
  * @param trials, finalists that have a place on both axes.
  * @param names of all groups; `groupOf` says which one a trial belongs to, `colours` has one for each.
+ * @param marginOf gives the relative error of a trial's value of a metric.
  * @param x, y axes: {metric, isMaximized, ...}.
  * @param objectives what the study trades.
  * @param colour the metric that colours show; null: they tell groups apart.
  */
-export function makeScene({ trials, finalists, names, groupOf, colours, x, y, objectives, colour }) {
+export function makeScene({ trials, finalists, names, groupOf, marginOf, colours, x, y, objectives, colour }) {
   const judged = chooseJudged(x, y, objectives);
   const groups = names.map((name, place) => {
-    const choose = (all) =>
-      all.filter((trial) => trial.state === "finished" && trial.isAcceptable && groupOf(trial) === name);
-    const lineOf = (all) => (judged.length > 2 ? [] : findFront(choose(all), [x, y]));
+    const frontOf = (all, axes) =>
+      findFront(all.filter((trial) => isCandidate(trial) && groupOf(trial) === name), axes, marginOf);
+    const lineOf = (all) => (judged.length > 2 ? [] : frontOf(all, [x, y]));
     return {
       name,
       colour: colours[place],
-      front: findFront(choose(trials), judged),
-      finalFront: findFront(choose(finalists), judged),
+      front: frontOf(trials, judged),
+      finalFront: frontOf(finalists, judged),
       line: lineOf(trials),
       finalLine: lineOf(finalists),
     };

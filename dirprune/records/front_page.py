@@ -17,7 +17,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
 
 _STATES = {"COMPLETE": "finished", "PRUNED": "stopped", "FAIL": "failed", "RUNNING": "running"}
-_FIELDS = ("number", "source", "method", "state", "images", "isAcceptable", "hasModel", "error")
+_FIELDS = ("number", "source", "method", "state", "images", "isAcceptable", "error")
 """What `page/stored.js` is told of each trial, beside metrics and kept channels."""
 
 
@@ -58,7 +58,10 @@ def _tell(
             "name": summary.name,
             "folder": str(summary.folder.root.absolute()),
             "network": summary.description.get("network"),
-            "objectives": [{"metric": o.metric, "isMaximized": o.is_maximized} for o in summary.objectives],
+            "objectives": [
+                {"metric": o.metric, "isMaximized": o.is_maximized, "margin": o.margin}
+                for o in summary.objectives
+            ],
             "finalists": [_tell_finalist(finalist) for finalist in finalists],
             "whole": dict(summary.n_channels),
         },
@@ -79,7 +82,6 @@ def _tell_trial(record: TrialRecord, metrics: Sequence[str], groups: Sequence[st
         "paused" if record.is_paused else _STATES[record.state],
         record.last_images,
         record.is_acceptable,
-        record.is_front,  # others have lost theirs
         record.reason or "",
     ]
     known = _choose_finite(record.metrics)

@@ -26,6 +26,7 @@ finalist, children of its trial's run:
 | parameter | on | value |
 |---|---|---|
 | seed, objectives | study | as given |
+| margin.METRIC | study | relative error of the objective's values, where they have one |
 | reference.METRIC, dense.METRIC | study | reference point of the hypervolume, costs of the dense network |
 | each entry of the study's description | study | network, data, loss, ... |
 | source, method, architecture | trial, final | architecture as in 8-9-36-17 |

@@ -133,6 +133,7 @@ def view_study(summary: StudySummary, status: Status, points: Sequence[Point]) -
         **{name: _text(value) for name, value in summary.description.items()},
         "seed": str(summary.seed),
         "objectives": ", ".join(map(str, summary.objectives)),
+        **{f"margin.{o.metric}": str(o.margin) for o in summary.objectives if o.margin},
         **{f"reference.{name}": _text(value) for name, value in summary.reference_point.items()},
         **{f"dense.{name}": _text(value) for name, value in summary.dense_costs.items()},
     }

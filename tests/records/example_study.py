@@ -12,6 +12,7 @@ from dirprune.study.objectives import Objective
 
 N_CHANNELS = {"conv1": 10, "conv2": 20, "linear1": 100, "linear2": 25}
 OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("macs", "minimize"))
+LATENCY_OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize", margin=0.1))
 METHODS = ("dirichlet", "magnitude", "taylor")
 
 
@@ -40,6 +41,12 @@ def make_trial(
         **changes,
     }
     return TrialRecord(number=number, source=source, architecture=architecture, **fields)
+
+
+def make_timed(number: int, accuracy: float, latency_ms: float) -> TrialRecord:
+    """Return a finished trial of a study that trades latency; its MACs follow the latency."""
+    metrics = {"val_accuracy": accuracy, "latency_ms": latency_ms, "macs": latency_ms}
+    return make_trial(number, "sampler", 0.5, accuracy, metrics=metrics)
 
 
 def make_study(n_trials: int = 60, seed: int = 0) -> list[TrialRecord]:

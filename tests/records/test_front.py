@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dirprune.records.front import GrowingFront, mark_front, sort_front
-from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
-from tests.records.example_study import OBJECTIVES, make_study, make_trial
+from tests.records.example_study import LATENCY_OBJECTIVES, OBJECTIVES, make_study, make_timed, make_trial
 
 
 def numbers_on_front(*trials: object) -> list[int]:
@@ -50,14 +49,6 @@ def test_one_objective_has_one_trial_on_the_front() -> None:
     marked = mark_front(make_study(), [Objective("val_accuracy", "maximize")])
     best = max((r for r in marked if r.state == "COMPLETE"), key=lambda r: r.metrics["val_accuracy"])
     assert [record.number for record in marked if record.is_front] == [best.number]
-
-
-LATENCY_OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize", margin=0.1))
-
-
-def make_timed(number: int, accuracy: float, latency_ms: float) -> TrialRecord:
-    metrics = {"val_accuracy": accuracy, "latency_ms": latency_ms, "macs": latency_ms}
-    return make_trial(number, "sampler", 0.5, accuracy, metrics=metrics)
 
 
 def test_modelled_latencies_within_the_error_of_their_model_are_equal() -> None:

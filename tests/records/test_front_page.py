@@ -16,10 +16,19 @@ from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.front_page import write_front_html
 from dirprune.records.record import TrialRecord
+from dirprune.records.tables import write_front
 from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudySummary
 from tests.browser import open_browser, open_page
-from tests.records.example_study import FINALISTS, N_CHANNELS, OBJECTIVES, make_study, make_trial
+from tests.records.example_study import (
+    FINALISTS,
+    LATENCY_OBJECTIVES,
+    N_CHANNELS,
+    OBJECTIVES,
+    make_study,
+    make_timed,
+    make_trial,
+)
 
 LOSS = Objective("val_loss", "minimize")
 NAME = 'lenet <b onclick="alert(1)">on</b> </script><img src=x onerror=alert(1)> digits'
@@ -41,7 +50,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def summarise(root: Path, objectives: Sequence[Objective] = OBJECTIVES, **changes: object) -> StudySummary:
-    reference = {"val_accuracy": 0.1, "macs": 498_750.0, "val_loss": 2.0}
+    reference = {"val_accuracy": 0.1, "macs": 498_750.0, "val_loss": 2.0, "latency_ms": 12.0}
     costs = {"macs": 498_750.0, "parameters": 40_225.0}
     names = {objective.metric: reference[objective.metric] for objective in objectives}
     summary = StudySummary(
@@ -88,6 +97,26 @@ def test_the_front_is_the_one_that_the_study_has_and_markup_stays_text(show: Sho
     page.locator(".point.front").first.click()
     expect(page.locator("#details h2")).to_contain_text(NAME)
     assert page.locator("b, img, a").count() == 0
+
+
+def test_front_of_modelled_latencies_is_that_of_the_table_and_what_came_close_can_be_exported(
+    show: Show, tmp_path: Path
+) -> None:
+    timed = [(0.95, 10.0), (0.94, 8.5), (0.93, 8.0), (0.92, 8.1), (0.95, 10.0)]
+    records = mark_front([make_timed(n, *values) for n, values in enumerate(timed)], LATENCY_OBJECTIVES)
+    write_front(tmp_path / "front.csv", records, LATENCY_OBJECTIVES)
+    with (tmp_path / "front.csv").open(newline="") as file:
+        front = sorted(row["trial"] for row in csv.DictReader(file))
+    assert front == ["0", "2"]
+    page = show(records, LATENCY_OBJECTIVES)
+    expect(page.locator("#count")).to_have_text("5 of 5 trials, 2 on the front")
+    keys = page.locator(".point.front").evaluate_all("points => points.map(point => point.dataset.key)")
+    assert sorted(keys) == front
+    details = page.locator("#details")
+    for number, has_model in enumerate((True, True, True, False, False)):  # as the driver keeps them
+        page.locator("#trials").get_by_role("button", name=str(number), exact=True).click()
+        expect(details.locator("h2")).to_contain_text(f"Trial {number} of")
+        expect(details.locator("code")).to_have_count(int(has_model))
 
 
 def test_a_click_shows_numbers_bars_and_the_command(show: Show, tmp_path: Path) -> None:

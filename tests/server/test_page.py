@@ -13,7 +13,14 @@ from playwright.sync_api import Page, expect
 from dirprune.records.front import mark_front
 from dirprune.records.record import TrialRecord
 from dirprune.tracking.views import view_finalists, view_study
-from tests.records.example_study import FINALISTS, OBJECTIVES, make_study, make_trial
+from tests.records.example_study import (
+    FINALISTS,
+    LATENCY_OBJECTIVES,
+    OBJECTIVES,
+    make_study,
+    make_timed,
+    make_trial,
+)
 from tests.server.conftest import NAME, TrackedStudy
 from tests.tracking.mlflow_process import MlflowServer
 
@@ -249,6 +256,27 @@ def test_a_trial_that_leaves_the_front_can_no_longer_be_exported(
     expect(page.locator("#count")).to_have_text("3 of 3 trials, 2 on the front")
     expect(details.locator("code")).to_have_count(0)
     expect(details.locator("h2")).to_contain_text("Trial 1 of")
+
+
+def test_each_study_has_the_front_that_its_own_error_of_latencies_leaves(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    timed = [make_timed(n, *values) for n, values in enumerate([(0.95, 10.0), (0.94, 8.5), (0.93, 8.0)])]
+    accuracy, latency = LATENCY_OBJECTIVES
+    for study_id, margin, front in (("fa57", 0.1, {0, 2}), ("e8ac7", 0.0, {0, 1, 2})):
+        objectives = (accuracy, replace(latency, margin=margin))
+        study = TrackedStudy(server.uri, tmp_path, f"by {margin}", study_id, objectives=objectives)
+        records = mark_front(timed, objectives)
+        study.tell(records)
+        assert {record.number for record in records if record.is_front} == front
+        open_study(page, server, f"?study={study_id}")
+        expect(page.locator("#count")).to_have_text(f"3 of 3 trials, {len(front)} on the front")
+        for number in range(3):
+            page.locator(f'.point[data-key="{study.runs[number].run_id}"]').click()
+            expect(page.locator("#details h2")).to_contain_text(f"Trial {number} of")
+            expect(page.locator("#details code")).to_have_count(1)
+    open_study(page, server, "?study=fa57&study=e8ac7")
+    expect(page.locator("#count")).to_have_text("6 of 6 trials, 5 on the fronts")
 
 
 def test_a_trial_that_is_told_late_appears_beside_one_that_is_paused(
