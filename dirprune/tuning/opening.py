@@ -98,7 +98,7 @@ def open_ledger(
             "name": spec.name,
             "id": opened.study_id,
             "optuna_study": f"{spec.name}-{opened.study_id[:8]}",
-            "storage": storage.describe_url(options.storage_url),
+            "storage": storage.locate(options.storage_url),
             "shared": folder.remote.uri if folder.remote else "",
             "dense": {"origin": str(prepared.dense.origin), "metrics": prepared.dense.metrics},
             "dense_costs": prepared.subject.dense_costs.as_dict(),

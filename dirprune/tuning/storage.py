@@ -16,6 +16,8 @@ from typing import Any
 import filelock
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from dirprune.addresses import describe_address
 from dirprune.errors import StudyError
@@ -106,10 +108,12 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
     """Open the study's journal file, or a relational database where a URL is given.
 
     Raises:
-        StudyError: If the database cannot be opened; a password in the URL is not repeated.
+        StudyError: If the database's URL cannot be read or it cannot be opened; a password in the URL is not
+            repeated.
     """
     if not url:
         return JournalStorage(folder.journal)
+    locate(url)
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # drivers raise their own types, SQLAlchemy's among them
@@ -120,8 +124,47 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
 
 
 def describe_url(url: str) -> str:
-    """Return where a study's trials are kept: "journal", or a database's URL without user and options."""
+    """Return, to be shown, where trials are kept: "journal", or a database without login and options."""
     return describe_address(url).partition("?")[0] or "journal"
+
+
+def locate(url: str) -> str:
+    """Return, to be stored, where trials are kept: "journal", or a database's kind, host, port and name.
+
+    Raises:
+        StudyError: If SQLAlchemy cannot read the URL.
+    """
+    if not url:
+        return "journal"
+    try:
+        parts = make_url(url)
+    except (ValueError, ArgumentError):  # the text of either may hold the password
+        raise StudyError(
+            f"expected an Optuna storage such as postgresql://USER:PASSWORD@HOST:PORT/NAME, got "
+            f"{describe_url(url)}, which SQLAlchemy cannot read; write special characters of the password as "
+            "%40 for @, and several hosts as options (?host=H1:5432&host=H2:5432)"
+        ) from None
+    host = f"[{parts.host}]" if ":" in (parts.host or "") else parts.host or ""
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.drivername}://{host}{port}{'' if parts.database is None else f'/{parts.database}'}"
+
+
+def check_place(folder: StudyFolder, stored: str, url: str) -> None:
+    """Return when a study's trials are kept where a URL says.
+
+    Earlier studies stored what follows the URL's last "@", without options, or dots where that was in doubt:
+    there the study's name in the database, which no other has, decides alone.
+
+    Raises:
+        StudyError: If they are kept elsewhere.
+    """
+    scheme, mark, rest = url.partition("://")
+    earlier = (f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}", f"{scheme}://...")
+    if stored != locate(url) and not (mark and stored in earlier):
+        raise StudyError(
+            f"the trials of study {folder.root.name} are kept in {stored}, "
+            f"got {describe_url(url)}; give a database with --optuna-storage URL, a journal without"
+        )
 
 
 def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = "") -> optuna.Study:
@@ -135,11 +178,7 @@ def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str
     Raises:
         StudyError: If its trials are not there, or are kept elsewhere.
     """
-    if describe_url(storage_url) != payload["storage"]:
-        raise StudyError(
-            f"the trials of study {folder.root.name} are kept in {payload['storage']}, "
-            f"got {describe_url(storage_url)}; give a database with --optuna-storage URL, a journal without"
-        )
+    check_place(folder, payload["storage"], storage_url)
     if not storage_url and not folder.journal.exists():
         raise StudyError(
             f"expected the trials of study {folder.root.name} in {folder.journal}, found no file"

@@ -442,12 +442,45 @@ def test_password_of_a_database_is_never_described():
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("stored", "url"),
+    [
+        ("postgresql://host/db", "postgresql://me:pa#ss@host/db"),
+        ("postgresql://...", "postgresql://me:pa#ss@host/db"),
+        ("postgresql://...", "postgresql://host/db?user=me@corp&password=x"),
+        ("sqlite://lab/t.db", "sqlite:////home/me@lab/t.db"),
+        ("sqlite:////home/me@lab/t.db", "sqlite:////home/me@lab/t.db"),
+        ("postgresql://[::1]:5432/db", "postgresql://me:x@[::1]:5432/db"),
+    ],
+)
+def test_study_stored_by_an_earlier_version_is_found(stored, url):
+    folder = StudyFolder(Path("nowhere"))
+    storage.check_place(folder, stored, url)
+    for other in (url.replace("/db", "/other"), url.replace("/t.db", "/u.db")):
+        if other != url and "..." not in stored:
+            with pytest.raises(StudyError, match="are kept in"):
+                storage.check_place(folder, stored, other)
+
+
+def test_stored_place_tells_files_apart_and_holds_no_login():
+    assert storage.locate("sqlite:////home/me@lab/t.db") != storage.locate("sqlite:////home/you@lab/t.db")
+    assert storage.locate("postgresql://me:secret#@host:5432/db?password=x") == "postgresql://host:5432/db"
+    assert storage.locate("") == "journal"
+
+
+def test_url_that_cannot_be_read_is_refused_without_its_password():
+    for url in ("postgresql://me:secret@h1:5432,h2:5432/db", "postgresql://me:secret"):
+        with pytest.raises(StudyError, match="which SQLAlchemy cannot read; write") as refused:
+            storage.open_storage(StudyFolder(Path("nowhere")), url)
+        assert "secret" not in str(refused.value)
+
+
 def test_relational_database_holds_a_study_as_a_journal_does(tmp_path):
     folder = StudyFolder(tmp_path / "study")
     url = f"sqlite:///{tmp_path / 'trials.db'}"
     payload = {
         "optuna_study": "accounts",
-        "storage": storage.describe_url(url),
+        "storage": storage.locate(url),
         "description": {"objectives": [["val_accuracy", "maximize"], ["macs", "minimize"]]},
     }
     storage.create_study(folder, payload, url).enqueue_trial({"x": 1})
