@@ -1,7 +1,8 @@
 """Addresses of databases, servers and stores as users type them, shown without the secrets that they hold.
 
-Passwords are typed as they are, "/", "?", "#" or "@" unescaped. An address is therefore not taken apart by
-the rules of URIs, by which a password ends at such a character, but so that a doubtful part counts as secret.
+Passwords are typed as they are, "/", "?", "#" or "@" unescaped. By the rules of URIs a password would end at
+such a character; here whatever stands between a ":" and an "@" may be one, unless what is before it can only
+be a place.
 """
 
 from __future__ import annotations
@@ -11,12 +12,22 @@ import urllib.parse
 from dataclasses import dataclass
 
 HIDDEN = "..."
-SECRET_WORDS = ("pass", "pwd", "secret", "token", "key", "sig", "cred", "auth", "odbc")
-"""An option of an address whose name holds one of these holds a secret, such as X-Amz-Signature."""
 MIN_SECRET = 4
 """Characters from which a secret is hidden inside of words, too: a shorter one the dots would give away."""
+_SECRET_NAME = re.compile(  # "auth", "key" and "sig" where a word ends, not in author and keyword
+    "(?i:pass|pwd|secret|token|cred|odbc|signature|authoriz)|(?i:auth|key|sig)(?![a-z])"
+)
+_FOLDERS = ("", "file", "memory", "s3", "gs", "gcs", "az", "abfs", "abfss")
+"""Schemes of paths and object stores: after a bucket's name ":" and "@" are as good as any character."""
 _CONTAINERS = ("abfs", "abfss", "az")  # abfs://container@account.dfs.core.windows.net
-_HOST = r"(?:\[[^\]@]*\]|[^:@]*)"
+_HOST = r"(?:\[[^\]@]*\]|[^:@,/?#]*)(?::\d{0,5})?"
+_HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
+_OPTION = r"[A-Za-z][\w.-]*="
+_PORT = rf":\d{{1,5}}(?=,|/[A-Za-z][\w./-]*\?{_OPTION}[\w/])"  # "12345/" may begin a password as well
+_NAMED_HOST = rf"(?:\[[\da-fA-F:]*\]|[\w.-]+)(?:{_PORT})?"
+_PLACE_WITH_OPTIONS = re.compile(
+    rf"(?:(.*?)@)??({_NAMED_HOST}(?:,{_NAMED_HOST})*(?:/[^?#:]*)?\?{_OPTION}.*)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -27,13 +38,16 @@ class _Parts:
         start: Scheme and "://", if there is one.
         user: Before the password; also one that stands alone.
         password: Empty where there is none.
+        is_doubtful: Whether the user may as well be a host, and the password its port and a path.
         place: Host, path and the options that hold no secret; empty where a password may end in it.
-        options: The value of the first option that holds a secret, and all that follows.
+        options: The value of the first option that holds a secret, and all that follows: a secret may hold
+            an unescaped "&".
     """
 
     start: str
     user: str
     password: str
+    is_doubtful: bool
     place: str
     options: str
 
@@ -42,35 +56,59 @@ def _split(address: str) -> _Parts:
     scheme, mark, rest = address.partition("://")
     if not mark:
         scheme, rest = "", address
-    user, password, place = "", "", rest
-    if _has_login(scheme, rest):
-        login, at, place = rest.rpartition("@")
-        if not at or re.search(r"[?#]", login):  # which "@" ends the password cannot be told
-            login, place = rest, ""
-        user, _, password = login.partition(":")
+    login, place = _split_login(scheme.lower(), rest)
+    user = re.match(r"(?:\[[^\]@]*\]|[^:?#])*", login)[0]  # type: ignore[index]  # matches nothing, too
+    password = login[len(user) + 1 :]
+    is_doubtful = bool(password) and scheme not in _FOLDERS and _HOSTS.fullmatch(_head(rest)) is not None
+    options = ""
     for option in re.finditer(r"[?#&;]([^=?#&;]*)=", place):
-        if any(word in urllib.parse.unquote(option[1]).lower() for word in SECRET_WORDS):
-            return _Parts(scheme + mark, user, password, place[: option.end()], place[option.end() :])
-    return _Parts(scheme + mark, user, password, place, "")
+        name, value = (urllib.parse.unquote(text) for text in (option[1], place[option.end() :]))
+        if _SECRET_NAME.search(name) or re.match(r"[^?#&;]*:.*@", value, re.DOTALL):
+            place, options = place[: option.end()], place[option.end() :]
+            break
+    return _Parts(scheme + mark, user, password, is_doubtful, place, options)
 
 
-def _has_login(scheme: str, rest: str) -> bool:
-    """Whether what follows a scheme begins with a user or a password instead of a host."""
-    head = rest.partition("/")[0]
-    if re.fullmatch(_HOST, head) or (scheme in _CONTAINERS and ":" not in head):
-        return False
-    return "@" in rest or re.fullmatch(_HOST + r":\d{0,5}", head) is None
+def _head(rest: str) -> str:
+    """Return what is before the path and the options, by the rules of URIs."""
+    return re.split("[/?#]", rest, maxsplit=1)[0]
+
+
+def _split_login(scheme: str, rest: str) -> tuple[str, str]:
+    """Return what is or may be user and password in what follows a scheme, and the place behind it."""
+    head = _head(rest)
+    is_file = scheme.partition("+")[0] == "sqlite" and rest.startswith("/")
+    if is_file or (scheme in _CONTAINERS and ":" not in head):
+        return "", rest
+    if found := _PLACE_WITH_OPTIONS.fullmatch(rest):
+        return found[1] or "", found[2]
+    if "@" not in rest:
+        is_place = scheme.startswith("databricks") or _HOSTS.fullmatch(head)
+        return ("", rest) if is_place else (rest, "")
+    if not re.search(":.*@", rest, re.DOTALL) or (scheme in _FOLDERS and ":" not in head):
+        user, at, _ = head.rpartition("@")
+        return user, rest[len(user + at) :]
+    login, _, place = rest.rpartition("@")
+    return (rest, "") if re.search("[?#]", login) else (login, place)  # which "@" ends it cannot be told
 
 
 def holds_login(address: str) -> bool:
-    """Whether an address names a user, holds a password or an option that is a secret."""
+    """Whether an address names a user, holds a password or an option that is a secret, or may do so."""
     parts = _split(address)
     return bool(parts.user or parts.password or parts.options)
+
+
+def is_doubtful(address: str) -> bool:
+    """Whether all that looks like a login in an address may be its host, port and path: http://host:80/a@b."""
+    parts = _split(address)
+    return parts.is_doubtful and not parts.options
 
 
 def describe_address(address: str) -> str:
     """Return an address without user and password, and with dots for the options that are secrets."""
     parts = _split(address)
+    if parts.is_doubtful:
+        return mask_secrets(address)
     return f"{parts.start}{parts.place or (HIDDEN if holds_login(address) else '')}{_dots(parts.options)}"
 
 
@@ -90,7 +128,7 @@ def hide_secrets(text: str, address: str = "") -> str:
     """Return a text with dots for the secrets of an address, and each address in it as it is described.
 
     Args:
-        text: What a library said, for example.
+        text: What a library said, and no sentence of ours: a password may be one of its words.
         address: The one in use. A library may take it apart by the rules of URIs, escape or decode it, and
             name what it made of the password: each word of its secrets is hidden as well.
     """

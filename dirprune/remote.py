@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dirprune.addresses import holds_login
+from dirprune.addresses import describe_address, holds_login, is_doubtful
 from dirprune.errors import ConfigurationError, StorageError, one_line
 from dirprune.files import write_atomically
 
@@ -52,7 +52,8 @@ class RemoteFolder:
             )
         if separator and protocol not in PROTOCOLS:
             raise ConfigurationError(
-                f"expected a folder or an address such as s3://bucket/studies for --storage, got {self.uri}"
+                f"expected a folder or an address such as s3://bucket/studies for --storage, "
+                f"got {describe_address(self.uri)}"
             )
         if separator and not rest.strip("/"):
             raise ConfigurationError(f"expected a bucket or a folder in --storage, got {self.uri}")
@@ -167,7 +168,7 @@ def refuse_secret(uri: str, option: str) -> None:
         ConfigurationError: Without the secret.
     """
     protocol, separator, _ = uri.partition("://")
-    if separator and holds_login(uri):
+    if separator and holds_login(uri) and not is_doubtful(uri):
         raise ConfigurationError(
             f"expected {option} without a password, got one in {protocol}://...; "
             "give it in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

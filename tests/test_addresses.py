@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dirprune.addresses import describe_address, hide_secrets, holds_login, mask_secrets
 from dirprune.errors import ConfigurationError, TrackingError, one_line
-from dirprune.remote import RemoteFolder
+from dirprune.remote import RemoteFolder, refuse_secret
 from dirprune.server import preflight
 from dirprune.tracking import check_server, ui_command
 from dirprune.tuning.storage import describe_url
@@ -104,6 +104,16 @@ def test_store_that_cannot_be_used_is_named_without_its_password(scheme: str, mi
         ("me:x@host:5000", "host:5000"),
         ("s3://KEY:12345/x@bucket/y", "s3://bucket/y"),
         ("abfs://me:x@account/y", "abfs://account/y"),
+        ("mysql+pymysql://me:x@db/x?ssl_ca=/etc/ca@2024.pem", "mysql+pymysql://db/x?ssl_ca=/etc/ca@2024.pem"),
+        ("postgresql://me:x@h1:1,h2:2/db?target=me@lab", "postgresql://h1:1,h2:2/db?target=me@lab"),
+        ("postgresql://mlflow:mlflow@db/mlflow", "postgresql://db/mlflow"),
+        ("http://host:5000/team@corp", "http://host:...@corp"),
+        ("mssql+pyodbc://CORP/me:x@host/db", "mssql+pyodbc://CORP/me:...@host/db"),
+        ("http://host/?url=postgresql://me:x@h/db", "http://host/?url=..."),
+        ("http://host/?url=postgresql%3A%2F%2Fme%3Ax%40h", "http://host/?url=..."),
+        ("http://host/#/a?token=x:y@z", "http://host/:...@..."),
+        ("http://host/me@lab?apiKey=x:y@z", "http://host/me@lab?apiKey=..."),
+        ("https://host/x?AWSAccessKeyId=x", "https://host/x?AWSAccessKeyId=..."),
     ],
 )
 def test_what_is_no_secret_is_shown(typed: str, shown: str) -> None:
@@ -119,6 +129,14 @@ def test_what_is_no_secret_is_shown(typed: str, shown: str) -> None:
         "sqlite:////home/me@lab/a:b/mlflow.db?timeout=3",
         "s3://bucket/2026-01-01T10:00/me@lab",
         "abfs://container@account.example/x",
+        "postgresql://h1:5432,h2:5432/db",
+        "postgresql://db:5432/x?application_name=me@lab",
+        "postgresql://db/me@lab",
+        "databricks://scope:prefix",
+        "http://host:5000#/experiments",
+        "http://host:5000?x=1",
+        "http://host/x?author=a&keyword=b&design=c&user=me@corp",
+        "sqlite:////home/a:b/me@lab.db",
         "localhost:5000",
         "/data/a:b@c",
         "./mlruns",
@@ -134,6 +152,13 @@ def test_addresses_without_a_secret_are_shown_as_they_are(address: str) -> None:
 def test_a_command_keeps_the_user_and_has_dots_for_the_password() -> None:
     assert mask_secrets("postgresql://me:x/y@host/db") == "postgresql://me:...@host/db"
     assert mask_secrets("postgresql://mlflow@host/mlflow") == "postgresql://mlflow@host/mlflow"
+
+
+def test_what_may_be_a_port_and_a_path_is_no_reason_to_refuse_data() -> None:
+    refuse_secret("http://host:8080/sets@2024", "--data")
+    for address in ("http://me:x@host/sets", "http://host:8080/sets@2024?token=x", "s3://KEY:12345/x@bucket"):
+        with pytest.raises(ConfigurationError, match="expected --data without a password"):
+            refuse_secret(address, "--data")
 
 
 def test_a_short_password_does_not_take_words_apart() -> None:

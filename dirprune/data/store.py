@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from dirprune.addresses import describe_address
 from dirprune.errors import DataError, one_line, suggest
 
 Place = Path | str
@@ -99,11 +100,14 @@ class Store:
         try:
             entries = _list_local(path) if self.is_local else self._list_remote(path)
         except FileNotFoundError:
-            raise DataError(f"expected data in {self.uri}, found nothing there{self._near()}") from None
+            raise DataError(
+                f"expected data in {describe_address(self.uri)}, found nothing there{self._near()}"
+            ) from None
         except DataError:
             raise
         except Exception as error:  # each store has its own kinds
-            raise DataError(f"cannot list {self.uri}: {one_line(error, has_type=True)}") from error
+            said = one_line(error, has_type=True, address=self.uri)
+            raise DataError(f"cannot list {describe_address(self.uri)}: {said}") from error
         return sorted((e for e in entries if e.name[:1] not in ("", ".")), key=lambda entry: entry.name)
 
     def _list_remote(self, path: str) -> list[Entry]:
