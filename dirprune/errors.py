@@ -62,10 +62,12 @@ def one_line(error: object, *, has_type: bool = False, address: str = "") -> str
     Args:
         error: The exception, or what it gave as its reason.
         has_type: Whether the type's name comes before the text; where there is no text it stands alone.
-        address: Of the database, server or store that was asked; its secrets are hidden.
+        address: Of the database, server or store that was asked; its secrets are hidden in what a library
+            said. Our own errors have none, and may have a word in common with a password.
     """
     kind = type(error).__name__
-    text = " ".join(hide_secrets(str(error), address).split())
+    said = str(error) if isinstance(error, DirpruneError) else hide_secrets(str(error), address)
+    text = " ".join(said.split())
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
 
 

@@ -161,6 +161,14 @@ def test_what_may_be_a_port_and_a_path_is_no_reason_to_refuse_data() -> None:
             refuse_secret(address, "--data")
 
 
+def test_a_password_does_not_hide_words_of_our_own_sentences() -> None:
+    address = "postgresql://mlflow:MLflow@db/mlflow"
+    assert one_line(ValueError("no mlflow"), address=address) == "no ..."
+    assert one_line(TrackingError("install the MLflow that made it"), address=address) == (
+        "install the MLflow that made it"
+    )
+
+
 def test_a_short_password_does_not_take_words_apart() -> None:
     said = hide_secrets("timeout: me:t@host refused, port 't'", "postgresql://me:t@host/db")
     assert said == "timeout: me:...@host refused, port '...'"
