@@ -119,7 +119,7 @@ def make_bucket(uri: str) -> None:
     """
     import boto3
 
-    bucket = describe_address(uri).removeprefix("s3://").partition("/")[0]
+    bucket = re.split("[/?#]", describe_address(uri).partition("://")[2], maxsplit=1)[0]
     client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL"))
     try:
         if bucket not in [known["Name"] for known in client.list_buckets()["Buckets"]]:

@@ -123,6 +123,17 @@ def test_missing_bucket_is_named_and_can_be_made(
     assert "Contents" not in objects.client.list_objects_v2(Bucket="absent")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["S3://capital", "s3://option?x=1", "s3://fragment#x"])
+def test_bucket_is_named_as_in_the_address_without_scheme_and_options(
+    address: str, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(objects, monkeypatch)
+    preflight.make_bucket(address)
+    name = address.removesuffix("?x=1").removesuffix("#x").rpartition("/")[2]
+    assert name in [bucket["Name"] for bucket in objects.client.list_buckets()["Buckets"]]
+
+
 @contextmanager
 def full_store(code: str) -> Iterator[ObjectStore]:
     """Yield an object store that takes nothing more."""
