@@ -36,7 +36,7 @@ def write_front_html(
     Args:
         path: File to write.
         summary: The study.
-        records: Every trial, with `is_front` set.
+        records: Every trial.
         title: Shown as text, whatever it holds.
         finalists: By macs, the final front marked.
     """
