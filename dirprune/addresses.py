@@ -26,8 +26,9 @@ _OPTION = r"[A-Za-z][\w.-]*="
 _PORT = rf":\d{{1,5}}(?=,|/[A-Za-z][\w./-]*\?{_OPTION}[\w/])"  # "12345/" may begin a password as well
 _NAMED_HOST = rf"(?:\[[\da-fA-F:]*\]|[\w.-]+)(?:{_PORT})?"
 _PLACE_WITH_OPTIONS = re.compile(
-    rf"(?:(.*?)@)??({_NAMED_HOST}(?:,{_NAMED_HOST})*(?:/[^?#:]*)?\?{_OPTION}.*)", re.DOTALL
+    rf"(?:(.*?)@)??({_NAMED_HOST}(?:,{_NAMED_HOST})*(?:/(?(1)[^?#:@]|[^?#:])*)?\?{_OPTION}.*)", re.DOTALL
 )
+"""A login, if there is one, and a place that has options. A password that holds such a place is cut there."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def assert_hidden(*texts: str) -> None:
 @example(f"s3://KEY:12345/{FIRST}/{LAST}@bucket")
 @example(f"http://me:{FIRST}[{LAST}@host:5000")
 @example(f"http://me:{FIRST}/{LAST}")
+@example(f"postgresql://me:@{FIRST}/!@{LAST}@host/db?connect_timeout=3")
 def test_no_text_about_an_address_holds_its_secret(address: str) -> None:
     assert holds_login(address)
     said = [f"cannot connect to {address}!", f"unknown option in {address!r}, {quote(address)}"]
