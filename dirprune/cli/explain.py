@@ -36,7 +36,7 @@ def explain(
     if tracking_uri:
         check_server(tracking_uri)
     else:
-        check_default_store(folder.output)
+        check_default_store(folder.output, payload["id"])
     check_can_write(folder.root, is_folder=True, option="STUDY")
     records = storage.read_records(folder, storage_url)
     explanations = compute_explanations(records, chosen or metrics, seed)

@@ -48,7 +48,7 @@ def abandon(study: Path, storage_url: str, tracking_uri: str | None) -> None:
     if tracking_uri:
         check_server(tracking_uri)
     else:
-        check_default_store(folder.output)
+        check_default_store(folder.output, storage.read_study_json(folder)["id"])
     numbers = storage.abandon(folder, storage_url)
     if numbers:
         _bring_views_up_to_date(folder, storage_url, tracking_uri)

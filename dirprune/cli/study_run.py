@@ -16,7 +16,7 @@ from dirprune.cli.study_arguments import Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
 from dirprune.data import check_data_name
-from dirprune.errors import ConfigurationError, StudyError
+from dirprune.errors import ConfigurationError, StudyError, TrackingError
 from dirprune.importance import get_method
 from dirprune.networks import as_file_name, create_network
 from dirprune.records.folder import StudyFolder
@@ -126,6 +126,17 @@ def make_resources(arguments: Arguments) -> Resources:
     )
 
 
+def _check_store(spec: StudySpec, arguments: Arguments) -> None:
+    """Raise a TrackingError unless the study can be written to its tracking store."""
+    if not arguments.tracking_uri:
+        check_default_store(arguments.output)
+        return
+    check_server(arguments.tracking_uri)
+    folder = StudyFolder(arguments.output / spec.name)
+    known = read_study_json(folder)["id"] if folder.study_json.exists() else None
+    check_name(arguments.tracking_uri, spec.name, spec.objectives, known)
+
+
 def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     """Run a study as its command line says and print what came out."""
     check_can_write(arguments.output, is_folder=True)
@@ -162,13 +173,10 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
     tracker = None
     if not arguments.no_tracking:
-        if arguments.tracking_uri:
-            check_server(tracking_uri)
-            folder = StudyFolder(arguments.output / spec.name)
-            known = read_study_json(folder)["id"] if folder.study_json.exists() else None
-            check_name(tracking_uri, spec.name, spec.objectives, known)
-        else:
-            check_default_store(arguments.output)
+        try:
+            _check_store(spec, arguments)
+        except TrackingError as error:
+            raise TrackingError(f"{error}, or go on with --no-tracking") from error
         tracker = MlflowTracker(tracking_uri, network=spec.network if callable(spec.network) else None)
         observers.append(tracker)
     listener = _DenseListener(spec)

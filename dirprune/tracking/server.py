@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import shlex
+import sqlite3
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dirprune.addresses import describe_address, mask_secrets
 from dirprune.errors import TrackingError, one_line
 from dirprune.server.schema import find_other_schema
+from dirprune.tracking import names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,7 +90,7 @@ def check_server(tracking_uri: str) -> None:
     if kind not in KINDS and tracking_uri not in KINDS:
         raise TrackingError(
             f"the tracking store {describe_address(tracking_uri)} cannot be used: expected http://HOST:PORT, "
-            "sqlite:////FILE or postgresql://...; check --tracking-uri, or go on with --no-tracking"
+            "sqlite:////FILE or postgresql://...; check --tracking-uri"
         )
     if scheme in ("http", "https"):
         _probe(tracking_uri)
@@ -99,16 +101,42 @@ def check_server(tracking_uri: str) -> None:
         open_client(tracking_uri).search_experiments(max_results=1)
 
 
-def check_default_store(output: Path) -> None:
-    """Return when the store beside the studies is not there yet, or can be opened.
+def check_default_store(output: Path, study_id: str | None = None) -> None:
+    """Return when the store beside the studies can be opened, or is not needed.
+
+    Args:
+        output: Folder of all studies.
+        study_id: The study that is asked for; None for one that has yet to begin.
 
     Raises:
         TrackingError: If it cannot, or another MLflow made it.
     """
     uri = default_tracking_uri(output)
-    if (output / DEFAULT_STORE).exists():
+    if is_in_default_store(output, study_id):
         with _told_in_one_line(uri):
             _refuse_other_schema(uri)
+
+
+def is_in_default_store(output: Path, study_id: str | None) -> bool:
+    """Whether the store beside the studies is there and has, or may have, runs of a study.
+
+    Its file is read without MLflow, which opens no store of another version.
+
+    Args:
+        output: Folder of all studies.
+        study_id: The study's own id; None: of any.
+    """
+    path = (output / DEFAULT_STORE).resolve()
+    if study_id is None or not path.exists():
+        return path.exists()
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as store:
+            tagged = store.execute(
+                "SELECT 1 FROM tags WHERE key = ? AND value = ?", (names.STUDY_ID, study_id)
+            )
+            return tagged.fetchone() is not None
+    except sqlite3.DatabaseError as error:  # of one that is locked or damaged nothing is known
+        return "not a database" not in str(error)
 
 
 def open_client(tracking_uri: str) -> MlflowClient:
@@ -148,7 +176,7 @@ def _told_in_one_line(tracking_uri: str) -> Iterator[None]:
         said = one_line(error, address=tracking_uri)
         raise TrackingError(
             f"the tracking store {describe_address(tracking_uri)} cannot be used: {said}; "
-            "check --tracking-uri, or go on with --no-tracking"
+            "check --tracking-uri"
         ) from error
 
 
@@ -162,7 +190,7 @@ def _probe(tracking_uri: str) -> None:
     """Raise unless an MLflow server answers within `PATIENCE_S`."""
     path = "/api/2.0/mlflow/experiments/search?max_results=1"
     shown = describe_address(tracking_uri)
-    advice = "start it, check --tracking-uri, or go on with --no-tracking"
+    advice = "start it or check --tracking-uri"
     try:
         if urllib.parse.urlsplit(tracking_uri).port == 0:  # a port that is no number raises ValueError
             raise ValueError("port 0")
@@ -203,7 +231,7 @@ def _check_version(tracking_uri: str) -> None:
     if major.isdecimal() and int(major) < OLDEST_SERVER:
         raise TrackingError(
             f"expected MLflow {OLDEST_SERVER} or newer at {describe_address(tracking_uri)}, got {version}; "
-            "upgrade the server (and its database with mlflow db upgrade), or go on with --no-tracking"
+            "upgrade the server (and its database with mlflow db upgrade)"
         )
 
 

@@ -13,7 +13,7 @@ from dirprune.addresses import describe_address
 from dirprune.errors import TrackingError
 from dirprune.study.objectives import Objective
 from dirprune.tracking import names
-from dirprune.tracking.server import DEFAULT_STORE, default_tracking_uri, is_remote, open_client
+from dirprune.tracking.server import default_tracking_uri, is_in_default_store, is_remote, open_client
 from dirprune.tracking.views import Point, RunView
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def is_tracked(tracking_uri: str | None, output: Path, study_id: str) -> bool:
         output: Folder of all studies.
         study_id: The study's own id.
     """
-    if tracking_uri is None and not (output / DEFAULT_STORE).exists():
+    if tracking_uri is None and not is_in_default_store(output, study_id):
         return False
     store = RunStore(tracking_uri or default_tracking_uri(output), output, study_id)
     return store.find_runs()[0] is not None
