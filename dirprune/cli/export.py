@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import check_can_write
-from dirprune.cli.own_network import load_own_network
+from dirprune.cli.own_network import ask_for_network, load_own_network
 from dirprune.errors import ConfigurationError, NotGivenError
 from dirprune.records.export import export_model
 from dirprune.records.finalists import find_deployed, read_finalists
@@ -50,10 +50,7 @@ def export(
     try:
         difference = export_model(model, target, kind, tolerance, own)
     except NotGivenError as error:
-        raise ConfigurationError(
-            f"the network of study {payload['name']} is your own; "
-            f"try again with --network FILE.py:{described['name']}"
-        ) from error
+        raise ask_for_network(payload) from error
     click.echo(f"{title}: largest difference of outputs from the network's own {difference:.2g}")
     click.echo(f"{'folder' if kind == 'safetensors' else 'file'}: {target}")
 

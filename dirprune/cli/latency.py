@@ -10,6 +10,7 @@ import click
 import torch
 
 from dirprune.cli.options import check_can_write
+from dirprune.cli.own_network import ask_for_network, load_own_network
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import choose_device
 from dirprune.cost import count_costs
@@ -51,7 +52,9 @@ def find_device(name: str | None) -> str:
     return choose_device(name)
 
 
-def latency(study: Path, batch_size: int, threads: int, device: str | None, runs: int) -> None:
+def latency(
+    study: Path, batch_size: int, threads: int, device: str | None, runs: int, network: str | None
+) -> None:
     """Measure how long the networks on the fronts of the study in folder STUDY take on this machine."""
     folder = StudyFolder(study)
     points = [(SEARCH, point) for point in load_front(folder)]
@@ -62,7 +65,12 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
             f"expected networks on the front of {study}, found none; has it finished trials?"
         )
     check_can_write(folder.root, is_folder=True, option="STUDY")
-    declared = read_objectives(read_study_json(folder)["description"])
+    payload = read_study_json(folder)
+    described = payload["description"].get("network", {})
+    own = None if network is None else load_own_network(network, described)
+    if own is None and "module" in described:
+        raise ask_for_network(payload)
+    declared = read_objectives(payload["description"])
     objectives = [objective for objective in declared if objective.metric.startswith("val_")]
     models = {point.trial: point for _, point in points}  # how long one takes is not in its weights
     base = points[0][1].model_dir
@@ -73,15 +81,15 @@ def latency(study: Path, batch_size: int, threads: int, device: str | None, runs
         found = find_setting(inputs)
         setting = describe_setting(found)
         cache = LatencyCache(folder.latencies_json, {**found, "passes": runs})
-        dense = load_dense(base)
+        dense = load_dense(base, own)
         costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
         of_dense, is_known = cache.get((), lambda: measure_quietly(dense.to(inputs.device), inputs, runs))
         n_known = int(is_known)
         taken = {}
         for place, (trial, point) in enumerate(models.items(), 1):
-            network = load_model(point.model_dir).to(inputs.device)
+            pruned = load_model(point.model_dir, own).to(inputs.device)
             taken[trial], is_known = cache.get(
-                point.architecture, partial(measure_quietly, network, inputs, runs)
+                point.architecture, partial(measure_quietly, pruned, inputs, runs)
             )
             n_known += is_known
             progress("networks", place, len(models))

@@ -54,6 +54,18 @@ def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], n
     return found
 
 
+def ask_for_network(payload: Mapping[str, Any]) -> ConfigurationError:
+    """Return what is wrong where a command needs a study's network, which is the user's own, and has none.
+
+    Args:
+        payload: What `study.json` holds.
+    """
+    name = payload["description"]["network"]["name"]
+    return ConfigurationError(
+        f"the network of study {payload['name']} is your own; try again with --network FILE.py:{name}"
+    )
+
+
 def _run(file: Path) -> ModuleType:
     """Return a file's module; its neighbours can be imported by it, as when it is run as a script."""
     name = f"_network_of_{file.stem}"

@@ -17,6 +17,7 @@ from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
 from dirprune.data import check_data_name
 from dirprune.errors import ConfigurationError, StudyError, TrackingError
+from dirprune.identity import identify
 from dirprune.importance import get_method
 from dirprune.networks import as_file_name, create_network
 from dirprune.records.folder import StudyFolder
@@ -264,9 +265,11 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
     folder = result.folder
-    if front and spec.needs_latency and isinstance(spec.network, str):
+    if front and spec.needs_latency:
+        own = f" --network FILE.py:{identify(spec.network)['name']}" if callable(spec.network) else ""
         click.echo(
-            f"latency_ms is modelled; dirprune latency {folder.root} measures these networks where it runs"
+            f"latency_ms is modelled; dirprune latency {folder.root}{own} "
+            "measures these networks where it runs"
         )
     _print_finalists(spec, result)
     files = (folder.front_csv, folder.trials_csv, folder.front_html, folder.front_png)

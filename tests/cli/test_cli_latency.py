@@ -27,6 +27,7 @@ from dirprune.study.objectives import Objective
 from dirprune.surgery import compact
 from dirprune.tracing import find_groups
 from dirprune.tuning.storage import STUDY_SCHEMA
+from tests.integration import toy_study
 from tests.records.example_study import make_trial
 
 OBJECTIVES = [Objective("val_accuracy", "maximize"), Objective("macs", "minimize")]
@@ -162,6 +163,21 @@ def test_a_network_of_a_user_is_never_made_from_what_a_file_names(run, tmp_path)
     result = run("latency", folder.root)
     assert result.status == 2
     assert "code that a file names is never run" in result.errors
+
+
+def test_the_front_of_ones_own_network_is_timed_with_the_function_that_made_it(run, own):
+    records = [make_trial(1, "sampler", 0.5, 0.98, metrics={"macs": 5.0, "parameters": 9.0}).on_front(True)]
+    write_front(own.front_csv, records, OBJECTIVES)
+    without = run("latency", own.root)
+    assert (without.status, without.errors.count("\n")) == (2, 1)
+    assert "the network of study lenet is your own; try again with --network FILE.py:Toy" in without.errors
+    assert not own.latency_csv.exists()
+    result = run("latency", own.root, "--runs", 5, "--network", f"{toy_study.__file__}:Toy")
+    assert (result.status, result.errors) == (0, "")
+    rows = read_rows(own.latency_csv)
+    assert [row["trial"] for row in rows] == ["dense", "1"]
+    assert rows[0]["macs"] == str(6 * toy_study.WIDTH + toy_study.WIDTH**2 + toy_study.WIDTH * 2)
+    assert all(float(row["latency_ms"]) > 0 for row in rows)
 
 
 def test_a_study_takes_the_latencies_that_were_measured_elsewhere(run, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from dirprune.cli.app import program
 from dirprune.cli.errors import run_command
 from dirprune.cli.study import make_command
 from dirprune.latency import LatencyModel
@@ -15,6 +17,7 @@ from dirprune.records.tables import load_front
 from dirprune.study import latency as study_latency
 from dirprune.study.objectives import Objective
 from dirprune.tuning import storage
+from tests.integration import toy_study
 from tests.integration.toy_study import LATENCY_BATCH, spec
 
 FIVE = {
@@ -75,6 +78,11 @@ def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp
     assert "latency_ms can be from" in capsys.readouterr().err
     assert run_command(command, arguments, name="study") == 0
     folder = StudyFolder(tmp_path / "toy")
+    offered = f"dirprune latency {folder.root} --network FILE.py:Toy"
+    assert f"latency_ms is modelled; {offered} measures" in capsys.readouterr().out
+    given = shlex.split(offered.replace("FILE.py", str(toy_study.__file__)))[1:]
+    assert run_command(program, [*given, "--batch-size", str(LATENCY_BATCH)], name="dirprune") == 0
+    assert folder.latency_csv.exists()
     known = storage.read_study_json(folder)["description"]["latency"]
     records = storage.read_records(folder)
     assert all(record.metrics["latency_ms"] > 0 for record in records)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FILE, FOLDER, WholeNumber
+from dirprune.cli.options import FILE, FOLDER, WholeNumber, network_option
 
 
 class Shape(click.ParamType):
@@ -47,6 +47,7 @@ device_option = click.option(
 @click.option(
     "--runs", type=WholeNumber(2), default=50, show_default=True, help="Timed passes of each network."
 )
+@network_option
 def latency(**given: Any) -> None:
     """Measure how long the networks on the front of the study in folder STUDY take on this machine, and those
     on its final front.
