@@ -40,7 +40,6 @@ from dirprune.records.tables import FrontPoint, load_front
 from dirprune.study.dense import check_classes, choose_data, obtain_dense
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport
-from dirprune.tuning.storage import read_study_json
 
 STUDIES = Path(__file__).parents[1] / "studies"
 NAMES = ("vgg16", "resnet56", "resnet20", "wrn28_10", "resnet50")
@@ -165,6 +164,8 @@ def study(
     more: tuple[str, ...],
 ) -> None:
     """Run or continue a study and put its front beside published ones."""
+    from dirprune.tuning.storage import read_study_json  # needs Optuna, which `dense` does without
+
     options = {
         "--data": data,
         "--output": output,

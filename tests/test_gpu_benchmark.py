@@ -21,6 +21,19 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_dense_networks_are_trained_without_the_libraries_of_studies() -> None:
+    code = (
+        "import sys\nsys.modules.update(dict.fromkeys(('optuna', 'ray', 'mlflow')))\n"
+        "import gpu\ngpu.load_spec('vgg16')\ngpu.main(['dense', '--help'], prog_name='gpu.py')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (GPU.parents[1], GPU.parent)))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "validated on images that it does not see" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: Path) -> None:
