@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dirprune.data.sources import DIGITS
 from dirprune.recipe import Recipe
 
 CIFAR = Recipe(
@@ -41,3 +42,8 @@ al. 2015] of a quarter of their area at least."""
 
 IMAGES_FINE_TUNING = replace(IMAGES, lr=0.01, distillation=0.5)
 """The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]."""
+
+
+def for_data_set(recipe: Recipe, name: str) -> Recipe:
+    """Return a recipe as it is for a data set by name: digits are not mirrored."""
+    return replace(recipe, flips=recipe.flips and name not in DIGITS)

@@ -234,8 +234,8 @@ training_options = _collected(
         "--recipe",
         type=OneOf(RECIPE_NAMES),
         help="plain: AdamW, images as they are; cifar and images: SGD, and images are shifted or cropped and "
-        "mirrored, as studies/resnet20.py and studies/resnet50.py do it. Default: cifar for CIFAR, images "
-        "for folders and streams, plain for all else.",
+        "mirrored (digits are not), as studies/resnet20.py and studies/resnet50.py do it. Default: cifar for "
+        "CIFAR, images for folders and streams, plain for all else.",
     ),
     click.option(
         "--epochs",

@@ -20,6 +20,7 @@ from dirprune.errors import ConfigurationError, StudyError, TrackingError
 from dirprune.identity import identify
 from dirprune.importance import get_method
 from dirprune.networks import as_file_name, create_network
+from dirprune.recipes import for_data_set
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.latency import LatencyOptions
@@ -75,7 +76,11 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         space = replace(space, channel_multiple=arguments.channel_multiple)
     if arguments.dataset is not None:
         check_data_name(arguments.dataset)
-        spec = replace(spec, data=arguments.dataset, embedded={})
+        recipes = {
+            "dense": for_data_set(spec.dense, arguments.dataset),
+            "fine_tuning": for_data_set(spec.fine_tuning, arguments.dataset),
+        }
+        spec = replace(spec, data=arguments.dataset, embedded={}, **recipes)
     limits = {
         "macs": arguments.max_macs,
         "parameters": arguments.max_parameters,

@@ -24,7 +24,7 @@ from dirprune.data.sources import FOLDERS, STREAM
 from dirprune.identity import digest
 from dirprune.kept_training import train_kept_
 from dirprune.recipe import Recipe
-from dirprune.recipes import CIFAR, CIFAR_FINE_TUNING, IMAGES, IMAGES_FINE_TUNING
+from dirprune.recipes import CIFAR, CIFAR_FINE_TUNING, IMAGES, IMAGES_FINE_TUNING, for_data_set
 from dirprune.tasks import Task
 
 PLAIN = Recipe(images=0)
@@ -104,7 +104,7 @@ def make_recipe(
     """
     default_epochs = FINE_TUNING_EPOCHS if is_fine_tuning else TRAINING_EPOCHS
     epochs = options.epochs or (MAX_EPOCHS if options.early_stopping else default_epochs)
-    recipe = RECIPES[options.recipe or _choose_recipe(dataset)][is_fine_tuning]
+    recipe = for_data_set(RECIPES[options.recipe or _choose_recipe(dataset)][is_fine_tuning], dataset)
     return replace(
         recipe,
         images=max(1, round(epochs * n_epoch)),

@@ -26,6 +26,8 @@ FOLDERS = "folders"
 """Images of any data set in class folders or tar shards; `folders:112` resizes them."""
 STREAM = "stream"
 """The same, decoded when they are wanted however few they are."""
+DIGITS = frozenset({"digits", "mnist", "svhn"})
+"""Data sets of digits, which are none any more when left and right are exchanged."""
 MEAN_AND_STD: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     # of the training images, as fractions of 255; but those of cifar10 and of class folders are ImageNet's:
     # published weights want them

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from dirprune.cli.options import TrainingOptions
+from dirprune.cli.study import make_command
+from dirprune.cli.study_arguments import Arguments
+from dirprune.cli.study_run import change
 from dirprune.cli.training import make_recipe
+
+RESNET20 = Path(__file__).parents[2] / "studies" / "resnet20.py"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +34,17 @@ def test_the_recipe_suits_the_data_unless_one_is_given(
     recipe = make_recipe(TrainingOptions(**given), dataset, 100)
     assert (recipe.optimizer, recipe.lr, recipe.augments) == (optimizer, lr, is_augmented)
     assert (recipe.images, recipe.distillation) == (2_000, 0)
+
+
+@pytest.mark.parametrize(("dataset", "flips"), [("svhn", False), ("mnist", False), ("cifar100", True)])
+def test_digits_are_not_mirrored_whatever_is_asked_for(dataset: str, flips: bool) -> None:
+    recipe = make_recipe(TrainingOptions(recipe="cifar"), dataset, 100)
+    assert (recipe.flips, recipe.shift) == (flips, 4)
+    declared = runpy.run_path(str(RESNET20), run_name="study")["spec"]
+    given = make_command(declared).make_context("study", ["--dataset", dataset])
+    study = change(declared, Arguments(**given.params))
+    assert (study.data, study.dense.flips, study.fine_tuning.flips) == (dataset, flips, flips)
+    assert study.fine_tuning.shift == 4
 
 
 def test_a_pruned_network_learns_slower_and_from_the_dense_one_where_it_is_at_hand() -> None:
