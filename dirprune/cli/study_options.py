@@ -287,7 +287,8 @@ def _machines() -> list[Option]:
         Option(
             ["--cpus-per-trial"],
             type=Number(),
-            help="CPU cores of a trial; 0.5 lets two share one. Default: 1.",
+            help="CPU cores of a trial; 0.5 lets two share one. Streamed images are decoded by so many "
+            "processes in each trial. Default: 1.",
         ),
         Option(
             ["--gpus-per-trial"],
