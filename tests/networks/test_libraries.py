@@ -115,6 +115,7 @@ MOST_S = 150.0
 NETWORKS_THAT_KEEP_ALL_GROUPS = (
     "resnet50",
     "wide_resnet50_2",
+    "vgg16",
     "mobilenet_v2",
     "mobilenet_v3_large",
     "densenet121",
