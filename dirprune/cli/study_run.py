@@ -76,11 +76,13 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         space = replace(space, channel_multiple=arguments.channel_multiple)
     if arguments.dataset is not None:
         check_data_name(arguments.dataset)
-        recipes = {
-            "dense": for_data_set(spec.dense, arguments.dataset),
-            "fine_tuning": for_data_set(spec.fine_tuning, arguments.dataset),
-        }
-        spec = replace(spec, data=arguments.dataset, embedded={}, **recipes)
+        spec = replace(
+            spec,
+            data=arguments.dataset,
+            embedded={},
+            dense=for_data_set(spec.dense, arguments.dataset),
+            fine_tuning=for_data_set(spec.fine_tuning, arguments.dataset),
+        )
     limits = {
         "macs": arguments.max_macs,
         "parameters": arguments.max_parameters,
