@@ -46,7 +46,7 @@ def test_server_that_is_not_there_is_told_with_the_way_out() -> None:
     message = complain(f"http://127.0.0.1:{free_port()}")
     assert "no MLflow server answers at http://127.0.0.1:" in message
     assert "Connection refused" in message
-    assert "--no-tracking" in message
+    assert "start it or check --tracking-uri" in message
 
 
 def test_server_that_hangs_is_given_up_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
