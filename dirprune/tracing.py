@@ -25,8 +25,9 @@ from dirprune.surgery import check_masked_equals_compact, randomised_copy
 MAX_TRACING_S = 30.0
 MAX_LAYER_S = 10.0
 MIN_LAYER_S = 0.5
-"""Time for all layers, for one, and for each that comes when the time for all is used up. Reshapes of windows
-[Swin] let the tracer's lists of indices grow without end; ordinary layers take milliseconds."""
+"""Time for all layers and before them for the graph, for one, and for each that comes when the time for all
+is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow without end; ordinary layers
+take milliseconds."""
 
 
 def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[str] = ()) -> Grouping:
@@ -104,15 +105,19 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # the check decides, not the tracer's doubts
         try:
-            graph = DependencyGraph().build_dependency(
-                copy,
-                batch,
-                forward_fn=lambda traced, inputs: traced(inputs),
-                unwrapped_parameters=[],
-                ignored_layers=[],
-                ignored_params=[],
-                verbose=False,
-            )
+            with deadline(MAX_TRACING_S):
+                graph = DependencyGraph().build_dependency(
+                    copy,
+                    batch,
+                    forward_fn=lambda traced, inputs: traced(inputs),
+                    unwrapped_parameters=[],
+                    ignored_layers=[],
+                    ignored_params=[],
+                    verbose=False,
+                )
+        except TimeoutError:
+            reason = f"the network takes too long to trace: more than {MAX_TRACING_S:g} s"
+            return [], dict.fromkeys(order, reason)
         except Exception as error:
             return [], dict.fromkeys(order, f"the network cannot be traced: {one_line(error, has_type=True)}")
         tracing = _Tracing(graph, copy, order)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dirprune import tracing
 from dirprune.errors import ArchitectureError, ConfigurationError
 from dirprune.groups import Grouping, narrow
 from dirprune.networks.lenet import LeNet5
@@ -309,6 +310,22 @@ def test_network_that_the_tracer_cannot_follow_has_all_groups_refused() -> None:
     assert grouping.names == ()
     assert set(grouping.refused) == {"0", "1"}
     assert all("does not depend on it" in reason for reason in grouping.refused.values())
+
+
+def test_network_whose_graph_never_ends_being_built_has_all_groups_refused_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class _Endless(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+            while torch.is_grad_enabled():  # as the tracer runs it, and nothing before
+                inputs = inputs + 0
+            return super().forward(inputs)
+
+    monkeypatch.setattr(tracing, "MAX_TRACING_S", 0.2)
+    grouping = find_groups(_Endless(nn.Linear(4, 3), nn.Linear(3, 2)), torch.zeros(2, 4))
+    assert grouping.names == ()
+    reason = "the network takes too long to trace: more than 0.2 s"
+    assert grouping.refused == {"0": reason, "1": reason}
 
 
 def test_groups_do_not_depend_on_the_weights() -> None:
