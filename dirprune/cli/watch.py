@@ -54,7 +54,7 @@ class StudyProgress(StudyObserver):
     def trial_changed(self, record: TrialRecord) -> None:
         """Count a trial by its state."""
         is_known = record.number in self.states
-        state = self.states[record.number] = "PAUSED" if record.is_paused else record.state
+        state = self.states[record.number] = record.counted_state
         if not is_known and state != "RUNNING":
             self.n_before += 1  # of an earlier run
             return

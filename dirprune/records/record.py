@@ -57,6 +57,11 @@ class TrialRecord:
             raise StudyError(f"unknown trial state {self.state!r}; known: {', '.join(get_args(State))}")
 
     @property
+    def counted_state(self) -> str:
+        """The state by which people count it: PAUSED where it is RUNNING only by name."""
+        return "PAUSED" if self.is_paused else self.state
+
+    @property
     def is_halted(self) -> bool:
         """Whether the trial came to a rung and, so far, not beyond it: it was stopped or is paused."""
         return self.state == "PRUNED" or self.is_paused

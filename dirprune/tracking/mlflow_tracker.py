@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
@@ -18,6 +17,7 @@ from dirprune.tracking.store import RunKey
 from dirprune.tracking.uploader import FILES_EVERY_S, Uploader
 from dirprune.tracking.views import (
     Point,
+    count_states,
     view_counts,
     view_finalists,
     view_progress,
@@ -58,6 +58,7 @@ class MlflowTracker(StudyObserver):
         self._waiting: dict[RunKey, None] = {}  # runs to bring up to date, in the order of their turn
         self._front: frozenset[RunKey] = frozenset()  # and the finalists' trainings whose models are deployed
         self._points: list[Point] = []
+        self._told_ms = 0
         self._ended: bool | None = None  # whether interrupted, once it has ended
         self._is_study_waiting = False
         self._has_warned = False
@@ -88,7 +89,7 @@ class MlflowTracker(StudyObserver):
     ) -> None:
         """Note the front: its size and hypervolume for the study, a tag for each trial that came or went."""
         with self._lock:
-            self._points += view_progress(hypervolume, len(front), counts, round(time.time() * 1000))
+            self._points += view_progress(hypervolume, len(front), counts, self._tell_time())
             now: frozenset[RunKey] = frozenset(record.number for record in front)
             self._waiting.update(dict.fromkeys((now ^ self._front) & self._newest.keys()))
             self._front = now
@@ -97,9 +98,8 @@ class MlflowTracker(StudyObserver):
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Note the end; `close` waits until it has been told."""
-        counts = Counter(str(record.state) for record in records)
         with self._lock:
-            self._points += view_counts(counts, round(time.time() * 1000))
+            self._points += view_counts(count_states(records), self._tell_time())
             self._front = frozenset(record.number for record in records if record.is_front)
             self._ended = interrupted
             self._is_study_waiting = True
@@ -117,7 +117,7 @@ class MlflowTracker(StudyObserver):
     def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
         """Note means and spreads, and which models are those of the final front."""
         with self._lock:
-            self._points += view_finalists(finalists, round(time.time() * 1000))
+            self._points += view_finalists(finalists, self._tell_time())
             deployed = {(f.record.number, f.best) for f in finalists if f.record.is_front}
             trials = {key for key in self._front if isinstance(key, int)}
             changed = (deployed | trials) ^ self._front
@@ -154,6 +154,11 @@ class MlflowTracker(StudyObserver):
                     self._newest[record.number] = record
                     self._waiting[record.number] = None
             self._lock.notify()
+
+    def _tell_time(self) -> int:
+        """Return the Unix time in ms, later each time: of two points at one time nobody knows the newer."""
+        self._told_ms = max(round(time.time() * 1000), self._told_ms + 1)
+        return self._told_ms
 
     def _list_left(self) -> list[str]:
         assert self._uploader is not None

@@ -84,6 +84,7 @@ COUNTS = {
     "PAUSED": "n_paused",
     "INFEASIBLE": "n_infeasible",
 }
+CHANGING_COUNTS = frozenset(COUNTS.values()) - {"n_complete"}  # at one step they change, and change back
 ABANDONED = "abandoned"
 FINAL = "final"
 MODEL = "model"

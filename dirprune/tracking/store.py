@@ -33,6 +33,7 @@ class RemoteRun:
     tags: dict[str, str] = field(default_factory=dict)
     parameters: set[str] = field(default_factory=set)
     sent: set[tuple[str, int, float | str]] = field(default_factory=set)  # metric, step, value
+    counts: dict[str, Point] = field(default_factory=dict)  # the newest of those that change at one step
 
 
 class RunStore:
@@ -109,8 +110,11 @@ class RunStore:
         goes_on = known.status == "RUNNING" or (known.status == "FAILED" and names.STAGE in known.tags)
         if goes_on or names.TRIAL not in known.tags:
             for name in run.data.metrics:
-                for metric in self.client.get_metric_history(known.run_id, name):
-                    known.sent.add(_key(name, metric.step, metric.value))
+                history = self.client.get_metric_history(known.run_id, name)
+                known.sent.update(_key(name, metric.step, metric.value) for metric in history)
+                if name in names.CHANGING_COUNTS:
+                    newest = max(history, key=lambda metric: (metric.step, metric.timestamp))
+                    known.counts[name] = Point(name, newest.value, newest.step, newest.timestamp)
         return known
 
     def create_run(self, view: RunView, parent: RemoteRun | None) -> RemoteRun:
@@ -135,16 +139,11 @@ class RunStore:
             with_status: Whether its status and its end are meant as well.
         """
         is_settled = run.status == view.status != "RUNNING" and names.TRIAL in view.tags
-        unsent: dict[tuple[str, int, float | str], Point] = {}
-        if not is_settled:
-            for point in view.points:
-                if (key := _key(point.name, point.step, point.value)) not in run.sent:
-                    unsent.setdefault(key, point)
         self._send(
             run,
             [(name, text) for name, text in view.parameters.items() if name not in run.parameters],
             [(name, text) for name, text in view.tags.items() if run.tags.get(name) != text],
-            list(unsent.values()),
+            [] if is_settled else _list_unsent(run, view.points),
         )
         if with_status and run.status != view.status:
             if view.status == "RUNNING":
@@ -177,6 +176,7 @@ class RunStore:
             run.parameters.update(name for name, _ in some_parameters)
             run.tags.update(some_tags)
             run.sent.update(_key(p.name, p.step, p.value) for p in some)
+            run.counts.update((p.name, p) for p in some if p.name in names.CHANGING_COUNTS)
             del parameters[: len(some_parameters)], tags[: len(some_tags)], points[: len(some)]
 
     def log_file(self, run: RemoteRun, path: Path) -> None:
@@ -240,6 +240,27 @@ def check_name(tracking_uri: str, name: str, objectives: Sequence[Objective], st
         token = page.token
         if not token:
             return
+
+
+def _list_unsent(run: RemoteRun, points: Sequence[Point]) -> list[Point]:
+    """Return what a run lacks: each point once, and of a count that changes at one step what is newer.
+
+    MLflow takes the newest point of the last step for the metric's value.
+    """
+    unsent: dict[tuple[str, int, float | str], Point] = {}
+    counts: list[Point] = []
+    newest = dict(run.counts)
+    for point in points:
+        if point.name not in names.CHANGING_COUNTS:
+            if (key := _key(point.name, point.step, point.value)) not in run.sent:
+                unsent.setdefault(key, point)
+            continue
+        last = newest.get(point.name)
+        is_newer = last is None or (point.step, point.time_ms) > (last.step, last.time_ms)
+        if is_newer and (last is None or (point.step, point.value) != (last.step, last.value)):
+            newest[point.name] = point
+            counts.append(point)
+    return [*unsent.values(), *counts]
 
 
 def _key(name: str, step: int, value: float) -> tuple[str, int, float | str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +18,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudySummary
 from dirprune.tracking.store import RunKey
 from dirprune.tracking.uploader import Uploader
-from dirprune.tracking.views import Point, view_counts, view_finalists, view_progress
+from dirprune.tracking.views import Point, count_states, view_counts, view_finalists, view_progress
 
 PAUSES_S = (1.0, 2.0, 4.0)
 
@@ -119,7 +118,7 @@ def tell_history(summary: StudySummary, records: Sequence[TrialRecord]) -> list[
         told = view_progress(step.hypervolume, step.front_size, counted, round(1000 * step.record.last_time))
         points += [point for point in told if point.name in ("hypervolume", "front_size", "n_complete")]
     last = max((record.last_time for record in records), default=0.0)
-    counts = view_counts(Counter(str(record.state) for record in records), round(1000 * last))
+    counts = view_counts(count_states(records), round(1000 * last))
     return points + [point for point in counts if point.name != "n_complete" or not steps]
 
 

@@ -131,7 +131,8 @@ class Uploader:
     ) -> None:
         """Bring the run of a study that nobody drives to what it should hold, with files and models.
 
-        Where MLflow has a hypervolume or size of the front at a step, that one stays.
+        Where MLflow has a hypervolume or size of the front at a step, that one stays; the
+        counts are replaced.
 
         Args:
             history: Hypervolume and size of the front after each finished trial, and the counts.
@@ -140,7 +141,7 @@ class Uploader:
         """
         assert self._study is not None
         known = {(name, step) for name, step, _ in self._study.sent if name in ("hypervolume", "front_size")}
-        points = [point for point in history if (point.name, point.step) not in known]
+        points = [self._be_newest(point) for point in history if (point.name, point.step) not in known]
         n_trials = max(self.summary.n_trials, int(self._study.tags.get(names.N_TRIALS, 0)))
         summary = replace(self.summary, n_trials=n_trials)  # the total that was asked for is no record
         view = view_study(summary, "RUNNING" if end_ms is None else "FINISHED", points)
@@ -150,6 +151,12 @@ class Uploader:
         self._upload_models(front)
         self.store.delete_doubles(self._study, self._runs)
         self.store.update_(self._study, view)
+
+    def _be_newest(self, point: Point) -> Point:
+        """Return a point that is newer than all that are known of its count: the records know better."""
+        assert self._study is not None
+        newest = self._study.counts.get(point.name)
+        return point if newest is None else replace(point, time_ms=max(point.time_ms, newest.time_ms + 1))
 
     def _upload_files(self) -> None:
         assert self._study is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -153,10 +154,15 @@ def view_progress(
     ]
 
 
+def count_states(records: Iterable[TrialRecord]) -> dict[str, int]:
+    """Return the number of trials by state; paused ones are PAUSED and do not count as RUNNING."""
+    return dict(Counter(record.counted_state for record in records))
+
+
 def view_counts(counts: Mapping[str, int], time_ms: int) -> list[Point]:
-    """Return the number of trials by state, at the number of finished ones."""
-    rare = ("PAUSED", "INFEASIBLE")
-    shown = {state: name for state, name in names.COUNTS.items() if state in counts or state not in rare}
+    """Return the number of trials by state, 0 included, at the number of finished ones."""
+    rare = "INFEASIBLE"  # such a trial is never started, so that only a driver counts it
+    shown = {state: name for state, name in names.COUNTS.items() if state in counts or state != rare}
     step = counts.get("COMPLETE", 0)
     return [Point(name, float(counts.get(state, 0)), step, time_ms) for state, name in shown.items()]
 

@@ -154,6 +154,15 @@ def check_mlflow(server: MlflowServer, records: list[TrialRecord]) -> None:
     )
     (study,) = [run for run in runs if run.data.tags[names.KIND] == "study"]
     assert study.info.status == "FINISHED"
+    states = Counter(record.state for record in records)
+    counts = {name: study.data.metrics.get(name) for name in names.COUNTS.values() if name != "n_infeasible"}
+    assert counts == {
+        "n_complete": states["COMPLETE"],
+        "n_stopped": states["PRUNED"],
+        "n_failed": states["FAIL"],
+        "n_running": 0,
+        "n_paused": 0,
+    }
     trials = {int(run.data.tags[names.TRIAL]): run for run in runs if names.TRIAL in run.data.tags}
     assert len(runs) == 1 + len(records) == 1 + len(trials)
     for record in mark_front(records, spec.objectives):

@@ -17,7 +17,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.records.views import write_views
 from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudySummary
-from dirprune.tracking import check_name, default_tracking_uri, names, sync_study
+from dirprune.tracking import MlflowTracker, check_name, default_tracking_uri, names, sync_study
 from tests.records.example_study import OBJECTIVES, make_trial
 from tests.tracking.everything import read_everything
 from tests.tracking.mlflow_process import run_server
@@ -139,6 +139,49 @@ def test_study_with_unfinished_trials_stays_open(summary: StudySummary, output: 
     sync_study(summary, mark_front([make_trial(0, "dense", 1.0, 0.99), running], OBJECTIVES), uri_of(output))
     study, trials = read_runs(output)
     assert (study.info.status, study.info.end_time, trials[1].info.status) == ("RUNNING", None, "RUNNING")
+
+
+@pytest.mark.usefixtures("without_models")
+def test_paused_trials_are_counted_as_such_live_and_afterwards_until_none_is_left(
+    summary: StudySummary, output: Path, tmp_path: Path
+) -> None:
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    dense = make_trial(0, "dense", 1.0, 0.99)
+    halted = [make_trial(n, "sampler", 0.1 * n, 0.5, state="RUNNING", is_paused=True) for n in range(1, 6)]
+    halted.append(make_trial(6, "sampler", 0.7, 0.9, state="RUNNING"))
+    paused = mark_front([dense, *halted], OBJECTIVES)
+    track(summary, paused, interrupted=True)
+    sync_study(summary, paused, other)
+    for uri in (uri_of(output), other):
+        assert read_counts(uri) == {"n_complete": 1, "n_stopped": 0, "n_running": 1, "n_paused": 5}
+    ended = mark_front([dense, *(replace(t, state="PRUNED", is_paused=False) for t in halted)], OBJECTIVES)
+    track(replace(summary, resumed=True), ended)
+    sync_study(summary, ended, other)
+    for uri in (uri_of(output), other):
+        assert read_counts(uri) == {"n_complete": 1, "n_stopped": 6, "n_running": 0, "n_paused": 0}
+
+
+@pytest.mark.usefixtures("without_models")
+def test_records_replace_counts_that_a_lost_driver_told_later(summary: StudySummary, output: Path) -> None:
+    dense, running = make_trial(0, "dense", 1.0, 0.99), make_trial(1, "sampler", 0.5, 0.9, state="RUNNING")
+    tracker = MlflowTracker(interval_s=0.05)
+    tracker.study_started(summary)
+    for n_running in (1, 2, 1, 3):
+        tracker.front_changed([dense], 0.25, {"COMPLETE": 1, "RUNNING": n_running})
+    assert tracker.close(timeout=60) == []
+    assert read_counts(uri_of(output))["n_running"] == 3
+    for _ in range(2):
+        sync_study(summary, mark_front([dense, running], OBJECTIVES), uri_of(output))
+        assert read_counts(uri_of(output))["n_running"] == 1
+
+
+def read_counts(uri: str) -> dict[str, float]:
+    """Return how many trials are in each state by a study's run; none of these failed."""
+    runs = read_everything(uri)["runs"].values()
+    (study,) = [run for run in runs if names.TRIAL not in run["tags"]]
+    counts = {name: study["latest"].get(name) for name in names.COUNTS.values() if name != "n_infeasible"}
+    assert counts.pop("n_failed") == 0
+    return counts
 
 
 def uri_of(output: Path) -> str:

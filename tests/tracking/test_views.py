@@ -90,5 +90,6 @@ def test_progress_counts_by_the_number_of_finished_trials() -> None:
         ("n_stopped", 2.0),
         ("n_failed", 0.0),
         ("n_running", 1.0),
+        ("n_paused", 0.0),
     }
     assert {p.step for p in points} == {4}
