@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.tracking.mlflow_process import MlflowServer
 SCRIPT = Path(__file__).with_name("digits_study.py")
 DECK = ("worker", "worker", "node", "driver", "server", "database", "store")
 AWAY_S = 6.0
+GRACE_S = 30.0
 END_S = 400
 HEALTH_CHECKS = {
     "health_check_period_ms": 1000,
@@ -175,6 +176,21 @@ class Chaos:
         self.cluster.remove_node(node, allow_graceful=False)
         self.nodes.append(self.cluster.add_node(num_cpus=1))
         return 1
+
+    def end_node(self) -> None:
+        """Tell all processes of a node to end at once, as a machine does that is taken back; add a fresh one.
+
+        Those that stay for longer than the machine's grace are killed.
+        """
+        node = self.nodes.pop(self.rng.randrange(len(self.nodes)))
+        raylet = psutil.Process(find_raylet(node))
+        processes = [raylet, *raylet.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(processes, timeout=GRACE_S)
+        self.cluster.remove_node(node, allow_graceful=False)
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
 
     def kill_server(self) -> int:
         """Kill the MLflow server; it comes back a while later, when other things may have been killed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -31,12 +33,13 @@ def wait(chaos: Chaos, number: int, n_attempts: int, n_reports: int) -> None:
     raise TimeoutError(f"{events_of(chaos, number)}\n{chaos.read_log()}")
 
 
-def test_lost_machines_never_count_against_a_trial(tmp_path):
+@pytest.mark.parametrize("lose", [Chaos.kill_node, Chaos.end_node], ids=["power-cut", "told-to-end"])
+def test_lost_machines_never_count_against_a_trial(tmp_path: Path, lose: Callable[[Chaos], object]) -> None:
     number = 1
     with open_chaos(tmp_path / "out", None, seed=0, n_nodes=1, seconds=1.5) as chaos:
         wait(chaos, number, n_attempts=1, n_reports=1)
         for n_lost in range(1, MAX_LOST_WORKERS + 2):
-            chaos.kill_node()
+            lose(chaos)
             wait(chaos, number, n_attempts=n_lost + 1, n_reports=1)
         wait(chaos, number + 1, n_attempts=1, n_reports=0)
         (record,) = [record for record in storage.read_records(chaos.folder) if record.number == number]
