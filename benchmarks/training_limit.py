@@ -15,7 +15,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ import click
 import torch
 from importance_common import Rows
 from torch import nn
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 from dirprune.cli.printing import format_table
 from dirprune.cost import count_costs
 from dirprune.data import DataRoles, make_roles
+from dirprune.device import exact_products
 from dirprune.latency import name_processor
 from dirprune.networks import create_network
 from dirprune.pruning import prune
@@ -85,15 +88,11 @@ def measure(name: str, keep_ratio: float, n_images: int, repetitions: int, devic
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profile:
         train(network, dense, roles, recipe, device)
-    times = {
-        event.key: event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
-        for event in profile.key_averages()
-    }
     return {
         "macs_of_a_step": macs,
         "peaks": peaks,
         "rates": rates,
-        "shares": find_shares(times),
+        "shares": find_shares(sum_times(profile.key_averages(), device)),
         "threads": torch.get_num_threads(),
         "processor": name_processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
@@ -113,6 +112,18 @@ def make_noise(n_images: int) -> DataRoles:
     targets = torch.arange(n_images + 64) % N_CLASSES
     parts = (images[:n_images], targets[:n_images], images[n_images:], targets[n_images:])
     return make_roles("noise", *parts, validation_from="test:0.5", seed=0, n_classes=N_CLASSES)
+
+
+def sum_times(events: Iterable[FunctionEventAvg], device: str) -> dict[str, float]:
+    """Return the time of each operation on the device, without that of operations inside it, in microseconds.
+
+    A profile of a GPU lists its kernels as well; their time is in that of the operations that started them.
+    """
+    return {
+        event.key: event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
+        for event in events
+        if event.device_type == DeviceType.CPU
+    }
 
 
 def find_shares(times: Mapping[str, float]) -> dict[str, float]:
@@ -175,13 +186,13 @@ def main(
 ) -> None:
     """Measure each network at each keep ratio, unless it is in the file already, and print the table."""
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
     rows = Rows(output)
     for name in networks.split(","):
         for keep_ratio in map(float, keep_ratios.split(",")):
             key = {"network": name, "keep_ratio": keep_ratio, "device": device, "images": n_images}
             if not rows.is_done(**key):
-                rows.add(key, measure(name, keep_ratio, n_images, repetitions, device))
+                with exact_products(device):
+                    rows.add(key, measure(name, keep_ratio, n_images, repetitions, device))
     click.echo(tabulate(list(rows)))
 
 

@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 from click.testing import CliRunner
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 from dirprune.architecture import Architecture
 from dirprune.cli.errors import run_command
@@ -59,6 +61,25 @@ def test_throughput_is_measured_once_and_tabulated(modules: dict[str, ModuleType
     assert first.exit_code == 0
     assert "| lenet5 | 0.5 | 32.2% |" in first.stdout
     assert second.stdout == first.stdout
+
+
+def test_kernels_are_counted_once_with_the_operations_that_started_them(
+    modules: dict[str, ModuleType],
+) -> None:
+    rows = (
+        ("aten::convolution", DeviceType.CPU, 30.0),
+        ("implicit_convolve_sgemm", DeviceType.CUDA, 30.0),
+        ("aten::relu_", DeviceType.CPU, 10.0),
+        ("vectorized_elementwise_kernel", DeviceType.CUDA, 10.0),
+    )
+    events = []
+    for key, device_type, taken_us in rows:
+        event = FunctionEventAvg()
+        event.key, event.device_type, event.self_device_time_total = key, device_type, taken_us
+        events.append(event)
+    module = modules["training_limit"]
+    shares = module.find_shares(module.sum_times(events, "cuda"))
+    assert {part: share for part, share in shares.items() if share} == {"convolutions": 0.75, "ReLU": 0.25}
 
 
 def test_training_is_put_beside_the_fastest_matrix_product(
