@@ -144,6 +144,20 @@ class Rehearsal:
         self.head.run(f"kill -9 $(pgrep -f '[p]ython .*{self.folder.root.name}.py')")
         self.submitted.wait(PATIENCE_S)
 
+    def bring_home(self) -> StudyFolder:
+        """Let the laptop bring the study home as README says, and return the folder that it has then."""
+        told = (ROOT / "cluster" / "README.md").read_text(encoding="utf-8")
+        (command,) = [line.strip() for line in told.splitlines() if "ray rsync-down" in line]
+        own = self.folder.root.name
+        for place, here in {
+            "/shared/dirprune/resnet56/": f"{self.folder.root}/",
+            "output/resnet56/": f"output/{own}/",
+        }.items():
+            assert place in command, f"README has no {place}"
+            command = command.replace(place, here)
+        self.laptop.run(command)
+        return StudyFolder(self.laptop.home / "dirprune" / "output" / own)
+
     def end(self) -> int:
         """Wait for the submitted study and return its exit status."""
         assert self.submitted is not None

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dirprune.records.models import ARCHITECTURE
+from dirprune.records.models import ARCHITECTURE, load_model
+from dirprune.records.tables import load_front
 from dirprune.tuning import storage
 from tests.cluster.machines import find_missing, pretend_version
 from tests.cluster.rehearsal import CLUSTER_FILE, Rehearsal, lose_and_gain, rehearse
@@ -46,6 +47,7 @@ def test_a_study_survives_lost_nodes_and_a_lost_driver_and_uses_new_nodes(
         said = rehearsal.run_submitted(*study, "--resume", "--trials", str(n_trials))
         assert "Pareto front:" in said
         check_accounts(rehearsal, n_trials)
+        check_home(rehearsal)
 
 
 def refuse_what_only_the_head_sees(rehearsal: Rehearsal, study: list[str]) -> None:
@@ -73,6 +75,22 @@ def check_accounts(rehearsal: Rehearsal, n_trials: int) -> None:
     assert len(front) > 2
     assert all((model / ARCHITECTURE).is_file() for model in folder.models_dir.iterdir())
     assert not list(folder.checkpoints_dir.glob("*"))
+
+
+def check_home(rehearsal: Rehearsal) -> None:
+    """On the laptop, which has no folder of results yet, the study is whole: its front and its models."""
+    expected = load_front(rehearsal.folder)
+    home = rehearsal.bring_home()
+    rehearsal.folder.root.rename(rehearsal.folder.root.with_name("away"))
+    said = rehearsal.laptop.run("python", "-m", "dirprune", "front", f"output/{home.root.name}")
+    assert f"files: output/{home.root.name}/front.csv" in said
+    found = load_front(home)
+    assert [(point.trial, point.metrics) for point in found] == [
+        (point.trial, point.metrics) for point in expected
+    ]
+    for point in found:
+        network = load_model(point.model_dir)
+        assert sum(parameter.numel() for parameter in network.parameters()) == point.metrics["parameters"]
 
 
 def test_a_node_with_another_ray_is_named_by_the_study_that_misses_it(tmp_path: Path) -> None:
