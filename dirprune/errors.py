@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from dirprune.addresses import hide_secrets
 
+LEAST_ALIKE = 0.5
+"""How alike a name must be to one that is wanted to be taken for a slip."""
+
 
 class DirpruneError(Exception):
     """Base of every error that a caller can cause; its text is one clear line."""
@@ -79,6 +82,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
         known: The names that would have been accepted.
     """
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    nearest = max(((*_compare(name, choice), choice) for choice in choices), default=(0.0, 0, ""))
+    hint = f"; did you mean {nearest[-1]!r}?" if nearest[0] >= LEAST_ALIKE else ";"
     return f"{hint} known: {', '.join(choices) or 'none'}"
+
+
+def _compare(name: str, choice: str) -> tuple[float, int]:
+    """Return how alike two names are, and how far they are the same: resnet21 is resnet20, not resnet32."""
+    matcher = difflib.SequenceMatcher(None, choice, name, autojunk=False)
+    first = matcher.get_matching_blocks()[0]
+    return matcher.ratio(), first.size if first.a == first.b == 0 else 0

@@ -31,6 +31,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_with_all() -> None:
     assert suggest("tailor", ["taylor", "fisher"]) == "; did you mean 'taylor'? known: fisher, taylor"
     assert suggest("zzz", ["taylor"]) == "; known: taylor"
     assert suggest("zzz", []) == "; known: none"
+    assert suggest("resnet21", ["resnet20", "resnet32", "vgg16"]).startswith("; did you mean 'resnet20'?")
 
 
 def test_one_line_repeats_no_password_of_a_url() -> None:

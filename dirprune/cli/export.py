@@ -87,7 +87,8 @@ class _Networks:
         seed = None if number is None else find_deployed(self.folder, number, self.objectives)
         if number is None or seed is None:
             raise ConfigurationError(
-                f"expected the number of a finalist, or {', '.join(MEMBERS)}, got {text!r}; {self.describe()}"
+                f"expected the number of a finalist, or of the final front {', '.join(MEMBERS)}, "
+                f"got {text!r}; {self.describe()}"
             )
         return number, seed
 

@@ -60,10 +60,12 @@ class TrainingProgress:
         self.n_images, self.n_epoch, self.clock = n_images, n_epoch, clock
         self.started = clock() if started is None else started
         self.printed = -1.0
+        self.first: tuple[int, float] | None = None  # its images and time: not all is of this run
 
     def show(self, report: TrainingReport) -> None:
         """Print one report: epoch, training loss, validation metrics, images per second, time left."""
         now = self.clock() - self.started
+        self.first = self.first or (report.images, now)
         if not report.is_last and self.printed >= 0 and now - self.printed < 1:
             return
         self.printed = now
@@ -76,9 +78,17 @@ class TrainingProgress:
             parts.append(f"{report.metrics['images_per_s']:,.0f} images/s")
         if report.is_last:
             parts.append(f"done in {format_duration(now)}")
-        elif report.images:
-            parts.append(f"{format_duration(now * (self.n_images / report.images - 1))} left at most")
+        elif rate := self._find_rate(report, now):
+            parts.append(f"{format_duration((self.n_images - report.images) / rate)} left at most")
         click.echo("  ".join(parts))
+
+    def _find_rate(self, report: TrainingReport, now: float) -> float:
+        """Return images per second, judging included where two reports tell it; 0 where nothing does."""
+        assert self.first is not None
+        n_images, began = self.first
+        if report.images > n_images and now > began:
+            return (report.images - n_images) / (now - began)
+        return report.metrics.get("images_per_s", 0.0)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from click import Option
@@ -68,7 +69,7 @@ def _network_and_data(spec: StudySpec) -> list[Option]:
             ["--dense-epochs"],
             type=Number(),
             help="Training of the dense network, where no weights are given. "
-            f"Default: {spec.dense_epochs:g}.",
+            f"Default: {_tell(spec, lambda spec: spec.dense_epochs)}.",
         ),
     ]
 
@@ -126,7 +127,8 @@ def _space(spec: StudySpec) -> list[Option]:
         Option(
             ["--min-keep-ratio"],
             type=Number(),
-            help=f"Smallest share of each group to keep. Default: {spec.space.min_keep_ratio:g}.",
+            help="Smallest share of each group to keep. "
+            f"Default: {_tell(spec, lambda spec: spec.space.min_keep_ratio)}.",
         ),
         Option(
             ["--channel-multiple"],
@@ -168,12 +170,19 @@ def _space(spec: StudySpec) -> list[Option]:
     ]
 
 
+def _tell(spec: StudySpec, read: Callable[[StudySpec], float]) -> str:
+    """Return the default of a number, and what it is on the embedded data where that differs."""
+    given, embedded = read(spec), read(spec.for_data(None))
+    told = "" if given == embedded else f"; {embedded:g} on the embedded {spec.embedded['data']}"
+    return f"{given:g}{told}"
+
+
 def _trial(spec: StudySpec) -> list[Option]:
     return [
         Option(
             ["--epochs"],
             type=float,
-            help=f"Fine-tuning of a trial; fractions work. Default: {spec.epochs:g}.",
+            help=f"Fine-tuning of a trial; fractions work. Default: {_tell(spec, lambda spec: spec.epochs)}.",
         ),
         Option(
             ["--reconstruct/--no-reconstruct"],

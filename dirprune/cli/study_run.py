@@ -215,7 +215,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
             kept = f"{n_left} unfinished trial{'s are' if n_left > 1 else ' is'}"
         else:
             kept = "every finished training of a finalist is" if options.finalists else "what was prepared is"
-        click.echo(f"interrupted: {kept} kept; the same command with --resume goes on")
+        why = "" if result.finish_reason else "interrupted: "
+        click.echo(f"{why}{kept} kept; the same command with --resume goes on")
     if result.end_reason:
         raise StudyError(f"the study ended by itself: {result.end_reason}")
     return result

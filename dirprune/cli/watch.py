@@ -40,7 +40,8 @@ class StudyProgress(StudyObserver):
         self.states: dict[int, str] = {}
         self.n_before = 0
         self.n_trials = 0
-        self.n_front, self.hypervolume = 0, 0.0
+        self.n_front: int | None = 0
+        self.hypervolume = 0.0
         self.began = self.printed = clock()
         self.ends = math.inf if time_limit_s is None else self.began + time_limit_s
         self.finalists = finalists
@@ -50,6 +51,7 @@ class StudyProgress(StudyObserver):
         """Begin to count."""
         self.n_trials = summary.n_trials
         self.began = self.clock()
+        self.n_front = None if summary.resumed else 0  # told after the earlier trials
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Count a trial by its state."""
@@ -93,7 +95,7 @@ class StudyProgress(StudyObserver):
         assert self.finalists is not None
         running = [one for one in self.trainings.values() if one.record.state == "RUNNING"]
         n_ended = len(self.trainings) - len(running)
-        n_total = min(self.finalists.n_finalists, self.n_front) * self.finalists.n_seeds
+        n_total = min(self.finalists.n_finalists, self.n_front or 0) * self.finalists.n_seeds
         line = f"finalists {n_ended}/{n_total} trained, {len(running)} running"
         return line + self._tell_time(n_ended, max(n_total, len(self.trainings)))
 
@@ -105,10 +107,9 @@ class StudyProgress(StudyObserver):
         for state, what in (("PAUSED", "paused"), ("FAIL", "failed")):
             if count(state):
                 parts.append(f"{count(state)} {what}")
-        line = (
-            f"trials {n_ended}/{self.n_trials}: {', '.join(parts)} | front {self.n_front}, "
-            f"hypervolume {self.hypervolume:.4f}"
-        )
+        line = f"trials {n_ended}/{self.n_trials}: {', '.join(parts)}"
+        if self.n_front is not None:
+            line += f" | front {self.n_front}, hypervolume {self.hypervolume:.4f}"
         return line + self._tell_time(n_ended, self.n_trials)
 
     def _tell_time(self, n_ended: int, n_total: int) -> str:

@@ -120,7 +120,8 @@ def _read(folder: Path) -> dict[str, Any]:
         )
     if not (folder / ARCHITECTURE).is_file():
         raise StudyError(
-            f"expected a stored model in {folder}, found no {ARCHITECTURE}; is the trial finished?"
+            f"expected a stored model in {folder}, found no {ARCHITECTURE}; give the folder that prune or a "
+            "study wrote, or is the trial not finished?"
         )
     return read_json(folder / ARCHITECTURE, SCHEMA)
 

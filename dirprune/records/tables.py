@@ -14,7 +14,7 @@
 | images | trials.csv only: training images seen in fine-tuning |
 | latency_ms | where a study trades or limits it: modelled; equal within the model's error |
 | measured_ms, measured_low_ms, measured_high_ms | not in trials.csv: what `dirprune latency` measured |
-| every other metric | by name; wall_time_s in s |
+| every other metric | by name; wall_time_s in s; lr is the last one of the schedule |
 | reason | trials.csv only: why the trial failed or was stopped |
 
 A value that is not known is empty.

@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import re
+import socket
 import sys
 import tempfile
 import urllib.parse
@@ -57,6 +58,23 @@ def check_secrets(environment: Mapping[str, str]) -> None:
             f"{_SECRET}: expected at least {MIN_PASSWORD} characters, "
             f"got {len(environment.get(_SECRET, ''))}; try openssl rand -hex 24"
         )
+
+
+def check_port(host: str, port: int) -> None:
+    """Return when a server can listen there; MLflow itself would say so after it seemed to have started.
+
+    Raises:
+        ConfigurationError: If another program listens there, or the host is none of this machine's.
+    """
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return
+    except OSError as error:
+        said = str(error.strerror).partition(" (while")[0]  # Python repeats the address there
+        raise ConfigurationError(
+            f"expected a port of this machine on which nothing listens, got {host}:{port} ({said}); "
+            "try another --port"
+        ) from error
 
 
 def check_store(uri: str) -> None:
@@ -183,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lambda: check_store(store),
         lambda: check_artifacts(artifacts),
     ]
+    if host := os.environ.get("MLFLOW_HOST"):
+        steps.insert(0, lambda: check_port(host, int(os.environ["MLFLOW_PORT"])))
     if os.environ.get(_LOGINS):
         steps.append(_prepare_logins)
     if given.upgrade:

@@ -40,10 +40,22 @@ def test_progress_prints_at_most_one_line_a_second_and_always_the_last(
         progress.show(report(images))
     progress.show(report(4000, is_last=True))
     assert capsys.readouterr().out.splitlines() == [
-        "epoch 1/4  train loss 0.5000  val accuracy 0.9000  1,234 images/s  0:06 left at most",
+        "epoch 1/4  train loss 0.5000  val accuracy 0.9000  1,234 images/s  0:02 left at most",
         "epoch 3/4  train loss 0.5000  val accuracy 0.9000  1,234 images/s  0:01 left at most",
         "epoch 4/4  train loss 0.5000  val accuracy 0.9000  1,234 images/s  done in 0:04",
     ]
+
+
+def test_time_left_of_a_training_that_goes_on_is_by_what_this_run_has_trained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = iter([0.0, 4.0, 10.0])
+    progress = TrainingProgress(20_000, 1000, clock=lambda: next(times))
+    progress.show(report(8000))
+    progress.show(report(9000))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("1,234 images/s  0:10 left at most")  # 12,000 images that are left
+    assert second.endswith("1:06 left at most")  # 11 epochs of 6 s
 
 
 class Screen(io.StringIO):

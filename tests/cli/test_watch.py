@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_trial
 TRIAL = make_trial(0, "dense", 1.0, 0.99)
 
 
-def start(folder: Path, times: Iterator[float], **options: object) -> tuple[StudyProgress, io.StringIO]:
+def start(
+    folder: Path, times: Iterator[float], resumed: bool = False, **options: object
+) -> tuple[StudyProgress, io.StringIO]:
     """Return the progress of a study of five trials by a clock that says these times."""
     stream = io.StringIO()
     progress = StudyProgress(stream, lambda: next(times), **options)  # type: ignore[arg-type]
@@ -34,6 +37,7 @@ def start(folder: Path, times: Iterator[float], **options: object) -> tuple[Stud
             n_channels=N_CHANNELS,
             n_trials=5,
             seed=0,
+            resumed=resumed,
         )
     )
     return progress, stream
@@ -50,6 +54,15 @@ def test_time_left_is_that_of_the_trials_or_of_the_limit_whatever_ends_first(
     progress.trial_changed(replace(TRIAL, state="RUNNING"))
     progress.trial_changed(TRIAL)
     assert progress.line().endswith(f"| 0:10, {left}")
+
+
+def test_a_resumed_study_shows_no_front_before_it_is_known(tmp_path: Path) -> None:
+    progress, _ = start(tmp_path, itertools.count(), resumed=True)
+    progress.trial_changed(TRIAL)
+    progress.trial_changed(replace(TRIAL, number=1, state="RUNNING"))
+    assert progress.line().startswith("trials 1/5: 1 done, 1 running, 0 stopped | 0:")
+    progress.front_changed([TRIAL], 0.5, {})
+    assert "| front 1, hypervolume 0.5000 |" in progress.line()
 
 
 def test_finalists_are_counted_from_the_end_of_the_search(tmp_path: Path) -> None:

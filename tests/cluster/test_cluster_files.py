@@ -285,3 +285,11 @@ def test_kubernetes_needs_its_own_places_edited_alone(tmp_path: Path) -> None:
     assert len(refused.stderr.splitlines()) == 3
     path.write_text(text.replace("EDIT-ME", "edited"), encoding="utf-8")
     assert check(path).returncode == 0
+
+
+def test_scripts_that_are_run_can_be_run() -> None:
+    folders = (ROOT / "cluster", ROOT / "mlflow", ROOT / ".ci")
+    scripts = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+    run = [path for path in scripts if path.read_bytes().startswith(b"#!/usr/bin/env bash")]
+    assert {"local.sh", "serve.sh", "run"} <= {path.name for path in run}
+    assert [path.name for path in run if not os.access(path, os.X_OK)] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -180,6 +181,18 @@ def test_files_on_this_machine_are_tried_and_nothing_stays(tmp_path: Path) -> No
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DirpruneError, match=r"the artifact store .* cannot be used"):
         preflight.check_artifacts(str(tmp_path / "file"))
+
+
+def test_port_on_which_something_listens_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            DirpruneError, match=rf"got 127\.0\.0\.1:{port} \(Address already in use\); try ano"
+        ):
+            preflight.check_port("127.0.0.1", port)
+    preflight.check_port("127.0.0.1", port)
+    with pytest.raises(DirpruneError, match="expected a port of this machine"):
+        preflight.check_port("192.0.2.1", port)
 
 
 def test_server_that_is_away_is_not_healthy(

@@ -71,7 +71,7 @@ def test_function_named_in_a_file_is_not_called_unless_it_is_given(tmp_path: Pat
 def test_other_network_or_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"found nothing at \S+/typo; is the path right\?"):
         load_model(tmp_path / "typo")
-    with pytest.raises(StudyError, match=r"found no architecture.json; is the trial finished\?"):
+    with pytest.raises(StudyError, match=r"found no architecture.json; .* is the trial not finished\?"):
         load_model(tmp_path)
     store(tmp_path, create_network("lenet5"), KEPT, LENET)
     with pytest.raises(ArchitectureError, match="expected distinct channels of 'conv1' between 0 and 3"):
