@@ -24,6 +24,7 @@ from dirprune.tuning import storage
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--warm-starts", "0", "--epochs", "1", "--dense-epochs", "2", "--no-tracking"]
 PATIENCE_S = 300.0
+ENDED = {"COMPLETE", "PRUNED"}
 ENVIRONMENT = {
     **os.environ,
     "RAY_AUTH_MODE": "token",
@@ -75,9 +76,12 @@ def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: 
 @pytest.mark.skipif(
     importlib.util.find_spec("aiohttp_cors") is None, reason="no ray[default] here, which jobs need"
 )
-def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
+def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_cut_off_and_submitted_again(
+    tmp_path: Path,
+) -> None:
     port, dashboard_port = find_ports(2)
-    submit = ["ray", "job", "submit", "--address", f"http://127.0.0.1:{dashboard_port}"]
+    address = ["--address", f"http://127.0.0.1:{dashboard_port}"]
+    submit = ["ray", "job", "submit", *address]
     study = ["--working-dir", ".", "--", "python", "studies/lenet.py", *OPTIONS]
     output = ["--output", str(tmp_path / "output")]
     folder = StudyFolder(tmp_path / "output" / "lenet")
@@ -89,15 +93,41 @@ def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_submitted_again(
             urllib.request.urlopen(post_job(dashboard_port, f"touch {tmp_path / 'done'}"), timeout=PATIENCE_S)
         assert nobody.value.code == 401
         assert not folder.root.exists()
-        for n_trials in (2, 4):
-            done = run(ENVIRONMENT, *submit, *study, *output, "--resume", "--trials", str(n_trials))
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert "Pareto front:" in done.stdout
-            records = storage.read_records(folder)
-            assert [record.number for record in records] == list(range(n_trials))
-            assert {record.state for record in records} <= {"COMPLETE", "PRUNED"}
+        job = ["--submission-id", "cut", "--no-wait"]
+        run_with_token(*submit, *job, *study, *output, "--resume", "--trials", "1000")
+        wait_until_it_has_ended(folder, n_trials=2)
+        run_with_token("ray", "job", "stop", *address, "cut")
+        before = storage.read_records(folder)
+        ended = {record.number: record.ended_at for record in before if record.state in ENDED}
+        assert len(ended) >= 2
+        n_trials = len(before) + 1
+        assert n_trials < 1000
+        said = run_with_token(*submit, *study, *output, "--resume", "--trials", str(n_trials))
+        assert "Pareto front:" in said
+        records = storage.read_records(folder)
+        assert [record.number for record in records] == list(range(n_trials))
+        assert {record.state for record in records} <= ENDED
+        assert {record.number: record.ended_at for record in records}.items() >= ended.items()
         assert not (tmp_path / "done").exists()
         assert reachable_from_outside(dashboard_port) is False
+
+
+def run_with_token(*command: str) -> str:
+    """Run a command that must end well, and return what it prints."""
+    done = run(ENVIRONMENT, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait_until_it_has_ended(folder: StudyFolder, n_trials: int) -> None:
+    """Return when so many trials of a study have ended."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        records = storage.read_records(folder) if folder.study_json.exists() else []
+        if sum(record.state in ENDED for record in records) >= n_trials:
+            return
+        time.sleep(0.3)
+    pytest.fail("the study did not come under way")
 
 
 def post_job(port: int, entrypoint: str) -> urllib.request.Request:
