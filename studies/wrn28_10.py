@@ -2,8 +2,8 @@
 
     python studies/wrn28_10.py --data DIR
     python studies/wrn28_10.py --data DIR --weights FILE
-    python studies/wrn28_10.py --data DIR --trials 4 --train-images 200 --dense-epochs 2 \\
-        --epochs 0.5 --rungs 0
+    python studies/wrn28_10.py --data DIR --trials 4 --train-images 200 --judged-images 200 \\
+        --dense-epochs 1 --epochs 0.5 --rungs 0 --warm-starts 0
 
 The first trains the dense network before it begins, for which take a GPU; the second has weights for it; the
 third shows on a laptop that all of it runs. Without --data the images are downloaded once. Leaves

@@ -26,6 +26,7 @@ class Arguments:
     epochs: float | None
     dense_epochs: float | None
     train_images: int | None
+    judged_images: int | None
     reconstruct: bool | None
     sampler: str
     halving: str | None

@@ -66,6 +66,11 @@ def _network_and_data(spec: StudySpec) -> list[Option]:
             ["--train-images"], type=WholeNumber(), help="Use only so many training images. Default: all."
         ),
         Option(
+            ["--judged-images"],
+            type=WholeNumber(),
+            help="Judge networks on so many images of validation and as many of test. Default: all.",
+        ),
+        Option(
             ["--dense-epochs"],
             type=Number(),
             help="Training of the dense network, where no weights are given. "

@@ -99,6 +99,7 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         epochs=arguments.epochs,
         dense_epochs=arguments.dense_epochs,
         train_images=arguments.train_images,
+        judged_images=arguments.judged_images,
         reconstruct=arguments.reconstruct,
         halving=arguments.halving,
         reduction_factor=arguments.reduction_factor,

@@ -88,6 +88,30 @@ class DataRoles:
             list(self.mean), list(self.std), self.n_classes, *(split.fingerprint() for split in splits)
         )
 
+    def judged_on(self, n_images: int, seed: int) -> DataRoles:
+        """Return the roles with at most so many examples of validation and of test, with every class.
+
+        Args:
+            n_images: Of each; >= 1.
+            seed: Which ones.
+        Raises:
+            DataError: If there is none, or a class would be without any.
+        """
+        if n_images < 1:
+            raise DataError(f"the images that networks are judged on must be at least 1, got {n_images}")
+
+        def draw(role: str, split: AnySplit) -> AnySplit:
+            if n_images >= len(split):
+                return split
+            generator = _make_generator(seed, f"judged {role}")
+            order = _order_by_class(split.targets, self.n_classes, generator, is_proportional=True)
+            fewer = split.subset(order[:n_images].sort().values)
+            if self.n_classes is not None:
+                _check_has_every_class(role, fewer, self.n_classes)
+            return fewer
+
+        return replace(self, validation=draw("validation", self.validation), test=draw("test", self.test))
+
     def to(self, device: torch.device | str) -> DataRoles:
         """Return the same roles with their tensors on a device."""
         return replace(

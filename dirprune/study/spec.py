@@ -66,6 +66,7 @@ class StudySpec:
             squares before it is fine-tuned; else it estimates batch-norm statistics anew.
         validation_from: "train:F" or "test:F"; empty: by where the weights come from.
         train_images: Training images to use; None: all.
+        judged_images: Images of validation, and as many of test, on which networks are judged; None: all.
         seed: The study's seed, >= 0; a trial's randomness follows from it and the trial's number.
 
     Raises:
@@ -96,6 +97,7 @@ class StudySpec:
     reconstruct: bool = True
     validation_from: str = ""
     train_images: int | None = None
+    judged_images: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -206,9 +208,10 @@ class StudySpec:
             validation_from: "train:F" or "test:F".
             seed: Seed of the cut; that of the study unless the weights were trained on another cut.
         """
-        return load_data(
+        roles = load_data(
             self.data, root, validation_from=validation_from, train_limit=self.train_images, seed=seed
         )
+        return roles if self.judged_images is None else roles.judged_on(self.judged_images, seed)
 
     def images(self, epochs: float, roles: DataRoles) -> int:
         """Return the resource of so many epochs, in training images."""

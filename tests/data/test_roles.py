@@ -35,6 +35,23 @@ def places(split: Split) -> set[tuple[str, int]]:
     return {(split.source, int(index)) for index in split.indices}
 
 
+def test_networks_can_be_judged_on_fewer_images_of_every_class() -> None:
+    roles = make(validation_from="test:0.5")
+    fewer = roles.judged_on(20, seed=3)
+    for few, all_ in ((fewer.validation, roles.validation), (fewer.test, roles.test)):
+        assert len(few) == 20
+        assert places(few) < places(all_)
+        assert few.targets.unique().tolist() == all_.targets.unique().tolist()
+    assert fewer.train is roles.train
+    assert fewer.calibration is roles.calibration
+    assert roles.judged_on(20, seed=3).fingerprint() == fewer.fingerprint() != roles.fingerprint()
+    assert roles.judged_on(10**6, seed=3).fingerprint() == roles.fingerprint()
+    with pytest.raises(DataError, match=r"expected every one of the \d+ classes in the validation role"):
+        roles.judged_on(1, seed=3)
+    with pytest.raises(DataError, match="must be at least 1, got 0"):
+        roles.judged_on(0, seed=3)
+
+
 @pytest.mark.parametrize("validation_from", ["train:0.1", "train:0.5", "test:0.5", "test:0.25"])
 @pytest.mark.parametrize("n_classes", [N_CLASSES, None])
 @pytest.mark.parametrize("train_limit", [None, 50])
