@@ -123,6 +123,7 @@ function readTrial(run) {
     source: tags["dirprune.source"] ?? "",
     method: tags["dirprune.method"] ?? "",
     state: isStopped ? "stopped" : isPaused ? "paused" : STATES[run.info.status] ?? "running",
+    start: Number(run.info.start_time ?? 0),
     end: Number(run.info.end_time ?? 0),
     kept: parameters.architecture ?? "",
     images: Number(tags["dirprune.stopped_at"] ?? NaN),
@@ -167,8 +168,11 @@ export async function* readTrials(study, since = 0) {
   for (const filter of since ? changes : ["attributes.start_time >= 0"]) yield* searchTrials(study, filter);
 }
 
-/** Return the hypervolume after each number of finished trials, as [[n, value], ...]. */
-export async function readHypervolume(study) {
+/**
+ * Return the hypervolume after each number of finished trials, as [[n, value, s since `start`], ...].
+ * @param {number} start unix time in ms.
+ */
+export async function readHypervolume(study, start) {
   const last = new Map();
   let token = "";
   do {
@@ -176,8 +180,11 @@ export async function readHypervolume(study) {
     const page = await call("metrics/get-history", {
       query: token ? { ...query, page_token: token } : query,
     });
-    for (const point of page.metrics ?? []) last.set(Number(point.step ?? 0), Number(point.value));
+    for (const { step, value, timestamp } of page.metrics ?? []) {
+      last.set(Number(step ?? 0), [Number(value), (Number(timestamp) - start) / 1000]);
+    }
     token = page.next_page_token;
   } while (token);
-  return [...last].filter(([, value]) => Number.isFinite(value)).sort((a, b) => a[0] - b[0]);
+  const points = [...last].map(([n, [value, seconds]]) => [n, value, seconds]);
+  return points.filter(([, value]) => Number.isFinite(value)).sort((a, b) => a[0] - b[0]);
 }

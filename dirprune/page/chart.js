@@ -197,13 +197,14 @@ export function drawFronts(scene, selected, width, height) {
   return svg;
 }
 
-/** Return the picture of hypervolumes: lines of [[number of finished trials, hypervolume], ...] per study. */
+/** Return the picture of hypervolumes: lines as `placeGrowth` gives them. */
 export function drawHypervolumes(lines, x, y, width, height) {
   const theme = readTheme();
   const legend = lines.map(({ name, colour }) => ({ label: name, colour, role: "plain" }));
-  const { svg, across, up } = makePlot({ title: y.label, width, height, x, y, legend, theme });
+  const title = `${y.label} over ${x.label}`;
+  const { svg, across, up } = makePlot({ title, width, height, x, y, legend, theme });
   for (const { points, colour } of lines) {
-    const d = stepPath(points.map(([step, value]) => [across(x.scale.place(step)), up(y.scale.place(value))]), true);
+    const d = stepPath(points.map(([at, value]) => [across(x.scale.place(at)), up(y.scale.place(value))]), true);
     if (d) add(svg, "path", { d, fill: "none", stroke: colour, "stroke-width": 1.8, class: "hypervolume" });
   }
   return svg;

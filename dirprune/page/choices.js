@@ -1,6 +1,6 @@
 // What the visitor has chosen; it lives in the page's address, so that a view can be sent to someone.
 
-const DEFAULTS = { x: "", y: "", by: "study", colour: "", text: "" };
+const DEFAULTS = { x: "", y: "", by: "study", colour: "", text: "", over: "trials" };
 
 /** Return the choices that an address holds. */
 export function readChoices(search) {

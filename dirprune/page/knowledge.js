@@ -15,7 +15,7 @@ export class Knowledge {
   isLive = false; // whether `update` may bring more at another time
   studies = new Map();
   trials = new Map(); // of each study by key
-  hypervolumes = new Map(); // of each study: [[number of finished trials, hypervolume], ...]
+  hypervolumes = new Map(); // of each study: [[finished trials, hypervolume, s since its first trial began], ...]
 
   /**
    * Bring the list of studies, and everything of those with the ids, up to date.

@@ -10,7 +10,7 @@ const SLACK_MS = 60_000; // clocks of workers and of the server differ
 export class LiveKnowledge extends Knowledge {
   isLive = true;
   #complete = new Set();
-  #told = new Map(); // of each study, what its run said when the hypervolume was read
+  #told = new Map(); // of each study, what was known when the hypervolume was read
 
   async update(ids, onChange) {
     const before = JSON.stringify([...this.studies]);
@@ -50,11 +50,18 @@ export class LiveKnowledge extends Knowledge {
 
   async #readHypervolume(study, onChange) {
     const { hypervolume, n_complete: n } = study.metrics;
-    const told = JSON.stringify([hypervolume, n]);
+    const start = this.#firstStart(study);
+    const told = JSON.stringify([hypervolume, n, start]);
     if (this.#told.get(study.id) === told) return;
-    this.hypervolumes.set(study.id, await readHypervolume(study));
+    this.hypervolumes.set(study.id, await readHypervolume(study, start));
     this.#told.set(study.id, told);
     onChange();
+  }
+
+  /** Return when the first trial began; the study's own start, which lies before, where no trial is there. */
+  #firstStart(study) {
+    const first = this.trialsOf(study.id).reduce((least, { start }) => Math.min(least, start), Infinity);
+    return Number.isFinite(first) ? first : study.start;
   }
 
   #newestEnd(id) {

@@ -9,6 +9,7 @@ import { saveCsv, savePng, saveSvg } from "./download.js";
 import {
   formatWithSpread, isMaximized, keepsLimits, makeScale, NUMBER, readMetric,
 } from "./front.js";
+import { EXTENTS, placeGrowth } from "./growth.js";
 import { readLimits, showLimits } from "./limits.js";
 import { makeScene } from "./scene.js";
 import { listenToStudies, showStudies } from "./studies.js";
@@ -125,14 +126,17 @@ function replacePicture(box, svg) {
 }
 
 function drawHypervolume(studies) {
-  const lines = studies.map(({ id, name }, place) => ({
+  const known = studies.map(({ id, name }, place) => ({
     name, colour: pickColour(place), points: know.hypervolumes.get(id) ?? [],
   })).filter(({ points }) => points.length > 1);
-  find("growth").hidden = !lines.length;
-  if (!lines.length) return;
+  find("growth").hidden = !known.length;
+  if (!known.length) return;
+  if (!EXTENTS.some(([over]) => over === choices.over)) [[choices.over]] = EXTENTS;
+  fillSelect(find("over"), EXTENTS, choices.over);
+  const { label, lines } = placeGrowth(known, choices.over);
   const all = lines.flatMap(({ points }) => points);
-  const [steps, values] = [all.map(([step]) => step), all.map(([, value]) => value)];
-  const x = { label: "finished trials", scale: makeScale("steps", [0, ...steps]) };
+  const [places, values] = [all.map(([place]) => place), all.map(([, value]) => value)];
+  const x = { label, scale: makeScale(choices.over, [0, ...places]) };
   const y = { label: "hypervolume", scale: makeScale("hypervolume", values) };
   const box = find("hypervolume");
   box.replaceChildren(drawHypervolumes(lines, x, y, box.clientWidth, 230));
@@ -261,7 +265,7 @@ function movePoint(event) {
 }
 
 function listen() {
-  for (const name of ["x", "y", "by", "colour"]) {
+  for (const name of ["x", "y", "by", "colour", "over"]) {
     find(name).addEventListener("change", (event) => {
       choices[name] = event.target.value;
       choose();

@@ -102,11 +102,13 @@ def _tell_finalist(finalist: Finalist) -> dict[str, object]:
     }
 
 
-def _tell_growth(summary: StudySummary, records: Sequence[TrialRecord]) -> list[tuple[int, float]]:
-    """Return [finished trials, hypervolume] where it grew, and at the end."""
+def _tell_growth(summary: StudySummary, records: Sequence[TrialRecord]) -> list[tuple[int, float, float]]:
+    """Return [finished trials, hypervolume, s since the first trial began] where it grew, and at the end."""
     steps = trace_hypervolume(records, summary.objectives, summary.reference_point, summary.dense_costs)
-    points = [(step.n_complete, step.hypervolume) for step in steps]
-    earlier = [(0, 0.0), *points]
+    starts = [record.started_at for record in records if record.started_at is not None]
+    begin = min([*starts, *(step.record.last_time for step in steps)], default=0.0)
+    points = [(step.n_complete, step.hypervolume, round(step.record.last_time - begin, 3)) for step in steps]
+    earlier = [(0, 0.0, 0.0), *points]
     return [
         now for now, before in zip(points, earlier, strict=False) if now[1] > before[1] or now == points[-1]
     ]

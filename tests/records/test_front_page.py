@@ -20,6 +20,7 @@ from dirprune.records.tables import write_front
 from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudySummary
 from tests.browser import open_browser, open_page
+from tests.page.growth import find_steps
 from tests.records.example_study import (
     FINALISTS,
     LATENCY_OBJECTIVES,
@@ -229,6 +230,10 @@ def test_it_fits_a_phone_in_light_and_dark(page: Page, show: Show, scheme: str) 
     show(finalists=FINALISTS)
     page.locator(".point.final").click()
     expect(page.locator("#details h2")).to_be_visible()
+    page.get_by_role("combobox", name="over", exact=True).select_option("time")
+    label = page.locator("#hypervolume svg").get_by_text("since the first trial began").last.bounding_box()
+    assert label is not None
+    assert 0 <= label["x"] < label["x"] + label["width"] <= 360
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     paper = page.locator("#picture svg > rect").first.get_attribute("fill")
     assert paper == {"light": "#ffffff", "dark": "#14171a"}[scheme]
@@ -273,6 +278,53 @@ def test_the_hypervolume_grows_with_finished_trials(show: Show) -> None:
     heights = [float(y) for y in re.findall(r"V([\d.]+)", line)]
     assert len(heights) > 2
     assert heights == sorted(heights, reverse=True)
+
+
+def place_ended(number: int, keep_ratio: float, start: float, end: float, **changes: object) -> TrialRecord:
+    """Return a trial that began and ended so many seconds after 1.7e9."""
+    times = (1.7e9 + start, 1.7e9 + end)
+    return make_trial(number, "sampler", keep_ratio, 0.97, started_at=times[0], times=times, **changes)
+
+
+def test_the_hypervolume_over_time_counts_from_the_start_of_the_first_trial(show: Show) -> None:
+    stopped = place_ended(0, 0.9, 100, 400, state="PRUNED")  # began first
+    ended = [place_ended(1, 0.8, 160, 4300), place_ended(2, 0.6, 150, 1900), place_ended(3, 0.3, 200, 9100)]
+    page = show([stopped, *ended])
+    over = page.get_by_role("combobox", name="over", exact=True)
+    expect(over).to_have_value("trials")
+    assert find_steps(page, "finished trials") == pytest.approx([1, 3], abs=0.02)  # the second adds nothing
+    over.focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#hypervolume svg title")).to_have_text(
+        "hypervolume over hours since the first trial began"
+    )
+    hours = [(1900 - 100) / 3600, (9100 - 100) / 3600]
+    assert find_steps(page, "hours since the first trial began") == pytest.approx(hours, abs=0.02)
+    expect(over).to_be_focused()
+    assert "over=time" in page.url
+    page.reload()
+    expect(over).to_have_value("time")
+    over.select_option("trials")
+    assert find_steps(page, "finished trials") == pytest.approx([1, 3], abs=0.02)
+    assert "over=" not in page.url
+
+
+@pytest.mark.parametrize(
+    ("end", "unit", "value"), [(119, "seconds", 119), (120, "minutes", 2), (7199, "minutes", 119.98)]
+)
+def test_time_is_in_the_largest_unit_of_which_there_are_two(
+    show: Show, end: float, unit: str, value: float
+) -> None:
+    records = [place_ended(0, 0.8, 0, 30), place_ended(1, 0.4, 10, end)]
+    page = show(records, query="?over=time")
+    first = 30 / (end / value)
+    assert find_steps(page, f"{unit} since the first trial began") == pytest.approx([first, value], rel=0.01)
+
+
+def test_an_axis_that_is_not_there_is_the_usual_one(show: Show) -> None:
+    page = show(query="?over=weeks")
+    expect(page.get_by_role("combobox", name="over", exact=True)).to_have_value("trials")
+    expect(page.locator("#hypervolume svg title")).to_have_text("hypervolume over finished trials")
 
 
 def test_the_final_front_stands_before_the_faded_one_with_bars(show: Show) -> None:

@@ -12,7 +12,8 @@ from playwright.sync_api import Page, expect
 
 from dirprune.records.front import mark_front
 from dirprune.records.record import TrialRecord
-from dirprune.tracking.views import view_finalists, view_study
+from dirprune.tracking.views import view_finalists, view_progress, view_study
+from tests.page.growth import find_steps
 from tests.records.example_study import (
     FINALISTS,
     LATENCY_OBJECTIVES,
@@ -240,6 +241,26 @@ def make_later(
     trial = make_trial(number, "sampler", keep_ratio, accuracy, **changes)
     times = tuple(time + 60 * minutes for time in trial.times)
     return replace(trial, times=times, started_at=times[0])
+
+
+def test_the_hypervolume_over_time_counts_from_the_start_of_the_first_trial(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    study = TrackedStudy(server.uri, tmp_path, "timed", "71ed")  # its run begins now, years after its trials
+    study.tell([make_later(0, 1, 0.9, 0.98), make_later(1, 0, 0.8, 0.97), make_later(2, 5, 0.6, 0.96)])
+    start_ms = 1_700_000_001_000  # trial 1, which `make_trial` has begin a second after 1.7e9
+    points = [
+        point
+        for n, minutes in ((4, 3.0), (5, 6.5), (6, 47.0))
+        for point in view_progress(0.5 + n / 100, n, {"COMPLETE": n}, start_ms + round(60_000 * minutes))
+    ]
+    study.store.update_(study.run, view_study(study.summary, "RUNNING", points))
+    open_study(page, server, "?study=71ed&over=time")
+    expect(page.get_by_role("combobox", name="over", exact=True)).to_have_value("time")
+    steps = find_steps(page, "minutes since the first trial began")
+    assert steps[-3:] == pytest.approx([3, 6.5, 47], abs=0.1)
+    page.get_by_role("combobox", name="over", exact=True).select_option("trials")
+    assert find_steps(page, "finished trials") == pytest.approx([1, 2, 3, 4, 5, 6], abs=0.02)
 
 
 def test_a_trial_that_leaves_the_front_can_no_longer_be_exported(
