@@ -38,9 +38,14 @@ def test_dense_networks_are_trained_without_the_libraries_of_studies() -> None:
 @pytest.mark.timeout(1800)
 def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: Path) -> None:
     write_noise(tmp_path / "data", 64, n_each=20, classes=3)
-    given = ["resnet50", "--data", tmp_path / "data", "--output", tmp_path / "out", "--dense-epochs", "1"]
+    given = ["resnet50", "--data", tmp_path / "data", "--output", tmp_path / "out", "--dense-epochs", "2"]
+    begun = run("dense", *given, "--minutes", "0")
+    assert begun.returncode == 0, begun.stderr
+    assert begun.stdout.splitlines()[-1] == "the minutes are over; the same command goes on"
     trained = run("dense", *given)
     assert trained.returncode == 0, trained.stderr
+    assert "50.0%: " in begun.stdout
+    assert "50.0%: " not in trained.stdout
     assert "validation 0." in trained.stdout
     more = [
         "--trials",
