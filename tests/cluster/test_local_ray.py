@@ -92,6 +92,7 @@ def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_cut_off_and_subm
         with pytest.raises(urllib.error.HTTPError) as nobody:
             urllib.request.urlopen(post_job(dashboard_port, f"touch {tmp_path / 'done'}"), timeout=PATIENCE_S)
         assert nobody.value.code == 401
+        nobody.value.close()
         assert not folder.root.exists()
         job = ["--submission-id", "cut", "--no-wait"]
         run_with_token(*submit, *job, *study, *output, "--resume", "--trials", "1000")

@@ -37,7 +37,7 @@ def wait(chaos: Chaos, number: int, n_attempts: int, n_reports: int) -> None:
 def test_lost_machines_never_count_against_a_trial(tmp_path: Path, lose: Callable[[Chaos], object]) -> None:
     number = 1
     with open_chaos(tmp_path / "out", None, seed=0, n_nodes=1, seconds=1.5) as chaos:
-        wait(chaos, number, n_attempts=1, n_reports=1)
+        wait(chaos, number, n_attempts=1, n_reports=2)  # the first one's checkpoint has been written by then
         for n_lost in range(1, MAX_LOST_WORKERS + 2):
             lose(chaos)
             wait(chaos, number, n_attempts=n_lost + 1, n_reports=1)
