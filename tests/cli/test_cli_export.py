@@ -91,7 +91,7 @@ def test_finalist_that_is_not_there_is_one_line_with_those_that_are(
 ) -> None:
     result = run("export", finals.root, "--finalist", finalist)
     assert (result.status, result.errors.count("\n")) == (2, 1)
-    assert "expected the number of a finalist, or best, smallest, knee" in result.errors
+    assert "expected the number of a finalist, or of the final front best, smallest, knee" in result.errors
     assert "finalists: 1, 2" in result.errors
 
 
