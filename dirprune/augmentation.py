@@ -1,4 +1,8 @@
-"""Random changes of training images, a whole batch at once, on the device where the images are."""
+"""Random changes of training images, a whole batch at once, on the device where the images are.
+
+Random numbers are drawn on the CPU; they go to a GPU without waiting for it (`non_blocking`), so that it is
+given the next step's work while it still computes the last one's.
+"""
 
 from __future__ import annotations
 
@@ -101,9 +105,10 @@ def _move(images: Tensor, shift: int, flips: bool, draws: Draws) -> Tensor:
     corners = is_flipped = None
     if shift:
         drawn = torch.randint(0, 2 * shift + 1, (2, draws.n_batch, 1), generator=generator)
-        corners = draws.take(drawn, axis=1).to(device)
+        corners = draws.take(drawn, axis=1).to(device, non_blocking=True)
     if flips:
-        is_flipped = draws.take(torch.rand(draws.n_batch, generator=generator) < 0.5).to(device)[:, None]
+        drawn = torch.rand(draws.n_batch, generator=generator) < 0.5
+        is_flipped = draws.take(drawn).to(device, non_blocking=True)[:, None]
     if corners is None:
         if is_flipped is None:
             return images
@@ -122,9 +127,11 @@ def _warp(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
     """Rotate, scale, shear and distort each image in one interpolation."""
     n, _, height, width = images.shape
     maps = draws.take(_draw_linear_maps(draws.n_batch, height, width, augmentation, draws.generator))
+    maps = maps.to(images.device, non_blocking=True)
     moved = None
     if augmentation.elastic > 0:
         moved = draws.take(_draw_movements(draws.n_batch, height, width, augmentation, draws.generator))
+        moved = moved.to(images.device, non_blocking=True)
     if n == 0:
         return images
     grid = F.affine_grid(maps, [n, 1, height, width], align_corners=False)  # (n, height, width, 2)
@@ -132,8 +139,7 @@ def _warp(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
         grid = grid + _spread_movements(moved, height, width)
     is_whole = not images.is_floating_point()
     values = images.float() if is_whole else images
-    grid = grid.to(images.device, values.dtype)
-    warped = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    warped = F.grid_sample(values, grid.to(values.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
     return warped.round_().to(images.dtype) if is_whole else warped
 
 
@@ -164,4 +170,4 @@ def _draw_movements(
 def _spread_movements(moved: Tensor, height: int, width: int) -> Tensor:
     """Return smooth displacements in units of half an image, shape (n, height, width, 2)."""
     smooth = F.interpolate(moved, size=(height, width), mode="bicubic", align_corners=True)
-    return smooth.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])
+    return torch.stack([smooth[:, 0] * (2 / width), smooth[:, 1] * (2 / height)], dim=3)

@@ -86,7 +86,9 @@ class TrainingRun:
         self.seed, self.device = seed, device
         self.teacher: nn.Module | None = None
         if teacher is not None and recipe.distillation > 0:
-            self.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
+            layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+            self.teacher = copy.deepcopy(teacher).to(device).to(memory_format=layout)
+            self.teacher.eval().requires_grad_(False)
         self.optimizer = make_optimizer(network, recipe)
         self.is_bfloat16 = recipe.precision == "bfloat16" or (
             recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -65,13 +66,7 @@ class DataRoles:
             inputs: Shape (n, channels, ...); uint8 is divided by 255 first, float32 is not.
         """
         largest = 255 if inputs.dtype == torch.uint8 else 1
-        scale, offset = (
-            torch.tensor(numbers, dtype=torch.float32).view(-1, *(1,) * (inputs.ndim - 2)).to(inputs.device)
-            for numbers in (
-                [1 / (largest * std) for std in self.std],
-                [-mean / std for mean, std in zip(self.mean, self.std, strict=True)],
-            )
-        )
+        scale, offset = _find_scale(self.mean, self.std, largest, inputs.ndim, inputs.device)
         values = inputs.to(
             torch.float32, copy=True
         )  # one new tensor; making more takes longer than filling it
@@ -121,6 +116,20 @@ class DataRoles:
             validation=self.validation.to(device),
             test=self.test.to(device),
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _find_scale(
+    mean: tuple[float, ...], std: tuple[float, ...], largest: int, ndim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return by what inputs are multiplied and what is added then, for tensors of so many axes.
+
+    They are kept: sending them to a GPU with each batch would wait for all that it has to do.
+    """
+    shape = (-1, *(1,) * (ndim - 2))
+    scale = torch.tensor([1 / (largest * value) for value in std], dtype=torch.float32)
+    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
+    return scale.view(shape).to(device), offset.view(shape).to(device)
 
 
 def make_roles(
