@@ -139,7 +139,9 @@ def _warp(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
         grid = grid + _spread_movements(moved, height, width)
     is_whole = not images.is_floating_point()
     values = images.float() if is_whole else images
-    warped = F.grid_sample(values, grid.to(values.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    warped = F.grid_sample(
+        values, grid.to(values.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return warped.round_().to(images.dtype) if is_whole else warped
 
 
