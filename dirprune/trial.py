@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
@@ -102,10 +101,15 @@ class Workbench:
         context: What all trials share.
         preemption: Whether the worker was told to end.
         crew: Workers that train every trial together with this one.
+        device: Where it computes.
     """
 
     def __init__(
-        self, context: TrialContext, preemption: Preemption | None = None, crew: Crew | None = None
+        self,
+        context: TrialContext,
+        preemption: Preemption | None = None,
+        crew: Crew | None = None,
+        device: str = "cpu",
     ) -> None:
         self.preemption = preemption or Preemption()
         self.crew = crew
@@ -117,7 +121,7 @@ class Workbench:
             self._scratch = tempfile.TemporaryDirectory(prefix="dirprune-", ignore_cleanup_errors=True)
             self.folder = StudyFolder(Path(self._scratch.name), context.remote)
             scores = user_cache_folder() / "scores"
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device
         self.roles = context.roles.to(self.device)
         self.task = self.spec.task()
         self.example_input = context.roles.example_input()

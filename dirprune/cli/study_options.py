@@ -307,7 +307,8 @@ def _machines() -> list[Option]:
         Option(
             ["--gpus-per-trial"],
             type=float,
-            help="GPUs of a trial: 0.5 puts two trials on one, 4 lets four train one trial together. "
+            help="GPUs of a trial: 0.5 puts two trials on one, 4 lets four train one trial together, "
+            "with 0 trials compute on the CPU. "
             "Default: 1 where there are any.",
         ),
         Option(

@@ -43,9 +43,10 @@ class RayCrew:
 
     Args:
         context: What all trials share; it travels to each peer once.
+        device: Where all of them compute.
     """
 
-    def __init__(self, context: TrialContext) -> None:
+    def __init__(self, context: TrialContext, device: str) -> None:
         self.n_workers = context.n_workers
         self._note_shortage: Callable[[], None] = lambda: None
         self._failure: Exception | None = None
@@ -62,7 +63,7 @@ class RayCrew:
                 num_gpus=bundles[rank].get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(placement, rank),
             )
-            .remote(shared, Share(rank, self.n_workers))
+            .remote(shared, Share(rank, self.n_workers), device)
             for rank in range(1, self.n_workers)
         ]
         self._lives = [peer.live.remote() for peer in self._peers]
@@ -126,8 +127,8 @@ class RayCrew:
 class _RayPeer:
     """A peer in a process of its own. While `live` runs, the others run one after the other."""
 
-    def __init__(self, context: TrialContext, share: Share) -> None:
-        self.context, self.share = context, share
+    def __init__(self, context: TrialContext, share: Share, device: str) -> None:
+        self.context, self.share, self.device = context, share, device
         self.peer: Peer | None = None
         self.failure: BaseException | None = None
         self.has_failed = threading.Event()
@@ -149,8 +150,7 @@ class _RayPeer:
 
     def _begin(self, job: Job) -> None:
         if self.peer is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            self.peer = Peer(self.share, self.context.roles, self.context.spec.task(), device)
+            self.peer = Peer(self.share, self.context.roles, self.context.spec.task(), self.device)
         self.peer.begin(job)
 
     def advance(self, segment: Segment, until: int) -> Part:

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
@@ -23,6 +22,7 @@ from dirprune.trial import (
     run_trial,
 )
 from dirprune.tuning.crew import RayCrew
+from dirprune.tuning.gpu_share import choose_device, count_own_gpus, keep_to_share
 from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
@@ -69,9 +69,11 @@ class PruningTrainable(tune.Trainable):
             assert self.context is not None
             check_sight(self.context)
             torch.set_num_threads(self.context.threads)
-            _keep_to_share()
-            crew = RayCrew(self.context) if self.context.n_workers > 1 else None
-            self.bench = Workbench(self.context, self.preemption, crew)
+            share = count_own_gpus()
+            keep_to_share(share)
+            device = choose_device(share)
+            crew = RayCrew(self.context, device) if self.context.n_workers > 1 else None
+            self.bench = Workbench(self.context, self.preemption, crew, device)
         if self.reports is None:
             self.reports = self._run(self.bench)
         return self.reports
@@ -99,13 +101,6 @@ def check_sight(context: TrialContext) -> None:
             f"node {platform.node()} does not see {context.folder}, where the study's files lie; mount it "
             "there, or start the study with --storage"
         )
-
-
-def _keep_to_share() -> None:
-    """Let a trial that shares a GPU run out of memory itself, instead of the one beside it."""
-    share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
-    if torch.cuda.is_available() and 0 < share < 1:
-        torch.cuda.set_per_process_memory_fraction(share)
 
 
 class FinalistTrainable(PruningTrainable):

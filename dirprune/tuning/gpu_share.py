@@ -1,0 +1,22 @@
+"""What a worker holds of GPUs by its resources: whether it computes on one, and how much of it is its own."""
+
+from __future__ import annotations
+
+import ray
+import torch
+
+
+def count_own_gpus() -> float:
+    """Return how many GPUs, or which part of one, Ray gave to this worker."""
+    return ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
+
+
+def choose_device(share: float) -> str:
+    """Return where a worker that holds so much of a GPU computes: with none on the CPU, whatever it sees."""
+    return "cuda" if share > 0 and torch.cuda.is_available() else "cpu"
+
+
+def keep_to_share(share: float) -> None:
+    """Let a worker that shares a GPU run out of memory itself, instead of the one beside it."""
+    if torch.cuda.is_available() and 0 < share < 1:
+        torch.cuda.set_per_process_memory_fraction(share)
