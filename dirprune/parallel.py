@@ -118,7 +118,14 @@ class Crew(Protocol):
         """Return why an exchange with them failed: their own error, if one of them had any."""
 
 
-def join(share: Share, host: str, port: int, listener: socket.socket | None = None) -> None:
+def choose_backend(device: str | torch.device) -> str:
+    """Return by what workers on such a device exchange tensors: NCCL takes those of GPUs alone."""
+    return "nccl" if torch.device(device).type == "cuda" else "gloo"
+
+
+def join(
+    share: Share, host: str, port: int, device: str | torch.device, listener: socket.socket | None = None
+) -> None:
     """Enter the process group; returns when all have.
 
     On one machine everything stays on its loopback device; gloo and NCCL take it from the environment.
@@ -127,6 +134,7 @@ def join(share: Share, host: str, port: int, listener: socket.socket | None = No
         share: The worker's place.
         host: Address of the one that leads.
         port: Where it listens.
+        device: Where the worker computes.
         listener: Of the one that leads: a socket that is bound to both. It is used up.
     """
     if host == LOOPBACK:
@@ -141,9 +149,8 @@ def join(share: Share, host: str, port: int, listener: socket.socket | None = No
         wait_for_workers=False,
         master_listen_fd=None if listener is None else listener.detach(),
     )
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
-        backend, store=store, rank=share.rank, world_size=share.n_workers, timeout=PATIENCE
+        choose_backend(device), store=store, rank=share.rank, world_size=share.n_workers, timeout=PATIENCE
     )
 
 

@@ -73,7 +73,7 @@ class RayCrew:
             listener.bind((host, 0))
             port = listener.getsockname()[1]
             joining = [peer.join.remote(host, port) for peer in self._peers]
-            join(Share(0, self.n_workers), host, port, listener)
+            join(Share(0, self.n_workers), host, port, device, listener)
         ray.get(joining)
 
     def begin(self, job: Job, note_shortage: Callable[[], None]) -> Callable[[], None]:
@@ -142,7 +142,7 @@ class _RayPeer:
     def join(self, host: str, port: int) -> None:
         """Enter the process group."""
         torch.set_num_threads(self.context.threads)
-        self._tell(join, self.share, host, port)
+        self._tell(join, self.share, host, port, self.device)
 
     def begin(self, job: Job) -> None:
         """Take up a training."""

@@ -68,7 +68,7 @@ def train(
     run = TrainingRun(network, roles, make_task(), recipe, 0, torch.device("cpu"), None)
     with ExitStack() as together:
         if share.n_workers > 1:
-            join(share, LOOPBACK, port, listener)
+            join(share, LOOPBACK, port, "cpu", listener)
             run.spread_out_(share, together)
         Counted.decoded.clear()
         for start in range(0, recipe.images, N_IMAGES):
