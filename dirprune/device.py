@@ -7,6 +7,16 @@ from collections.abc import Iterator
 
 import torch
 
+SHORTAGES = (
+    "allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+"""What errors say where memory ran out; the last three come of cuBLAS and cuDNN (before 9, and since), which
+take theirs beside torch's."""
+
 
 @contextlib.contextmanager
 def exact_products(device: str | torch.device) -> Iterator[None]:
@@ -25,5 +35,4 @@ def exact_products(device: str | torch.device) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on the CPU or on a GPU."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in SHORTAGES)
