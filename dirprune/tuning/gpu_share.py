@@ -5,6 +5,10 @@ from __future__ import annotations
 import ray
 import torch
 
+CONTEXT_BYTES = 768 * 2**20
+"""Of a card, what torch does not count of each process on it: CUDA's context, the libraries' kernels and
+workspaces; and a part of what the driver of the study holds."""
+
 
 def count_own_gpus() -> float:
     """Return how many GPUs, or which part of one, Ray gave to this worker."""
@@ -19,4 +23,16 @@ def choose_device(share: float) -> str:
 def keep_to_share(share: float) -> None:
     """Let a worker that shares a GPU run out of memory itself, instead of the one beside it."""
     if torch.cuda.is_available() and 0 < share < 1:
-        torch.cuda.set_per_process_memory_fraction(share)
+        total = torch.cuda.get_device_properties("cuda").total_memory
+        torch.cuda.set_per_process_memory_fraction(count_allowed_bytes(share, total) / total)
+
+
+def count_allowed_bytes(share: float, total_bytes: int) -> int:
+    """Return how much torch may allocate of a card: a share but for the context, half of the share at least.
+
+    Args:
+        share: Of the card, in (0, 1].
+        total_bytes: The memory of the card.
+    """
+    whole = int(share * total_bytes)
+    return max(whole - CONTEXT_BYTES, whole // 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from dirprune.importance.base import Progress
 from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
@@ -93,6 +95,7 @@ def run_study(
     folder, subject = opened.folder, opened.subject
     with storage.hold_study(folder):
         prepared = prepare(subject.spec, options, folder, subject, say, listen, progress)
+        torch.cuda.empty_cache()  # trials on the same GPU need it; without one nothing happens
         ours = [ViewWriter(), *([ResultsSender(folder)] if folder.remote else [])]
         ledger = open_ledger(opened, prepared, options, [*ours, *observers], say)
         if patience is not None:
