@@ -43,8 +43,9 @@ def device_to_itself(device: str | torch.device, n_threads: int = 1) -> Iterator
     Raises:
         ConfigurationError: If another measurement does not end, or the cores are not idle.
     """
-    kind = str(torch.device(device)).replace(":", "-")
-    path = user_cache_folder() / "locks" / f"latency-{platform.node()}-{kind}.lock"
+    chosen = torch.device(device)
+    name = "cpu" if chosen.type == "cpu" else f"{chosen.type}-{chosen.index or 0}"  # cuda is cuda:0
+    path = user_cache_folder() / "locks" / f"latency-{platform.node()}-{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -59,7 +60,7 @@ def device_to_itself(device: str | torch.device, n_threads: int = 1) -> Iterator
                 f"{PATIENCE_S / 60:g} minutes (lock {path}); try again after it"
             ) from None
     try:
-        if torch.device(device).type == "cpu":
+        if chosen.type == "cpu":
             _check_idle(n_threads)
         yield
     finally:

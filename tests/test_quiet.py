@@ -44,6 +44,28 @@ def test_a_second_measurement_waits_for_the_first_one(
         pass
 
 
+@pytest.mark.parametrize(("held", "other"), [("cuda", "cuda:0"), ("cuda:0", "cuda"), ("cpu", "cpu:0")])
+def test_two_names_of_a_device_exclude_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str, other: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(quiet, "IDLE_SHARE", 0.0)
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.1)
+    with (
+        quiet.device_to_itself(held),
+        pytest.raises(ConfigurationError, match=f"expected {other} for this measurement alone"),
+        quiet.device_to_itself(other),
+    ):
+        pytest.fail("two measure at once")
+
+
+def test_two_gpus_are_measured_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.1)
+    with quiet.device_to_itself("cuda"), quiet.device_to_itself("cuda:1"):
+        pass
+
+
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux says what is idle")
 def test_idle_cores_are_counted_and_a_busy_one_is_not_idle() -> None:
     idle = quiet.count_idle_cores(0.1)
