@@ -27,6 +27,8 @@ LEAST_KEPT = 0.1
 """The smallest keep ratio of the architectures that are measured."""
 MAX_SPREAD = 0.25
 """Half of the passes lie within this share of the median, or the device is called busy."""
+WARM_UP_S = 0.5
+"""How long a GPU computes before its passes count: its clocks rise from idle meanwhile."""
 N_TRIES = 5
 N_FOLDS = 5
 
@@ -116,7 +118,7 @@ def measure_latency(network: nn.Module, inputs: Tensor, n_runs: int = 20, n_warm
         network: On the device of the inputs.
         inputs: One batch, shape (batch, ...).
         n_runs: Passes that are timed; >= 2.
-        n_warm_up: Passes before them, which are not.
+        n_warm_up: Passes before them, which are not; on a GPU as many more as take `WARM_UP_S`.
     """
 
     def run() -> float:
@@ -128,10 +130,18 @@ def measure_latency(network: nn.Module, inputs: Tensor, n_runs: int = 20, n_warm
 
     with modes_restored(network):
         network.eval()
-        for _ in range(n_warm_up):
-            run()
+        warm_up(run, n_warm_up, WARM_UP_S if inputs.is_cuda else 0.0)
         low, median, high = statistics.quantiles((run() for _ in range(n_runs)), n=4, method="inclusive")
     return Latency(median, low, high)
+
+
+def warm_up(run: Callable[[], object], n_runs: int, least_s: float) -> None:
+    """Run something a number of times, and again until so many seconds have passed."""
+    began = time.perf_counter()
+    n_done = 0
+    while n_done < n_runs or time.perf_counter() - began < least_s:
+        run()
+        n_done += 1
 
 
 def measure_quietly(network: nn.Module, inputs: Tensor, n_runs: int = 20) -> Latency:

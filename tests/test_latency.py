@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from dirprune.cost import CostModel
 from dirprune.errors import ConfigurationError
-from dirprune.latency import LatencyModel, describe_machine, fit_latency, measure_latency, measure_quietly
+from dirprune.latency import (
+    LatencyModel,
+    describe_machine,
+    fit_latency,
+    measure_latency,
+    measure_quietly,
+    warm_up,
+)
 from dirprune.tracing import find_groups
 from tests.networks_for_tests import SmallLeNet, build_case
 
@@ -34,6 +41,17 @@ def test_latency_is_in_milliseconds_and_measured_in_evaluation_mode() -> None:
     assert 5 <= latency.low_ms <= latency.median_ms <= latency.high_ms < 2500
     assert not network.was_training
     assert network.training
+
+
+def test_warming_up_takes_its_time_and_its_passes() -> None:
+    runs: list[float] = []
+    began = time.perf_counter()
+    warm_up(lambda: runs.append(time.perf_counter()), 3, 0.05)
+    assert time.perf_counter() - began >= 0.05
+    assert len(runs) > 3
+    runs.clear()
+    warm_up(lambda: runs.append(time.perf_counter()), 3, 0.0)
+    assert len(runs) == 3
 
 
 @pytest.mark.usefixtures("on_a_busy_device")
