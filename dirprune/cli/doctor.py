@@ -181,10 +181,16 @@ def _describe_steps(
     network.eval()
     where = f"CPU, {threads} threads" if device == "cpu" else torch.cuda.get_device_name(device)
     return (
-        f"a step on {batch_size} inputs ({where}): evaluation {1000 * evaluating:,.0f} ms "
-        f"({batch_size / evaluating:,.0f} a second), training {1000 * training:,.0f} ms "
+        f"a step on {batch_size} inputs ({where}): evaluation {format_ms(evaluating)} ms "
+        f"({batch_size / evaluating:,.0f} a second), training {format_ms(training)} ms "
         f"({batch_size / training:,.0f} a second)"
     )
+
+
+def format_ms(seconds: float) -> str:
+    """Return milliseconds with three significant digits, or whole ones where these are more."""
+    value = 1000 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _time(step: Callable[[], None], device: str) -> float:

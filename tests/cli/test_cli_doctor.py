@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
+from dirprune.cli.doctor import format_ms
 from dirprune.networks import create_network, save_weights
 from tests.cli.conftest import Run
 from tests.data.photograph_folders import write_folders
@@ -41,6 +42,14 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
     )
     said = run("doctor", "--network", "own_networks:small", "--input-shape", "4").output
     assert "1 can be cut, 0 cannot" in said
+    assert "evaluation 0 ms" not in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.0000456, "0.0456"), (0.00123, "1.23"), (0.0999, "99.9"), (12.3456, "12,346")]
+)
+def test_steps_of_fast_machines_are_no_0_ms(seconds: float, said: str) -> None:
+    assert format_ms(seconds) == said
 
 
 def test_class_folders_need_no_name_and_a_network_of_ones_own_no_classes(run: Run, tmp_path: Path) -> None:
