@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dirprune.data.views import RandomCrops
+from dirprune.data.views import RandomCrops, cut
 from dirprune.identity import digest
 
 
@@ -94,11 +94,13 @@ class Split:
         """
         if not plan:
             return
-        device = self.inputs.device
-        for places in torch.cat(list(plan)).to(device).split([len(places) for places in plan]):
+        sizes = [len(places) for places in plan]
+        order = torch.cat(list(plan)).to(self.inputs.device)
+        parts = None if crops is None else crops.place(self.inputs, self.indices[order]).split(sizes)
+        for number, places in enumerate(order.split(sizes)):
             inputs = self.inputs[places]
-            if crops is not None:
-                inputs = crops.cut(inputs, self.indices[places])
+            if parts is not None:
+                inputs = cut(inputs, parts[number])
             yield Batch(inputs, self.targets[places], places)
 
     def fingerprint(self) -> str:

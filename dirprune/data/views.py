@@ -57,12 +57,16 @@ class RandomCrops:
         top = np.where(has_any, draws[:, -1], 0.5) * (height - h)
         return np.stack([left, top, left + w, top + h], 1)
 
-    def cut(self, images: Tensor, places: Tensor) -> Tensor:
-        """Return the parts of images in memory, resized to the images' own size, on the device of the images.
+    def place(self, images: Tensor, places: Tensor) -> Tensor:
+        """Return the parts of images in memory as `cut` takes them, on the device of the images.
+
+        Drawing waits for all that a GPU has to do: once for many batches rather than for each.
 
         Args:
-            images: Shape (n, channels, height, width), uint8 or float32.
-            places: Of the images, shape (n,).
+            images: Any of the set, which are of one size, shape (m, channels, height, width).
+            places: Of the images to be cut, shape (n,).
+        Returns:
+            As of `boxes`, shape (n, 4), float32.
         Raises:
             ConfigurationError: If these are no images.
         """
@@ -71,20 +75,30 @@ class RandomCrops:
                 "expected images of shape (n, channels, height, width) to cut parts of, got "
                 f"{tuple(images.shape)}; try a recipe with min_area=1"
             )
-        height, width = images.shape[2:]
-        boxes = torch.from_numpy(self.boxes(places.cpu().numpy(), height, width)).to(images.device)
-        left, top, right, bottom = boxes.float().unbind(1)
-        zero = torch.zeros_like(left)
-        affine = torch.stack(  # from the result's coordinates to the image's; both reach from -1 to 1
-            [
-                torch.stack([(right - left) / width, zero, (left + right) / width - 1], 1),
-                torch.stack([zero, (bottom - top) / height, (top + bottom) / height - 1], 1),
-            ],
-            1,
-        )
-        grid = F.affine_grid(affine, list(images.shape), align_corners=False)
-        values = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-        return values if images.is_floating_point() else values.round_().to(images.dtype)
+        boxes = self.boxes(places.cpu().numpy(), *images.shape[2:])
+        return torch.from_numpy(boxes).float().to(images.device)
+
+
+def cut(images: Tensor, boxes: Tensor) -> Tensor:
+    """Return parts of images in memory, resized to the images' own size.
+
+    Args:
+        images: Shape (n, channels, height, width), uint8 or float32.
+        boxes: The part of each, as `RandomCrops.place` gives them, shape (n, 4), on the same device.
+    """
+    height, width = images.shape[2:]
+    left, top, right, bottom = boxes.unbind(1)
+    zero = torch.zeros_like(left)
+    affine = torch.stack(  # from the result's coordinates to the image's; both reach from -1 to 1
+        [
+            torch.stack([(right - left) / width, zero, (left + right) / width - 1], 1),
+            torch.stack([zero, (bottom - top) / height, (top + bottom) / height - 1], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    values = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return values if images.is_floating_point() else values.round_().to(images.dtype)
 
 
 def _draw_uniform(seed: int, places: np.ndarray, n_draws: int) -> np.ndarray:

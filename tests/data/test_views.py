@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 
 from dirprune.data.images import decode_crop
-from dirprune.data.views import RandomCrops
+from dirprune.data.split import Split
+from dirprune.data.views import RandomCrops, cut
 from dirprune.errors import ConfigurationError
 
 
@@ -57,7 +61,7 @@ def test_seed_and_place_decide_alone() -> None:
 def test_what_is_no_image_is_refused() -> None:
     message = r"^expected images of shape .* got \(4, 5\); try a recipe with min_area=1$"
     with pytest.raises(ConfigurationError, match=message):
-        RandomCrops(0.5, 0).cut(torch.zeros(4, 5), torch.arange(4))
+        RandomCrops(0.5, 0).place(torch.zeros(4, 5), torch.arange(4))
 
 
 def test_parts_in_memory_are_those_that_are_decoded() -> None:
@@ -65,14 +69,43 @@ def test_parts_in_memory_are_those_that_are_decoded() -> None:
     image = torch.stack([rows * 3, columns * 3, 128 + rows - columns]).to(torch.uint8)
     crops = RandomCrops(0.6, 11)
     places = torch.arange(20)
-    cut = crops.cut(image.expand(20, 3, 64, 64), places)
-    assert cut.dtype == torch.uint8
+    images = image.expand(20, 3, 64, 64)
+    parts = cut(images, crops.place(images, places))
+    assert parts.dtype == torch.uint8
     for place in places.tolist():
         file = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "png")
         decoded = torch.from_numpy(decode_crop(file, 64, crops, place))
-        difference = (decoded.int() - cut[place].int()).abs()[:, 2:-2, 2:-2]
+        difference = (decoded.int() - parts[place].int()).abs()[:, 2:-2, 2:-2]
         assert difference.max() <= 2
+
+
+class Noting(TorchFunctionMode):
+    """Notes which functions of torch are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.names.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_batch_of_parts_waits_for_a_copy_between_devices() -> None:
+    images = torch.rand(12, 3, 16, 16)
+    split = Split(images, torch.zeros(12), torch.arange(100, 112), "train")
+    order, crops = torch.randperm(12), RandomCrops(0.3, 5)
+    batches = split.batches(order.split(5), crops)
+    seen = [next(batches).inputs]
+    with Noting() as noted:
+        seen += [batch.inputs for batch in batches]
+    assert "grid_sample" in noted.names
+    assert not noted.names & {"cpu", "numpy", "to", "item", "tolist"}
+    alone = [next(split.batches([place[None]], crops)).inputs for place in order]
+    torch.testing.assert_close(torch.cat(seen), torch.cat(alone))
 
 
 def test_a_large_jpeg_file_gives_the_part_that_its_pixels_show() -> None:
