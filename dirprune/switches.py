@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def switched(network: nn.Module, grouping: Grouping, values: Mapping[str, Tensor
     hooks = []
     try:
         for path, parts in slots.items():
-            hook = _Multiply([(torch.tensor(slot.channel_of), factors) for slot, factors in parts])
+            hook = _Multiply([(_index(slot.channel_of, factors.device), factors) for slot, factors in parts])
             hooks.append(network.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
         yield network
     finally:
@@ -54,11 +55,18 @@ def switched(network: nn.Module, grouping: Grouping, values: Mapping[str, Tensor
             handle.remove()
 
 
+@lru_cache(maxsize=1024)
+def _index(channel_of: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the channel at each position, on the device: copying it there anew waits for the device."""
+    with torch.inference_mode(False):  # whoever computes gradients later gets the same tensor
+        return torch.tensor(channel_of, device=device)
+
+
 class _Multiply:
     """Forward pre-hook of one consumer; `parts` pairs each position's index into the factors with them."""
 
     def __init__(self, parts: Sequence[tuple[Tensor, Tensor]]) -> None:
-        self.parts = [(index.to(factors.device), factors) for index, factors in parts]
+        self.parts = parts
 
     def __call__(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

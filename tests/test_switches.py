@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dirprune.errors import ArchitectureError, ConfigurationError
+from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.switches import mask, switched
 from dirprune.tracing import find_groups
 from tests.networks_for_tests import CASES, build_case, build_mlp
@@ -130,3 +131,17 @@ def test_mask_has_ones_for_kept_channels_only() -> None:
     assert values["2"].tolist() == [0, 1, 0, 0, 0]
     with pytest.raises(ArchitectureError, match="between 0 and 4"):
         mask(grouping, {"2": [5]})
+
+
+def test_switching_in_inference_mode_leaves_later_gradients_alone() -> None:
+    network = nn.Sequential(nn.Linear(1, 37), nn.ReLU(), nn.Linear(37, 1))  # a size that no other test has
+    inputs = torch.ones(2, 1)
+    channels = tuple(range(37))
+    group = ChannelGroup("0", 37, (Slot("0", channels),), (Slot("2", channels),))
+    grouping = Grouping((group,))
+    with torch.inference_mode(), switched(network, grouping, {"0": torch.ones(37)}):
+        network(inputs)
+    factors = torch.ones(37, requires_grad=True)
+    with switched(network, grouping, {"0": factors}):
+        network(inputs).sum().backward()
+    assert factors.grad is not None
