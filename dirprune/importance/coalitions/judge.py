@@ -34,34 +34,40 @@ class Judge:
         self.is_cross_entropy = task.loss_identity == make_task("cross_entropy").loss_identity
         self.value = value
 
-    def sum_up_(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def sum_up_(self, outputs: Tensor, targets: Tensor, are_classes: bool) -> Tensor:
         """Return the summed value of each coalition; higher is better.
 
         Args:
             outputs: Shape (n_coalitions, n_examples, ...); may be overwritten.
             targets: Shape (n_examples, ...), the same for all coalitions.
+            are_classes: From `are_classes`; to look at each call would wait for a GPU each time.
         Returns:
-            Shape (n_coalitions,), float64, on the CPU: minus the sum of the losses, or the number of examples
-            whose class is right.
+            Shape (n_coalitions,), float64, where the outputs are: minus the sum of the losses, or the number
+            of examples whose class is right.
         """
         if self.value == "accuracy":
             return self._count_right(outputs, targets)
-        if self.is_cross_entropy and outputs.dim() == 3 and targets.dim() == 1 and bool((targets >= 0).all()):
+        if self.is_cross_entropy and outputs.dim() == 3 and are_classes:
             # The classes before the examples: on a CPU ten times as fast as one row for each example.
             losses = compute_cross_entropies_(outputs.transpose(1, 2).contiguous(), targets)
-            return -losses.sum(1, dtype=torch.float64).cpu()
+            return -losses.sum(1, dtype=torch.float64)
         n_coalitions, n_examples = outputs.shape[:2]
         repeated = targets.expand(n_coalitions, *targets.shape).flatten(0, 1)
         losses = self.task.loss(outputs.flatten(0, 1), repeated)
         if losses.shape == (n_coalitions * n_examples,):
-            return -losses.reshape(n_coalitions, n_examples).sum(1, dtype=torch.float64).cpu()
-        return -torch.stack([self.task.summed_loss(part, targets).double().cpu() for part in outputs])
+            return -losses.reshape(n_coalitions, n_examples).sum(1, dtype=torch.float64)
+        return -torch.stack([self.task.summed_loss(part, targets).double() for part in outputs])
 
     def _count_right(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the number of right examples of each coalition; NaN where an output is not finite."""
         is_right = (outputs.argmax(2) == targets).double()
         counts = is_right.flatten(2).mean(2).sum(1) if is_right.dim() > 2 else is_right.sum(1)
-        return counts.masked_fill(~outputs.isfinite().flatten(1).all(1), float("nan")).cpu()
+        return counts.masked_fill(~outputs.isfinite().flatten(1).all(1), float("nan"))
+
+
+def are_classes(targets: Tensor) -> bool:
+    """Return whether targets are one number >= 0 for each example: classes, of which none is ignored."""
+    return targets.dim() == 1 and bool((targets >= 0).all())
 
 
 def compute_cross_entropies_(logits: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dirprune.device import exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
 from dirprune.importance.parts import Shortage, tell_shortage
 from dirprune.switches import mask, switched
@@ -58,12 +58,13 @@ class MaskedValues(CoalitionValues):
                 self.shortage.halve_(f"coalitions of {self.group}")
 
     def _go_through(self, coalitions: Tensor) -> NDArray[np.float64]:
-        totals = torch.zeros(len(coalitions), dtype=torch.float64)
+        totals = torch.zeros(len(coalitions), dtype=torch.float64, device=self.context.device)
         for inputs, targets in self.context.batches(self.batch_size):
-            for row, coalition in enumerate(coalitions):
+            is_plain = are_classes(targets)
+            for row, coalition in enumerate(coalitions.to(inputs)):
                 outputs = self.compute_outputs(inputs.clone(), coalition.unsqueeze(0))
-                totals[row] += self.judge.sum_up_(outputs, targets)[0]
-        return (totals / len(self.context.calibration)).numpy()
+                totals[row] += self.judge.sum_up_(outputs, targets, is_plain)[0]
+        return (totals / len(self.context.calibration)).cpu().numpy()
 
     @torch.no_grad()
     def compute_outputs(self, inputs: Tensor, coalitions: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from dirprune.device import exact_products, is_out_of_memory
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms
-from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.prefix import Handover, Prefix
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
 from dirprune.importance.parts import Shortage, tell_shortage
@@ -33,10 +33,12 @@ class Prepared:
     Attributes:
         tensors: Whatever the engine needs, in its own order.
         targets: Shape (n_examples, ...).
+        are_classes: Whether the targets are, see `judge.are_classes`.
     """
 
     tensors: list[Tensor]
     targets: Tensor
+    are_classes: bool
 
     @property
     def n_bytes(self) -> int:
@@ -170,7 +172,8 @@ class TiledValues(CoalitionValues):
 
     def _go_through(self, coalitions: Tensor) -> NDArray[np.float64]:
         n_examples, size = len(self.context.calibration), self.chunk_size
-        totals = torch.zeros(len(coalitions), dtype=torch.float64)
+        coalitions = coalitions.to(self.device)
+        totals = torch.zeros(len(coalitions), dtype=torch.float64, device=self.device)
         n_rows = max(1, self.tile_bytes // (size * max(self.largest, 1)))
         for start in range(0, n_examples, size):
             prepared = self._get_prepared(start, min(start + size, n_examples))
@@ -178,8 +181,10 @@ class TiledValues(CoalitionValues):
             for first in range(0, len(coalitions), n_rows):
                 rows = factors[first : first + n_rows]
                 outputs = self._run(prepared.tensors, rows, len(prepared.targets))
-                totals[first : first + n_rows] += self.judge.sum_up_(outputs, prepared.targets)
-        return (totals / n_examples).numpy()
+                totals[first : first + n_rows] += self.judge.sum_up_(
+                    outputs, prepared.targets, prepared.are_classes
+                )
+        return (totals / n_examples).cpu().numpy()
 
     def multiply(self, rows: Tensor, columns: Tensor, place: str) -> Tensor:
         """Return a matrix product, each row of which does not depend on how many rows there are.
@@ -209,7 +214,7 @@ class TiledValues(CoalitionValues):
         entering = self._enter(inputs, self.read_known(start, stop))
         if self.handover is not None:
             self.handover.collect(self.prefix.wanted, start, entering)
-        prepared = Prepared(self.prepare(entering), targets)
+        prepared = Prepared(self.prepare(entering), targets, are_classes(targets))
         n_chunks = -(-len(self.context.calibration) // self.chunk_size)
         if prepared.n_bytes * n_chunks <= self.memory // (2 if self.handover is None else 4):
             self._kept[start] = prepared

@@ -13,7 +13,7 @@ from torch import nn
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext
 from dirprune.importance.coalitions import Coalitions, CoalitionValues
-from dirprune.importance.coalitions.judge import Judge
+from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.surgery import compact
 from dirprune.tasks import make_task
@@ -142,5 +142,6 @@ def test_losses_are_the_cross_entropy_of_torch_also_of_large_outputs(scale: floa
         expected = [
             -torch.nn.functional.cross_entropy(part, expected_targets, reduction="sum") for part in outputs
         ]
-        found = Judge(make_task(), "loss").sum_up_(outputs.clone(), expected_targets)
+        is_plain = are_classes(expected_targets)
+        found = Judge(make_task(), "loss").sum_up_(outputs.clone(), expected_targets, is_plain)
         torch.testing.assert_close(found, torch.stack(expected).double(), rtol=1e-6, atol=1e-5)
