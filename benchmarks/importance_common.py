@@ -65,7 +65,7 @@ class Setting:
 
     def rows(self, name: str) -> Rows:
         """Return the rows of one benchmark."""
-        return Rows(self.output / f"{name}.jsonl")
+        return Rows(self.output / f"{name}.jsonl", {"device": "cpu"})
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,12 @@ class Rows:
 
     Args:
         path: The file; a last line that was cut short is not counted.
+        defaults: What keys that do not say it mean, because they are older.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, defaults: Mapping[str, Any] | None = None) -> None:
         self.path = path
+        self.defaults = dict(defaults or {})
         self._rows: list[dict[str, Any]] = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -210,11 +212,11 @@ class Rows:
                     self._rows.append(json.loads(line))
                 except ValueError:
                     continue
-        self._done = {_name(row["key"]) for row in self._rows}
+        self._done = {self._name(row["key"]) for row in self._rows}
 
     def is_done(self, **key: Any) -> bool:
         """Return whether there is a row of this key."""
-        return _name(key) in self._done
+        return self._name(key) in self._done
 
     def add(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Append a row."""
@@ -223,7 +225,7 @@ class Rows:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("\n" * self._is_cut_short() + json.dumps(row) + "\n")
         self._rows.append(row)
-        self._done.add(_name(key))
+        self._done.add(self._name(key))
 
     def _is_cut_short(self) -> bool:
         return (
@@ -234,15 +236,14 @@ class Rows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield key and values of every row together."""
-        return ({**row["key"], **row["values"]} for row in self._rows)
+        return ({**self.defaults, **row["key"], **row["values"]} for row in self._rows)
 
     def select(self, **wanted: Any) -> list[dict[str, Any]]:
         """Return the rows that have these values."""
         return [row for row in self if all(row.get(name) == value for name, value in wanted.items())]
 
-
-def _name(key: Mapping[str, Any]) -> str:
-    return json.dumps(key, sort_keys=True)
+    def _name(self, key: Mapping[str, Any]) -> str:
+        return json.dumps({**self.defaults, **key}, sort_keys=True)
 
 
 def measure_alternating(sides: Mapping[str, Callable[[], Any]], n_repetitions: int) -> dict[str, list[float]]:
@@ -261,6 +262,8 @@ def measure_seconds(run: Callable[[], Any]) -> float:
     default, it is the wall time of a machine that nobody else uses.
     """
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     began = clock()
     run()
     if torch.cuda.is_available():

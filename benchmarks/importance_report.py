@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from importance_common import Rows, Setting, format_mean, format_spread
+from importance_common import Setting, format_mean, format_spread
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -277,6 +277,6 @@ REPORTS: dict[str, tuple[str, Callable[[list[Row], Path], str]]] = {
 def report(setting: Setting) -> None:
     """Print the tables of all rows that there are, and draw the plots beside them."""
     for name, (title, make) in REPORTS.items():
-        rows = list(Rows(setting.output / f"{name}.jsonl"))
+        rows = list(setting.rows(name))
         if rows:
             click.echo(f"### {title}\n\n{make(rows, setting.output)}\n")

@@ -23,6 +23,7 @@ from importance_common import (
 from importance_methods import Variant, find_variants
 
 from dirprune.architecture import Architecture
+from dirprune.device import exact_products
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext, get_method
 from dirprune.importance.coalitions import CoalitionValues, open_values
@@ -32,7 +33,8 @@ from dirprune.networks import create_network
 from dirprune.tracing import find_groups
 
 SECONDS_OF_FAST_SIDE = 3.0
-N_SLOW = 4  # coalitions that the slow side evaluates in a repetition
+N_SLOW = {"cpu": 4, "cuda": 32}  # coalitions that the slow side evaluates in a repetition
+SIZES = {"cpu": 2048, "cuda": 4096}  # of the matrices that tell what the device reaches
 N_FIRST = 32  # coalitions that tell how fast the fast side is, and the least that it evaluates
 PLACES = {  # groups by their places in forward order; None: every group
     "lenet5": None,
@@ -57,13 +59,14 @@ class Rates:
     bytes_per_s: float
 
 
-def measure_rates(device: str, size: int = 2048) -> Rates:
+def measure_rates(device: str, size: int) -> Rates:
     """Measure the best of five products of square matrices, and of five copies of 64 * size ** 2 bytes."""
     n_copied = 16 * size**2
     left, right = (torch.rand(size, size, device=device) for _ in range(2))
     source = torch.rand(n_copied, device=device)
     target = torch.empty_like(source)
-    products = measure_alternating({"product": lambda: left @ right}, 6)["product"][1:]
+    with exact_products(device):
+        products = measure_alternating({"product": lambda: left @ right}, 6)["product"][1:]
     copies = measure_alternating({"copy": lambda: target.copy_(source)}, 6)["copy"][1:]
     return Rates(size**3 / min(products), 2 * 4 * n_copied / min(copies))
 
@@ -126,13 +129,15 @@ def compare_coalitions(
     rate = len(first) / measure_seconds(lambda: fast.evaluate(first))
     n_coalitions = n_fast or int(np.clip(rate * SECONDS_OF_FAST_SIDE, N_FIRST, 100_000))
     coalitions = rng.random((n_coalitions, fast.n_channels)) < 0.5
+    n_slow = N_SLOW["cpu" if subject.device == "cpu" else "cuda"]
+    slow.evaluate(first[:1])  # a GPU's first pass with a new batch size looks for its kernels
     found: dict[str, np.ndarray] = {}
     sides = {
-        "masked": lambda: found.update(masked=slow.evaluate(coalitions[:N_SLOW])),
+        "masked": lambda: found.update(masked=slow.evaluate(coalitions[:n_slow])),
         "engine": lambda: found.update(engine=fast.evaluate(coalitions)),
     }
     seconds = measure_alternating(sides, n_repetitions)
-    masked_ms = [1e3 * value / N_SLOW for value in seconds["masked"]]
+    masked_ms = [1e3 * value / n_slow for value in seconds["masked"]]
     engine_ms = [1e3 * value / n_coalitions for value in seconds["engine"]]
     work = count_work(subject, group, getattr(fast, "is_linear_to_the_end", False))
     bound_s = work.multiply_adds / rates.multiply_adds_per_s + work.n_bytes / rates.bytes_per_s
@@ -144,8 +149,8 @@ def compare_coalitions(
         "ratio": [slow_ms / fast_ms for slow_ms, fast_ms in zip(masked_ms, engine_ms, strict=True)],
         "bound_ms": 1e3 * bound_s * len(context.calibration),
         "preparing_s": preparing_s,
-        "largest_difference": float(np.abs(found["masked"] - found["engine"][:N_SLOW]).max()),
-        "predictions_that_differ": count_other_predictions(context, slow, fast, coalitions[:N_SLOW]),
+        "largest_difference": float(np.abs(found["masked"] - found["engine"][:n_slow]).max()),
+        "predictions_that_differ": count_other_predictions(context, slow, fast, coalitions[:n_slow]),
         "engine": fast.describe(),
         "multiply_adds_per_s": rates.multiply_adds_per_s,
         "bytes_per_s": rates.bytes_per_s,
@@ -176,14 +181,15 @@ def load_speed_subjects(setting: Setting) -> list[Subject]:
 def coalitions(setting: Setting, repetitions: int) -> None:
     """Coalitions per second: the engine against masking the whole network, beside a roofline bound."""
     rows = setting.rows("coalitions")
-    rates = measure_rates(setting.device, 512 if setting.is_quick else 2048)
+    size = SIZES["cpu" if setting.device == "cpu" else "cuda"]
+    rates = measure_rates(setting.device, 512 if setting.is_quick else size)
     for subject in load_speed_subjects(setting):
         kind = subject.name.partition("-")[0]
         n_images = 100 if setting.is_quick else N_IMAGES[kind]
         names = subject.grouping.names
         places = PLACES[kind] or range(len(names))
         for group in [names[place] for place in places][: 2 if setting.is_quick else None]:
-            key = {"subject": kind, "group": group, "n_images": n_images}
+            key = {"subject": kind, "group": group, "n_images": n_images, "device": setting.device}
             if rows.is_done(**key):
                 continue
             n_fast = 64 if setting.is_quick else None
@@ -247,7 +253,7 @@ def _time(
     architecture = Architecture.uniform(subject.grouping, 0.5)
     for variant in variants:
         label = variant.label
-        key = {"axis": axis, "place": place, "n_images": n_images, "variant": label}
+        key = {"axis": axis, "place": place, "n_images": n_images, "variant": label, "device": subject.device}
         if rows.is_done(**key):
             continue
         run = partial(variant.select, context, architecture)

@@ -2,10 +2,11 @@
 
     python benchmarks/throughput.py --output FILE
     python benchmarks/throughput.py --networks vgg16 --keep-ratios 0.25 --output FILE
+    python benchmarks/throughput.py --device cuda --precision bfloat16 --output FILE    (as studies do)
 
 The masked side is how Dirichlet pruning's own code holds pruned channels: the dense network, hooks that zero
 the gradients of what was pruned, and its weights zeroed again after each step. Both sides take the same
-steps (SGD with momentum, float32, channels innermost in memory) on the same noise. Each row is appended as it
+steps (SGD with momentum, channels innermost in memory) on the same noise. Each row is appended as it
 is measured; the table of all rows is printed at the end.
 """
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
+from dirprune.device import exact_products
 from dirprune.groups import Grouping
 from dirprune.networks import create_network
 from dirprune.surgery import compact
@@ -32,7 +34,9 @@ from dirprune.tracing import find_groups
 SHAPES = {"lenet5": (1, 28, 28)}
 SHAPE = (3, 32, 32)
 N_CLASSES = 10
-LEAST_S = 1.0  # of the compact side in each repetition
+LEAST_S = 1.0  # of each side in each repetition
+N_FIRST_ON_GPU = 20  # steps that warm up, and as many that tell how long one takes
+PRECISIONS = ("float32", "bfloat16")
 
 Step = Callable[[], None]
 
@@ -57,7 +61,11 @@ def mask_(
 
 
 def make_step(
-    network: nn.Module, inputs: Tensor, targets: Tensor, masked: list[tuple[nn.Parameter, Tensor]]
+    network: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    masked: list[tuple[nn.Parameter, Tensor]],
+    precision: str = "float32",
 ) -> Step:
     """Return one step of fine-tuning."""
     network.train().to(memory_format=torch.channels_last)
@@ -66,7 +74,9 @@ def make_step(
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(network(inputs), targets).backward()
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = F.cross_entropy(network(inputs), targets)
+        loss.backward()
         optimizer.step()
         for parameter, mask in masked:
             parameter.data.mul_(mask)
@@ -76,6 +86,8 @@ def make_step(
 
 def measure(step: Step, n_steps: int, device: str) -> float:
     """Return the seconds of so many steps."""
+    if device != "cpu":
+        torch.cuda.synchronize()
     began = time.perf_counter()
     for _ in range(n_steps):
         step()
@@ -84,7 +96,9 @@ def measure(step: Step, n_steps: int, device: str) -> float:
     return time.perf_counter() - began
 
 
-def compare(name: str, keep_ratio: float, batch_size: int, repetitions: int, device: str) -> dict:
+def compare(
+    name: str, keep_ratio: float, batch_size: int, precision: str, repetitions: int, device: str
+) -> dict:
     """Measure both sides in turns."""
     torch.manual_seed(0)
     shape = SHAPES.get(name, SHAPE)
@@ -97,10 +111,14 @@ def compare(name: str, keep_ratio: float, batch_size: int, repetitions: int, dev
     inputs = torch.randn(batch_size, *shape, device=device)
     targets = torch.randint(0, N_CLASSES, (batch_size,), device=device)
     small = compact(dense, grouping, kept, example).to(device)
-    compact_step = make_step(small, inputs, targets, [])
+    compact_step = make_step(small, inputs, targets, [], precision)
     dense.to(device)
-    masked_step = make_step(dense, inputs, targets, mask_(dense, grouping, kept))
-    first = [measure(step, 1, device) and measure(step, 1, device) for step in (compact_step, masked_step)]
+    masked_step = make_step(dense, inputs, targets, mask_(dense, grouping, kept), precision)
+    n_first = 1 if device == "cpu" else N_FIRST_ON_GPU
+    first = []
+    for step in (compact_step, masked_step):
+        measure(step, n_first, device)
+        first.append(measure(step, n_first, device) / n_first)
     n_steps = [max(1, round(LEAST_S / seconds)) for seconds in first]
     rates = []
     for _ in range(repetitions):
@@ -114,25 +132,32 @@ def compare(name: str, keep_ratio: float, batch_size: int, repetitions: int, dev
         "keep_ratio": keep_ratio,
         "macs_kept": costs.costs(architecture).macs / costs.costs(grouping.n_channels).macs,
         "batch_size": batch_size,
-        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "precision": precision,
+        "device": name_device(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rates": rates,
     }
 
 
+def name_device(device: str) -> str:
+    """Return what rows call a device."""
+    return device if device == "cpu" else torch.cuda.get_device_name(device)
+
+
 def tabulate(rows: list[dict]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
-        "| network | keep ratio | MACs kept | masked dense, images/s | compact, images/s | ratio |",
-        "|---|---|---|---|---|---|",
+        "| network | keep ratio | MACs kept | masked dense, images/s | compact, images/s | ratio | on |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         fast, slow = (statistics.median(pair[side] for pair in row["rates"]) for side in (0, 1))
         ratios = sorted(pair[0] / pair[1] for pair in row["rates"])
         lines.append(
             f"| {row['network']} | {row['keep_ratio']:g} | {100 * row['macs_kept']:.1f}% | {slow:,.0f} | "
-            f"{fast:,.0f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
+            f"{fast:,.0f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | "
+            f"{row['device']}, {row.get('precision', 'float32')}, batches of {row['batch_size']} |"
         )
     return "\n".join(lines)
 
@@ -144,6 +169,7 @@ def tabulate(rows: list[dict]) -> str:
 @click.option("--networks", default="lenet5,resnet56,vgg16")
 @click.option("--keep-ratios", default="0.5,0.25")
 @click.option("--batch-size", default=128)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", help="bfloat16: autocast.")
 @click.option("--repetitions", default=5)
 @click.option("--device", default="cpu")
 @click.option("--threads", default=1, help="Of torch on the CPU.")
@@ -152,6 +178,7 @@ def main(
     networks: str,
     keep_ratios: str,
     batch_size: int,
+    precision: str,
     repetitions: int,
     device: str,
     threads: int,
@@ -159,12 +186,18 @@ def main(
     """Measure what is not in the file of rows yet, and print the table."""
     torch.set_num_threads(threads)
     rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
-    done = {(row["network"], row["keep_ratio"]) for row in rows}
+    setting = {"device": name_device(device), "batch_size": batch_size, "precision": precision}
+    done = {
+        (row["network"], row["keep_ratio"])
+        for row in rows
+        if {"device": "cpu", "precision": "float32", **row}.items() >= setting.items()
+    }
     for name in networks.split(","):
         for keep_ratio in map(float, keep_ratios.split(",")):
             if (name, keep_ratio) in done:
                 continue
-            rows.append(compare(name, keep_ratio, batch_size, repetitions, device))
+            with exact_products(device):
+                rows.append(compare(name, keep_ratio, batch_size, precision, repetitions, device))
             with output.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             click.echo(tabulate(rows[-1:]).splitlines()[-1], err=True)
