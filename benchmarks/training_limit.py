@@ -7,7 +7,9 @@ The trainings are dirprune's own, by the recipe of its CIFAR studies (SGD, augme
 the loss from the dense network), on noise. The most that the device could do follows from its fastest matrix
 product and from the multiply-accumulates of a step: three times the network's own (forward, and backward to
 inputs and to weights [Kaplan et al. 2020, section 2.1]) and once the teacher's. Where the time goes is told
-by torch's profiler in a further training, which it slows down. Each row is appended as it is measured.
+by torch's profiler in some further steps, which it slows down. A GPU is busy for as long as its kernels take
+in those steps, of the time that the steps take without the profiler; the rest of the time it waits for the
+CPU. Each row is appended as it is measured.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +43,19 @@ from dirprune.tasks import make_task
 from dirprune.training import train_
 
 SIDES = (512, 1024, 2048, 4096)
+SIDES_ON_GPU = (4096, 8192)
 """Sides of the square matrices among whose products the fastest is looked for."""
 LEAST_S = 0.5
 N_CLASSES = 10
+N_WARMING = {"cpu": 2, "cuda": 20}
+N_PROFILED = 20
+"""Steps before the first training that counts, and under the profiler."""
+N_OF_PRUNING = 512
+OLDER = {"precision": "float32", "batch_size": CIFAR_FINE_TUNING.batch_size}
+"""What rows mean that do not say it."""
 PARTS = {
+    "batch norm": ("batch_norm", "batchnorm"),  # before cuDNN's other operations
     "convolutions": ("conv", "mkldnn", "cudnn", "mm", "linear", "gemm"),
-    "batch norm": ("batch_norm", "batchnorm"),
     "ReLU": ("relu", "threshold", "clamp"),
     "augmentation": ("gather", "pad", "arange", "index", "randint", "rand", "expand"),
     "optimizer": ("optimizer", "foreach", "sgd"),
@@ -55,12 +65,13 @@ PARTS = {
 OTHER = "all else"
 
 
-def measure_peak(device: str) -> float:
-    """Return the multiply-accumulates a second of the fastest matrix product in float32."""
+def measure_peak(device: str, precision: str = "float32") -> float:
+    """Return the multiply-accumulates a second of the fastest matrix product in a precision."""
     fastest = 0.0
-    for side in SIDES:
-        left, right = torch.rand(2, side, side, device=device)
+    for side in SIDES if device == "cpu" else SIDES_ON_GPU:
+        left, right = torch.rand(2, side, side, device=device).to(getattr(torch, precision))
         left @ right
+        _wait(device)
         began, n_done = time.perf_counter(), 0
         while time.perf_counter() - began < LEAST_S:
             left @ right
@@ -70,29 +81,37 @@ def measure_peak(device: str) -> float:
     return fastest
 
 
-def measure(name: str, keep_ratio: float, n_images: int, repetitions: int, device: str) -> dict[str, Any]:
-    """Train one network some times, and once under the profiler."""
-    roles = make_noise(n_images)
+def measure(name: str, keep_ratio: float, recipe: Recipe, repetitions: int, device: str) -> dict[str, Any]:
+    """Train one network some times by a recipe, and some steps under the profiler."""
+    roles = make_noise(recipe.images)
+    few = make_noise(min(recipe.images, N_OF_PRUNING))  # what batch norm says is of no account
     dense = create_network(name, seed=0).eval()
-    network = prune(dense, roles, architecture=keep_ratio, method="magnitude").network
+    network = prune(dense, few, architecture=keep_ratio, method="magnitude").network
     example = roles.example_input()
     macs = 3 * count_costs(network, example).macs + count_costs(dense, example).macs
-    recipe = replace(CIFAR_FINE_TUNING, images=n_images, precision="float32")
-    train(network, dense, roles, replace(recipe, images=min(n_images, 256)), device)
+    n_warming = N_WARMING["cpu" if device == "cpu" else "cuda"]
+    train(network, dense, roles, cut_short(recipe, n_warming), device)
     peaks, rates = [], []
     for _ in range(repetitions):
-        peaks.append(measure_peak(device))
+        peaks.append(measure_peak(device, recipe.precision))
         rates.append(train(network, dense, roles, recipe, device))
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device != "cpu":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
+    profiled = cut_short(recipe, N_PROFILED)
     with torch.profiler.profile(activities=activities) as profile:
-        train(network, dense, roles, recipe, device)
+        train(network, dense, roles, profiled, device)
+    events = profile.key_averages()
+    busy = {}
+    if device != "cpu":
+        seconds = profiled.images / statistics.median(rates)
+        busy["busy"] = 1e-6 * sum_kernels(events) / seconds
     return {
         "macs_of_a_step": macs,
         "peaks": peaks,
         "rates": rates,
-        "shares": find_shares(sum_times(profile.key_averages(), device)),
+        "shares": find_shares(sum_times(events, device)),
+        **busy,
         "threads": torch.get_num_threads(),
         "processor": name_processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
@@ -103,6 +122,11 @@ def train(network: nn.Module, teacher: nn.Module, roles: DataRoles, recipe: Reci
     """Return the images a second of one training."""
     *_, last = train_(network, roles, make_task(), recipe, seed=0, device=device, teacher=teacher)
     return last.metrics["images_per_s"]
+
+
+def cut_short(recipe: Recipe, n_steps: int) -> Recipe:
+    """Return a recipe of so many steps, or of all if there are fewer."""
+    return replace(recipe, images=min(recipe.images, n_steps * recipe.batch_size))
 
 
 def make_noise(n_images: int) -> DataRoles:
@@ -124,6 +148,15 @@ def sum_times(events: Iterable[FunctionEventAvg], device: str) -> dict[str, floa
         for event in events
         if event.device_type == DeviceType.CPU
     }
+
+
+def sum_kernels(events: Iterable[FunctionEventAvg]) -> float:
+    """Return the time of all kernels and copies on a GPU, in microseconds; named spans are none."""
+    return sum(
+        event.self_device_time_total
+        for event in events
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    )
 
 
 def find_shares(times: Mapping[str, float]) -> dict[str, float]:
@@ -156,14 +189,27 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
             [
                 row["network"],
                 f"{row['keep_ratio']:g}",
+                f"{row['device']}, {row['precision']}",
+                f"{row['batch_size']}",
                 f"{rate:,.0f} {spread}",
                 f"{peak / 1e9:,.1f}",
                 f"{limit:,.0f}",
                 f"{100 * rate / limit:.0f}%",
+                f"{100 * row['busy']:.0f}%" if "busy" in row else "",
                 shares,
             ]
         )
-    titles = ["network", "keep ratio", "images/s", "peak, GMAC/s", "limit, images/s", "of it"]
+    titles = [
+        "network",
+        "keep ratio",
+        "on",
+        "batch",
+        "images/s",
+        "peak, GMAC/s",
+        "limit, images/s",
+        "of it",
+        "GPU busy",
+    ]
     return format_table([*titles, "where the time goes"], lines)
 
 
@@ -172,6 +218,8 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
 @click.option("--networks", default="resnet20")
 @click.option("--keep-ratios", default="1,0.5,0.25")
 @click.option("--images", "n_images", default=2560)
+@click.option("--batch-size", default=CIFAR_FINE_TUNING.batch_size)
+@click.option("--precision", type=click.Choice(("float32", "bfloat16")), default="float32")
 @click.option("--repetitions", default=3)
 @click.option("--device", default="cpu")
 @click.option("--threads", default=1, help="Of torch on the CPU.")
@@ -180,19 +228,23 @@ def main(
     networks: str,
     keep_ratios: str,
     n_images: int,
+    batch_size: int,
+    precision: str,
     repetitions: int,
     device: str,
     threads: int,
 ) -> None:
     """Measure each network at each keep ratio, unless it is in the file already, and print the table."""
     torch.set_num_threads(threads)
-    rows = Rows(output)
+    rows = Rows(output, OLDER)
+    recipe = replace(CIFAR_FINE_TUNING, images=n_images, batch_size=batch_size, precision=precision)
     for name in networks.split(","):
         for keep_ratio in map(float, keep_ratios.split(",")):
             key = {"network": name, "keep_ratio": keep_ratio, "device": device, "images": n_images}
+            key |= {"batch_size": batch_size, "precision": precision}
             if not rows.is_done(**key):
-                with exact_products(device):
-                    rows.add(key, measure(name, keep_ratio, n_images, repetitions, device))
+                with exact_products(device) if precision == "float32" else nullcontext():
+                    rows.add(key, measure(name, keep_ratio, recipe, repetitions, device))
     click.echo(tabulate(list(rows)))
 
 

@@ -178,3 +178,71 @@ def test_inputs_are_packed_neither_over_others_nor_twice_under_one_name(
     other.write_bytes(b"")
     assert run_command(main, ["pack", str(weights), str(other), "--output", str(tmp_path / "parts")]) == 2
     assert "got two of 'weights.th'" in capsys.readouterr().err
+
+
+def test_rows_of_another_device_precision_or_batch_size_are_not_taken_for_done(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '{"network": "lenet5", "keep_ratio": 0.5, "macs_kept": 0.3, "batch_size": 2, '
+        '"device": "NVIDIA H100", "threads": 1, "rates": [[2, 1]]}\n'
+    )
+    arguments = ["--output", str(path), "--networks", "lenet5", "--keep-ratios", "0.5", "--repetitions", "1"]
+    for more, n_rows in (
+        (["--batch-size", "2"], 2),
+        (["--batch-size", "2"], 2),
+        (["--batch-size", "3"], 3),
+        (["--batch-size", "2", "--precision", "bfloat16"], 4),
+    ):
+        CliRunner().invoke(modules["throughput"].main, [*arguments, *more], catch_exceptions=False)
+        assert len(path.read_text().splitlines()) == n_rows
+
+
+def test_keys_that_do_not_name_a_device_are_of_the_cpu(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"key": {"group": "conv1"}, "values": {}}\n')
+    rows = modules["importance_common"].Rows(path, {"device": "cpu"})
+    assert rows.is_done(group="conv1", device="cpu")
+    assert not rows.is_done(group="conv1", device="cuda")
+    assert [row["device"] for row in rows] == ["cpu"]
+
+
+def test_batch_norm_of_cudnn_is_no_convolution_and_named_spans_are_no_kernels(
+    modules: dict[str, ModuleType],
+) -> None:
+    module = modules["training_limit"]
+    times = {"aten::cudnn_batch_norm": 1.0, "aten::cudnn_convolution": 3.0}
+    shares = module.find_shares(times)
+    assert (shares["batch norm"], shares["convolutions"]) == (0.25, 0.75)
+    events = []
+    for is_span, taken_us in ((False, 5.0), (False, 7.0), (True, 100.0)):
+        event = FunctionEventAvg()
+        event.key, event.device_type, event.self_device_time_total = "kernel", DeviceType.CUDA, taken_us
+        event.is_user_annotation = is_span
+        events.append(event)
+    assert module.sum_kernels(events) == 12
+
+
+def test_few_steps_are_profiled_and_precision_is_of_the_row(
+    modules: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = modules["training_limit"]
+    monkeypatch.setattr(module, "SIDES", (64,))
+    monkeypatch.setattr(module, "LEAST_S", 0.01)
+    monkeypatch.setattr(module, "N_PROFILED", 2)
+    seen = []
+    train = module.train
+    monkeypatch.setattr(module, "train", lambda *rest: seen.append(rest[3].images) or train(*rest))
+    arguments = ["--output", str(tmp_path / "rows.jsonl"), "--keep-ratios", "0.25", "--images", "40"]
+    arguments += ["--repetitions", "1", "--batch-size", "8"]
+    for precision in ("float32", "bfloat16"):
+        more = [*arguments, "--precision", precision]
+        result = CliRunner().invoke(module.main, more, catch_exceptions=False)
+        assert result.exit_code == 0
+    assert seen == 2 * [16, 40, 16]
+    rows = list(module.Rows(tmp_path / "rows.jsonl"))
+    assert [(row["precision"], row["batch_size"]) for row in rows] == [("float32", 8), ("bfloat16", 8)]
+    assert all("busy" not in row for row in rows)
