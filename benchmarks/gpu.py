@@ -176,7 +176,9 @@ def study(
     }
     given = [text for option, value in options.items() if value is not None for text in (option, str(value))]
     command = [sys.executable, STUDIES / f"{name}.py", *given, "--resume", *more]
-    status = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(STUDIES.parent)}).returncode
+    paths = [str(STUDIES.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    status = subprocess.run(command, env=environment).returncode
     folder = StudyFolder(output / (find_name(more) or load_spec(name).name))
     try:
         points = load_front(folder, final=folder.final_front_csv.exists())

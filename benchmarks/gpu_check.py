@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,6 +36,7 @@ from dirprune.networks import create_network
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
 from dirprune.recipes import CIFAR_FINE_TUNING
+from dirprune.replay import SWITCH
 from dirprune.surgery import compact
 from dirprune.switches import switched
 from dirprune.tasks import make_task
@@ -147,13 +149,8 @@ def check_training(device: str, name: str) -> str:
     state = next(_pauses(cut, network, roles, recipe, device))
     resumed = copy.deepcopy(network)
     *_, end = train_(resumed, roles, make_task(), recipe, seed=0, device=device, teacher=network, state=state)
-    moved, apart = (
-        math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
-        for pairs in (
-            zip(whole.cpu().parameters(), network.cpu().parameters(), strict=True),
-            zip(whole.cpu().parameters(), resumed.cpu().parameters(), strict=True),
-        )
-    )
+    moved = measure_distance(whole.cpu(), network.cpu())
+    apart = measure_distance(whole, resumed.cpu())
     is_finite = math.isfinite(last.metrics["val_loss"]) and math.isfinite(end.metrics["val_loss"])
     return expect(is_finite and apart < 0.1 * moved, f"apart by {apart / moved:.1e} of the way")
 
@@ -174,6 +171,30 @@ def _pauses(
     ):
         if report.is_pause:
             yield report.capture()
+
+
+def check_replay(device: str, name: str) -> str:
+    """A training whose steps are replayed, beside one whose steps are asked for one by one."""
+    network, roles = make_subject(name)
+    recipe = replace(CIFAR_FINE_TUNING, images=20 * len(roles.train), batch_size=60)
+    trained, rates = {}, {}
+    for switch in ("1", "0"):
+        os.environ[SWITCH] = switch
+        trained[switch] = copy.deepcopy(network)
+        *_, last = train_(trained[switch], roles, make_task(), recipe, seed=0, device=device, teacher=network)
+        rates[switch] = last.metrics["images_per_s"]
+        trained[switch].cpu()
+    os.environ.pop(SWITCH)
+    moved = measure_distance(trained["0"], network.cpu())
+    apart = measure_distance(trained["0"], trained["1"])
+    found = f"apart by {apart / moved:.1e} of the way, {rates['1']:,.0f} and {rates['0']:,.0f} images/s"
+    return expect(apart < 0.1 * moved, found)
+
+
+def measure_distance(one: nn.Module, other: nn.Module) -> float:
+    """Return the norm of the difference of all weights and statistics."""
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return math.sqrt(sum(float((a.double() - b.double()).square().sum()) for a, b in pairs))
 
 
 def check_evaluation(device: str, name: str) -> str:
@@ -229,6 +250,7 @@ def list_checks() -> Iterator[tuple[str, Callable[[str], str]]]:
             check_evaluation,
             check_surgery,
             check_training,
+            check_replay,
             check_memory,
             check_latency,
             check_coalitions,
@@ -250,6 +272,8 @@ def list_checks() -> Iterator[tuple[str, Callable[[str], str]]]:
 @click.option("--only", default="", help="Checks whose names hold this.")
 def main(device: str, only: str) -> None:
     """Run every check and say what came out."""
+    if device == "cuda":
+        device = f"cuda:{torch.cuda.current_device()}"  # which some of torch's functions insist on
     n_failed = 0
     for name, check in list_checks():
         if only not in name:

@@ -7,18 +7,21 @@ The trainings are dirprune's own, by the recipe of its CIFAR studies (SGD, augme
 the loss from the dense network), on noise. The most that the device could do follows from its fastest matrix
 product and from the multiply-accumulates of a step: three times the network's own (forward, and backward to
 inputs and to weights [Kaplan et al. 2020, section 2.1]) and once the teacher's. Where the time goes is told
-by torch's profiler in some further steps, which it slows down. A GPU is busy for as long as its kernels take
-in those steps, of the time that the steps take without the profiler; the rest of the time it waits for the
+by torch's profiler in some further steps, which it slows down. A GPU replays steps as CUDA graphs and,
+alternating with that, asked for operation by operation; it is busy for as long as its kernels take in the
+profiled steps, of the time that the steps take without the profiler; the rest of the time it waits for the
 CPU. Each row is appended as it is measured.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from dirprune.networks import create_network
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
 from dirprune.recipes import CIFAR_FINE_TUNING
+from dirprune.replay import SWITCH
 from dirprune.tasks import make_task
 from dirprune.training import train_
 
@@ -91,31 +95,46 @@ def measure(name: str, keep_ratio: float, recipe: Recipe, repetitions: int, devi
     macs = 3 * count_costs(network, example).macs + count_costs(dense, example).macs
     n_warming = N_WARMING["cpu" if device == "cpu" else "cuda"]
     train(network, dense, roles, cut_short(recipe, n_warming), device)
-    peaks, rates = [], []
+    peaks, rates, rates_asked = [], [], []
     for _ in range(repetitions):
         peaks.append(measure_peak(device, recipe.precision))
         rates.append(train(network, dense, roles, recipe, device))
+        if device != "cpu":
+            with without_graphs():
+                rates_asked.append(train(network, dense, roles, recipe, device))
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device != "cpu":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     profiled = cut_short(recipe, N_PROFILED)
-    with torch.profiler.profile(activities=activities) as profile:
+    with without_graphs(), torch.profiler.profile(activities=activities) as profile:
         train(network, dense, roles, profiled, device)
     events = profile.key_averages()
-    busy = {}
+    of_gpu: dict[str, Any] = {}
     if device != "cpu":
-        seconds = profiled.images / statistics.median(rates)
-        busy["busy"] = 1e-6 * sum_kernels(events) / seconds
+        of_gpu = {"rates_asked": rates_asked, "kernel_s": 1e-6 * sum_kernels(events) / profiled.images}
     return {
         "macs_of_a_step": macs,
         "peaks": peaks,
         "rates": rates,
         "shares": find_shares(sum_times(events, device)),
-        **busy,
+        **of_gpu,
         "threads": torch.get_num_threads(),
         "processor": name_processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "torch": torch.__version__,
     }
+
+
+@contextmanager
+def without_graphs() -> Iterator[None]:
+    """Let trainings ask a GPU for each operation of each step."""
+    was = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(SWITCH)
+        if was is not None:
+            os.environ[SWITCH] = was
 
 
 def train(network: nn.Module, teacher: nn.Module, roles: DataRoles, recipe: Recipe, device: str) -> float:
@@ -175,6 +194,11 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def say_rates(rates: list[float]) -> str:
+    """Return the median and the spread."""
+    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+
+
 def tabulate(rows: list[dict[str, Any]]) -> str:
     """Return a table of all rows."""
     lines = []
@@ -184,18 +208,22 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
         shares = ", ".join(
             f"{part} {100 * share:.0f}%" for part, share in row["shares"].items() if share >= 0.005
         )
-        spread = f"({min(row['rates']):,.0f} to {max(row['rates']):,.0f})"
+        asked = row.get("rates_asked", [])
+        kernel_s = row.get("kernel_s", math.nan)
         lines.append(
             [
                 row["network"],
                 f"{row['keep_ratio']:g}",
                 f"{row['device']}, {row['precision']}",
                 f"{row['batch_size']}",
-                f"{rate:,.0f} {spread}",
+                say_rates(row["rates"]),
+                say_rates(asked) if asked else "",
                 f"{peak / 1e9:,.1f}",
                 f"{limit:,.0f}",
                 f"{100 * rate / limit:.0f}%",
-                f"{100 * row['busy']:.0f}%" if "busy" in row else "",
+                f"{100 * kernel_s * rate:.0f}% ({100 * kernel_s * statistics.median(asked):.0f}%)"
+                if asked
+                else "",
                 shares,
             ]
         )
@@ -205,10 +233,11 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
         "on",
         "batch",
         "images/s",
+        "without graphs",
         "peak, GMAC/s",
         "limit, images/s",
         "of it",
-        "GPU busy",
+        "GPU busy (without)",
     ]
     return format_table([*titles, "where the time goes"], lines)
 

@@ -31,6 +31,7 @@ from dirprune.optimizers import make_optimizer
 from dirprune.order import derive_seed, draw_order
 from dirprune.parallel import Crew, Job, MemoryShortage, Share, norms_synchronised, spread_out
 from dirprune.recipe import Recipe
+from dirprune.replay import Replay
 from dirprune.tasks import Task
 from dirprune.training_state import Segment, TrainingState, describe_segment, to_cpu
 
@@ -101,6 +102,7 @@ class TrainingRun:
         self.share = Share()
         self.ahead = ReadAhead()
         self.learning = network
+        self.replay = Replay(list(network.parameters()), self._loss, device)
 
     def lead_(
         self,
@@ -328,24 +330,30 @@ class TrainingRun:
         Returns:
             None if memory ran out.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        n_at_once = math.ceil(len(batch.places) / self.n_parts)
-        parts = zip(*(t.split(n_at_once) for t in (batch.inputs, batch.targets, batch.places)), strict=True)
         try:
-            for inputs, targets, places in parts:
-                loss = self._loss(inputs, targets, places) * (len(places) / n_images)
-                (loss * self.share.n_workers).backward()  # the mean over the workers is taken of it
-                total = total + loss.detach()
+            if self.n_parts == 1 and self.share.n_workers == 1:
+                inputs = self.roles.normalise(batch.inputs)
+                return self.replay.set_gradients_(inputs, batch.targets, batch.places)
+            return self._add_gradients_of_parts_(batch, n_images)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             return None
+
+    def _add_gradients_of_parts_(self, batch: Batch, n_images: float) -> torch.Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        n_at_once = math.ceil(len(batch.places) / self.n_parts)
+        parts = zip(*(t.split(n_at_once) for t in (batch.inputs, batch.targets, batch.places)), strict=True)
+        for inputs, targets, places in parts:
+            normalised = self.roles.normalise(inputs)
+            loss = self._loss(normalised, targets, places) * (len(places) / n_images)
+            (loss * self.share.n_workers).backward()  # the mean over the workers is taken of it
+            total = total + loss.detach()
         return total
 
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of some training images, with the teacher's part."""
-        inputs = self.roles.normalise(inputs)
+        """Return the mean loss of some training images, normalised, with the teacher's part."""
         weight = self.recipe.distillation
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
             outputs = self.learning(inputs)

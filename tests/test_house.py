@@ -66,6 +66,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "optimizers",
             "order",
             "peer",
+            "replay",
             "training_run",
         }
     ),
