@@ -18,7 +18,7 @@ from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
 from dirprune.importance.base import MEMORY_MB, Progress
 from dirprune.layers import modes_restored
-from dirprune.reconstruction import reconstruct_
+from dirprune.reconstruction import list_consumers, reconstruct_
 from dirprune.surgery import compact
 from dirprune.tasks import Task, make_task
 from dirprune.tracing import find_groups
@@ -136,7 +136,7 @@ def repair_(
         reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs. Without
             it, or where a layer cannot be refitted, batch-norm statistics are estimated anew.
     """
-    consumers = {slot.module for group in context.grouping.groups for slot in group.consumers}
+    consumers = list_consumers(context.grouping, kept)
     if not (reconstruct and consumers <= set(reconstruct_(network, context, kept))):
         recalibrate_(network, context.calibration, context.normalise, context.device)
 

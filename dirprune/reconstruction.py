@@ -11,7 +11,8 @@ takes for each layer the part of a pass that leads to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import cast
 
@@ -70,7 +71,7 @@ def reconstruct_(
             f"got {ridge:g}, {n_positions} and {n_images}"
         )
     rows = _Rows(context, n_images, n_positions)
-    paths, largest = _list_layers(context)
+    paths, largest = _list_layers(context, list_consumers(context.grouping, kept))
     is_at_once = N_ALIVE * 4 * largest * n_images <= context.memory_mb * 2**20
     left = _list_outputs_left(context.grouping, kept)
     n_done = 0
@@ -97,8 +98,23 @@ def reconstruct_(
     return paths
 
 
-def _list_layers(context: ScoringContext) -> tuple[list[str], int]:
-    """Return the layers that can be refitted, in forward order from the first that loses an input.
+def list_consumers(grouping: Grouping, kept: Mapping[str, Sequence[int]]) -> set[str]:
+    """Return the layers that lose inputs, by module path.
+
+    Args:
+        grouping: All groups.
+        kept: Kept channel indices of every group.
+    """
+    return {
+        slot.module
+        for group in grouping.groups
+        if len(kept[group.name]) < group.n_channels
+        for slot in group.consumers
+    }
+
+
+def _list_layers(context: ScoringContext, consumers: Set[str]) -> tuple[list[str], int]:
+    """Return the layers that can be refitted, in forward order from the first of those that lose inputs.
 
     Also the numbers that the largest of all inputs to them holds, for one image.
     """
@@ -119,7 +135,6 @@ def _list_layers(context: ScoringContext) -> tuple[list[str], int]:
     finally:
         for handle in handles:
             handle.remove()
-    consumers = {slot.module for group in context.grouping.groups for slot in group.consumers}
     first = next((place for place, path in enumerate(calls) if path in consumers), len(calls))
     return [path for path in calls[first:] if calls.count(path) == 1], max(sizes)
 
@@ -145,6 +160,13 @@ def _list_outputs_left(grouping: Grouping, kept: Mapping[str, Sequence[int]]) ->
 
 class _ReachedError(Exception):
     """The layer that was asked for has been reached: the rest of the pass is not needed."""
+
+
+@functools.lru_cache(maxsize=256)
+def _draw(n_images: int, n_places: int, n_positions: int, seed: int) -> Tensor:
+    """Return drawn positions, shape (n_images, n_drawn), in [0, n_places); kept, as layers share them."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n_images, n_places, generator=generator).topk(min(n_positions, n_places)).indices
 
 
 @dataclass(frozen=True)
@@ -252,17 +274,10 @@ class _Rows:
         except _ReachedError:
             return
 
-    def _draw(self, n_images: int, n_places: int, start: int) -> Tensor:
-        """Return drawn positions, shape (n_images, n_drawn), in [0, n_places); the same ones for a start."""
-        generator = torch.Generator().manual_seed(start)
-        return (
-            torch.rand(n_images, n_places, generator=generator).topk(min(self.n_positions, n_places)).indices
-        )
-
     def _take_places(self, output: Tensor, start: int) -> Tensor:
         """Return what a convolution gives at the positions, shape (n_rows, n_outputs)."""
         columns = output.flatten(2)
-        drawn = self._draw(len(columns), columns.shape[2], start).to(columns.device)
+        drawn = _draw(len(columns), columns.shape[2], self.n_positions, start).to(columns.device)
         index = drawn[:, None, :].expand(-1, columns.shape[1], -1)
         return columns.gather(2, index).transpose(1, 2).flatten(0, 1)
 
@@ -275,7 +290,7 @@ class _Rows:
         columns = torch.arange(wide) * layer.dilation[1]
         n_high = (height - int(rows[-1]) - 1) // layer.stride[0] + 1
         n_wide = (width - int(columns[-1]) - 1) // layer.stride[1] + 1
-        drawn = self._draw(n_images, n_high * n_wide, start)
+        drawn = _draw(n_images, n_high * n_wide, self.n_positions, start)
         corners = (drawn // n_wide) * layer.stride[0] * width + (drawn % n_wide) * layer.stride[1]
         inside = (rows[:, None] * width + columns).flatten()
         index = (corners[:, :, None] + inside).flatten(1).to(padded.device)

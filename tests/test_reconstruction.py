@@ -77,11 +77,27 @@ def test_an_uncut_network_stays_as_it_is() -> None:
 )
 def test_inputs_and_outputs_of_a_convolution_are_of_the_same_places(second: nn.Module) -> None:
     network = nn.Sequential(nn.Conv2d(2, 5, 3), nn.Tanh(), second)
+    with torch.no_grad():
+        second.weight[:, 4] = 0  # so that nothing is lost with its channel
     context = make_context(network, torch.randn(40, 2, 17, 14))
-    kept = {"0": list(range(5))}
+    kept = {"0": list(range(4))}
     smaller = cut(context, kept)
     assert reconstruct_(smaller, context, kept, ridge=1e-8) == ["2"]
-    assert torch.allclose(smaller[2].weight, second.weight, atol=1e-5)
+    assert torch.allclose(smaller[2].weight, second.weight[:, :4], atol=1e-5)
+
+
+def test_layers_before_the_first_cut_stay_as_they_are() -> None:
+    context = make_context(build_case("lenet")[0], torch.randn(60, 1, 14, 14))
+    *earlier, last = context.grouping.groups
+    kept = {group.name: list(range(group.n_channels)) for group in earlier} | {last.name: [0, 1, 2]}
+    smaller = cut(context, kept)
+    refitted = reconstruct_(smaller, context, kept)
+    assert {slot.module for slot in last.consumers} <= set(refitted)
+    for group in earlier:
+        for slot in group.producers:
+            assert slot.module not in refitted
+            before, after = (each.get_submodule(slot.module) for each in (context.network, smaller))
+            assert torch.equal(before.weight, after.weight)
 
 
 def test_a_network_that_cannot_be_refitted_gets_new_statistics() -> None:
