@@ -6,6 +6,10 @@
     python benchmarks/gpu.py dense resnet50 --data DIR --output DIR --minutes 25
     python benchmarks/gpu.py study resnet50 --data DIR --output DIR --minutes 25
 
+First ask it whether it computes what the CPU computes: `python benchmarks/gpu_check.py`. Several trials at
+once (`-- --gpus-per-trial 0.25`) compute beside each other only under NVIDIA's MPS
+(`nvidia-cuda-mps-control -d`).
+
 Where inputs must travel in parts of a bounded size:
 
     python benchmarks/gpu.py pack DIR FILE --output PARTS        (here; 55 MB each)

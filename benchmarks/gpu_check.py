@@ -212,26 +212,26 @@ def check_memory(device: str, name: str) -> str:
         return "not on a CPU"
     network, roles = make_subject(name)
     recipe = replace(CIFAR_FINE_TUNING, images=len(roles.train), batch_size=len(roles.train))
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    list(train_(copy.deepcopy(network), roles, make_task(), recipe, seed=0, device=device, teacher=network))
-    taken = torch.cuda.max_memory_allocated(device)
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.empty_cache()
-    try:
-        torch.cuda.set_per_process_memory_fraction(0.8 * taken / total, device)
+
+    def train(in_halves: bool) -> tuple[float, int]:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        trained = copy.deepcopy(network)
         *_, last = train_(
-            network.cpu(),
-            roles,
-            make_task(),
-            recipe,
-            seed=0,
-            device=device,
-            teacher=network,
+            trained, roles, make_task(), recipe, seed=0, device=device, teacher=network, in_halves=in_halves
         )
+        return last.metrics["val_loss"], torch.cuda.max_memory_reserved(device)
+
+    (_, whole), (wanted, halved) = train(False), train(True)
+    between = (whole + halved) / 2 / torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(between, device)
+    try:
+        found, _ = train(False)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-    return expect(math.isfinite(last.metrics["val_loss"]), f"trained with 0.8 of {taken / 2**20:.0f} MiB")
+    taken = f"{whole / 2**20:.0f} MiB whole, {halved / 2**20:.0f} MiB in halves"
+    return expect(abs(found - wanted) < 1e-3, f"{taken}, losses {found:.4f} and {wanted:.4f}")
 
 
 def check_latency(device: str, name: str) -> str:

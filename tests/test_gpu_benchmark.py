@@ -12,12 +12,13 @@ import pytest
 from tests.test_studies import write_noise
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+CHECK = GPU.with_name("gpu_check.py")
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, script: Path = GPU) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(GPU.parents[1]), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, GPU, *arguments], env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, timeout=900
     )
 
 
@@ -32,6 +33,22 @@ def test_dense_networks_are_trained_without_the_libraries_of_studies() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "validated on images that it does not see" in done.stdout
+
+
+def test_a_device_is_checked_and_what_differs_is_named(tmp_path: Path) -> None:
+    done = run("--device", "cpu", "--only", "magnitude", script=CHECK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok      magnitude of resnet20" in done.stdout
+    assert "1.0000 at least" in done.stdout
+    wrong = tmp_path / "gpu_check.py"
+    wrong.write_text(
+        CHECK.read_text().replace(
+            "make_context(name, where, N_GROUPS)", 'make_context(name, where, N_GROUPS + (where == "cpu"))'
+        )
+    )
+    failed = run("--device", "cpu:0", "--only", "magnitude", script=wrong)
+    assert failed.returncode == 1
+    assert "FAILED  magnitude of resnet20" in failed.stdout
 
 
 @pytest.mark.slow
