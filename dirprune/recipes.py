@@ -22,8 +22,8 @@ CIFAR = Recipe(
     channels_last=True,
 )
 """Dense networks for images of 32 x 32 pixels: batches of 128, shifts of up to 4 pixels, mirroring and
-momentum 0.9 [He et al. 2016, section 4.2], weight decay 5e-4 [Zagoruyko, Komodakis 2016], a cosine rate after a
-warm-up [Goyal et al. 2017], without which VGG-16 blows up in its first steps (`benchmarks/RESULTS.md`)."""
+momentum 0.9 [He et al. 2016, section 4.2], weight decay 5e-4 [Zagoruyko, Komodakis 2016], a cosine rate after
+a warm-up [Goyal et al. 2017], without which VGG-16 blows up in its first steps (`benchmarks/RESULTS.md`)."""
 
 CIFAR_FINE_TUNING = replace(CIFAR, lr=0.01, warmup=0.0, distillation=0.9, temperature=4.0)
 """The same from a pruned network on, with nine tenths of the loss from the dense one [Hinton et al. 2015]:
