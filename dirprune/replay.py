@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 logger = logging.getLogger("dirprune.training")
 
@@ -48,20 +49,21 @@ class _Recording:
 class Replay:
     """Compute loss and gradients of batches of the same few sizes, sooner or later by replaying them.
 
-    A step that waits for the device, or that a recording has no memory for, is always computed as usual.
+    A step that waits for the device, or that a recording has no memory for, is always computed as usual, and
+    so is one with dropout. Whatever Python itself decides while a step is recorded, such as to leave out a
+    layer by a random number of its own, stays decided: such networks need the switch.
 
     Args:
-        parameters: Whatever gets gradients.
+        network: Whose parameters get gradients.
         compute: From the tensors of a batch to its loss, a scalar to be derived; must depend on nothing else
             that is ever replaced (to be changed in place does no harm).
         device: Where they are; on a CPU nothing is replayed.
     """
 
-    def __init__(
-        self, parameters: Sequence[nn.Parameter], compute: Callable[..., Tensor], device: torch.device
-    ) -> None:
-        self.parameters, self.compute = list(parameters), compute
-        self.is_possible = device.type == "cuda" and os.environ.get(SWITCH) != "0"
+    def __init__(self, network: nn.Module, compute: Callable[..., Tensor], device: torch.device) -> None:
+        self.parameters, self.compute = list(network.parameters()), compute
+        has_dropout = any(isinstance(each, _DropoutNd) and each.p > 0 for each in network.modules())
+        self.is_possible = device.type == "cuda" and not has_dropout and os.environ.get(SWITCH) != "0"
         self.n_seen: Counter[tuple[tuple[int, ...], ...]] = Counter()
         self.recordings: dict[tuple[tuple[int, ...], ...], _Recording] = {}
         self.pool: Any = None

@@ -102,7 +102,7 @@ class TrainingRun:
         self.share = Share()
         self.ahead = ReadAhead()
         self.learning = network
-        self.replay = Replay(list(network.parameters()), self._loss, device)
+        self.replay = Replay(network, self._loss, device)
 
     def lead_(
         self,

@@ -10,8 +10,6 @@ third shows on a laptop that all of it runs. Without --data the images are downl
 output/vgg16: front.csv, front.html and the models.
 """
 
-from dataclasses import replace
-
 from dirprune.cli.study import study_main
 from dirprune.recipes import CIFAR, CIFAR_FINE_TUNING
 from dirprune.study.space import Range, SearchSpace
@@ -32,7 +30,7 @@ spec = StudySpec(
     trials=60,
     epochs=10,
     rungs=(0, 1, 3),
-    dense=replace(CIFAR, lr=0.05),
+    dense=CIFAR,
     dense_epochs=200,
     fine_tuning=CIFAR_FINE_TUNING,
 )
