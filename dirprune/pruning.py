@@ -125,7 +125,11 @@ def prune(
 
 
 def repair_(
-    network: nn.Module, context: ScoringContext, kept: Mapping[str, Sequence[int]], reconstruct: bool
+    network: nn.Module,
+    context: ScoringContext,
+    kept: Mapping[str, Sequence[int]],
+    reconstruct: bool,
+    known: dict[str, Tensor] | None = None,
 ) -> None:
     """Let a compact network make up for its cuts without training, in place.
 
@@ -135,9 +139,10 @@ def repair_(
         kept: Kept channel indices of every group.
         reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs. Without
             it, or where a layer cannot be refitted, batch-norm statistics are estimated anew.
+        known: What `reconstruct_` knows of the dense network, for several calls with the same context.
     """
     consumers = list_consumers(context.grouping, kept)
-    if not (reconstruct and consumers <= set(reconstruct_(network, context, kept))):
+    if not (reconstruct and consumers <= set(reconstruct_(network, context, kept, known=known))):
         recalibrate_(network, context.calibration, context.normalise, context.device)
 
 

@@ -45,6 +45,7 @@ def reconstruct_(
     ridge: float = RIDGE,
     n_positions: int = N_POSITIONS,
     n_images: int = N_IMAGES,
+    known: dict[str, Tensor] | None = None,
 ) -> list[str]:
     """Refit the layers behind the cuts of a compact network to the outputs of the dense one, in place.
 
@@ -59,6 +60,8 @@ def reconstruct_(
         ridge: Pull towards the weights as they are, in units of the inputs' mean square; > 0.
         n_positions: Positions drawn from each image for a convolution; >= 1.
         n_images: Calibration images at most; >= 1.
+        known: What layers of the dense network give, by module path: used, and filled where there is memory
+            for all of it. Calls that share it must have the same context and numbers.
     Returns:
         Module paths of the layers that were refitted, in forward order.
     Raises:
@@ -88,8 +91,15 @@ def reconstruct_(
     with modes_restored(network), modes_restored(context.network):
         network.eval()
         context.network.eval()
-        for together in rows.split_by_memory(paths):
-            targets = rows.outputs(context.network, together)
+        parts = list(rows.split_by_memory(paths))
+        if known is None or len(parts) > 1:
+            known = {}
+        for together in parts:
+            unknown = [path for path in together if path not in known]
+            targets = rows.outputs(context.network, unknown) if unknown else {}
+            if len(parts) == 1:
+                known |= targets
+            targets |= {path: known[path] for path in together if path not in targets}
             if is_at_once:
                 rows.visit(network, together, refit_)
             else:

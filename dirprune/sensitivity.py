@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dirprune.allocation import Curve
 from dirprune.architecture import Architecture
@@ -57,12 +57,13 @@ def measure_curves(
     }
     n_total, n_done = sum(map(len, plan.values())), 0
     curves = {}
+    known: dict[str, Tensor] = {}
     for name, narrower in plan.items():
         losses = []
         for width in narrower:
             architecture = Architecture({**whole, name: width})
             kept = select_channels(method, context, architecture, cache).kept
-            network = _cut_and_repair(judging, kept, reconstruct)
+            network = _cut_and_repair(judging, kept, reconstruct, known)
             losses.append(_measure_loss(judging, network) - base)
             n_done += 1
             if context.progress is not None:
@@ -72,11 +73,14 @@ def measure_curves(
 
 
 def _cut_and_repair(
-    context: ScoringContext, kept: Mapping[str, Sequence[int]], reconstruct: bool
+    context: ScoringContext,
+    kept: Mapping[str, Sequence[int]],
+    reconstruct: bool,
+    known: dict[str, Tensor],
 ) -> nn.Module:
     example, _ = context.load(slice(0, 2))
     network = compact(context.network, context.grouping, kept, example).eval()
-    repair_(network, dataclasses.replace(context, progress=None), kept, reconstruct)
+    repair_(network, dataclasses.replace(context, progress=None), kept, reconstruct, known)
     return network
 
 

@@ -182,3 +182,28 @@ def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
     context = make_context(make_mlp(), torch.randn(20, 6))
     with pytest.raises(ConfigurationError, match="reconstruction needs"):
         reconstruct_(cut(context, {"0": [0]}), context, {"0": [0]}, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_known_of_the_dense_network_is_used_again_and_changes_nothing() -> None:
+    context = make_context(build_case("lenet")[0], torch.randn(60, 1, 14, 14))
+    passes: list[int] = []
+
+    def count(network: nn.Module, inputs: tuple[Tensor]) -> None:
+        if network is context.network:  # copies have the hook too
+            passes.append(len(inputs[0]))
+
+    context.network.register_forward_pre_hook(count)
+    known: dict[str, Tensor] = {}
+    n_passes = []
+    for group in context.grouping.groups:
+        whole = {each.name: list(range(each.n_channels)) for each in context.grouping.groups}
+        kept = whole | {group.name: [0, 1, 2]}
+        alone, together = cut(context, kept), cut(context, kept)
+        assert reconstruct_(alone, context, kept)
+        passes.clear()
+        reconstruct_(together, context, kept, known=known)
+        n_passes.append(sum(passes))
+        for one, other in zip(alone.parameters(), together.parameters(), strict=True):
+            assert torch.equal(one, other)
+    assert n_passes[0] > 60  # one image shows the order of the layers
+    assert set(n_passes[1:]) == {1}
