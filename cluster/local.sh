@@ -15,6 +15,7 @@ echo "in another terminal: RAY_AUTH_MODE=token .venv/bin/python studies/lenet.py
 dashboard=(--include-dashboard=false)
 if [ -n "$dashboard_port" ]; then
   dashboard=(--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port")
+  dashboard+=(--dashboard-agent-listen-port=0) # any: where another Ray listens at the usual one, no job is taken
   echo "or, as a job: RAY_AUTH_MODE=token .venv/bin/ray job submit --address http://127.0.0.1:$dashboard_port" \
     "--working-dir . -- python studies/lenet.py --output $PWD/output"
 fi

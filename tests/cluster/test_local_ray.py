@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from dirprune.tuning import storage
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--warm-starts", "0", "--epochs", "1", "--dense-epochs", "2", "--no-tracking"]
 PATIENCE_S = 300.0
+USUAL_AGENT_PORT = 52365  # where what takes jobs listens, unless it is told to find a port
 ENDED = {"COMPLETE", "PRUNED"}
 ENVIRONMENT = {
     **os.environ,
@@ -35,6 +36,15 @@ ENVIRONMENT = {
 STRANGER = {**ENVIRONMENT, "RAY_AUTH_TOKEN": "b" * 64}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@contextmanager
+def another_ray_is_here() -> Iterator[None]:
+    """Hold the port at which the agent of another Ray would listen, if none has it already."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            held.enter_context(socket.create_server(("127.0.0.1", USUAL_AGENT_PORT)))
+        yield
 
 
 @contextmanager
@@ -85,7 +95,7 @@ def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_cut_off_and_subm
     study = ["--working-dir", ".", "--", "python", "studies/lenet.py", *OPTIONS]
     output = ["--output", str(tmp_path / "output")]
     folder = StudyFolder(tmp_path / "output" / "lenet")
-    with local_ray(tmp_path, port, dashboard_port):
+    with another_ray_is_here(), local_ray(tmp_path, port, dashboard_port):
         refused = run(STRANGER, *submit, *study, *output, "--trials", "2")
         assert refused.returncode != 0
         assert "Invalid authentication token" in refused.stdout + refused.stderr
@@ -95,7 +105,7 @@ def test_a_job_runs_with_the_token_alone_and_goes_on_when_it_is_cut_off_and_subm
         nobody.value.close()
         assert not folder.root.exists()
         job = ["--submission-id", "cut", "--no-wait"]
-        run_with_token(*submit, *job, *study, *output, "--resume", "--trials", "1000")
+        submit_as_soon_as_jobs_are_taken(*submit, *job, *study, *output, "--resume", "--trials", "1000")
         wait_until_it_has_ended(folder, n_trials=2)
         run_with_token("ray", "job", "stop", *address, "cut")
         before = storage.read_records(folder)
@@ -118,6 +128,15 @@ def run_with_token(*command: str) -> str:
     done = run(ENVIRONMENT, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def submit_as_soon_as_jobs_are_taken(*command: str) -> None:
+    """Submit a job; Ray refuses some for a while after it has come up."""
+    end = time.monotonic() + PATIENCE_S
+    while (done := run(ENVIRONMENT, *command)).returncode != 0:
+        said = done.stdout + done.stderr
+        assert "No available agent to submit job, please try again later" in said, said
+        assert time.monotonic() < end, said
 
 
 def wait_until_it_has_ended(folder: StudyFolder, n_trials: int) -> None:
