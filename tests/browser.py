@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE_MS = 20_000
 
 
 @contextmanager
@@ -17,6 +18,7 @@ def open_browser() -> Iterator[Browser]:
     """Run a browser; skip the test where there is none."""
     if CHROMIUM is None:
         pytest.skip("needs chromium, such as apt-get install chromium")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-background-networking"]
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -38,7 +40,7 @@ def open_page(browser: Browser, origin: str) -> Iterator[Page]:
             wrong.append(request.url) if not request.url.startswith((origin, "blob:", "data:")) else None
         ),
     )
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(PATIENCE_MS)
     yield opened
     context.close()
     assert wrong == []
