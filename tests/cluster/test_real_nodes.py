@@ -22,7 +22,7 @@ STUDY = [
     "--train-images",
     "10000",
     "--epochs",
-    "6",
+    "15",
     "--halving",
     "none",
     "--dense-epochs",
@@ -30,7 +30,11 @@ STUDY = [
     "--warm-starts",
     "0",
 ]
-"""Trials that take longer than a worker's start: else Ray gives each to the worker that is there already."""
+"""Trials that take much longer than a worker's start.
+
+Ray Tune gives a trial to the worker that is free first, and takes back the start of another one for it: of
+shorter trials, a new machine gets none.
+"""
 
 
 def test_a_study_survives_lost_nodes_and_a_lost_driver_and_uses_new_nodes(
