@@ -31,7 +31,7 @@ OPTIONS = (
 
 Key = tuple[int, int]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def by_key(folder: StudyFolder) -> dict[Key, FinalTraining]:

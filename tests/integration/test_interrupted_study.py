@@ -21,9 +21,9 @@ from dirprune.tuning import storage
 
 SCRIPT = Path(__file__).with_name("toy_study.py")
 N_TRIALS = 10
-WAIT_S = 180
+WAIT_S = 300
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def start(output: Path, *arguments: str) -> subprocess.Popen[str]:
