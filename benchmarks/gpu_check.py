@@ -11,8 +11,8 @@ exit status 1 if one failed.
 from __future__ import annotations
 
 import copy
+import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import nn
+from training_limit import graphs
 
 from dirprune.data import DataRoles, make_roles
 from dirprune.device import exact_products
@@ -36,7 +37,6 @@ from dirprune.networks import create_network
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
 from dirprune.recipes import CIFAR_FINE_TUNING
-from dirprune.replay import SWITCH
 from dirprune.surgery import compact
 from dirprune.switches import switched
 from dirprune.tasks import make_task
@@ -177,18 +177,37 @@ def check_replay(device: str, name: str) -> str:
     """A training whose steps are replayed, beside one whose steps are asked for one by one."""
     network, roles = make_subject(name)
     recipe = replace(CIFAR_FINE_TUNING, images=20 * len(roles.train), batch_size=60)
-    trained, rates = {}, {}
-    for switch in ("1", "0"):
-        os.environ[SWITCH] = switch
-        trained[switch] = copy.deepcopy(network)
-        *_, last = train_(trained[switch], roles, make_task(), recipe, seed=0, device=device, teacher=network)
-        rates[switch] = last.metrics["images_per_s"]
-        trained[switch].cpu()
-    os.environ.pop(SWITCH)
-    moved = measure_distance(trained["0"], network.cpu())
-    apart = measure_distance(trained["0"], trained["1"])
-    found = f"apart by {apart / moved:.1e} of the way, {rates['1']:,.0f} and {rates['0']:,.0f} images/s"
-    return expect(apart < 0.1 * moved, found)
+    trained, said = {}, []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("dirprune.training")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        for is_replayed in (True, False):
+            trained[is_replayed] = copy.deepcopy(network)
+            with graphs(is_replayed):
+                list(
+                    train_(
+                        trained[is_replayed],
+                        roles,
+                        make_task(),
+                        recipe,
+                        seed=0,
+                        device=device,
+                        teacher=network,
+                    )
+                )
+            trained[is_replayed].cpu()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    moved = measure_distance(trained[False], network.cpu())
+    apart = measure_distance(trained[False], trained[True])
+    was_replayed = any("are replayed" in line for line in said)
+    found = f"apart by {apart / moved:.1e} of the way; {'; '.join(said) or 'nothing was replayed'}"
+    return expect(apart < 0.1 * moved and was_replayed == (device != "cpu"), found)
 
 
 def measure_distance(one: nn.Module, other: nn.Module) -> float:

@@ -98,15 +98,16 @@ def measure(name: str, keep_ratio: float, recipe: Recipe, repetitions: int, devi
     peaks, rates, rates_asked = [], [], []
     for _ in range(repetitions):
         peaks.append(measure_peak(device, recipe.precision))
-        rates.append(train(network, dense, roles, recipe, device))
+        with graphs(True):
+            rates.append(train(network, dense, roles, recipe, device))
         if device != "cpu":
-            with without_graphs():
+            with graphs(False):
                 rates_asked.append(train(network, dense, roles, recipe, device))
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device != "cpu":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     profiled = cut_short(recipe, N_PROFILED)
-    with without_graphs(), torch.profiler.profile(activities=activities) as profile:
+    with graphs(False), torch.profiler.profile(activities=activities) as profile:
         train(network, dense, roles, profiled, device)
     events = profile.key_averages()
     of_gpu: dict[str, Any] = {}
@@ -125,10 +126,10 @@ def measure(name: str, keep_ratio: float, recipe: Recipe, repetitions: int, devi
 
 
 @contextmanager
-def without_graphs() -> Iterator[None]:
-    """Let trainings ask a GPU for each operation of each step."""
+def graphs(is_on: bool) -> Iterator[None]:
+    """Let trainings replay steps as CUDA graphs, or ask a GPU for each operation of each step."""
     was = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "0"
+    os.environ[SWITCH] = str(int(is_on))
     try:
         yield
     finally:

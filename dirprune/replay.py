@@ -26,7 +26,9 @@ MAX_GRAPHS = 4
 MAX_MEMORY_SHARE = 0.3
 """Of the memory that the process may take: a recording keeps what a step takes for itself."""
 SWITCH = "DIRPRUNE_CUDA_GRAPHS"
-"""The environment variable that turns replaying off: 0."""
+"""The environment variable that turns replaying on: 1."""
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -49,44 +51,52 @@ class _Recording:
 class Replay:
     """Compute loss and gradients of batches of the same few sizes, sooner or later by replaying them.
 
-    A step that waits for the device, or that a recording has no memory for, is always computed as usual, and
-    so is one with dropout. Whatever Python itself decides while a step is recorded, such as to leave out a
-    layer by a random number of its own, stays decided: such networks need the switch.
+    A step that waits for the device, or whose recording would take much memory, is always computed as usual,
+    and so is one with a layer of dropout. Whatever Python itself decides while a step is recorded, such as to
+    leave out a layer by a random number of its own, stays decided.
 
     Args:
         network: Whose parameters get gradients.
-        compute: From the tensors of a batch to its loss, a scalar to be derived; must depend on nothing else
-            that is ever replaced (to be changed in place does no harm).
-        device: Where they are; on a CPU nothing is replayed.
+        device: Where they are; only a GPU that is the current one replays, and only if `SWITCH` says so.
     """
 
-    def __init__(self, network: nn.Module, compute: Callable[..., Tensor], device: torch.device) -> None:
-        self.parameters, self.compute = list(network.parameters()), compute
-        has_dropout = any(isinstance(each, _DropoutNd) and each.p > 0 for each in network.modules())
-        self.is_possible = device.type == "cuda" and not has_dropout and os.environ.get(SWITCH) != "0"
-        self.n_seen: Counter[tuple[tuple[int, ...], ...]] = Counter()
-        self.recordings: dict[tuple[tuple[int, ...], ...], _Recording] = {}
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.parameters = list(network.parameters())
+        self.is_possible = (
+            os.environ.get(SWITCH) == "1"
+            and device.type == "cuda"
+            and device.index in (None, torch.cuda.current_device())
+            and not any(isinstance(each, _DropoutNd) and each.p > 0 for each in network.modules())
+        )
+        self.n_seen: Counter[Shapes] = Counter()
+        self.recordings: dict[Shapes, _Recording] = {}
         self.pool: Any = None
 
-    def set_gradients_(self, *arguments: Tensor) -> Tensor:
+    def set_gradients_(self, compute: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
         """Set the parameters' gradients to those of one batch; return its loss, detached.
 
-        The loss is overwritten by the next call.
+        Args:
+            compute: From the arguments to the loss, a scalar; the same in every call. Must depend on nothing
+                else that is ever replaced; to be changed in place does no harm.
+            arguments: Tensors of the batch.
+        Returns:
+            The loss, which the next call overwrites.
         """
         if not self.is_possible:
-            return self._compute_(arguments)
+            return self._compute_(compute, arguments)
         key = tuple(tuple(argument.shape) for argument in arguments)
         recording = self.recordings.get(key)
         if recording is None:
             self.n_seen[key] += 1
             if self.n_seen[key] < N_BEFORE or len(self.recordings) == MAX_GRAPHS:
-                return self._compute_(arguments)
+                return self._compute_(compute, arguments)
             if self.n_seen[key] == N_BEFORE:
-                return self._compute_watched_(arguments)
-            recording = self._record(arguments)
+                return self._compute_watched_(compute, arguments)
+            recording = self._record(compute, arguments)
             if recording is None:
-                return self._compute_(arguments)
+                return self._compute_(compute, arguments)
             self.recordings[key] = recording
+            logger.info("steps of %d images are replayed", len(arguments[0]))
         for own, argument in zip(recording.arguments, arguments, strict=True):
             own.copy_(argument)
         recording.graph.replay()
@@ -94,41 +104,53 @@ class Replay:
             parameter.grad = gradient
         return recording.loss
 
-    def _compute_(self, arguments: Sequence[Tensor]) -> Tensor:
+    def stop_(self) -> None:
+        """Compute all further steps as usual, and give back the memory of the recordings."""
+        self.is_possible = False
+        if self.recordings:
+            self.recordings.clear()
+            for parameter in self.parameters:
+                parameter.grad = None
+
+    def _compute_(self, compute: Callable[..., Tensor], arguments: Sequence[Tensor]) -> Tensor:
         for parameter in self.parameters:
             parameter.grad = None
-        loss = self.compute(*arguments)
+        loss = compute(*arguments)
         loss.backward()
         return loss.detach()
 
-    def _compute_watched_(self, arguments: Sequence[Tensor]) -> Tensor:
+    def _compute_watched_(self, compute: Callable[..., Tensor], arguments: Sequence[Tensor]) -> Tensor:
         """Compute a step as usual; find out whether it waits for the device or takes much of its memory."""
+        allowed = torch.cuda.mem_get_info()[1] * torch.cuda.get_per_process_memory_fraction()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         was = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                loss = self._compute_(arguments)
+                loss = self._compute_(compute, arguments)
             finally:
                 torch.cuda.set_sync_debug_mode(was)
-        waits = [str(each.message) for each in caught if "synchroniz" in str(each.message)]
-        allowed = torch.cuda.mem_get_info()[1] * torch.cuda.get_per_process_memory_fraction()
-        takes_much = torch.cuda.max_memory_allocated() > MAX_MEMORY_SHARE * allowed
-        if waits or takes_much:
-            self._give_up(waits[0] if waits else "they take too much memory")
+        if any(says_wait(str(each.message)) for each in caught):
+            self._give_up("they wait for the device")
+        elif torch.cuda.max_memory_allocated() - before > MAX_MEMORY_SHARE * allowed:
+            self._give_up("they take much memory")
         return loss
 
-    def _record(self, arguments: Sequence[Tensor]) -> _Recording | None:
+    def _record(self, compute: Callable[..., Tensor], arguments: Sequence[Tensor]) -> _Recording | None:
         """Return a recording of a step, which is not computed by that; None if that cannot be."""
         own = tuple(argument.clone() for argument in arguments)
         graph = torch.cuda.CUDAGraph()
         for parameter in self.parameters:
             parameter.grad = None
+        stream = torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-                loss = self.compute(*own)
+                loss = compute(*own)
                 loss.backward()
         except RuntimeError as error:
+            torch.cuda.set_stream(stream)  # a recording that fails leaves its own behind
             self._give_up(str(error))
             return None
         self.pool = graph.pool()
@@ -136,5 +158,13 @@ class Replay:
         return _Recording(graph, own, loss.detach(), gradients)
 
     def _give_up(self, reason: str) -> None:
-        self.is_possible = False
-        logger.debug("steps are not replayed: %s", reason)
+        self.stop_()
+        logger.info("steps are not replayed: %s", reason)
+
+
+def says_wait(message: str) -> bool:
+    """Return whether a warning of torch's says that an operation waited for the device.
+
+    Not the one that torch gives when it is asked to look for such operations, which speaks of them too.
+    """
+    return "called a synchronizing" in message

@@ -78,6 +78,7 @@ def train_(
     run.n_parts = 2 if in_halves else 1
     with modes_restored(network), laid_out(network, recipe.channels_last), ExitStack() as together:
         together.callback(run.ahead.close)
+        together.callback(run.replay.stop_)
         if state is not None:
             run.restore_(state)
         if crew is not None and recipe.images > 0 and not (state is not None and state.is_last):

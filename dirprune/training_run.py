@@ -102,7 +102,7 @@ class TrainingRun:
         self.share = Share()
         self.ahead = ReadAhead()
         self.learning = network
-        self.replay = Replay(network, self._loss, device)
+        self.replay = Replay(network, device)
 
     def lead_(
         self,
@@ -290,6 +290,7 @@ class TrainingRun:
             if self.share.n_workers > 1:
                 raise MemoryShortage
             self.n_parts = 2
+            self.replay.stop_()
             logger.warning("out of memory: batches of %d images in two halves from now on", len(whole))
             loss = self._add_gradients_(batch, n_images)
         if loss is None:
@@ -333,7 +334,7 @@ class TrainingRun:
         try:
             if self.n_parts == 1 and self.share.n_workers == 1:
                 inputs = self.roles.normalise(batch.inputs)
-                return self.replay.set_gradients_(inputs, batch.targets, batch.places)
+                return self.replay.set_gradients_(self._loss, inputs, batch.targets, batch.places)
             return self._add_gradients_of_parts_(batch, n_images)
         except RuntimeError as error:
             if not is_out_of_memory(error):

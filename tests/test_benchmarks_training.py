@@ -245,4 +245,4 @@ def test_few_steps_are_profiled_and_precision_is_of_the_row(
     assert seen == 2 * [16, 40, 16]
     rows = list(module.Rows(tmp_path / "rows.jsonl"))
     assert [(row["precision"], row["batch_size"]) for row in rows] == [("float32", 8), ("bfloat16", 8)]
-    assert all("busy" not in row for row in rows)
+    assert all(row.keys().isdisjoint({"kernel_s", "rates_asked"}) for row in rows)

@@ -127,9 +127,10 @@ def _find_scale(
     They are kept: sending them to a GPU with each batch would wait for all that it has to do.
     """
     shape = (-1, *(1,) * (ndim - 2))
-    scale = torch.tensor([1 / (largest * value) for value in std], dtype=torch.float32)
-    offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
-    return scale.view(shape).to(device), offset.view(shape).to(device)
+    with torch.inference_mode(False):  # whoever asks next may want gradients
+        scale = torch.tensor([1 / (largest * value) for value in std], dtype=torch.float32)
+        offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
+        return scale.view(shape).to(device), offset.view(shape).to(device)
 
 
 def make_roles(

@@ -1,0 +1,61 @@
+"""What of replaying steps can be seen without a GPU; `benchmarks/gpu_check.py` asks a GPU for the rest."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from dirprune.data import make_roles
+from dirprune.recipe import Recipe
+from dirprune.replay import SWITCH, Replay, says_wait
+from dirprune.tasks import make_task
+from dirprune.training_run import TrainingRun
+from dirprune.training_state import Segment
+
+
+def test_gradients_and_loss_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "1")
+    network = nn.Linear(3, 2)
+    expected = copy.deepcopy(network)
+    replay = Replay(network, torch.device("cpu"))
+    for seed in range(12):  # as many as a GPU needs before it replays
+        batch = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
+        loss = replay.set_gradients_(lambda inputs: network(inputs).square().mean(), batch)
+        expected.zero_grad()
+        own = expected(batch).square().mean()
+        own.backward()
+        assert torch.equal(loss, own)
+        assert not loss.requires_grad
+        for one, other in zip(network.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(one.grad, other.grad)
+    assert not replay.recordings
+
+
+def test_the_word_of_torch_that_it_looks_for_waiting_is_no_waiting() -> None:
+    announced = "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing"
+    assert not says_wait(f"{announced} operations (Triggered internally at Module.cpp:1055.)")
+    assert says_wait("called a synchronizing CUDA operation (Triggered internally at CUDAFunctions.cpp:303.)")
+
+
+def test_a_training_that_has_ended_is_freed_at_once() -> None:
+    images = torch.randint(0, 256, (40, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+    roles = make_roles("noise", images[:30], torch.arange(30) % 2, images[30:], torch.arange(10) % 2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    recipe = Recipe(images=len(roles.train), batch_size=4)
+
+    def train() -> weakref.ref[TrainingRun]:
+        run = TrainingRun(network, roles, make_task(), recipe, 0, torch.device("cpu"), None)
+        assert run.take_steps_(Segment(0, recipe.images), wants_pause=lambda: False)
+        return weakref.ref(run)
+
+    train()  # torch keeps the frames of a process's first optimizer
+    gc.disable()
+    try:
+        assert train()() is None
+    finally:
+        gc.enable()
