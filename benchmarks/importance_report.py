@@ -271,6 +271,9 @@ REPORTS: dict[str, tuple[str, Callable[[list[Row], Path], str]]] = {
     "seconds": ("Seconds", report_seconds),
 }
 
+OF_A_DEVICE = ("coalitions", "seconds")
+"""Tables of times: only those of the device that was asked for."""
+
 
 @click.command
 @click.pass_obj
@@ -278,5 +281,7 @@ def report(setting: Setting) -> None:
     """Print the tables of all rows that there are, and draw the plots beside them."""
     for name, (title, make) in REPORTS.items():
         rows = list(setting.rows(name))
+        if name in OF_A_DEVICE:
+            rows = pick(rows, device=setting.device)
         if rows:
             click.echo(f"### {title}\n\n{make(rows, setting.output)}\n")
