@@ -16,7 +16,8 @@ CHECK = GPU.with_name("gpu_check.py")
 
 
 def run(*arguments: str | Path, script: Path = GPU) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(GPU.parents[1]), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(map(str, (GPU.parents[1], GPU.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, timeout=900
     )
