@@ -8,9 +8,9 @@ the loss from the dense network), on noise. The most that the device could do fo
 product and from the multiply-accumulates of a step: three times the network's own (forward, and backward to
 inputs and to weights [Kaplan et al. 2020, section 2.1]) and once the teacher's. Where the time goes is told
 by torch's profiler in some further steps, which it slows down. A GPU replays steps as CUDA graphs and,
-alternating with that, asked for operation by operation; it is busy for as long as its kernels take in the
-profiled steps, of the time that the steps take without the profiler; the rest of the time it waits for the
-CPU. Each row is appended as it is measured.
+alternating with that, is asked for each operation of a step; it is busy for as long as its kernels take in
+the profiled steps, of the time that the steps take without the profiler; the rest of the time it waits for
+the CPU. Each row is appended as it is measured.
 """
 
 from __future__ import annotations

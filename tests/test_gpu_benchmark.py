@@ -36,6 +36,12 @@ def test_dense_networks_are_trained_without_the_libraries_of_studies() -> None:
     assert "validated on images that it does not see" in done.stdout
 
 
+def test_a_device_that_is_not_here_is_one_line() -> None:
+    done = run("--device", "cuda:99", script=CHECK)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "expected a device that is here, got 'cuda:99'" in done.stderr
+
+
 def test_a_device_is_checked_and_what_differs_is_named(tmp_path: Path) -> None:
     done = run("--device", "cpu", "--only", "magnitude", script=CHECK)
     assert done.returncode == 0, done.stdout + done.stderr
