@@ -1,6 +1,7 @@
-"""Compare searches on the complete grid of LeNet-5, on simulated workers: nothing is trained.
+"""Compare searches on a table of architectures, on simulated workers: nothing is trained.
 
     python benchmarks/search.py --output DIR run --sides "random;tpe;nsga2;ours" --seeds 10:30
+    python benchmarks/search.py --output DIR run --table resnet20 ...
     python benchmarks/search.py --output DIR report
 
 A side is a name, and for ours what differs from the default: "ours halving=stopping reduction_factor=3".
@@ -17,22 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import click
-from importance_common import Rows
 from search_clock import EVALUATION, START, Side, simulate
-from search_grid import EPOCHS, N_TRAIN
+from search_grid import EPOCHS, N_TRAIN, SUBJECTS
 from search_moasha import Moasha
 from search_ours import OurOptions, Ours
 from search_plain import SAMPLERS, Plain
 from search_ray import OptunaSearchAsha
-from search_report import report
-from search_table import Grid, load_grid
+from search_report import open_rows, report
+from search_table import Table, load_table
 
 N_TRIALS = 100
 BUDGET = N_TRIALS * round(START + EPOCHS[-1] * N_TRAIN + EVALUATION)
 """By default as much as this many trials at full resource that are judged once."""
 
 
-def parse_side(text: str, moasha: Path | None = None) -> Callable[[Grid, int], Side]:
+def parse_side(text: str, moasha: Path | None = None) -> Callable[[Table, int], Side]:
     """Return what makes a side for a grid and a seed.
 
     Args:
@@ -79,6 +79,12 @@ def main(context: click.Context, output: Path) -> None:
 
 
 @main.command()
+@click.option(
+    "--table",
+    type=click.Choice(list(SUBJECTS)),
+    default="lenet5",
+    help="lenet5: a complete grid; resnet20: a model of a sample.",
+)
 @click.option("--sides", default="random;tpe;nsga2;ours", help="Between semicolons.")
 @click.option("--seeds", default="0:10", help="From the first to before the last.")
 @click.option("--workers", default=2, help="Simulated ones.")
@@ -89,18 +95,20 @@ def main(context: click.Context, output: Path) -> None:
     help="The Python of an environment with syne-tune, for the side moasha.",
 )
 @click.pass_obj
-def run(output: Path, sides: str, seeds: str, workers: int, budget: int, moasha_python: Path | None) -> None:
+def run(
+    output: Path, table: str, sides: str, seeds: str, workers: int, budget: int, moasha_python: Path | None
+) -> None:
     """Run searches."""
-    rows = Rows(output / "search.jsonl")
+    rows = open_rows(output)
     first, last = (int(part) for part in seeds.split(":"))
     names = (" ".join(text.split()) for text in sides.split(";"))
     makers = {name: parse_side(name, moasha_python) for name in names}
     for seed in range(first, last):
         for name, make in makers.items():
-            key = {"side": name, "workers": workers, "budget": budget, "seed": seed}
+            key = {"table": table, "side": name, "workers": workers, "budget": budget, "seed": seed}
             if rows.is_done(**key):
                 continue
-            grid, began = load_grid(), time.perf_counter()
+            grid, began = load_table(table), time.perf_counter()
             side = make(grid, seed)
             trace = simulate(side, grid, workers, budget, seed)
             side.close()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from search_grid import EPOCHS, N_TRAIN, N_VALIDATION, SEEDS
-from search_table import Grid, Place, measure
+from search_grid import EPOCHS, N_TRAIN, N_VALIDATION
+from search_table import Place, Table, measure
 
 from dirprune.pareto import front_mask
 
@@ -90,11 +90,11 @@ class Trace:
         }
 
 
-def simulate(side: Side, grid: Grid, n_workers: int, budget: float, seed: int) -> Trace:
+def simulate(side: Side, grid: Table, n_workers: int, budget: float, seed: int) -> Trace:
     """Run a search until its budget is spent.
 
     Workers are all equally fast, and start what the side gives them as soon as they are free. The noise of a
-    trial is which of the table's seeds it has; an architecture that is proposed again costs again.
+    trial is the table's; an architecture that is proposed again costs again.
 
     Args:
         side: The search.
@@ -132,8 +132,7 @@ def simulate(side: Side, grid: Grid, n_workers: int, budget: float, seed: int) -
         if spent > budget:
             break
         trained += (stops[stop] - (stops[stop - 1] if stop else 0)) * N_TRAIN
-        which = np.random.default_rng([seed, job.number]).integers(len(SEEDS))
-        accuracy = float(grid.accuracies[job.place][which, EPOCHS.index(stops[stop])])
+        accuracy = grid.observe(job.place, stops[stop], np.random.default_rng([seed, job.number]))
         trace.counts[f"reached {stops[stop]}"] += 1
         if stop + 1 == len(stops):
             side.complete(job, accuracy)
@@ -148,7 +147,7 @@ def simulate(side: Side, grid: Grid, n_workers: int, budget: float, seed: int) -
 
 
 def _measure_(
-    trace: Trace, grid: Grid, finished: list[tuple[Place, list[float]]], spent: float, trained: int
+    trace: Trace, grid: Table, finished: list[tuple[Place, list[float]]], spent: float, trained: int
 ) -> None:
     """Note what the front is worth that a search would return now, if it has changed."""
     is_front = front_mask(np.array([losses for _, losses in finished]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from search_clock import Job, Side
 from search_grid import EPOCHS
-from search_table import Grid
+from search_table import Table
 
 PEER = Path(__file__).with_name("search_moasha_peer.py")
 
@@ -26,7 +26,7 @@ class Moasha(Side):
 
     rungs = (1,)
 
-    def __init__(self, grid: Grid, seed: int, python: Path, reduction_factor: float) -> None:
+    def __init__(self, grid: Table, seed: int, python: Path, reduction_factor: float) -> None:
         self.grid = grid
         given = {
             "seed": seed,

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 from search_clock import FORWARD, Job, Side
-from search_grid import N_TRAIN, WIDTHS
-from search_table import CHANCE, TABLE, Grid, GridProjection, Place
+from search_grid import N_TRAIN
+from search_table import CHANCE, DATA, Place, Table, TableProjection
 
 from dirprune.allocation import Curve
 from dirprune.architecture import Architecture
 from dirprune.halving import PromotingHalving, StoppingHalving
 from dirprune.sensitivity import N_IMAGES
-from dirprune.study.shapes import PER_GROUP, Budgeted, PerGroup, Shapes, Suggests
+from dirprune.study.ranking import MethodScores
+from dirprune.study.shapes import PER_GROUP, RANKED, Budgeted, PerGroup, Ranked, Shapes, Suggests
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import choose
@@ -27,7 +29,6 @@ from dirprune.tuning.samplers import make_sampler
 from dirprune.tuning.samplers.learning import LearningSampler
 from dirprune.tuning.samplers.problem import StudyProblem
 
-CURVES = TABLE.with_name("lenet_curves.json")
 PASSES = 6
 """Forward passes of a cut, at most: of the dense network, to each of four refitted layers, and to judge."""
 
@@ -37,8 +38,8 @@ class OurOptions:
     """What is chosen of a study's search.
 
     Attributes:
-        architectures: "budgeted" or "per-group".
-        max_offset: Of budgeted ones.
+        architectures: "budgeted", "ranked" or "per-group".
+        max_offset: Of budgeted and ranked ones.
         sampler: One of `dirprune.tuning.samplers.SAMPLERS`.
         halving: "promoting", "stopping" or "none".
         reduction_factor: One in this many goes on.
@@ -67,7 +68,7 @@ class OurOptions:
 class GridProblem(StudyProblem):
     """What a study knows before a trial, with MACs as fractions of the dense network's."""
 
-    def __init__(self, spec: StudySpec, shapes: Shapes, grid: Grid) -> None:
+    def __init__(self, spec: StudySpec, shapes: Shapes, grid: Table) -> None:
         dense = int(grid.macs.max())
         super().__init__(spec, shapes, grid.costs, {"val_accuracy": CHANCE, "macs": dense})
         self.units = np.array([1.0, dense])
@@ -81,6 +82,21 @@ class GridProblem(StudyProblem):
         return None if found is None else (found[0], found[1] / self.units)
 
 
+def _make_shapes(grid: Table, options: OurOptions) -> Shapes:
+    projection = TableProjection(grid)
+    if options.architectures == PER_GROUP:
+        return PerGroup(projection)
+    if options.architectures == RANKED:
+        scores = MethodScores({"magnitude": _read(grid, "scores")})
+        return Ranked(projection, None, options.max_offset, scores)
+    return Budgeted(projection, None, options.max_offset)
+
+
+def _read(grid: Table, what: str) -> Any:
+    """Return what `search_grid.py` wrote of the network."""
+    return json.loads((DATA / f"{grid.subject.network}_{what}.json").read_text(encoding="utf-8"))
+
+
 class Ours(Side):
     """A study's search. It asks, reports, halts and tells as `dirprune.tuning.ledger` does.
 
@@ -90,7 +106,7 @@ class Ours(Side):
         options: What is chosen.
     """
 
-    def __init__(self, grid: Grid, seed: int, options: OurOptions) -> None:
+    def __init__(self, grid: Table, seed: int, options: OurOptions) -> None:
         self.grid, self.options = grid, options
         self.rungs = () if options.halving == "none" else options.rungs
         images = [epochs * N_TRAIN for epochs in self.rungs]
@@ -99,14 +115,9 @@ class Ours(Side):
             if options.halving == "promoting"
             else StoppingHalving(images, options.reduction_factor, options.minimum)
         )
-        projection = GridProjection(grid)
-        self.shapes: Shapes = (
-            PerGroup(projection)
-            if options.architectures == PER_GROUP
-            else Budgeted(projection, None, options.max_offset)
-        )
+        self.shapes = _make_shapes(grid, options)
         self.space = SearchSpace(methods={"magnitude": {}}, architectures=options.architectures)
-        spec = StudySpec(name="grid", network="lenet5", data="mnist", space=self.space)
+        spec = StudySpec(name="grid", network=grid.subject.network, data=grid.subject.data, space=self.space)
         problem = GridProblem(spec, self.shapes, grid)
         sampler = make_sampler(options.sampler, seed, 0, problem=problem)
         if not options.learning and isinstance(sampler, LearningSampler):
@@ -115,11 +126,11 @@ class Ours(Side):
         self._jobs: dict[int, Job] = {}
         self._first: set[int] = set()
         if options.warm_starts:
-            curves = {name: Curve(**curve) for name, curve in json.loads(CURVES.read_text()).items()}
-            allowed = dict(zip(grid.names, WIDTHS, strict=True))
+            curves = {name: Curve(**curve) for name, curve in _read(grid, "curves").items()}
+            allowed = dict(zip(grid.names, grid.widths, strict=True))
             found = choose(spec, grid.costs, curves, allowed, options.warm_starts)
             self._enqueue(allocation.architecture for allocation in found)
-            n_cuts = sum(len(widths) - 1 for widths in WIDTHS)
+            n_cuts = sum(len(widths) - 1 for widths in grid.widths)
             self.preparation = n_cuts * N_IMAGES * PASSES * FORWARD
         if options.first:
             sizes = dict(zip(self.grid.names, self.grid.costs.n_channels.values(), strict=True))

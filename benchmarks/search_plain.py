@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 from search_clock import Job, Side
-from search_table import Grid
+from search_table import Table
 
 SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
@@ -22,7 +22,7 @@ class Plain(Side):
         sampler: One of `SAMPLERS`.
     """
 
-    def __init__(self, grid: Grid, seed: int, sampler: str) -> None:
+    def __init__(self, grid: Table, seed: int, sampler: str) -> None:
         self.grid = grid
         self.study = optuna.create_study(
             directions=["minimize", "minimize"], sampler=SAMPLERS[sampler](seed=seed)

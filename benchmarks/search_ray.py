@@ -9,7 +9,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 from search_clock import Job, Side
 from search_grid import EPOCHS
-from search_table import Grid
+from search_table import Table
 
 
 class OptunaSearchAsha(Side):
@@ -26,7 +26,7 @@ class OptunaSearchAsha(Side):
 
     rungs = (1,)
 
-    def __init__(self, grid: Grid, seed: int, reduction_factor: float) -> None:
+    def __init__(self, grid: Table, seed: int, reduction_factor: float) -> None:
         self.grid = grid
         shape = zip(grid.names, grid.macs.shape, strict=True)
         self.search = OptunaSearch(

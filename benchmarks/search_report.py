@@ -19,15 +19,16 @@ TARGET = "tpe"
 
 
 @click.command
+@click.option("--table", default="lenet5", help="As for run.")
 @click.option("--seeds", default="0:1000", help="From the first to before the last.")
 @click.option("--sides", default="", help="Between semicolons; default: all.")
 @click.option("--workers", default=0, help="Default: all.")
 @click.option("--plot", default="search", help="Name of the picture.")
 @click.pass_obj
-def report(output: Path, seeds: str, sides: str, workers: int, plot: str) -> None:
+def report(output: Path, table: str, seeds: str, sides: str, workers: int, plot: str) -> None:
     """Print the tables of the rows that there are, and draw the curves."""
     first, last = (int(part) for part in seeds.split(":"))
-    rows = [row for row in Rows(output / "search.jsonl") if first <= row["seed"] < last]
+    rows = [row for row in open_rows(output).select(table=table) if first <= row["seed"] < last]
     wanted = [" ".join(text.split()) for text in sides.split(";") if text.strip()]
     for n_workers, budget in sorted({(row["workers"], row["budget"]) for row in rows}):
         if workers and n_workers != workers:
@@ -36,6 +37,11 @@ def report(output: Path, seeds: str, sides: str, workers: int, plot: str) -> Non
         names = wanted or unique(found, "side")
         click.echo(f"{n_workers} workers, a budget of {budget:,} images\n\n{tabulate(found, names)}\n")
         draw(found, names, output / f"{plot}-{n_workers}.png")
+
+
+def open_rows(output: Path) -> Rows:
+    """Return the searches that were run; the oldest rows do not say their table."""
+    return Rows(output / "search.jsonl", {"table": "lenet5"})
 
 
 def tabulate(rows: list[Row], sides: list[str]) -> str:
