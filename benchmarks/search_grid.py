@@ -207,7 +207,10 @@ def train(given: Given, path: Path, seeds: str, limit: int | None) -> None:
             for report in train_(small, roles, make_task(), recipe, seed=seed, stops=stops):
                 if report.images in stops:
                     values[f"val_accuracy_{report.images // N_TRAIN}"] = report.metrics["val_accuracy"]
-            values["test_accuracy"] = evaluate(small, roles.test, roles, make_task(), prefix="")["accuracy"]
+            if subject.is_complete:
+                values["test_accuracy"] = evaluate(small, roles.test, roles, make_task(), prefix="")[
+                    "accuracy"
+                ]
             rows.add(key, values)
 
 
@@ -244,7 +247,7 @@ def pack(path: Path, table: Path) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: _shorten(row[name]) for name in COLUMNS})
+            writer.writerow({name: _shorten(row.get(name, "")) for name in COLUMNS})
 
 
 def _shorten(value: float | str) -> float | str:
