@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from dirprune.halving.base import Halving
-from dirprune.halving.ranking import order_best
+from dirprune.halving.ranking import is_among_best
 
 
 class StoppingHalving(Halving):
@@ -61,4 +60,4 @@ class StoppingHalving(Halving):
         n_survivors = math.ceil(len(numbers) / self.reduction_factor)
         if int(np.count_nonzero(is_dominated)) >= n_survivors:
             return False  # whoever dominates it has a better rank
-        return own in itertools.islice(order_best(table), n_survivors)
+        return is_among_best(table, own, n_survivors)

@@ -11,18 +11,13 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from dirprune.halving.ranking import order_best
-from dirprune.pareto import nondominated_rank, to_losses
+from dirprune.pareto import to_losses
 from dirprune.trial import has_diverged
 from dirprune.tuning.samplers.prediction import predict_final
 from dirprune.tuning.storage import REASON, RUNG
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
-
-MAX_CONTRIBUTIONS = 3
-"""Hypervolume contributions take too long with more objectives; among 1,000 points of five, 0.8 s."""
-MAX_RANKED = 1_000
-"""With more objectives than that, only so many of the newest trials are ranked."""
 
 
 class Kind(IntEnum):
@@ -103,10 +98,7 @@ class KnownTrials:
 
 
 def choose_best(losses: Floats, numbers: Numbers, n_best: int) -> list[int]:
-    """Return the numbers of the best trials, by non-dominated rank.
-
-    Within a rank the larger hypervolume contribution comes first; with more than three objectives the newer
-    trial, and trials that are not among the last 1,000 are not looked at.
+    """Return the numbers of the best trials, in the order of `order_best`.
 
     Args:
         losses: By number.
@@ -115,8 +107,4 @@ def choose_best(losses: Floats, numbers: Numbers, n_best: int) -> list[int]:
     """
     if len(numbers) == 0:
         return []
-    if losses.shape[1] <= MAX_CONTRIBUTIONS:
-        return [int(numbers[row]) for row in islice(order_best(losses[numbers]), n_best)]
-    numbers = numbers[-MAX_RANKED:]
-    ranks = nondominated_rank(losses[numbers])
-    return [int(number) for number in numbers[np.lexsort((-numbers, ranks))][:n_best]]
+    return [int(numbers[row]) for row in islice(order_best(losses[numbers]), n_best)]
