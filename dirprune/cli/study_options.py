@@ -99,7 +99,11 @@ def _objectives_and_limits(spec: StudySpec) -> list[Option]:
             help="Look for no network below it: 0.95, or dense-0.02 for two points below the dense network. "
             f"Default: {'none' if spec.min_val_accuracy is None else spec.min_val_accuracy}.",
         ),
-        Option(["--max-macs"], type=Number(), help="Start no trial above so many MACs."),
+        Option(
+            ["--max-macs"],
+            type=Number(),
+            help="Start no trial above so many MACs; the dense network runs, off the front.",
+        ),
         Option(["--max-parameters"], type=Number(), help="Start no trial above so many parameters."),
         Option(["--max-latency"], type=Number(), metavar="MS", help="Start no trial that takes longer."),
         Option(

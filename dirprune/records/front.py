@@ -36,7 +36,7 @@ def find_undominated(
     candidates: dict[tuple[float, ...], TrialRecord] = {}  # by the objectives' values
     for record in sorted(records, key=lambda record: record.number):
         values = record.objectives(metrics)
-        if record.state == "COMPLETE" and record.is_acceptable and values is not None:
+        if record.is_candidate and values is not None:
             candidates.setdefault(values, record)
     if not candidates:
         return {}
@@ -143,7 +143,7 @@ class GrowingFront:
 
     def grows_by(self, record: TrialRecord) -> bool:
         """Return whether a trial would be undominated by new values; quicker than to add it and look."""
-        if record.state != "COMPLETE" or not record.is_acceptable:
+        if not record.is_candidate:
             return False
         losses = self._to_losses((record,))
         return len(losses) > 0 and not (self._losses <= losses).all(axis=1).any()

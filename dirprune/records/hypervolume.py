@@ -22,7 +22,7 @@ def compute_hypervolume(
     """Compute the volume between the finished trials and the study's reference point.
 
     Args:
-        records: Trials of any state; only complete ones with all objectives count.
+        records: Trials of any state; only complete, acceptable ones with all objectives count.
         objectives: What the study trades.
         reference_point: Worst acceptable value per objective metric.
         dense_costs: The dense network's costs; an objective named here is measured in fractions of it, so
@@ -33,7 +33,7 @@ def compute_hypervolume(
     """
     metrics = [objective.metric for objective in objectives]
     scale = np.array([float(dense_costs.get(metric, 1.0)) for metric in metrics])
-    points = [record.objectives(metrics) for record in records if record.state == "COMPLETE"]
+    points = [record.objectives(metrics) for record in records if record.is_candidate]
     values = np.array([point for point in points if point is not None], dtype=float).reshape(-1, len(metrics))
     directions = [objective.direction for objective in objectives]
     reference = np.array([[reference_point[metric] for metric in metrics]], dtype=float)

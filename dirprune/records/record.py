@@ -32,7 +32,8 @@ class TrialRecord:
         ended_at: Unix time in s at which its driver took note of its end; None if unknown.
         is_paused: Whether it is RUNNING only by name: halted at a rung, it may be asked to go on.
         reason: Why the trial failed, was stopped, is paused or is not acceptable; None otherwise.
-        is_acceptable: Whether it may be on the front; a complete one below the least accuracy may not.
+        is_acceptable: Whether it may be on the front; a complete one below the least accuracy may not, nor
+            one above a limit of cost.
         is_front: Whether the trial is on the study's Pareto front.
     """
 
@@ -65,6 +66,11 @@ class TrialRecord:
     def is_halted(self) -> bool:
         """Whether the trial came to a rung and, so far, not beyond it: it was stopped or is paused."""
         return self.state == "PRUNED" or self.is_paused
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether the trial may be on a front: it ran to its end and is acceptable."""
+        return self.state == "COMPLETE" and self.is_acceptable
 
     @property
     def last_images(self) -> int:

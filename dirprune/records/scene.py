@@ -221,6 +221,6 @@ def _make_line(
     best: list[tuple[float, float]] = []
     better = max if objectives[0].is_maximized != (up.scale == "log-error") else min
     for point in sorted(points, key=lambda point: point.x):
-        if point.role != "stopped":
+        if point.record.is_candidate:
             best.append((point.x, better(point.y, best[-1][1]) if best else point.y))
     return tuple(best)

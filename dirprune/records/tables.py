@@ -15,7 +15,7 @@
 | latency_ms | where a study trades or limits it: modelled; equal within the model's error |
 | measured_ms, measured_low_ms, measured_high_ms | not in trials.csv: what `dirprune latency` measured |
 | every other metric | by name; wall_time_s in s; lr is the last one of the schedule |
-| reason | trials.csv only: why the trial failed or was stopped |
+| reason | trials.csv only: why the trial failed, was stopped or may not be on the front |
 
 A value that is not known is empty.
 """

@@ -45,8 +45,8 @@ class StudySpec:
             "latency_ms".
         reference_point: Worst acceptable value of each objective, the corner of the hypervolume. By default
             the dense network's cost and chance accuracy; other metrics need a value here.
-        limits: Largest "macs", "parameters" or "latency_ms" of a trial that may start. The dense network,
-            which the others are compared with, is judged in any case.
+        limits: Largest "macs", "parameters" or "latency_ms" of a trial that may start. The dense network
+            runs in any case, but above a limit it is not on the front and does not count.
         min_val_accuracy: Least validation accuracy of a network on the front, 0.95 say, or "dense-0.02": two
             points below the dense network. The search looks for none below it, and none counts.
         space: What a trial may choose.

@@ -64,7 +64,7 @@ def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
         names.PAUSED: "true" if record.is_paused else "false",
     }
     if not record.is_acceptable:
-        tags[names.NOT_ACCEPTABLE] = record.reason or "below the least accuracy"
+        tags[names.NOT_ACCEPTABLE] = record.reason or "unknown"
     if record.state == "PRUNED":
         tags[names.STOPPED_AT] = str(record.last_images)
     if record.state == "FAIL":

@@ -24,6 +24,7 @@ from dirprune.errors import StudyError
 from dirprune.files import read_json
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
+from dirprune.records.formatting import format_metric
 from dirprune.records.mirror import open_folder, remove
 from dirprune.records.record import TrialRecord, make_record
 from dirprune.study import floor
@@ -232,9 +233,18 @@ def find_pause(trial: FrozenTrial) -> int | None:
     return trial.user_attrs.get(PAUSED_AT) if trial.state == TrialState.RUNNING else None
 
 
-def find_shortfall(trial: FrozenTrial) -> float:
-    """Return how far a complete trial is below the study's least accuracy; not above 0 if it is not."""
-    return trial.constraints.get(floor.METRIC, 0.0) if trial.state == TrialState.COMPLETE else 0.0
+def find_violations(trial: FrozenTrial) -> dict[str, float]:
+    """Return by how much a trial is above limits of cost or below the least accuracy, by metric."""
+    return {metric: value for metric, value in sorted(trial.constraints.items()) if value > 0}
+
+
+def _describe_violations(violations: Mapping[str, float]) -> str:
+    """Return why a trial is not acceptable."""
+    return "; ".join(
+        f"{metric} is {format_metric(metric, value)} "
+        + ("below the least" if metric == floor.METRIC else "above the limit")
+        for metric, value in violations.items()
+    )
 
 
 def is_infeasible(trial: FrozenTrial) -> bool:
@@ -254,14 +264,15 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
     payload = attributes.get(CONFIGURATION)
     configuration = Configuration.from_json(payload) if payload else None
     reason = None  # attributes of an ending that its driver did not live to tell do not count
+    violations = find_violations(trial) if trial.state == TrialState.COMPLETE else {}
     if trial.state == TrialState.PRUNED:
         reason = f"stopped at {attributes[STOPPED_AT]} images"
     elif (paused_at := find_pause(trial)) is not None:
         reason = f"paused at {paused_at} images"
     elif trial.state == TrialState.FAIL:
         reason = attributes.get(REASON)
-    elif (shortfall := find_shortfall(trial)) > 0:
-        reason = f"{floor.METRIC} is {shortfall:.4f} below the least"
+    elif violations:
+        reason = _describe_violations(violations)
     record = make_record(
         replay(read_events(folder.events(trial.number))),
         number=trial.number,
@@ -278,7 +289,7 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
     if trial.values is None:
         return replace(record, is_paused=find_pause(trial) is not None)
     known = {**record.metrics, **dict(zip(metrics, trial.values, strict=True))}
-    return replace(record, metrics=known, is_acceptable=find_shortfall(trial) <= 0)
+    return replace(record, metrics=known, is_acceptable=not violations)
 
 
 def _flatten_options(configuration: Configuration) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +105,11 @@ def add_trial(
     accuracy: float | None,
     macs: int,
     kept: tuple[int, ...],
+    constraints: Mapping[str, float] | None = None,
 ) -> None:
     trial = study.ask()
+    for metric, excess in (constraints or {}).items():
+        trial.set_constraint(metric, excess)
     architecture = Architecture(dict(zip(GROUPS, kept, strict=True)))
     source = "dense" if number == 0 else "sampler"
     configuration = Configuration(number, source, architecture, "magnitude", {"norm": "l1"}, {})

@@ -6,7 +6,7 @@ import csv
 
 from dirprune.records.folder import StudyFolder
 from dirprune.tuning import storage
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, add_trial
 
 
 def test_front_prints_and_redraws_what_is_not_dominated(run: Run, folder: StudyFolder) -> None:
@@ -34,6 +34,22 @@ def test_front_prints_and_redraws_what_is_not_dominated(run: Run, folder: StudyF
         assert [row["trial"] for row in csv.DictReader(file)] == ["1", "0"]
     for path in (folder.trials_csv, folder.front_html, folder.front_png, folder.architectures_png):
         assert path.stat().st_size > 0
+
+
+def test_trial_above_a_limit_is_not_on_the_front_and_the_table_says_why(
+    run: Run, folder: StudyFolder
+) -> None:
+    study = storage.load_study(folder, storage.read_study_json(folder))
+    add_trial(folder, study, 4, 0.995, 498_750, (10, 20, 100, 25), {"macs": 348_750.0, "val_accuracy": -0.1})
+    result = run("front", folder.root)
+    assert (result.status, result.errors) == (0, "")
+    assert result.output.startswith("4 COMPLETE, 1 RUNNING\n")
+    with folder.front_csv.open() as file:
+        assert [row["trial"] for row in csv.DictReader(file)] == ["1", "0"]
+    with folder.trials_csv.open() as file:
+        row = list(csv.DictReader(file))[4]
+    assert (row["is_front"], row["reason"]) == ("0", "macs is 348,750 above the limit")
+    assert "macs is 348,750 above the limit" in folder.front_html.read_text()
 
 
 def test_abandon_ends_the_running_trials_and_only_those(run: Run, folder: StudyFolder) -> None:

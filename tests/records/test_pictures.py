@@ -43,6 +43,12 @@ def test_step_line_joins_the_front_and_holds_its_height_until_the_next_point() -
     assert not make_scene(RECORDS, [OBJECTIVES[1], OBJECTIVES[0]]).is_held
 
 
+def test_best_so_far_is_that_of_trials_that_may_be_on_the_front() -> None:
+    large = make_trial(0, "dense", 1.0, 0.8, is_acceptable=False)
+    trials = [large, make_trial(1, "sampler", 0.5, 0.6), make_trial(2, "sampler", 0.5, 0.7)]
+    assert make_scene(trials, OBJECTIVES[:1]).line == ((1, 0.6), (2, 0.7))
+
+
 def test_accuracy_near_one_is_placed_by_its_error_and_costs_by_magnitude() -> None:
     scene = make_scene(RECORDS, OBJECTIVES)
     assert scene.up.scale == "log-error"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -19,6 +20,7 @@ from dirprune.networks import create_network
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.study.floor import Floor
+from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
@@ -29,6 +31,7 @@ from dirprune.tuning.samplers import make_sampler
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 RUNGS = (0, 100)
+BY_ACCURACY = {"objectives": (Objective("val_accuracy", "maximize"),)}
 
 
 class Recorder(StudyObserver):
@@ -71,12 +74,12 @@ def open_ledger(root: Path, observers=(), warm_starts=(), **changes) -> Ledger:
         seed=0,
         floor=Floor.resolve(spec.min_val_accuracy, spec.objectives, {"val_accuracy": 0.97}),
     )
-    study = open_optuna(folder)
+    study = open_optuna(folder, spec.objectives)
     study.sampler = make_sampler("tpe", 0, len(study.get_trials(deepcopy=False)))
     return Ledger(spec, grouping, costs, folder, study, summary, RUNGS, observers, warm_starts)
 
 
-def open_optuna(folder: StudyFolder) -> optuna.Study:
+def open_optuna(folder: StudyFolder, objectives: Sequence[Objective] = ()) -> optuna.Study:
     """Open the study as another process does, with a study.json beside it as a run leaves it."""
     if folder.study_json.exists():
         payload = storage.read_study_json(folder)
@@ -85,7 +88,7 @@ def open_optuna(folder: StudyFolder) -> optuna.Study:
     payload = {
         "optuna_study": "accounts",
         "storage": "journal",
-        "description": {"objectives": [["val_accuracy", "maximize"], ["macs", "minimize"]]},
+        "description": {"objectives": [[one.metric, one.direction] for one in objectives]},
     }
     study = storage.create_study(folder, payload)
     write_json(folder.study_json, payload, storage.STUDY_SCHEMA)
@@ -255,6 +258,36 @@ def test_trial_below_the_least_accuracy_is_complete_but_not_on_the_front(tmp_pat
     for records in (ledger.records, open_ledger(tmp_path, min_val_accuracy="dense-0.02").records):
         assert [record.is_front for record in records] == [True, False, True]
         assert records[low.number].reason == "val_accuracy is 0.0500 below the least"
+
+
+def test_dense_network_above_a_limit_runs_but_is_not_on_the_front(tmp_path):
+    limits = {"macs": 150_000.0, "parameters": 40_000.0}
+    ledger = open_ledger(tmp_path, limits=limits)
+    dense, small = (ledger.next_configuration() for _ in range(2))
+    assert (dense.source, str(small.architecture)) == ("dense", "3-6-30-8")
+    ledger.completed(dense.number, metrics_of(ledger, dense, 0.97))
+    ledger.completed(small.number, metrics_of(ledger, small, 0.96))
+    assert told(ledger, dense.number).state == TrialState.COMPLETE
+    reason = "macs is 348,750 above the limit; parameters is 225 above the limit"
+    for records in (ledger.records, open_ledger(tmp_path, limits=limits).records):
+        first, second = (record for record in records if record.state == "COMPLETE")
+        assert (first.is_front, first.is_acceptable, first.reason) == (False, False, reason)
+        assert (second.is_front, second.is_acceptable, second.reason) == (True, True, None)
+
+
+def test_dense_network_above_a_limit_takes_nothing_from_the_others_where_it_is_the_best(tmp_path):
+    recorder = Recorder()
+    given = {**BY_ACCURACY, "limits": {"macs": 150_000.0}}
+    ledger = open_ledger(tmp_path, [recorder], **given)
+    dense, *others = (ledger.next_configuration() for _ in range(3))
+    for configuration, accuracy in ((dense, 0.97), (others[0], 0.95), (others[1], 0.96)):
+        ledger.folder.model_dir(configuration.number).mkdir(parents=True)
+        ledger.completed(configuration.number, metrics_of(ledger, configuration, accuracy))
+    assert recorder.volumes == pytest.approx([0.0, 0.85, 0.86])
+    for again in (ledger, open_ledger(tmp_path, **given)):
+        assert [record.number for record in again.records if record.is_front] == [others[1].number]
+        assert again.hypervolume == pytest.approx(0.86)
+    assert [path.name for path in ledger.folder.models_dir.iterdir()] == [str(others[1].number)]
 
 
 def test_study_ends_by_itself_after_failures_in_a_row_and_says_why(tmp_path):
