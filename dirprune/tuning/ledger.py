@@ -119,11 +119,17 @@ class Ledger:
 
     def _replay_rungs(self, trial: FrozenTrial) -> None:
         """Let the rungs know what an earlier driver heard."""
+        if not self._is_compared(trial):
+            return
         for rung in self.halving.rungs:
             losses = trial.user_attrs.get(f"{storage.RUNG}{rung}")
             if losses is not None:
                 is_paused = self._paused.get(trial.number) == rung
                 self.halving.resume(trial.number, rung, losses, is_paused=is_paused)
+
+    def _is_compared(self, trial: FrozenTrial) -> bool:
+        """Whether others are compared with a trial at rungs: not with a dense network above a limit."""
+        return storage.find_violations(trial).keys().isdisjoint(self.spec.limits)
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -275,7 +281,7 @@ class Ledger:
             losses = to_losses(values, self.spec.directions)[0].tolist()
             if self._records[number].source == "sampler":
                 goes_on = self.halving.report(number, images, losses)
-            else:  # what a study starts with is what others are compared with
+            elif self._is_compared(storage.read_trial(self.study, number)):
                 self.halving.resume(number, images, losses, is_paused=False)
             trial = self._open[number]
             with storage.write_together(trial):

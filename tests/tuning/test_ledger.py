@@ -290,6 +290,22 @@ def test_dense_network_above_a_limit_takes_nothing_from_the_others_where_it_is_t
     assert [path.name for path in ledger.folder.models_dir.iterdir()] == [str(others[1].number)]
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_dense_network_above_a_limit_takes_no_place_at_a_rung(tmp_path, is_resumed):
+    given = {**BY_ACCURACY, "limits": {"macs": 150_000.0}, "trials": 20}
+    ledger = open_ledger(tmp_path, **given)
+    dense = ledger.next_configuration()
+    ledger.reported(dense.number, 100, metrics_of(ledger, dense, 0.97))
+    if is_resumed:
+        ledger = open_ledger(tmp_path, **given)
+        assert ledger.next_configuration() == dense
+    for accuracy in (0.5, 0.6, 0.7, 0.8, 0.65):
+        configuration = ledger.next_configuration()
+        goes_on = ledger.reported(configuration.number, 100, metrics_of(ledger, configuration, accuracy))
+    assert configuration.source == "sampler"
+    assert goes_on  # the third of five; it would be the fourth of six
+
+
 def test_study_ends_by_itself_after_failures_in_a_row_and_says_why(tmp_path):
     ledger = open_ledger(tmp_path, trials=50)
     for _ in range(MAX_FAILURES_IN_A_ROW):
