@@ -18,9 +18,10 @@ def check_floor(text: str | float) -> None:
     """Check how a least accuracy is written: a fraction such as 0.95, or "dense-0.02".
 
     Raises:
-        ConfigurationError: If it is neither, or no fraction in [0, 1].
+        ConfigurationError: If it is neither, no fraction in [0, 1], or one that no network exceeds.
     """
-    number = str(text).removeprefix(DENSE)
+    written = str(text)
+    number = written.removeprefix(DENSE)
     try:
         value = float(number)
     except ValueError:
@@ -30,6 +31,26 @@ def check_floor(text: str | float) -> None:
         raise ConfigurationError(
             f"expected a least accuracy in [0, 1], or so far below the dense network's, got {text!r}{hint}; "
             "try 0.95, or dense-0.02 for two points below"
+        )
+    if not written.startswith(DENSE):
+        check_exceedable(value, written)
+
+
+def check_exceedable(accuracy: float, written: str) -> None:
+    """Check that a network can be better than a least accuracy, from which the hypervolume counts.
+
+    Args:
+        accuracy: What it comes to, a fraction.
+        written: How it is written.
+
+    Raises:
+        ConfigurationError: If none can.
+    """
+    if accuracy >= 1:
+        source = f" ({written})" if written.startswith(DENSE) else ""
+        raise ConfigurationError(
+            f"expected a least accuracy below 1, which no network exceeds, got {accuracy:g}{source}; nothing "
+            "could count in the hypervolume; try 0.95, or dense-0.02 for two points below the dense one"
         )
 
 

@@ -14,7 +14,7 @@ from dirprune.importance.base import Progress
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_dense
-from dirprune.study.floor import Floor
+from dirprune.study.floor import Floor, check_exceedable
 from dirprune.study.ranking import MethodScores, obtain_ranking
 from dirprune.study.reference import compare_reference
 from dirprune.study.spec import StudySpec
@@ -64,8 +64,10 @@ def prepare(
     if warning := compare_reference(spec.objectives, subject.reference_point, dense.metrics):
         say(warning)
     floor = Floor.resolve(spec.min_val_accuracy, spec.objectives, dense.metrics)
-    if floor is not None and (warning := floor.compare(dense.metrics)):
-        say(warning)
+    if floor is not None:
+        check_exceedable(floor.accuracy, str(spec.min_val_accuracy))
+        if warning := floor.compare(dense.metrics):
+            say(warning)
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
     costs = subject.dense_costs
     say(f"dense network: {metrics}, {costs.macs:,} MACs, {costs.parameters:,} parameters ({dense.origin})")

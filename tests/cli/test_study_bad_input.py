@@ -152,6 +152,18 @@ def test_evaluation_that_gives_percent(refused):
     assert "a percentage is divided by 100" in refused(spec=replace(LENET, evaluation=percent))
 
 
+def test_least_accuracy_that_no_network_exceeds(refused, tmp_path, no_ray):
+    def perfect(outputs, targets):
+        return {"accuracy": 1.0}
+
+    line = refused("--min-val-accuracy", "1", "--patience", "5")
+    assert "expected a least accuracy below 1, which no network exceeds, got 1; nothing could count" in line
+    given = ["--min-val-accuracy", "dense-0", "--no-tracking", "--output", tmp_path / "out"]
+    line = refused(*given, spec=replace(LENET, evaluation=perfect))
+    assert "expected a least accuracy below 1, which no network exceeds, got 1 (dense-0); nothing" in line
+    assert not (tmp_path / "out" / "lenet" / "study.json").exists()
+
+
 def test_objective_that_the_evaluation_does_not_give(refused):
     objectives = (Objective("val_acuracy", "maximize"), Objective("macs", "minimize"))
     spec = replace(LENET, objectives=objectives, reference_point={"val_acuracy": 0.1})

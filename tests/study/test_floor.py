@@ -3,7 +3,7 @@
 import pytest
 
 from dirprune.errors import ConfigurationError
-from dirprune.study.floor import Floor, check_floor
+from dirprune.study.floor import Floor, check_exceedable, check_floor
 from dirprune.study.objectives import Objective
 
 OBJECTIVES = (Objective("macs", "minimize"), Objective("val_accuracy", "maximize"))
@@ -39,6 +39,20 @@ def test_dense_network_below_the_floor_is_worth_a_warning():
 def test_a_floor_that_is_no_fraction_is_refused(text):
     with pytest.raises(ConfigurationError, match=r"expected a least accuracy in \[0, 1\]"):
         check_floor(text)
+
+
+@pytest.mark.parametrize("text", ["1", 1.0, "1e0", "0.99999999999999999999"])
+def test_a_floor_that_no_network_exceeds_is_refused(text):
+    with pytest.raises(ConfigurationError, match="expected a least accuracy below 1, which no network exc"):
+        check_floor(text)
+
+
+def test_a_relative_floor_is_refused_where_the_dense_network_cannot_be_exceeded():
+    for text in ("dense-0", "dense-1"):
+        check_floor(text)  # what it comes to is not known yet
+    with pytest.raises(ConfigurationError, match=r"below 1, which no network exceeds, got 1 \(dense-0\)"):
+        check_exceedable(Floor.resolve("dense-0", OBJECTIVES, {"val_accuracy": 1.0}).accuracy, "dense-0")
+    check_exceedable(Floor.resolve("dense-0", OBJECTIVES, {"val_accuracy": 0.99}).accuracy, "dense-0")
 
 
 def test_a_percentage_is_told_its_fraction():

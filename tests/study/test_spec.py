@@ -43,6 +43,7 @@ LENET = StudySpec(name="lenet", network="lenet5", data="mnist", embedded={"data"
         ({"reference_point": {"macs": math.nan}}, "reference value of macs must be finite, got nan"),
         ({"limits": {"val_accuracy": 0.9}}, "limits know costs only"),
         ({"min_val_accuracy": 93}, r"got 93; 93% is 0\.93"),
+        ({"min_val_accuracy": 1}, "expected a least accuracy below 1, which no network exceeds, got 1;"),
         (
             {"min_val_accuracy": 0.9, "objectives": (Objective("macs", "minimize"),)},
             "a least val_accuracy needs it among the objectives, got macs",
