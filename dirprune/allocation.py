@@ -17,6 +17,7 @@ from dirprune.pareto import front_mask, hypervolume
 MAX_LABELS = 256
 N_PRICES = 64
 MAX_SWEEPS = 50
+RELAXATION = 0.003  # of a promise, a guess: fine-tuning repairs more
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -111,21 +112,29 @@ def choose_spread(
     """Return n allocations that promise a large hypervolume: each adds most to those before it.
 
     An allocation promises exp(-loss): the factor by which the probability that the network gives to the right
-    answers falls, in the geometric mean over images, if what the groups lose adds up.
+    answers falls, in the geometric mean over images, if what the groups lose adds up. One that costs as much
+    as the whole network promises nothing. Where no other one promises more than the least that counts, this
+    falls to `RELAXATION` below the best that is left, so that those nearest to it come next, spread over
+    their costs.
 
     Args:
         allocations: To choose from.
         n: At most; >= 0.
         whole: Cost of the whole network, at which nothing is gained.
-        least: Promise, in [0, 1), below which nothing is gained either.
+        least: Promise, in [0, 1], below which nothing is gained either, as long as any is above it.
     """
-    points = np.array([(-math.exp(-a.loss), a.cost / whole) for a in allocations]).reshape(-1, 2)
-    corner = np.array([-least, 1.0])
+    promises = [math.exp(-allocation.loss) for allocation in allocations]
+    points = np.array([(-p, a.cost / whole) for p, a in zip(promises, allocations, strict=True)])
+    left = [place for place, allocation in enumerate(allocations) if allocation.cost < whole]
     chosen: list[int] = []
-    while len(chosen) < min(n, len(allocations)):
-        left = [place for place in range(len(allocations)) if place not in chosen]
-        volumes = [hypervolume(points[[*chosen, place]], corner) for place in left]
-        chosen.append(left[int(np.argmax(volumes))])
+    while left and len(chosen) < n:
+        best = max(promises[place] for place in left)
+        if best <= least:
+            least = best - RELAXATION
+        worthy = [place for place in left if promises[place] > least]
+        volumes = [hypervolume(points[[*chosen, place]], [-least, 1.0]) for place in worthy]
+        chosen.append(worthy[int(np.argmax(volumes))])
+        left.remove(chosen[-1])
     return [allocations[place] for place in chosen]
 
 

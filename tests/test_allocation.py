@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dirprune.allocation import Allocation, Curve, allocate, choose_spread
+from dirprune.allocation import RELAXATION, Allocation, Curve, allocate, choose_spread
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.errors import ArchitectureError
@@ -123,6 +123,34 @@ def test_the_first_ones_promise_enough_where_a_least_promise_is_given():
     least = promises[len(promises) // 2]
     assert any(math.exp(-a.loss) < least for a in choose_spread(allocations, 4, whole))
     assert all(math.exp(-a.loss) > least for a in choose_spread(allocations, 4, whole, least))
+
+
+@pytest.mark.parametrize("least", [0.9999, 1.0])
+def test_where_few_or_none_promise_enough_those_nearest_to_it_fill_up_and_not_the_cheapest(least):
+    costs = make_costs("lenet")
+    allocations = allocate(costs, "macs", draw_curves(costs, 5, seed=4))
+    whole = costs.costs(costs.n_channels).macs
+    chosen = choose_spread(allocations, 6, whole, least)
+    assert len(chosen) == 6
+    assert all(allocation.cost < whole for allocation in chosen)
+    nearest = sorted((math.exp(-a.loss) for a in allocations if a.cost < whole), reverse=True)
+    assert sum(promise > least for promise in nearest) < 6, "no floor that is tight"
+    assert min(math.exp(-a.loss) for a in chosen) >= nearest[5] - RELAXATION
+
+
+def test_what_is_chosen_where_nothing_promises_enough_is_spread_over_costs():
+    losses = [0.0, *(0.0001 * step for step in range(1, 40))]  # 40 steps of 2.5% of the cost each
+    allocations = [Allocation(Architecture({"a": 40 - i}), loss, 40.0 - i) for i, loss in enumerate(losses)]
+    chosen = choose_spread(allocations[::-1], 4, whole=40.0, least=1.0)
+    assert min(allocation.cost for allocation in chosen) < 20 < max(allocation.cost for allocation in chosen)
+
+
+def test_the_whole_network_is_never_chosen():
+    allocations = [
+        Allocation(Architecture({"a": 1}), 0.1, 5.0),
+        Allocation(Architecture({"a": 2}), 0.0, 10.0),
+    ]
+    assert choose_spread(allocations, 2, 10.0) == allocations[:1]
 
 
 def test_no_more_are_chosen_than_there_are_and_none_when_none_is_asked_for():
