@@ -55,17 +55,18 @@ def explain(
 
 
 def _show(folder: StudyFolder, explanation: Explanation, min_r2: float) -> Path | None:
-    """Print one objective and draw its picture; None if its surrogate is not to be trusted."""
+    """Print one objective and draw its picture; None, and no picture, if its surrogate cannot be trusted."""
+    path = folder.explanation_png(explanation.metric)
     click.echo(
         f"\n{explanation.metric}: out-of-fold R2 {explanation.r2:.2f}, {len(explanation.trials)} trials"
     )
     if not explanation.is_trusted(min_r2):
         click.echo(f"not explained: the surrogate predicts unseen trials too badly (--min-r2 {min_r2:g})")
+        path.unlink(missing_ok=True)  # of an earlier run
         return None
     rows = [("choice", "mean |SHAP|", "effect"), *summarise(explanation)]
     width = max(len(effect) for *_, effect in rows)
     header, *lines = [(name, strength, effect.ljust(width)) for name, strength, effect in rows]
     click.echo(format_table(header, lines))
-    path = folder.explanation_png(explanation.metric)
     draw_beeswarm(path, explanation)
     return path

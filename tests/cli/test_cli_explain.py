@@ -67,6 +67,16 @@ def test_explains_what_it_can_predict_and_refuses_the_rest(run: Run, folder: Stu
     assert not folder.explanation_png("val_accuracy").exists()
 
 
+def test_a_picture_of_what_is_no_longer_trusted_goes(run: Run, folder: StudyFolder) -> None:
+    assert run("explain", folder.root, "--min-r2", -10).status == 0
+    assert folder.explanation_png("val_accuracy").exists()
+    assert run("explain", folder.root).status == 0
+    assert folder.explanation_png("macs").exists()
+    assert not folder.explanation_png("val_accuracy").exists()
+    assert run("explain", folder.root, "--min-r2", 1).status == 2
+    assert not folder.explanation_png("macs").exists()
+
+
 def test_nothing_is_written_when_nothing_can_be_explained(run: Run, folder: StudyFolder) -> None:
     result = run("explain", folder.root, "--objective", "val_accuracy")
     assert result.status == 2
