@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -42,7 +43,8 @@ def measure_curves(
         n_images: Calibration images at most; >= 1.
         cache: Where scores are looked up and kept.
     Returns:
-        For each group its curve; the loss of the whole network is 0.
+        For each group its curve; the loss of the whole network is 0. It begins above the widest width at
+        which the loss is not finite.
     Raises:
         ConfigurationError: If there is no calibration image.
     """
@@ -68,7 +70,8 @@ def measure_curves(
             n_done += 1
             if context.progress is not None:
                 context.progress("sensitivity", n_done, n_total)
-        curves[name] = Curve((*narrower, whole[name]), (*losses, 0.0))
+        n_broken = max((n for n, loss in enumerate(losses, 1) if not math.isfinite(loss)), default=0)
+        curves[name] = Curve((*narrower[n_broken:], whole[name]), (*losses[n_broken:], 0.0))
     return curves
 
 

@@ -91,13 +91,16 @@ def choose(
     Args:
         spec: The study.
         costs: Costs of any architecture.
-        curves: For every group what it loses, at some widths.
+        curves: For every group what it loses, at some widths; narrower ones are not chosen.
         allowed: For every group its widths to choose from, the whole one among them.
         n: How many at most.
         least_promise: As in `find_warm_starts`.
     """
     metric = spec.traded_cost
-    finer = {name: curve.at(_spread(allowed[name], MAX_WIDTHS)) for name, curve in curves.items()}
+    finer = {}
+    for name, curve in curves.items():
+        known = [width for width in allowed[name] if width >= curve.widths[0]]
+        finer[name] = curve.at(_spread(known, MAX_WIDTHS))
     found = [
         allocation
         for allocation in allocate(costs, metric, finer)

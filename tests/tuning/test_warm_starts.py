@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
-from dirprune.importance import ScoreCache
+from dirprune.importance import ScoreCache, create
 from dirprune.records.folder import StudyFolder
+from dirprune.sensitivity import measure_curves
 from dirprune.study import warm_starts
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import find_warm_starts, obtain_warm_starts
+from dirprune.tasks import make_task
 from tests.importance.simplex.planted import planted_case
 from tests.tuning.test_ledger import open_ledger
 
@@ -85,6 +88,27 @@ def test_those_of_a_start_that_did_not_come_to_a_study_are_found_again(tmp_path)
     many = obtain_warm_starts(folder, make_spec(), context, costs, cache)
     few = obtain_warm_starts(folder, make_spec(trials=5), context, costs, cache)
     assert len(few) <= 1 < len(many)
+
+
+@pytest.mark.parametrize("broken", [math.inf, math.nan])
+def test_widths_whose_loss_is_not_finite_are_no_warm_starts_and_no_reason_to_refuse_a_study(broken):
+    context, costs = make_case()
+    ((name, n_channels),) = costs.n_channels.items()
+    method, widths = create("magnitude", {}), {name: range(1, n_channels)}
+    sound = measure_curves(context, method, widths)[name]
+    bound = (sound.losses[3] + sound.losses[4]) / 2  # four channels and fewer are too few for the loss below
+
+    def loss(outputs, targets):
+        each = ((outputs - targets) ** 2).flatten(1).mean(1)
+        return each if each.mean() < bound else each * broken
+
+    fragile = dataclasses.replace(context, task=make_task(loss, "mse"))
+    curve = measure_curves(fragile, method, widths)[name]
+    assert curve.widths == sound.widths[4:]
+    assert curve.losses == pytest.approx(sound.losses[4:])
+    found = find_warm_starts(make_spec(), fragile, costs)
+    assert found
+    assert all(allocation.architecture[name] > 4 for allocation in found)
 
 
 def test_measuring_leaves_the_network_as_it_was():
