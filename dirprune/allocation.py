@@ -230,9 +230,9 @@ def _relax(curves: Sequence[Curve], terms: Sequence[tuple[float, int, int]]) -> 
         return total
 
     whole = tuple(len(w) - 1 for w in widths)
-    spans = [np.ptp(costs_of(group, whole)) for group in range(len(curves))]
-    steepest = max(np.ptp(loss) for loss in losses) / max(min(spans), 1e-300)
-    shallowest = 1e-4 * max(np.ptp(loss) for loss in losses) / max(max(spans), 1e-300)
+    spans = [np.ptp(costs_of(group, whole)) for group in range(len(curves)) if len(widths[group]) > 1]
+    steepest = max(np.ptp(loss) for loss in losses) / max(min(spans, default=0.0), 1e-300)
+    shallowest = 1e-4 * max(np.ptp(loss) for loss in losses) / max(max(spans, default=0.0), 1e-300)
     found = {whole}
     places = list(whole)
     prices = np.geomspace(max(shallowest, 1e-300), max(10 * steepest, 1e-299), N_PRICES)
