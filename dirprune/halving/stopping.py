@@ -18,6 +18,12 @@ class StoppingHalving(Halving):
     Massively Parallel Hyperparameter Tuning"], by non-dominated rank instead of one metric. Within a rank the
     trial with the larger hypervolume contribution comes first, then the one with the lower number.
 
+    Of k trials at a rung at least ceil(k / reduction_factor) would go on if they came last. So where trials
+    come in random order, one in `reduction_factor` goes on or more, on average over the orders, and the best
+    so far does in any order. Where each is worse than all before it, as when a sampler gets worse, only the
+    first do: those that come before there is a comparison, at least one. `PromotingHalving` lets one in so
+    many go on in any order.
+
     A decision depends only on the last reports at the same rung. The caller owns all trials and tells of each
     once per rung; this class never looks back at trials that were told to go on.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -34,6 +35,34 @@ def test_a_trial_that_nobody_dominates_is_never_stopped(table, factor) -> None:
         earlier = table[:place]
         if not any(dominates(other, table[place]) for other in earlier):
             assert goes_on
+
+
+@given(PAIRS, FACTORS)
+def test_of_all_at_a_rung_one_in_so_many_goes_on_if_it_is_the_last_to_come(table, factor) -> None:
+    n_going_on = 0
+    for last, losses in enumerate(table):
+        halving = StoppingHalving((0,), factor, minimum=1)
+        for number, others in enumerate(table):
+            halving.remember(number, 0, others)
+        n_going_on += halving.report(last, 0, losses)
+    assert n_going_on >= math.ceil(len(table) / factor)
+
+
+@given(st.lists(st.tuples(LOSS, LOSS), min_size=1, max_size=4), FACTORS)
+def test_no_rung_starves_when_trials_come_in_random_order(table, factor) -> None:
+    orders = list(itertools.permutations(range(len(table))))
+    n_going_on = 0
+    for order in orders:
+        halving = StoppingHalving((0,), factor, minimum=1)
+        n_going_on += sum(halving.report(number, 0, table[number]) for number in order)
+    assert n_going_on * factor >= len(orders) * len(table)
+
+
+@given(st.integers(4, 30), st.sampled_from([2.0, 3.0, 4.0]), st.integers(1, 6))
+def test_trials_that_come_ever_worse_end_but_for_the_first_ones(n_trials, factor, minimum) -> None:
+    decisions = report_all([(float(number), float(number)) for number in range(n_trials)], factor, minimum)
+    n_first = max(1, min(n_trials, minimum - 1))
+    assert decisions == [True] * n_first + [False] * (n_trials - n_first)
 
 
 @given(st.lists(LOSS, min_size=1, max_size=20), FACTORS, st.integers(1, 6))
