@@ -46,6 +46,7 @@ class Arguments:
     latency_batch: int
     architectures: str | None
     warm_starts: int | None
+    warm_starts_from: str | None
     min_keep_ratio: float | None
     channel_multiple: int | None
     reference_point: dict[str, float] | None

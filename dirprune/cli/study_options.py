@@ -11,6 +11,7 @@ from dirprune.cli.options import FILE, FOLDER, MEMORY, PLACE, Number, OneOf, Who
 from dirprune.cli.study_types import Amounts, Duration, Epochs, Metrics, Objectives
 from dirprune.halving import KINDS
 from dirprune.study.shapes import SHAPES
+from dirprune.study.space import WARM_STARTS_FROM
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE
 from dirprune.tuning.cluster import LOCAL
@@ -147,8 +148,14 @@ def _space(spec: StudySpec) -> list[Option]:
         Option(
             ["--warm-starts"],
             type=WholeNumber(0),
-            help="Trials to begin with that promise most for their cost, by what the network loses when "
-            f"groups are cut alone; 0: none. Default: {spec.space.warm_starts}.",
+            help="Trials to begin with that promise most for their cost; 0: none. "
+            f"Default: {spec.space.warm_starts}.",
+        ),
+        Option(
+            ["--warm-starts-from"],
+            type=OneOf(WARM_STARTS_FROM),
+            help="What tells of it: what the network loses when its groups are cut one at a time, or along "
+            f"the path of greedy elimination, which takes longer. Default: {spec.space.warm_starts_from}.",
         ),
         Option(
             ["--sampler"],

@@ -70,6 +70,8 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         space = replace(space, architectures=arguments.architectures)
     if arguments.warm_starts is not None:
         space = replace(space, warm_starts=arguments.warm_starts)
+    if arguments.warm_starts_from is not None:
+        space = replace(space, warm_starts_from=arguments.warm_starts_from)
     if arguments.min_keep_ratio is not None:
         space = replace(space, min_keep_ratio=arguments.min_keep_ratio)
     if arguments.channel_multiple is not None:

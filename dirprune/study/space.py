@@ -16,6 +16,8 @@ from dirprune.study.shapes import PER_GROUP, RANKED, SHAPES, Ranking, Shapes, Su
 from dirprune.training import Recipe
 
 PLAIN_METHOD = "magnitude"
+CURVES, PATH = "curves", "path"
+WARM_STARTS_FROM = (CURVES, PATH)
 DEFAULT_METHODS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "magnitude": {"norm": ("l1", "l2")},
     "taylor": {},
@@ -130,8 +132,10 @@ class SearchSpace:
             its whole width.
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
         reference_architectures: Known good ones to start from, such as "8,9,36,17" in forward order.
-        warm_starts: Further trials to start from, which promise most for their cost by what the network loses
-            when its groups are cut one at a time; >= 0. At most half of a study's trials are.
+        warm_starts: Further trials to start from, which promise most for their cost; >= 0. At most half of a
+            study's trials are.
+        warm_starts_from: What tells of a promise: "curves", what the network loses when its groups are cut
+            one at a time, or "path", what it loses along greedy elimination over all groups.
 
     Raises:
         ConfigurationError: If a keep ratio or a hyperparameter could not be used by a trial.
@@ -148,6 +152,7 @@ class SearchSpace:
     uniform_keep_ratios: tuple[float, ...] = (0.75, 0.5, 0.3)
     reference_architectures: tuple[str, ...] = ()
     warm_starts: int = 16
+    warm_starts_from: str = CURVES
 
     def __post_init__(self) -> None:
         for ratio in (self.min_keep_ratio, *self.uniform_keep_ratios):
@@ -167,6 +172,9 @@ class SearchSpace:
             )
         if self.warm_starts < 0:
             raise ConfigurationError(f"warm starts must be at least 0, got {self.warm_starts}; 0 has none")
+        if self.warm_starts_from not in WARM_STARTS_FROM:
+            hint = suggest(self.warm_starts_from, WARM_STARTS_FROM)
+            raise ConfigurationError(f"unknown source of warm starts {self.warm_starts_from!r}{hint}")
         if not self.methods:
             raise ConfigurationError(
                 "a search space needs at least one importance method, got none; try magnitude"
@@ -329,6 +337,7 @@ class SearchSpace:
             "uniform_keep_ratios": list(self.uniform_keep_ratios),
             "reference_architectures": list(self.reference_architectures),
             "warm_starts": self.warm_starts,
+            "warm_starts_from": self.warm_starts_from,
         }
 
 

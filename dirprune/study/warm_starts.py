@@ -1,19 +1,23 @@
-"""Architectures that are worth a trial before anything has been tried: found from curves of sensitivity."""
+"""Architectures worth a trial before anything has been tried: by curves of sensitivity, or along a path."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from dirprune.allocation import Allocation, Curve, allocate, choose_spread
 from dirprune.architecture import Architecture
-from dirprune.cost import CostModel
+from dirprune.cost import COST_METRICS, CostModel
 from dirprune.files import read_json, write_json
 from dirprune.importance import ScoreCache, ScoringContext, create
+from dirprune.importance.greedy import PathOptions, compute_path
 from dirprune.projection import Projection
 from dirprune.records.folder import StudyFolder
 from dirprune.sensitivity import measure_curves
+from dirprune.study.space import PATH
 from dirprune.study.spec import StudySpec
 
 SCHEMA = 1
@@ -52,8 +56,9 @@ def find_warm_starts(
 ) -> list[Allocation]:
     """Return the study's warm starts, the most promising first.
 
-    Each group is cut alone to a few widths, and what the groups lose is taken to add up. Of the architectures
-    that then lose least for their cost, those are taken that together promise the largest hypervolume.
+    By curves, each group is cut alone to a few widths, and what the groups lose is taken to add up; the
+    architectures that then lose least for their cost are candidates. Along a path they are what greedy
+    elimination over all groups comes by. Those are taken that together promise the largest hypervolume.
 
     Args:
         spec: The study: how many, as far as it has trials for them, its first method, its limits, its space.
@@ -72,6 +77,9 @@ def find_warm_starts(
     allowed = {
         name: widths.tolist() for name, widths in zip(projection.names, projection.widths, strict=True)
     }
+    if space.warm_starts_from == PATH:
+        found = _follow_path(spec.traded_cost, context, costs, allowed, cache)
+        return _choose_within(spec, costs, found, n_wanted, least_promise)
     method = create(next(iter(space.methods)), {})
     widths = {name: _spread(values, N_MEASURED) for name, values in allowed.items()}
     curves = measure_curves(context, method, widths, reconstruct=spec.reconstruct, cache=cache)
@@ -101,13 +109,50 @@ def choose(
     for name, curve in curves.items():
         known = [width for width in allowed[name] if width >= curve.widths[0]]
         finer[name] = curve.at(_spread(known, MAX_WIDTHS))
-    found = [
+    return _choose_within(spec, costs, allocate(costs, metric, finer), n, least_promise)
+
+
+def _follow_path(
+    metric: str,
+    context: ScoringContext,
+    costs: CostModel,
+    allowed: Mapping[str, Sequence[int]],
+    cache: ScoreCache | None,
+) -> list[Allocation]:
+    """Return what greedy elimination comes by, each group moved up to the next allowed width."""
+    if cache is not None:
+        context = dataclasses.replace(context, workspace=cache.folder)
+
+    def cost_of(architecture: Mapping[str, int]) -> float:
+        return float(costs.costs(architecture).as_dict()[metric])
+
+    named = metric in COST_METRICS
+    path = compute_path(context, PathOptions(cost=metric) if named else None, cost=None if named else cost_of)
+    best = max((step.value for step in path.steps if math.isfinite(step.value)), default=0.0)
+    found: dict[Architecture, Allocation] = {}
+    for step in path.steps:
+        architecture = Architecture(
+            {
+                name: next(width for width in allowed[name] if width >= n)
+                for name, n in step.architecture.items()
+            }
+        )
+        if architecture not in found and math.isfinite(step.value):
+            found[architecture] = Allocation(architecture, best - step.value, cost_of(architecture))
+    return list(found.values())
+
+
+def _choose_within(
+    spec: StudySpec, costs: CostModel, found: Iterable[Allocation], n: int, least_promise: float
+) -> list[Allocation]:
+    """Return those within the study's limits that together promise most."""
+    within = [
         allocation
-        for allocation in allocate(costs, metric, finer)
+        for allocation in found
         if all(costs.costs(allocation.architecture).as_dict()[m] <= bound for m, bound in spec.limits.items())
     ]
-    whole = costs.costs(costs.n_channels).as_dict()[metric]
-    return choose_spread(found, n, whole, least_promise)
+    whole = costs.costs(costs.n_channels).as_dict()[spec.traded_cost]
+    return choose_spread(within, n, whole, least_promise)
 
 
 def _spread(widths: Sequence[int], n: int) -> list[int]:

@@ -17,6 +17,7 @@ from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_d
 from dirprune.study.floor import Floor, check_exceedable
 from dirprune.study.ranking import MethodScores, obtain_ranking
 from dirprune.study.reference import compare_reference
+from dirprune.study.space import PATH
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import obtain_warm_starts
 from dirprune.training import TrainingReport
@@ -98,7 +99,8 @@ def prepare(
         say("ranked architectures: they follow from the scores of each method, which are known now")
     warm_starts = obtain_warm_starts(folder, spec, scoring, subject.costs, cache, least)
     if warm_starts:
-        say(f"warm starts: {len(warm_starts)} architectures, by what the network loses when groups are cut")
+        told_by = "along greedy elimination" if spec.space.warm_starts_from == PATH else "when groups are cut"
+        say(f"warm starts: {len(warm_starts)} architectures, by what the network loses {told_by}")
     return Prepared(subject, context, dense, description, warm_starts, ranking)
 
 

@@ -55,8 +55,8 @@ def read_runs(uri: str, study_id: str | None = None) -> dict[str, object]:
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for answers longer than a study would: the first one of a busy machine's server takes its time.
 
-    And ask once more where a server closes a connection, idle for 5 s, in the moment in which it is used again:
-    a study tries again itself, the tests' own clients do not.
+    And ask once more where a server closes a connection, idle for 5 s, in the moment in which it is used
+    again: a study tries again itself, the tests' own clients do not.
     """
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

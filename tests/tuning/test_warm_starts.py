@@ -11,6 +11,7 @@ import torch
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
 from dirprune.importance import ScoreCache, create
+from dirprune.importance.greedy import compute_path
 from dirprune.records.folder import StudyFolder
 from dirprune.sensitivity import measure_curves
 from dirprune.study import warm_starts
@@ -66,6 +67,28 @@ def test_channels_that_matter_little_are_what_cheap_ones_do_without():
     found = find_warm_starts(make_spec(), context, costs)
     losses = [allocation.loss for allocation in sorted(found, key=lambda allocation: allocation.cost)]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_those_of_a_path_are_what_greedy_elimination_comes_by(tmp_path):
+    context, costs = make_case()
+    ((name, n_channels),) = costs.n_channels.items()
+    space = dataclasses.replace(SPACE, warm_starts_from="path", channel_multiple=2)
+    cache = ScoreCache(tmp_path / "scores")
+    found = find_warm_starts(make_spec(space=space), context, costs, cache)
+    path = compute_path(context)
+    best = max(step.value for step in path.steps)
+    lost = {step.architecture[name]: best - step.value for step in path.steps}
+    allowed = {SPACE.lowest(n_channels), *range(0, n_channels + 1, 2)}
+    assert len(found) >= 3
+    for allocation in found:
+        width = allocation.architecture[name]
+        assert width in allowed
+        assert allocation.cost == costs.costs(allocation.architecture).macs
+        assert allocation.loss == pytest.approx(min(lost.get(width, math.inf), lost.get(width - 1, math.inf)))
+    limit = 0.6 * costs.costs(costs.n_channels).macs
+    limited = find_warm_starts(make_spec(space=space, limits={"macs": limit}), context, costs, cache)
+    assert limited
+    assert all(allocation.cost <= limit for allocation in limited)
 
 
 def test_a_study_that_goes_on_has_those_that_it_began_with(tmp_path, monkeypatch):
