@@ -215,7 +215,7 @@ def _trial(spec: StudySpec) -> list[Option]:
         Option(
             ["--rungs"],
             type=Epochs(),
-            help="Epochs after which trials are compared; 0 is right after pruning. "
+            help="Epochs after which trials are compared, below --epochs; 0 is right after pruning. "
             f"Default: {','.join(f'{rung:g}' for rung in spec.rungs)}.",
         ),
         Option(

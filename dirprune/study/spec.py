@@ -52,7 +52,8 @@ class StudySpec:
         space: What a trial may choose.
         trials: Trials to start in all.
         epochs: Fine-tuning of a trial, in passes over the training role (fractions are fine).
-        rungs: Epochs after which a trial may be stopped; 0 is right after pruning.
+        rungs: Epochs after which a trial may be stopped; 0 is right after pruning. Those from `epochs` on do
+            nothing, and are warned of.
         reduction_factor: At a rung one trial in this many goes on; >= 2.
         halving: What becomes of the others: "stopping" ends them, "promoting" lets them pause until they are
             among the best, or the study ends; "none": there are no others. Trials that the sampler did not

@@ -17,6 +17,7 @@ from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_d
 from dirprune.study.floor import Floor, check_exceedable
 from dirprune.study.ranking import MethodScores, obtain_ranking
 from dirprune.study.reference import compare_reference
+from dirprune.study.rungs import compare_rungs
 from dirprune.study.space import PATH
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import obtain_warm_starts
@@ -59,6 +60,8 @@ def prepare(
         progress: Told how far the search for warm starts is.
     """
     roles = subject.roles
+    if warning := compare_rungs(spec, roles):
+        say(warning)
     dense = obtain_dense(spec, roles, subject.choice, options.output, options.weights, listen)
     if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
         say(warning)

@@ -231,6 +231,24 @@ def test_study_that_ended_before_any_trial_names_no_file_that_is_not_there(tmp_p
     assert [part for part in named if not Path(part.replace("/<trial>", "")).exists()] == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--rungs", "0,0.1,5"], "rungs 0.1 and 5; try --rungs 0"),
+        (["--rungs", "2"], "rung 2; try --rungs 0"),
+        (["--rungs", "0,0.05"], ""),
+        (["--rungs", "0,0.05,1"], "rung 1; try --rungs 0,0.05"),
+        (["--rungs", "0,5", "--halving", "none"], ""),
+    ],
+)
+def test_rung_that_no_trial_comes_to_is_warned_of(tmp_path, no_ray, capsys, arguments, expected):
+    arguments = [*arguments, "--output", str(tmp_path), "--no-tracking"]
+    assert run_command(make_command(LENET), arguments, name="study") == 130
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "compared" in line]
+    said = f"warning: with --epochs 0.1 trials end before they are compared at {expected}"
+    assert warnings == ([said] if expected else [])
+
+
 def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, capsys):
     output = ["--output", str(tmp_path / "out"), "--no-tracking"]
     assert run_command(make_command(LENET), output, name="study") == 130
