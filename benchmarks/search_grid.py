@@ -3,9 +3,10 @@
     python benchmarks/search_grid.py --subject NAME --data DIR --weights FILE train --rows rows.jsonl
     python benchmarks/search_grid.py --subject NAME --data DIR --weights FILE curves --table NAME_curves.json
     python benchmarks/search_grid.py --subject NAME --data DIR --weights FILE scores --table NAME_scores.json
+    python benchmarks/search_grid.py --subject NAME --data DIR --weights FILE path --table NAME_path.json
     python benchmarks/search_grid.py pack --rows rows.jsonl --table NAME_grid.csv
 
-The three tables belong into benchmarks/data. `train` goes on where it was cut off; architectures come in
+The tables belong into benchmarks/data. `train` goes on where it was cut off; architectures come in
 random order, so that a part of the grid is a random sample of it. LeNet-5's weights come from `dirprune
 train --data DIR --epochs 10 --seed 0`; those of ResNet-20 are published and may have seen the whole
 training set: validation is a half of the test set there.
@@ -34,6 +35,7 @@ from dirprune.data.roles import FOREIGN_SPLIT
 from dirprune.evaluation import evaluate
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, create, find_scores
+from dirprune.importance.greedy import compute_path
 from dirprune.networks import create_network, load_weights_
 from dirprune.networks.weights import read_metadata
 from dirprune.pruning import prune
@@ -234,6 +236,15 @@ def scores(given: Given, table: Path) -> None:
     found, _ = find_scores(create("magnitude", {}), given.open_context())
     rounded = {group: [float(f"{value:.5g}") for value in values] for group, values in found.items()}
     table.write_text(json.dumps(rounded, indent=1) + "\n")
+
+
+@main.command()
+@click.option("--table", type=click.Path(path_type=Path), required=True)
+@click.pass_obj
+def path(given: Given, table: Path) -> None:
+    """Write what greedy elimination over all groups comes by: kept channels, and the value of the network."""
+    steps = compute_path(given.open_context()).steps
+    table.write_text(json.dumps({str(step.architecture): step.value for step in steps}, indent=1) + "\n")
 
 
 @main.command()

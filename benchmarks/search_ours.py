@@ -15,13 +15,13 @@ from search_clock import FORWARD, Job, Side
 from search_grid import N_TRAIN
 from search_table import CHANCE, DATA, Place, Table, TableProjection
 
-from dirprune.allocation import Curve
+from dirprune.allocation import Allocation, Curve, choose_spread
 from dirprune.architecture import Architecture
 from dirprune.halving import PromotingHalving, StoppingHalving
 from dirprune.sensitivity import N_IMAGES
 from dirprune.study.ranking import MethodScores
 from dirprune.study.shapes import PER_GROUP, RANKED, Budgeted, PerGroup, Ranked, Shapes, Suggests
-from dirprune.study.space import SearchSpace
+from dirprune.study.space import CURVES, PATH, SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import choose
 from dirprune.tuning import storage
@@ -29,6 +29,8 @@ from dirprune.tuning.samplers import make_sampler
 from dirprune.tuning.samplers.learning import LearningSampler
 from dirprune.tuning.samplers.problem import StudyProblem
 
+PATH_TIMES = 2
+"""What a path costs, in curves: 4.8 s and 2.5 s on LeNet-5 (`benchmarks/RESULTS.md`)."""
 PASSES = 6
 """Forward passes of a cut, at most: of the dense network, to each of four refitted layers, and to judge."""
 
@@ -47,7 +49,8 @@ class OurOptions:
         rungs: Passes after which trials are compared.
         first: Whether the uniform architectures come before the sampler's.
         spare_first: Whether these and the warm starts always go on.
-        warm_starts: Architectures by curves of sensitivity that come before all others.
+        warm_starts: Architectures that come before all others.
+        warm_starts_from: "curves" of sensitivity, or the "path" of greedy elimination.
         learning: Whether the sampler learns from trials that were stopped or are paused, by predicted losses;
             else it sees the study as its storage has it.
     """
@@ -62,6 +65,7 @@ class OurOptions:
     first: bool = True
     spare_first: bool = True
     warm_starts: int = 16
+    warm_starts_from: str = CURVES
     learning: bool = True
 
 
@@ -90,6 +94,23 @@ def _make_shapes(grid: Table, options: OurOptions) -> Shapes:
         scores = MethodScores({"magnitude": _read(grid, "scores")})
         return Ranked(projection, None, options.max_offset, scores)
     return Budgeted(projection, None, options.max_offset)
+
+
+def _find_warm_starts(grid: Table, spec: StudySpec, options: OurOptions) -> list[Allocation]:
+    """Return them as a study finds them, of the grid's architectures."""
+    if options.warm_starts_from == CURVES:
+        curves = {name: Curve(**curve) for name, curve in _read(grid, "curves").items()}
+        allowed = dict(zip(grid.names, grid.widths, strict=True))
+        return choose(spec, grid.costs, curves, allowed, options.warm_starts)
+    found: dict[Place, Allocation] = {}
+    steps = _read(grid, "path")
+    for text, value in steps.items():
+        kept = dict(zip(grid.names, map(int, text.split("-")), strict=True))
+        place = grid.nearest(kept)
+        if place not in found:
+            loss = max(steps.values()) - value
+            found[place] = Allocation(grid.architecture(place), loss, float(grid.macs[place]))
+    return choose_spread(list(found.values()), options.warm_starts, float(grid.macs.max()))
 
 
 def _read(grid: Table, what: str) -> Any:
@@ -126,12 +147,12 @@ class Ours(Side):
         self._jobs: dict[int, Job] = {}
         self._first: set[int] = set()
         if options.warm_starts:
-            curves = {name: Curve(**curve) for name, curve in _read(grid, "curves").items()}
-            allowed = dict(zip(grid.names, grid.widths, strict=True))
-            found = choose(spec, grid.costs, curves, allowed, options.warm_starts)
+            found = _find_warm_starts(grid, spec, options)
             self._enqueue(allocation.architecture for allocation in found)
             n_cuts = sum(len(widths) - 1 for widths in grid.widths)
             self.preparation = n_cuts * N_IMAGES * PASSES * FORWARD
+            if options.warm_starts_from == PATH:
+                self.preparation *= PATH_TIMES
         if options.first:
             sizes = dict(zip(self.grid.names, self.grid.costs.n_channels.values(), strict=True))
             ratios = (0.75, 0.5, 0.3)  # the dense network is not trained in a study, and gains nothing
