@@ -5,12 +5,15 @@ python benchmarks/search_surrogate.py resnet20
 
 from __future__ import annotations
 
+import warnings
+
 import click
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from search_grid import EPOCHS, SEEDS, SUBJECTS
 from search_table import Place, Table, measure, read_accuracies, read_rows
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.model_selection import KFold
@@ -96,7 +99,9 @@ def model(places: NDArray[np.int64], errors: Floats, wanted: NDArray[np.int64]) 
     for column in np.log(errors).T:
         kernel = ConstantKernel(10.0) * RBF(np.full(places.shape[1], 10.0), (1.0, 1e3)) + WhiteKernel(0.01)
         process = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0)
-        process.fit(places, column)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a group that does not matter has no scale
+            process.fit(places, column)
         parts = [process.predict(wanted[i : i + CHUNK]) for i in range(0, len(wanted), CHUNK)]
         found.append(np.exp(np.concatenate(parts)))
     return np.stack(found, axis=1)

@@ -78,6 +78,36 @@ def test_the_grid_is_what_the_cost_model_says(modules: dict[str, ModuleType]) ->
     assert grid.measure_true([place]) == pytest.approx(width * (grid.accuracies[place][-1] - 0.1))
 
 
+def test_a_sample_is_modelled_and_searched(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    table = modules["search_table"].load_table("resnet20")
+    for place in ((0,) * 9, (4,) * 9, (1, 2, 3, 4, 0, 1, 2, 3, 4)):
+        assert table.costs.costs(table.architecture(place)).macs == table.macs[place]
+    near = [table.accuracies[tuple(place)] for place in table.places]
+    assert np.abs(near - (1 - table.errors)).max() < 0.05
+    place = (2,) * 9
+    told = [table.observe(place, 3, np.random.default_rng(seed)) for seed in range(200)]
+    assert np.mean(told) == pytest.approx(table.accuracies[place][-1], abs=3 * table.deviations[-1] / 14)
+    assert np.std(told) == pytest.approx(table.deviations[-1], rel=0.2)
+    assert table.measure_true([place]) < table.best < 1
+
+    sides = "random;ours halving=none;ours architectures=ranked;ours architectures=budgeted halving=promoting"
+    run(modules["search"].main, tmp_path, "run", "--table", "resnet20", "--sides", sides, "--seeds", "0:1",
+        "--budget", "150000")  # fmt: skip
+    lines = run(modules["search"].main, tmp_path, "report", "--table", "resnet20").splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ours")] == sides.split(";")[1:]
+    assert run(modules["search"].main, tmp_path, "report") == ""  # of LeNet-5 nothing was run
+
+
+def test_the_model_of_a_sample_orders_what_it_has_not_seen(modules: dict[str, ModuleType]) -> None:
+    from scipy.stats import spearmanr
+    from search_surrogate import model
+
+    table = modules["search_table"].load_table("resnet20")
+    even, odd = slice(None, None, 2), slice(1, None, 2)
+    predicted = model(table.places[even], table.errors[even, -1:], table.places[odd])
+    assert spearmanr(predicted[:, 0], table.errors[odd, -1]).statistic > 0.9
+
+
 def test_the_clock_charges_for_what_a_search_does(modules: dict[str, ModuleType]) -> None:
     clock = modules["search_clock"]
     grid = modules["search_table"].load_table("lenet5")
