@@ -6,8 +6,8 @@ from dirprune.data import DataRoles
 from dirprune.study.spec import StudySpec
 
 
-def compare_rungs(spec: StudySpec, roles: DataRoles) -> str:
-    """Return a warning where trials end before a rung, or at it; empty elsewhere.
+def compare_rungs(spec: StudySpec, roles: DataRoles) -> str | None:
+    """Return a warning where trials end before a rung, or at it; None elsewhere.
 
     Args:
         spec: The study.
@@ -17,7 +17,7 @@ def compare_rungs(spec: StudySpec, roles: DataRoles) -> str:
     early = [f"{rung:g}" for rung in spec.rungs if spec.images(rung, roles) < end]
     late = [f"{rung:g}" for rung in spec.rungs if spec.images(rung, roles) >= end]
     if spec.halving == "none" or not late:
-        return ""
+        return None
     return (
         f"warning: with --epochs {spec.epochs:g} trials end before they are compared at "
         f"rung{'s' * (len(late) > 1)} {' and '.join(late)}; try --rungs {','.join(early) or 0}"
