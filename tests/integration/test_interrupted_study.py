@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -179,7 +180,8 @@ def test_two_drivers_cannot_have_the_same_study(tmp_path):
         second = start(tmp_path, "--no-tracking", "--resume")
         said, _ = second.communicate(timeout=WAIT_S)
         assert second.returncode == 2
-        assert f"is being driven by process {first.pid} on" in said.splitlines()[-1]
+        driver = f"process {first.pid} on {socket.gethostname()}"
+        assert f"is being driven by {driver}; wait for it" in said.splitlines()[-1]
     finally:
         os.killpg(first.pid, signal.SIGINT)
         first.communicate(timeout=WAIT_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -364,7 +365,7 @@ def test_second_driver_is_refused_with_the_first_ones_process(tmp_path):
             "except Exception as e: print(e)"
         )
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert f"process {os.getpid()} on " in done.stdout
+    assert f"by process {os.getpid()} on {socket.gethostname()}; wait for it" in done.stdout
     with storage.hold_study(folder):
         pass
 
