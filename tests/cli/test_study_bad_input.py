@@ -25,6 +25,7 @@ from dirprune.tuning import run as tuning_run
 from tests.integration.toy_study import spec as toy_spec
 
 QUICK = {"trials": 1, "epochs": 0.1, "dense_epochs": 0.2, "fine_tuning": Recipe(images=0)}
+COSTS = "macs:minimize,parameters:minimize"
 LENET = StudySpec(name="lenet", network="lenet5", data="digits", **QUICK)
 
 
@@ -105,6 +106,27 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
         (["--min-keep-ratio", "1.5"], "keep ratio must be in (0, 1], got 1.5"),
         (["--sampler", "tpee"], "unknown 'tpee'; did you mean 'tpe'?"),
         (["--max-parameters", "none"], "'none'"),
+        (
+            ["--max-parameters", "100"],
+            "parameters can be from 487 to 40,225 in this space, got a limit of 100;",
+        ),
+        (["--min-val-accuracy", "93"], "got '93'; 93% is 0.93; try 0.95, or dense-0.02"),
+        (["--objectives", "val_accuracy"], "expected metric:direction, got 'val_accuracy'; try"),
+        (["--objectives", "flops:minimize"], "unknown objective 'flops'; known: latency_ms, macs,"),
+        (
+            ["--objectives", "macs:minimize", "--min-val-accuracy", "0.9"],
+            "a least val_accuracy needs it among the objectives, got macs;",
+        ),
+        (
+            ["--objectives", f"val_accuracy:maximize,val_loss:minimize,val_error:minimize,{COSTS}"],
+            "objective val_loss has no default reference value",
+        ),
+        (
+            ["--objectives", f"val_accuracy:maximize,{COSTS},{COSTS}"],
+            "each objective may be given once, got val_accuracy, macs, parameters, macs, parameters",
+        ),
+        (["--reduction-factor", "1.5"], "reduction factor must be at least 2 and finite, got 1.5;"),
+        (["--rungs", "2,1"], "rungs must be increasing, finite epochs from 0, got (2.0, 1.0); try"),
         (["--architectures", "budget"], "'budget'"),
         (["--channel-multiple", "0"], "at least 1, got '0'"),
         (["--trials", "0"], "trials must be at least 1, got 0"),
