@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +19,8 @@ PROBE_BYTES = 1 << 18
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WORDS = tuple(os.strerror(number) for number in FULL)
 LOST = StorageError.__name__
-SAYS_FULL = re.compile(r"quota|storage ?full|insufficient ?storage|no space|disk full", re.IGNORECASE)
-"""What object stores and file systems say when they take no more."""
+SAYS_FULL = re.compile(r"quota|storage ?full|insufficient ?storage|no space|disk (is )?full", re.IGNORECASE)
+"""What object stores, databases and file systems say when they take no more."""
 
 Answer = TypeVar("Answer")
 
@@ -103,10 +104,26 @@ def has_room(folder: Path) -> bool:
     return True
 
 
+@contextmanager
+def say_how_to_go_on() -> Iterator[None]:
+    """Let the error of a storage that is lost where no trials run say what to do.
+
+    Raises:
+        StorageError: With the advice.
+    """
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(_describe_lost(str(error))) from error
+
+
 def describe_full_disk(folder: Path, reason: str) -> str:
     """Return why a study ended, and what to do."""
     if LOST in reason:
-        said = reason.partition(f"{LOST}: ")[2] or reason
-        advice = "make room there, then" if SAYS_FULL.search(said) else "when it answers again,"
-        return f"{said}; {advice} the same command with --resume goes on"
+        return _describe_lost(reason.partition(f"{LOST}: ")[2] or reason)
     return f"no room is left in {folder} ({reason}); make room, then the same command with --resume goes on"
+
+
+def _describe_lost(said: str) -> str:
+    advice = "make room there, then" if SAYS_FULL.search(said) else "when it answers again,"
+    return f"{said}; {advice} the same command with --resume goes on"

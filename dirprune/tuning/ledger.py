@@ -7,12 +7,14 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
+from dirprune.errors import StorageError
 from dirprune.groups import Grouping
 from dirprune.halving import make_halving
 from dirprune.pareto import to_losses
@@ -353,8 +355,9 @@ class Ledger:
 
         Ctrl-C may have come between telling a trial and noting it here: the storage says how it stands.
         """
-        for number in [n for n, record in self._records.items() if record.state == "RUNNING"]:
-            self._refresh(number)
+        with suppress(StorageError):  # of one that is lost, the next driver will ask it
+            for number in [n for n, record in self._records.items() if record.state == "RUNNING"]:
+                self._refresh(number)
         if not interrupted and not self.end_reason:
             self._stop_paused()
         records = self.records

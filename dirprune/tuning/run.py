@@ -24,7 +24,7 @@ from dirprune.tuning.cluster import Resources, Slots, connect
 from dirprune.tuning.endings import PatienceWatch, TimeLimit, ended_by_sigterm
 from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
-from dirprune.tuning.full_disk import describe_full_disk
+from dirprune.tuning.full_disk import describe_full_disk, say_how_to_go_on
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.opening import open_ledger, open_study
 from dirprune.tuning.options import RunOptions
@@ -85,6 +85,8 @@ def run_study(
     Raises:
         StudyError: If the study exists and was not to be continued, differs from the stored one, or is being
             driven by another process.
+        StorageError: If the storage of the trials or of the machines is lost where no trial runs; says how to
+            go on. Where trials run it ends them, and is the result's `end_reason`.
         DirpruneError: Of other kinds for data, weights and settings that cannot work.
     """
     options = options or RunOptions()
@@ -93,7 +95,7 @@ def run_study(
     patience = None if options.patience is None else Patience(options.patience, options.patience_share)
     opened = open_study(spec, options, say)
     folder, subject = opened.folder, opened.subject
-    with storage.hold_study(folder):
+    with storage.hold_study(folder), say_how_to_go_on():
         prepared = prepare(subject.spec, options, folder, subject, say, listen, progress)
         torch.cuda.empty_cache()  # trials on the same GPU need it; without one nothing happens
         ours = [ViewWriter(), *([ResultsSender(folder)] if folder.remote else [])]

@@ -32,6 +32,7 @@ from dirprune.study.floor import Floor
 from dirprune.study.objectives import read_objectives
 from dirprune.study.observer import StudySummary
 from dirprune.study.space import Configuration
+from dirprune.tuning.database import DatabaseStorage
 from dirprune.tuning.journal import StudyJournal
 
 STUDY_SCHEMA = 1
@@ -116,7 +117,7 @@ def open_storage(folder: StudyFolder, url: str = "") -> optuna.storages.BaseStor
         return JournalStorage(folder.journal)
     locate(url)
     try:
-        return optuna.storages.RDBStorage(url)
+        return DatabaseStorage(url, describe_url(url))
     except Exception as error:  # drivers raise their own types, SQLAlchemy's among them
         raise StudyError(
             f"expected an Optuna storage at {describe_url(url)}, got {type(error).__name__}; "

@@ -115,20 +115,41 @@ def test_probe_leaves_nothing(tmp_path):
 
 SCRIPT = """
 set -eu
-mkdir small && mount -t tmpfs -o size=$1 tmpfs small
-shift
-"$@" > first.txt 2>&1 && echo 0 > first.status || echo $? > first.status
-cp -a small first
+mkdir -p work/small && mount -t tmpfs -o size=$1 tmpfs work/small
+FILL=$2
+shift 2
+cd work
+eval "$FILL" 2> /dev/null &
+"$@" > ../first.txt 2>&1 && echo 0 > ../first.status || echo $? > ../first.status
+kill $! 2> /dev/null || true
+cp -a . ../first
+rm -f small/rest
 mount -o remount,size=64m small
-"$@" --resume > second.txt 2>&1 && echo 0 > second.status || echo $? > second.status
-cp -a small second
+"$@" --resume > ../second.txt 2>&1 && echo 0 > ../second.status || echo $? > ../second.status
+cp -a . ../second
 """
 
+FILL = """
+until grep -qs '"finished"' out/toy/events/*.jsonl; do sleep 0.1; done
+cat /dev/zero > small/rest
+"""
+"""Takes all room when the first trial has ended."""
 
-def run_on_small_disk(folder: Path, size: str, n_trials: int) -> None:
-    """Run the toy study on a file system of its own, then again with room; both copies stay in `folder`.
 
-    The file system is a real one, which only the processes of this study see.
+def run_on_small_disk(
+    folder: Path, size: str, n_trials: int, *more: str, output: str = "small", fill: str = "true"
+) -> None:
+    """Run the toy study beside a small file system, then again with room there; copies stay in `folder`.
+
+    The file system is a real one, which only the processes of this study see. Its place is `small`.
+
+    Args:
+        folder: An empty one.
+        size: Of the file system.
+        n_trials: Of the study.
+        more: Further arguments of the study.
+        output: Where it writes.
+        fill: What runs beside the first run; it may take all that is left, as `small/rest`.
     """
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     try:
@@ -136,9 +157,9 @@ def run_on_small_disk(folder: Path, size: str, n_trials: int) -> None:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"this machine does not let a user mount a file system: {error}")
-    study = [sys.executable, TOY, "--output", "small", "--trials", str(n_trials), "--no-tracking"]
+    study = [sys.executable, TOY, "--output", output, "--trials", str(n_trials), "--no-tracking", *more]
     subprocess.run(
-        [*namespace, shutil.which("bash"), "-c", SCRIPT, "bash", size, *study],
+        [*namespace, shutil.which("bash"), "-c", SCRIPT, "bash", size, fill, *study],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=True,
@@ -165,7 +186,7 @@ def test_study_on_a_full_disk_ends_in_one_line_and_goes_on_with_room(tmp_path):
     last = said.splitlines()[-1]
     assert last.startswith("error: the study ended by itself: no room is left in small/toy (")
     assert last.endswith("make room, then the same command with --resume goes on")
-    first, second = (StudyFolder(tmp_path / name / "toy") for name in ("first", "second"))
+    first, second = (StudyFolder(tmp_path / name / "small" / "toy") for name in ("first", "second"))
     before = {record.number: record for record in storage.read_records(first)}
     assert {record.state for record in before.values()} <= {"COMPLETE", "PRUNED", "RUNNING"}
     assert any(record.state == "RUNNING" for record in before.values()), "nothing was left to go on with"
@@ -181,3 +202,33 @@ def test_study_on_a_full_disk_ends_in_one_line_and_goes_on_with_room(tmp_path):
     complete = [number for number, record in after.items() if record.state == "COMPLETE"]
     assert all(replay(read_events(second.events(number))).finished for number in complete)
     assert second.front_html.read_text(encoding="utf-8").rstrip().endswith("</html>")
+
+
+@pytest.mark.slow
+def test_database_on_a_full_disk_ends_a_study_in_one_line_and_it_goes_on_with_room(tmp_path, monkeypatch):
+    database = "sqlite:///small/trials.db"
+    monkeypatch.setenv("TOY_SECONDS", "0.3")
+    run_on_small_disk(tmp_path, "1m", 6, "--optuna-storage", database, output="out", fill=FILL)
+    said = (tmp_path / "first.txt").read_text()
+    assert (tmp_path / "first.status").read_text() == "2\n", said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == (
+        f"error: the study ended by itself: cannot read or write the trials in {database} (OperationalError: "
+        "database or disk is full); make room there, then the same command with --resume goes on"
+    )
+    trials = {}
+    for name in ("first", "second"):
+        monkeypatch.chdir(tmp_path / name)
+        records = storage.read_records(StudyFolder(Path("out/toy")), database)
+        trials[name] = {record.number: record for record in records}
+    before, after = trials["first"], trials["second"]
+    assert any(record.state == "RUNNING" for record in before.values()), "nothing was left to go on with"
+    assert {record.state for record in before.values()} <= {"COMPLETE", "PRUNED", "RUNNING"}
+
+    assert (tmp_path / "second.status").read_text() == "0\n", (tmp_path / "second.txt").read_text()
+    assert sorted(after) == list(range(6))
+    assert {record.state for record in after.values()} <= {"COMPLETE", "PRUNED"}
+    for number, record in before.items():
+        if record.state != "RUNNING":  # what had ended is not done again
+            assert after[number].metrics == record.metrics
+            assert after[number].ended_at == record.ended_at
