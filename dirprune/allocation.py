@@ -111,11 +111,11 @@ def choose_spread(
 ) -> list[Allocation]:
     """Return n allocations that promise a large hypervolume: each adds most to those before it.
 
-    An allocation promises exp(-loss): the factor by which the probability that the network gives to the right
-    answers falls, in the geometric mean over images, if what the groups lose adds up. One that costs as much
-    as the whole network promises nothing. Where no other one promises more than the least that counts, this
-    falls to `RELAXATION` below the best that is left, so that those nearest to it come next, spread over
-    their costs.
+    An allocation promises exp(-loss): the factor by which the probability that the network gives to the
+    right answers falls, in the geometric mean over images, if what the groups lose adds up. One that
+    costs as much as the whole network promises nothing, nor does one that another is better than in both.
+    Where no other one promises more than the least that counts, this falls to `RELAXATION` below the best
+    that is left, so that those nearest to it come next, spread over their costs.
 
     Args:
         allocations: To choose from.
@@ -125,7 +125,8 @@ def choose_spread(
     """
     promises = [math.exp(-allocation.loss) for allocation in allocations]
     points = np.array([(-p, a.cost / whole) for p, a in zip(promises, allocations, strict=True)])
-    left = [place for place, allocation in enumerate(allocations) if allocation.cost < whole]
+    is_front = front_mask(points)
+    left = [place for place, one in enumerate(allocations) if one.cost < whole and is_front[place]]
     chosen: list[int] = []
     while left and len(chosen) < n:
         best = max(promises[place] for place in left)

@@ -195,3 +195,13 @@ def test_a_group_without_a_curve_is_named():
     curves = {name: Curve((costs.n_channels[name],), (0.0,)) for name in others}
     with pytest.raises(ArchitectureError, match=f"got none for {first}"):
         allocate(costs, "macs", curves)
+
+
+def test_what_another_is_better_than_in_both_is_not_chosen() -> None:
+    """A path of greedy elimination comes by such ones; losses at equal cost rise and fall."""
+    found = [
+        Allocation(Architecture({"a": width}), loss, float(width))
+        for width, loss in ((1, 0.5), (2, 0.1), (3, 0.2), (4, 0.15), (5, 0.05))
+    ]
+    chosen = choose_spread(found, 5, whole=10.0)
+    assert sorted(allocation.cost for allocation in chosen) == [1.0, 2.0, 5.0]
