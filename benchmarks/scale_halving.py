@@ -1,6 +1,6 @@
 """What a report at a rung costs by the number of trials that reached it, of both ways of halving.
 
-    python benchmarks/scale_halving.py [--sizes 100,1000,10000] [--objectives 1,2,5] [--reports 40]
+    python benchmarks/scale_halving.py [--sizes 100,1000,10000] [--objectives 1,2,3,5] [--reports 40]
 
 Made-up losses that trade off, as an accuracy and costs do; every trial reports at one rung. Median and
 longest of the last reports before each size, in ms of the processor; whom to promote next is in them.
@@ -36,7 +36,7 @@ def report(halving: Halving, trial: int, losses: list[float]) -> float:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--sizes", default="100,1000,10000")
-@click.option("--objectives", default="1,2,5")
+@click.option("--objectives", default="1,2,3,5")
 @click.option("--reports", "n_reports", default=40, help="Measured before each size.")
 def main(sizes: str, objectives: str, n_reports: int) -> None:
     """Measure reports."""

@@ -35,13 +35,14 @@ from dirprune.data.roles import FOREIGN_SPLIT
 from dirprune.evaluation import evaluate
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, create, find_scores
-from dirprune.importance.greedy import compute_path
+from dirprune.importance.greedy import PathOptions, compute_path
+from dirprune.importance.greedy.images import with_examples
 from dirprune.networks import create_network, load_weights_
 from dirprune.networks.weights import read_metadata
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
 from dirprune.recipes import CIFAR_FINE_TUNING
-from dirprune.sensitivity import measure_curves
+from dirprune.sensitivity import measure_curves, measure_loss
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 from dirprune.training import train_
@@ -242,9 +243,11 @@ def scores(given: Given, table: Path) -> None:
 @click.option("--table", type=click.Path(path_type=Path), required=True)
 @click.pass_obj
 def path(given: Given, table: Path) -> None:
-    """Write what greedy elimination over all groups comes by: kept channels, and the value of the network."""
-    steps = compute_path(given.open_context()).steps
-    table.write_text(json.dumps({str(step.architecture): step.value for step in steps}, indent=1) + "\n")
+    """Write what greedy elimination over all groups comes by: kept channels, and what the network loses."""
+    context = given.open_context()
+    whole = -measure_loss(with_examples(context, PathOptions.n_examples), context.network)
+    lost = {str(step.architecture): whole - step.value for step in compute_path(context).steps}
+    table.write_text(json.dumps(lost, indent=1) + "\n")
 
 
 @main.command()

@@ -103,12 +103,13 @@ def _find_warm_starts(grid: Table, spec: StudySpec, options: OurOptions) -> list
         allowed = dict(zip(grid.names, grid.widths, strict=True))
         return choose(spec, grid.costs, curves, allowed, options.warm_starts)
     found: dict[Place, Allocation] = {}
-    steps = _read(grid, "path")
-    for text, value in steps.items():
-        kept = dict(zip(grid.names, map(int, text.split("-")), strict=True))
-        place = grid.nearest(kept)
+    for text, loss in _read(grid, "path").items():
+        kept = map(int, text.split("-"))
+        place = tuple(
+            next(i for i, width in enumerate(widths) if width >= n)
+            for widths, n in zip(grid.widths, kept, strict=True)
+        )
         if place not in found:
-            loss = max(steps.values()) - value
             found[place] = Allocation(grid.architecture(place), loss, float(grid.macs[place]))
     return choose_spread(list(found.values()), options.warm_starts, float(grid.macs.max()))
 

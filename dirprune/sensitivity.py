@@ -52,7 +52,7 @@ def measure_curves(
         raise ConfigurationError("expected calibration images, got none; enlarge the training set")
     judging = with_examples(context, n_images)
     whole = dict(context.grouping.n_channels)
-    base = _measure_loss(judging, context.network)
+    base = measure_loss(judging, context.network)
     plan = {
         name: sorted({int(width) for width in widths[name] if width < n_channels})
         for name, n_channels in whole.items()
@@ -66,7 +66,7 @@ def measure_curves(
             architecture = Architecture({**whole, name: width})
             kept = select_channels(method, context, architecture, cache).kept
             network = _cut_and_repair(judging, kept, reconstruct, known)
-            losses.append(_measure_loss(judging, network) - base)
+            losses.append(measure_loss(judging, network) - base)
             n_done += 1
             if context.progress is not None:
                 context.progress("sensitivity", n_done, n_total)
@@ -88,7 +88,7 @@ def _cut_and_repair(
 
 
 @torch.no_grad()
-def _measure_loss(context: ScoringContext, network: nn.Module) -> float:
+def measure_loss(context: ScoringContext, network: nn.Module) -> float:
     """Return the mean loss over the calibration images."""
     total = sum(
         float(context.task.summed_loss(network(inputs), targets))

@@ -205,3 +205,7 @@ def test_what_another_is_better_than_in_both_is_not_chosen() -> None:
     ]
     chosen = choose_spread(found, 5, whole=10.0)
     assert sorted(allocation.cost for allocation in chosen) == [1.0, 2.0, 5.0]
+
+
+def test_of_nothing_nothing_is_chosen() -> None:
+    assert choose_spread([], 3, whole=10.0) == []

@@ -13,7 +13,7 @@ from dirprune.pareto import hypervolume_contributions, nondominated_rank
 Losses = NDArray[np.float64]
 
 MARGIN = 0.1  # of the reference point beyond the worst values at a rung, as a fraction of their range
-MAX_PEERS = {1: None, 2: None, 3: 400}
+MAX_PEERS = {2: None, 3: 400}
 """Most trials of one rank whose contributions are computed, by the number of objectives; None: all."""
 MAX_PEERS_BEYOND = 100
 
@@ -81,5 +81,5 @@ def _measure_crowding(points: Losses) -> Losses:
         order = np.argsort(column, kind="stable")
         values = column[order]
         distances[order[1:-1]] += values[2:] - values[:-2]
-        distances[order[[0, -1]]] = np.inf
+        distances[[column.argmin(), column.argmax()]] = np.inf  # of equal ones the first
     return distances

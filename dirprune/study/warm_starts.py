@@ -14,9 +14,10 @@ from dirprune.cost import COST_METRICS, CostModel
 from dirprune.files import read_json, write_json
 from dirprune.importance import ScoreCache, ScoringContext, create
 from dirprune.importance.greedy import PathOptions, compute_path
+from dirprune.importance.greedy.images import with_examples
 from dirprune.projection import Projection
 from dirprune.records.folder import StudyFolder
-from dirprune.sensitivity import measure_curves
+from dirprune.sensitivity import measure_curves, measure_loss
 from dirprune.study.space import PATH
 from dirprune.study.spec import StudySpec
 
@@ -126,9 +127,9 @@ def _follow_path(
     def cost_of(architecture: Mapping[str, int]) -> float:
         return float(costs.costs(architecture).as_dict()[metric])
 
-    named = metric in COST_METRICS
-    path = compute_path(context, PathOptions(cost=metric) if named else None, cost=None if named else cost_of)
-    best = max((step.value for step in path.steps if math.isfinite(step.value)), default=0.0)
+    options = PathOptions(cost=metric) if metric in COST_METRICS else PathOptions()
+    path = compute_path(context, options, cost=None if metric in COST_METRICS else cost_of)
+    whole = -measure_loss(with_examples(context, options.n_examples), context.network)
     found: dict[Architecture, Allocation] = {}
     for step in path.steps:
         architecture = Architecture(
@@ -138,7 +139,7 @@ def _follow_path(
             }
         )
         if architecture not in found and math.isfinite(step.value):
-            found[architecture] = Allocation(architecture, best - step.value, cost_of(architecture))
+            found[architecture] = Allocation(architecture, whole - step.value, cost_of(architecture))
     return list(found.values())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages import _CachedStorage
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dirprune.errors import StorageError, one_line

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dirprune.halving import ranking
 from dirprune.halving.ranking import MAX_PEERS, MAX_PEERS_BEYOND, is_among_best, order_best
 from dirprune.pareto import nondominated_rank
 
@@ -20,11 +21,14 @@ TABLES = st.integers(1, 5).flatmap(
 )
 
 
-@given(TABLES, st.data())
-def test_one_trial_is_asked_for_as_all_are(losses, data) -> None:
+@given(TABLES, st.data(), st.sampled_from([MAX_PEERS_BEYOND, 3]))
+def test_one_trial_is_asked_for_as_all_are(losses, data, most) -> None:
     n_best = data.draw(st.integers(1, len(losses)))
-    best = set(itertools.islice(order_best(losses), n_best))
-    assert {row for row in range(len(losses)) if is_among_best(losses, row, n_best)} == best
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ranking, "MAX_PEERS", {2: None})
+        patched.setattr(ranking, "MAX_PEERS_BEYOND", most)
+        best = set(itertools.islice(order_best(losses), n_best))
+        assert {row for row in range(len(losses)) if is_among_best(losses, row, n_best)} == best
 
 
 @given(TABLES)
@@ -56,7 +60,16 @@ def test_of_too_many_for_contributions_the_lonely_come_first(n_objectives) -> No
 def test_ten_thousand_trials_of_five_objectives_are_ordered() -> None:
     """By contributions alone this would take hours."""
     losses = draw_front(10_000, 5)
-    losses[7] = 0.0
-    assert next(order_best(losses)) == 7
-    assert is_among_best(losses, 7, 1)
-    assert not is_among_best(losses, 8, 1)
+    order = list(order_best(losses))
+    assert sorted(order) == list(range(10_000))
+    assert is_among_best(losses, order[4_999], 5_000)
+    assert not is_among_best(losses, order[5_000], 5_000)
+
+
+def test_of_equally_bad_ones_the_first_is_the_lonely_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials at chance accuracy are all the worst: the one that comes last is not better for that."""
+    monkeypatch.setattr(ranking, "MAX_PEERS_BEYOND", 3)
+    losses = np.array([[3.0, i, 9.0 - i, 5.0] for i in range(10)])
+    losses[0] = [1.0, 9.0, 9.0, 1.0]
+    losses = np.concatenate([losses, losses[[4]]])
+    assert list(order_best(losses)).index(10) > list(order_best(losses)).index(4)

@@ -13,7 +13,7 @@ from dirprune.cost import CostModel
 from dirprune.importance import ScoreCache, create
 from dirprune.importance.greedy import compute_path
 from dirprune.records.folder import StudyFolder
-from dirprune.sensitivity import measure_curves
+from dirprune.sensitivity import measure_curves, measure_loss
 from dirprune.study import warm_starts
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
@@ -76,8 +76,8 @@ def test_those_of_a_path_are_what_greedy_elimination_comes_by(tmp_path):
     cache = ScoreCache(tmp_path / "scores")
     found = find_warm_starts(make_spec(space=space), context, costs, cache)
     path = compute_path(context)
-    best = max(step.value for step in path.steps)
-    lost = {step.architecture[name]: best - step.value for step in path.steps}
+    whole = -measure_loss(context, context.network)
+    lost = {step.architecture[name]: whole - step.value for step in path.steps}
     allowed = {SPACE.lowest(n_channels), *range(0, n_channels + 1, 2)}
     assert len(found) >= 3
     for allocation in found:
