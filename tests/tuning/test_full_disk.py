@@ -205,6 +205,7 @@ def test_study_on_a_full_disk_ends_in_one_line_and_goes_on_with_room(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_database_on_a_full_disk_ends_a_study_in_one_line_and_it_goes_on_with_room(tmp_path, monkeypatch):
     database = "sqlite:///small/trials.db"
     monkeypatch.setenv("TOY_SECONDS", "0.3")
