@@ -172,9 +172,15 @@ def check_mlflow(server: MlflowServer, records: list[TrialRecord]) -> None:
         assert run.data.params == view.parameters
         assert view.tags.items() <= run.data.tags.items()
         last = {point.name: point.value for point in sorted(view.points, key=lambda p: (p.step, p.time_ms))}
-        assert run.data.metrics == pytest.approx(last)
-        assert (names.MODEL_ID in run.data.tags) >= record.is_front
         history = client.get_metric_history(run.info.run_id, "val_accuracy")
+        # A lost attempt may have come further than the checkpoint from which the next one went on. MLflow
+        # keeps what it said; of a trial that then failed before it came there again, the records do not.
+        is_ahead = record.state == "FAIL" and max(point.step for point in history) > record.last_images
+        if is_ahead:
+            history = [point for point in history if point.step <= record.last_images]
+        else:
+            assert run.data.metrics == pytest.approx(last)
+        assert (names.MODEL_ID in run.data.tags) >= record.is_front
         by_step = {point.step: point.value for point in history}
         curve = {images: metrics["val_accuracy"] for images, metrics in record.curve}
         assert by_step == pytest.approx(curve)
