@@ -69,6 +69,7 @@ class Subject:
     Attributes:
         network: Its name.
         data: Name of the data set.
+        input_shape: Of one image: channels, height, width.
         widths: Kept channels of each group in forward order.
         recipe: How an architecture is fine-tuned, but for the number of images.
         is_reconstructed: Whether layers are refitted behind the cuts; else batch norm is recalibrated.
@@ -78,6 +79,7 @@ class Subject:
 
     network: str
     data: str
+    input_shape: tuple[int, int, int]
     widths: tuple[tuple[int, ...], ...]
     recipe: Recipe
     is_reconstructed: bool
@@ -118,6 +120,7 @@ SUBJECTS = {
     "lenet5": Subject(
         network="lenet5",
         data="mnist",
+        input_shape=(1, 28, 28),
         widths=((2, 4, 6, 8, 10), (4, 8, 12, 16, 20), (10, 25, 45, 70, 100), (5, 10, 15, 20, 25)),
         recipe=Recipe(images=0, batch_size=64, channels_last=True),
         is_reconstructed=False,
@@ -127,6 +130,7 @@ SUBJECTS = {
     "resnet20": Subject(
         network="resnet20",
         data="cifar10",
+        input_shape=(3, 32, 32),
         widths=(*3 * ((4, 7, 10, 13, 16),), *3 * ((8, 14, 20, 26, 32),), *3 * ((16, 28, 40, 52, 64),)),
         recipe=dataclasses.replace(CIFAR_FINE_TUNING, distillation=0.0),
         is_reconstructed=True,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import numpy as np
 import optuna
 from numpy.typing import NDArray
@@ -116,7 +117,10 @@ def _find_warm_starts(grid: Table, spec: StudySpec, options: OurOptions) -> list
 
 def _read(grid: Table, what: str) -> Any:
     """Return what `search_grid.py` wrote of the network."""
-    return json.loads((DATA / f"{grid.subject.network}_{what}.json").read_text(encoding="utf-8"))
+    path = DATA / f"{grid.subject.network}_{what}.json"
+    if not path.exists():
+        raise click.ClickException(f"expected {path}; search_grid.py {what} writes it")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 class Ours(Side):

@@ -98,7 +98,7 @@ def model(places: NDArray[np.int64], errors: Floats, wanted: NDArray[np.int64]) 
     found = []
     for column in np.log(errors).T:
         kernel = ConstantKernel(10.0) * RBF(np.full(places.shape[1], 10.0), (1.0, 1e3)) + WhiteKernel(0.01)
-        process = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0)
+        process = GaussianProcessRegressor(kernel, normalize_y=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a group that does not matter has no scale
             process.fit(places, column)

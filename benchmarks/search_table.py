@@ -22,7 +22,6 @@ from dirprune.tracing import find_groups
 
 DATA = Path(__file__).with_name("data")
 CHANCE = 0.1
-INPUTS = {"lenet5": (1, 28, 28), "resnet20": (3, 32, 32)}
 
 Place = tuple[int, ...]
 """Which of its widths each group has, from 0; the point of the grid that a search proposes."""
@@ -49,7 +48,7 @@ class Table(ABC):
 
     def __init__(self, name: str) -> None:
         self.subject = SUBJECTS[name]
-        network, example = create_network(name).eval(), torch.zeros(2, *INPUTS[name])
+        network, example = create_network(name).eval(), torch.zeros(2, *self.subject.input_shape)
         grouping = find_groups(network, example)
         self.names, self.widths = grouping.names, self.subject.widths
         self.costs = CostModel(network, grouping, example)
@@ -96,7 +95,7 @@ class Grid(Table):
         name: One of `SUBJECTS`, a complete one.
     """
 
-    def __init__(self, name: str = "lenet5") -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(name)
         shape = tuple(len(widths) for widths in self.widths)
         self.macs = np.zeros(shape, dtype=np.int64)

@@ -124,9 +124,8 @@ def choose_spread(
         least: Promise, in [0, 1], below which nothing is gained either, as long as any is above it.
     """
     promises = [math.exp(-allocation.loss) for allocation in allocations]
-    points = np.array([(-p, a.cost / whole) for p, a in zip(promises, allocations, strict=True)]).reshape(
-        -1, 2
-    )
+    shares = [allocation.cost / whole for allocation in allocations]
+    points = np.column_stack([np.negative(promises), shares])
     is_front = front_mask(points)
     left = [place for place, one in enumerate(allocations) if one.cost < whole and is_front[place]]
     chosen: list[int] = []

@@ -89,7 +89,12 @@ def _cut_and_repair(
 
 @torch.no_grad()
 def measure_loss(context: ScoringContext, network: nn.Module) -> float:
-    """Return the mean loss over the calibration images."""
+    """Return the mean loss over the calibration images, in nats where the task's loss is cross-entropy.
+
+    Args:
+        context: The images and the task.
+        network: In evaluation mode, on the context's device.
+    """
     total = sum(
         float(context.task.summed_loss(network(inputs), targets))
         for inputs, targets in context.batches(BATCH)

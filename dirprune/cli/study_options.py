@@ -103,7 +103,7 @@ def _objectives_and_limits(spec: StudySpec) -> list[Option]:
         Option(
             ["--max-macs"],
             type=Number(),
-            help="Start no trial above so many MACs; the dense network runs, off the front.",
+            help="Start no trial above so many MACs; a dense network above runs, but is not on the front.",
         ),
         Option(["--max-parameters"], type=Number(), help="Start no trial above so many parameters."),
         Option(["--max-latency"], type=Number(), metavar="MS", help="Start no trial that takes longer."),

@@ -16,6 +16,7 @@ MARGIN = 0.1  # of the reference point beyond the worst values at a rung, as a f
 MAX_PEERS = {2: None, 3: 400}
 """Most trials of one rank whose contributions are computed, by the number of objectives; None: all."""
 MAX_PEERS_BEYOND = 100
+"""The same of more objectives than these."""
 
 
 def order_best(losses: Losses) -> Iterator[int]:

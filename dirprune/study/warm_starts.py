@@ -127,8 +127,9 @@ def _follow_path(
     def cost_of(architecture: Mapping[str, int]) -> float:
         return float(costs.costs(architecture).as_dict()[metric])
 
-    options = PathOptions(cost=metric) if metric in COST_METRICS else PathOptions()
-    path = compute_path(context, options, cost=None if metric in COST_METRICS else cost_of)
+    is_counted = metric in COST_METRICS  # else a latency, as the study has modelled it
+    options = PathOptions(cost=metric) if is_counted else PathOptions()
+    path = compute_path(context, options, cost=None if is_counted else cost_of)
     whole = -measure_loss(with_examples(context, options.n_examples), context.network)
     found: dict[Architecture, Allocation] = {}
     for step in path.steps:
