@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import click
@@ -59,9 +59,10 @@ def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, 
 @click.option("--subjects", default="lenet5,resnet20", help="lenet5, resnet20, resnet56.")
 @click.option("--seeds", default=N_SEEDS, help="Of methods that have one.")
 @click.option("--sets", default="", help="Only sets of architectures whose names begin so, such as keep.")
+@click.option("--repairs", default=",".join(REPAIRS), show_default=True, help="What comes after the cut.")
 @click.pass_obj
 def after_pruning(
-    setting: Setting, methods: str | None, images: int, subjects: str, seeds: int, sets: str
+    setting: Setting, methods: str | None, images: int, subjects: str, seeds: int, sets: str, repairs: str
 ) -> None:
     """Test accuracy right after pruning, after batch-norm recalibration, and after reconstruction instead."""
     rows = setting.rows("after-pruning")
@@ -74,7 +75,8 @@ def after_pruning(
             dense = subject.measure_test_accuracy(subject.network)
             for variant in variants:
                 for seed in range(seeds if variant.is_stochastic else 1):
-                    _prune_all(rows, setting, subject, variant, seed, images, cache, dense, sets)
+                    asked = repairs.split(",")
+                    _prune_all(rows, setting, subject, variant, seed, images, cache, dense, sets, asked)
 
 
 def _prune_all(
@@ -87,6 +89,7 @@ def _prune_all(
     cache: ScoreCache,
     dense: float,
     sets: str,
+    repairs: Collection[str],
 ) -> None:
     """Prune to every architecture with one method and seed."""
     context = subject.context(n_images, seed)
@@ -100,6 +103,8 @@ def _prune_all(
             "architecture": str(architecture),
             "n_images": n_images,
         }
+        if set(repairs) != set(REPAIRS):
+            key["repairs"] = sorted(repairs)
         if rows.is_done(**key) or not name.startswith(sets):
             continue
         try:
@@ -108,15 +113,16 @@ def _prune_all(
             click.echo(f"left out {variant.label} on {subject.name}: {error}", err=True)
             return
         smaller = subject.cut(selection.kept)
-        before = subject.measure_test_accuracy(smaller)
-        subject.recalibrate_(smaller)
-        after = subject.measure_test_accuracy(smaller)
-        refitted = subject.cut(selection.kept)
-        reconstruct_(refitted, subject.context(N_IMAGES), selection.kept)
-        reconstructed = subject.measure_test_accuracy(refitted)
-        accuracies.append(after)
+        found = {"before": subject.measure_test_accuracy(smaller)}
+        if "recalibrated" in repairs:
+            subject.recalibrate_(smaller)
+            found["after"] = subject.measure_test_accuracy(smaller)
+            accuracies.append(found["after"])
+        if "reconstructed" in repairs:
+            refitted = subject.cut(selection.kept)
+            reconstruct_(refitted, subject.context(N_IMAGES), selection.kept)
+            found["reconstructed"] = subject.measure_test_accuracy(refitted)
         seconds = None if selection.was_cached else selection.wall_time_s
-        found = {"before": before, "after": after, "reconstructed": reconstructed}
         rows.add(key, {**found, "dense": dense, "scoring_s": seconds})
     if accuracies:
         click.echo(f"{subject.name}, {variant.label}, seed {seed}: {100 * statistics.fmean(accuracies):.1f}%")
