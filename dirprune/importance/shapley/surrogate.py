@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 
 from dirprune.importance.shapley.estimate import Array, Coalitions
 
-N_FITTED = 150
+N_FITTED = (150, 250)
+"""Coalitions that the shape is fitted to: a fifth of all within these bounds."""
 N_STEPS = 25
 BLOCK = 4096
 STEP = 1e-4
 N_OUTSTANDING = 4
+NOISELESS = 1e-8
+"""Variance up to which a coalition counts as known exactly."""
+STRETCH_SPREAD = 0.1
+"""Standard deviation, before any coalition is seen, of the share by which the additive part is drawn too small
+or too large: the shape is one for all channels, and where few of them matter its regression overdoes it."""
 JUMPS = (0.0, 1.0)
 """Variances that the values of the empty and the full coalition may have of their own."""
 
@@ -80,11 +86,36 @@ class Surrogate:
         covariance = self._covariance(self.shape, self.coalitions, self.coalitions)
         self.precision = np.linalg.inv(covariance + np.diag(self._noise(self.shape, self.coalitions)))
         self.weights = self.precision @ self.targets
+        self.stretch, self.stretch_deviation = self._find_stretch()
+
+    def _find_stretch(self) -> tuple[float, float]:
+        """Return by which share of the additive part the values left out exceed it, and how sure that is.
+
+        The slope of the leave-one-out errors over the additive part of the prediction for the value left out,
+        by weighted least squares with White's variance, shrunk by `STRETCH_SPREAD`.
+        """
+        inside = self._noise(self.shape, self.coalitions) > NOISELESS
+        if not inside.any():  # the parts explain every value
+            return 0.0, 0.0
+        sizes = self.coalitions.sum(1) / self.n
+        first, _ = _harmonics(self.coalitions, self.coalitions)
+        additive = self._over_sizes(self.shape, sizes, sizes) * first
+        diagonal = np.diag(self.precision)
+        errors = self.weights / diagonal
+        left_out = additive @ self.weights - (additive * self.precision.T).sum(1) * errors
+        weighted = np.where(inside, diagonal * left_out, 0)
+        strength = weighted @ left_out
+        if not strength > 0:  # there is no additive part
+            return 0.0, 0.0
+        slope, variance = weighted @ errors / strength, ((weighted * errors) ** 2).sum() / strength**2
+        trust = STRETCH_SPREAD**2 / (STRETCH_SPREAD**2 + variance)
+        return float(trust * slope), float(np.sqrt(trust * variance))
 
     def _find_telling(self) -> NDArray[np.intp]:
         """Return places of coalitions spread over all, with both ends and the borders that stand out most."""
         n_all = len(self.targets)
-        places = [0, 1, *np.linspace(0, n_all - 1, N_FITTED).round().astype(int)]
+        n_fitted = min(max(n_all // 5, N_FITTED[0]), N_FITTED[1])
+        places = [0, 1, *np.linspace(0, n_all - 1, n_fitted).round().astype(int)]
         for start in (2, 2 + self.n):
             border = self.targets[start : start + self.n]
             if len(border) > 0:
@@ -110,23 +141,31 @@ class Surrogate:
         within = self._over_sizes(self.shape, self.sizes_inside / n, self.sizes_inside / n)
         prior = within.sum() * (1 - 1 / n) / (n - 1) ** 2
         sizes = self.coalitions.sum(1)
-        reach = self._over_sizes(self.shape, sizes / n, self.sizes_inside / n).sum(1) / (n - 1)
-        links = reach[:, None] * (self.coalitions - sizes[:, None] / n)
+        over = self._over_sizes(self.shape, sizes / n, self.sizes_inside / n) / (n - 1)
+        members = self.coalitions - sizes[:, None] / n
+        # What single channels and coalitions that lack one say is exact; what is between them is stretched.
+        between = (over[:, 1:-1].sum(1)[:, None] * members).T @ self.weights
+        links = over.sum(1)[:, None] * members
         noise = self._noise(self.shape, self.coalitions)
         links += noise[:, None] * shapley_coefficients(self.coalitions)
         prior += self._prior_of_noise()
         # v(full) - v(empty) is known, and so is what it adds to each channel.
         rise = (self.targets[1] - self.targets[0]) / n
         variances = np.maximum(prior - (links * (self.precision @ links)).sum(0), 0)
-        return (links.T @ self.weights + rise) * self.scale, np.sqrt(variances) * self.scale
+        variances += (self.stretch_deviation * between) ** 2
+        means = links.T @ self.weights + self.stretch * between + rise
+        return means * self.scale, np.sqrt(variances) * self.scale
 
     def predict(self, coalitions: Coalitions) -> Array:
-        """Return the posterior means of the values of coalitions, shape (n_coalitions,)."""
-        means = [
-            self._covariance(self.shape, coalitions[start : start + BLOCK].astype(float), self.coalitions)
-            @ self.weights
-            for start in range(0, len(coalitions), BLOCK)
-        ]
+        """Return the posterior means of the values of coalitions between the borders, (n_coalitions,)."""
+        means = []
+        for start in range(0, len(coalitions), BLOCK):
+            block = coalitions[start : start + BLOCK].astype(float)
+            covariance = self._covariance(self.shape, block, self.coalitions)
+            first, _ = _harmonics(block, self.coalitions)
+            sizes = block.sum(1) / self.n, self.coalitions.sum(1) / self.n
+            covariance += self.stretch * self._over_sizes(self.shape, *sizes) * first
+            means.append(covariance @ self.weights)
         return np.concatenate(means) * self.scale + self.centre
 
     def overconfidence(self) -> float:
@@ -135,7 +174,7 @@ class Surrogate:
         Over all coalitions and over those with noise, the larger. Sundararajan and Keerthi 2001, equation 13.
         """
         errors = self.weights**2 / np.diag(self.precision)
-        is_noisy = self._noise(self.shape, self.coalitions) > 1e-8
+        is_noisy = self._noise(self.shape, self.coalitions) > NOISELESS
         of_noisy = errors[is_noisy].mean() if is_noisy.any() else 0.0
         return float(np.sqrt(max(errors.mean(), of_noisy)))
 
