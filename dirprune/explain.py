@@ -4,7 +4,8 @@ The surrogate (extremely randomised trees, Geurts et al. 2006) learns an objecti
 trial and the training images that it has seen. Trials that were stopped teach it as well, at the resource
 that they reached: without them it would only know what the survivors have in common. SHAP values [Lundberg
 et al. 2020, "From local explanations to global understanding with explainable AI for trees"] then say how
-much each choice moved each trial, as if all had been trained in full.
+much each choice moved each trial, as if all had been trained in full; what a stopped one would have ended
+with is what the surrogate expects.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ MIN_FINISHED = 10
 N_TREES = 200
 N_FOLDS = 5
 N_SHOWN = 15  # choices in a picture, the strongest ones
+N_BESIDE = 100  # trials that each one is compared with: the cost of SHAP values grows with them
 
 Floats = NDArray[np.float64]
 
@@ -82,10 +84,11 @@ class Explanation:
     Attributes:
         metric: The objective.
         r2: Out-of-fold R2 of the surrogate on the final values of finished trials; at most 1, 0 is no better
-            than their mean.
+            than their mean, and what they all have the same of is not explained at all.
         base: Mean prediction at full resource; a trial's prediction is this plus its attributions.
         trials: Numbers of the trials that are explained.
         choices: Every choice, the strongest first.
+        n_finished: How many of the trials ended at full resource; the others' ends are the surrogate's guess.
     """
 
     metric: str
@@ -93,6 +96,14 @@ class Explanation:
     base: float
     trials: tuple[int, ...]
     choices: tuple[Choice, ...]
+    n_finished: int
+
+    @property
+    def of_what(self) -> str:
+        """How many trials are explained, and how many of them never came to their end."""
+        n_stopped = len(self.trials) - self.n_finished
+        stopped = f", {n_stopped} of them by what they should have ended with" if n_stopped else ""
+        return f"{len(self.trials)} trials{stopped}"
 
     def is_trusted(self, min_r2: float) -> bool:
         """Whether the surrogate predicts trials that it has not seen well enough to be explained."""
@@ -179,9 +190,12 @@ def _explain_one(table: _Table, metric: str, seed: int) -> Explanation:
     if len(values) == 0:
         raise StudyError(f"expected reports of {metric}, got none in {len(table.records)} trials")
     surrogate = _make_surrogate(seed).fit(inputs, values)
-    explained = shap.TreeExplainer(surrogate)
-    attributions = np.asarray(explained.shap_values(table.at_full_resource()))
-    base = float(np.ravel(explained.expected_value)[0]) + float(attributions[:, -1].mean())
+    full = table.at_full_resource()
+    # Against one another at full resource: whatever moves a trial at an early rung alone is no attribution.
+    beside = np.random.default_rng(seed).permutation(full)[:N_BESIDE]
+    explained = shap.TreeExplainer(surrogate, data=beside, feature_perturbation="interventional")
+    attributions = np.asarray(explained.shap_values(full))
+    base = float(np.ravel(explained.expected_value)[0])
     choices = [
         Choice(name, values_of, attributions[:, table.places[name]].sum(axis=1))
         for name, values_of in table.choices.items()
@@ -192,6 +206,7 @@ def _explain_one(table: _Table, metric: str, seed: int) -> Explanation:
         base,
         tuple(record.number for record in table.records),
         tuple(sorted(choices, key=lambda choice: -choice.strength)),
+        sum(record.state == "COMPLETE" for record in table.records),
     )
 
 
@@ -214,7 +229,9 @@ def _measure_r2(
         if record.state == "COMPLETE" and np.isfinite(record.metrics.get(metric, np.nan))
     ]
     final = [table.records[place].metrics[metric] for place in finished]
-    return float(r2_score(final, predicted[finished])) if len(finished) > 1 else -np.inf
+    if len(finished) < 2 or np.ptp(final) == 0:  # there is nothing to explain
+        return -np.inf
+    return float(r2_score(final, predicted[finished]))
 
 
 def _make_surrogate(seed: int) -> Any:
@@ -277,7 +294,7 @@ def draw_beeswarm(path: Path, explanation: Explanation) -> None:
         warnings.simplefilter("ignore")  # of choices without numbers to colour by, and of libraries
         axes = shap.plots.beeswarm(drawn, max_display=N_SHOWN, show=False)
     axes.set_xlabel(f"effect on {explanation.metric} at full resource (SHAP value)")
-    axes.set_title(f"out-of-fold R² {explanation.r2:.2f}, {len(explanation.trials)} trials", fontsize=11)
+    axes.set_title(f"out-of-fold R² {explanation.r2:.2f}, {explanation.of_what}", fontsize=11)
     with write_atomically(path) as temporary:
         axes.figure.savefig(temporary, dpi=130, bbox_inches="tight")
     axes.figure.clear()

@@ -83,6 +83,46 @@ def test_attributions_add_up_to_each_prediction_at_full_resource() -> None:
     assert np.abs(predicted - final).mean() < 0.02
 
 
+def test_what_moves_a_rung_alone_moves_nothing_at_full_resource() -> None:
+    rng = np.random.default_rng(2)
+    records = []
+    for number in range(80):
+        wide, late = (int(width) for width in rng.integers(1, 21, size=2))
+        final = 0.9 + 0.001 * late
+        curve = tuple(
+            (images, {"val_accuracy": final if images == FULL else 0.2 + 0.03 * wide})
+            for images in (0, RUNG, FULL)
+        )
+        records.append(
+            TrialRecord(
+                number=number,
+                state="COMPLETE",
+                source="sampler",
+                architecture={"wide": wide, "late": late},
+                method="taylor",
+                options={},
+                metrics=curve[-1][1],
+                curve=curve,
+            )
+        )
+    (explanation,) = explain(records, ["val_accuracy"])
+    strength = find(explanation)
+    assert strength["late"] > 10 * strength["wide"]
+    predicted = explanation.base + sum(choice.attributions for choice in explanation.choices)
+    final = [record.metrics["val_accuracy"] for record in records]
+    assert np.abs(predicted - final).max() < 0.005
+
+
+def test_what_is_the_same_for_all_is_not_explained() -> None:
+    records = [
+        replace(record, curve=tuple((images, {"macs": 5.0}) for images, _ in record.curve))
+        for record in make_trials(20)
+    ]
+    records = [replace(record, metrics=record.curve[-1][1]) for record in records]
+    (explanation,) = explain(records, ["macs"])
+    assert not explanation.is_trusted(-1.0)
+
+
 def test_stopped_trials_teach_what_survivors_hide() -> None:
     records = make_trials(120, stop_below=15)
     survivors = [record for record in records if record.state == "COMPLETE"]

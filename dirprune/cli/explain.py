@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -43,6 +44,7 @@ def explain(
     files = [_show(folder, explanation, min_r2) for explanation in explanations]
     trusted = [explanation for explanation in explanations if explanation.is_trusted(min_r2)]
     if not trusted:
+        folder.explanations_csv.unlink(missing_ok=True)  # of an earlier run
         raise StudyError(
             f"no surrogate reached an out-of-fold R2 of {min_r2:g}; explanations of worse ones mislead: "
             "run more trials with --resume, or lower --min-r2"
@@ -57,9 +59,11 @@ def explain(
 def _show(folder: StudyFolder, explanation: Explanation, min_r2: float) -> Path | None:
     """Print one objective and draw its picture; None, and no picture, if its surrogate cannot be trusted."""
     path = folder.explanation_png(explanation.metric)
-    click.echo(
-        f"\n{explanation.metric}: out-of-fold R2 {explanation.r2:.2f}, {len(explanation.trials)} trials"
-    )
+    if explanation.r2 == -math.inf:
+        click.echo(f"\n{explanation.metric}: not explained, all finished trials have the same of it")
+        path.unlink(missing_ok=True)  # of an earlier run
+        return None
+    click.echo(f"\n{explanation.metric}: out-of-fold R2 {explanation.r2:.2f}, {explanation.of_what}")
     if not explanation.is_trusted(min_r2):
         click.echo(f"not explained: the surrogate predicts unseen trials too badly (--min-r2 {min_r2:g})")
         path.unlink(missing_ok=True)  # of an earlier run

@@ -18,11 +18,11 @@ class Arguments:
     validation_from: str
     trials: int | None
     patience: int | None
-    patience_share: float
+    patience_share: float | None
     time_limit: float | None
     finalists: int | None
     final_epochs: float | None
-    final_seeds: int
+    final_seeds: int | None
     epochs: float | None
     dense_epochs: float | None
     train_images: int | None

@@ -15,6 +15,7 @@ from dirprune.study.space import WARM_STARTS_FROM
 from dirprune.study.spec import StudySpec
 from dirprune.study.stopping import PATIENCE_SHARE
 from dirprune.tuning.cluster import LOCAL
+from dirprune.tuning.finalists import FinalistOptions
 from dirprune.tuning.samplers import CHOICES
 
 
@@ -168,15 +169,14 @@ def _space(spec: StudySpec) -> list[Option]:
         Option(
             ["--patience"],
             type=WholeNumber(),
-            help="End the search after so many settled trials without growth of the hypervolume. "
-            "Default: never.",
+            help="End the search after so many settled trials without growth of the hypervolume, once some "
+            "network is above the least accuracy. Default: never.",
         ),
         Option(
             ["--patience-share"],
             type=Number(),
-            default=PATIENCE_SHARE,
-            show_default=True,
-            help="Growth of the hypervolume that counts, as a share of it.",
+            help="With --patience: growth of the hypervolume that counts, as a share of it. "
+            f"Default: {PATIENCE_SHARE:g}.",
         ),
         Option(
             ["--time-limit"],
@@ -243,9 +243,7 @@ def _finalists(spec: StudySpec) -> list[Option]:
         Option(
             ["--final-seeds"],
             type=WholeNumber(),
-            default=3,
-            show_default=True,
-            help="Trainings of each finalist.",
+            help=f"Trainings of each finalist. Default: {FinalistOptions.n_seeds}.",
         ),
     ]
 

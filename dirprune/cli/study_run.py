@@ -26,6 +26,7 @@ from dirprune.records.record import TrialRecord
 from dirprune.study.latency import LatencyOptions
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
+from dirprune.study.stopping import PATIENCE_SHARE
 from dirprune.tracking import (
     MlflowTracker,
     check_default_store,
@@ -137,6 +138,22 @@ def make_resources(arguments: Arguments) -> Resources:
     )
 
 
+COMPANIONS = {"final_epochs": "finalists", "final_seeds": "finalists", "patience_share": "patience"}
+"""Arguments that say nothing without another one."""
+
+
+def _check_companions(arguments: Arguments) -> None:
+    """Raise ConfigurationError if an argument is given that only goes with another one."""
+    for name, needed in COMPANIONS.items():
+        value = getattr(arguments, name)
+        if value is not None and getattr(arguments, needed) is None:
+            option, other = (f"--{each.replace('_', '-')}" for each in (name, needed))
+            raise ConfigurationError(
+                f"{option}: expected {other} N beside it, got {option} {value:g} alone; "
+                f"add {other}, or leave it out"
+            )
+
+
 def _check_store(spec: StudySpec, arguments: Arguments) -> None:
     """Raise a TrackingError unless the study can be written to its tracking store."""
     if not arguments.tracking_uri:
@@ -156,6 +173,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         check_model_name(arguments.register)
         if arguments.no_tracking:
             raise ConfigurationError("--register: expected tracking, got --no-tracking; leave one out")
+    _check_companions(arguments)
     resources = make_resources(arguments)
     options = RunOptions(
         output=arguments.output,
@@ -171,12 +189,14 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         memory_mb=arguments.memory_mb,
         sampler=arguments.sampler,
         patience=arguments.patience,
-        patience_share=arguments.patience_share,
+        patience_share=PATIENCE_SHARE if arguments.patience_share is None else arguments.patience_share,
         time_limit_s=arguments.time_limit,
         finalists=None
         if arguments.finalists is None
         else FinalistOptions(
-            arguments.finalists, arguments.final_epochs or spec.epochs, arguments.final_seeds
+            arguments.finalists,
+            arguments.final_epochs or spec.epochs,
+            arguments.final_seeds or FinalistOptions.n_seeds,
         ),
     )
     watch = StudyProgress(time_limit_s=arguments.time_limit, finalists=options.finalists)
@@ -199,7 +219,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     _print_result(spec, result)
     if tracker is not None:
         click.echo(f"MLflow: {ui_command(tracking_uri)}")
-    if arguments.register is not None and not result.is_interrupted:
+    if arguments.register is not None and result.is_interrupted:
+        click.echo(f"{arguments.register} is not registered yet: the study has not come to its end")
+    elif arguments.register is not None:
         summary = make_summary(result.folder, read_study_json(result.folder), len(result.records), True)
         print_registered(
             arguments.register,

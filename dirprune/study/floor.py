@@ -54,6 +54,14 @@ def check_exceedable(accuracy: float, written: str) -> None:
         )
 
 
+def normalise(text: str | float | None) -> str | None:
+    """Return a least accuracy as it is stored, however it was written: 0.90 and "0.9" are the same."""
+    if text is None:
+        return None
+    sign = DENSE if str(text).startswith(DENSE) else ""
+    return f"{sign}{float(str(text).removeprefix(DENSE)):.12g}"
+
+
 @dataclass(frozen=True)
 class Floor:
     """A least accuracy on validation, for trials whose objectives have it.
@@ -89,6 +97,8 @@ class Floor:
 
         Three times the loss of accuracy that the floor allows may be repaired; that is a guess.
         """
+        if not dense[METRIC] > 0:  # none has anything to lose
+            return 0.0
         return max(0.0, 1 - REPAIRED * max(0.0, 1 - self.accuracy / dense[METRIC]))
 
     def shortfall(self, losses: Sequence[float]) -> float:

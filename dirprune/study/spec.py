@@ -264,7 +264,7 @@ class StudySpec:
             "evaluation": identify(self.evaluation),
             "objectives": [[o.metric, o.direction] for o in self.objectives],
             "limits": dict(self.limits),
-            "min_val_accuracy": self.min_val_accuracy,
+            "min_val_accuracy": floor.normalise(self.min_val_accuracy),
             "space": self.space.describe(),
             "epochs": self.epochs,
             "rungs": list(self.rungs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,7 +59,8 @@ def find_warm_starts(
 
     By curves, each group is cut alone to a few widths, and what the groups lose is taken to add up; the
     architectures that then lose least for their cost are candidates. Along a path they are what greedy
-    elimination over all groups comes by. Those are taken that together promise the largest hypervolume.
+    elimination over all groups comes by. Those are taken that together promise the largest hypervolume; what
+    every study starts with anyway, a uniform architecture say, is none of them.
 
     Args:
         spec: The study: how many, as far as it has trials for them, its first method, its limits, its space.
@@ -69,8 +70,8 @@ def find_warm_starts(
         least_promise: Share of the dense network's accuracy below which a promise counts for nothing.
     """
     space = spec.space
-    n_others = len(space.first_trials(context.grouping))
-    n_wanted = min(space.warm_starts, spec.trials // 2, spec.trials - n_others)
+    others = {architecture for _, architecture in space.first_trials(context.grouping)}
+    n_wanted = min(space.warm_starts, spec.trials // 2, spec.trials - len(others))
     if n_wanted <= 0:
         return []
     least = {name: space.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
@@ -80,11 +81,11 @@ def find_warm_starts(
     }
     if space.warm_starts_from == PATH:
         found = _follow_path(spec.traded_cost, context, costs, allowed, cache)
-        return _choose_within(spec, costs, found, n_wanted, least_promise)
+        return _choose_within(spec, costs, found, n_wanted, least_promise, others)
     method = create(next(iter(space.methods)), {})
     widths = {name: _spread(values, N_MEASURED) for name, values in allowed.items()}
     curves = measure_curves(context, method, widths, reconstruct=spec.reconstruct, cache=cache)
-    return choose(spec, costs, curves, allowed, n_wanted, least_promise)
+    return choose(spec, costs, curves, allowed, n_wanted, least_promise, others)
 
 
 def choose(
@@ -94,6 +95,7 @@ def choose(
     allowed: Mapping[str, Sequence[int]],
     n: int,
     least_promise: float = 0.0,
+    others: Collection[Architecture] = (),
 ) -> list[Allocation]:
     """Return the warm starts that curves lead to.
 
@@ -104,13 +106,14 @@ def choose(
         allowed: For every group its widths to choose from, the whole one among them.
         n: How many at most.
         least_promise: As in `find_warm_starts`.
+        others: Architectures that are none.
     """
     metric = spec.traded_cost
     finer = {}
     for name, curve in curves.items():
         known = [width for width in allowed[name] if width >= curve.widths[0]]
         finer[name] = curve.at(_spread(known, MAX_WIDTHS))
-    return _choose_within(spec, costs, allocate(costs, metric, finer), n, least_promise)
+    return _choose_within(spec, costs, allocate(costs, metric, finer), n, least_promise, others)
 
 
 def _follow_path(
@@ -145,13 +148,21 @@ def _follow_path(
 
 
 def _choose_within(
-    spec: StudySpec, costs: CostModel, found: Iterable[Allocation], n: int, least_promise: float
+    spec: StudySpec,
+    costs: CostModel,
+    found: Iterable[Allocation],
+    n: int,
+    least_promise: float,
+    others: Collection[Architecture],
 ) -> list[Allocation]:
     """Return those within the study's limits that together promise most."""
     within = [
         allocation
         for allocation in found
-        if all(costs.costs(allocation.architecture).as_dict()[m] <= bound for m, bound in spec.limits.items())
+        if allocation.architecture not in others
+        and all(
+            costs.costs(allocation.architecture).as_dict()[m] <= bound for m, bound in spec.limits.items()
+        )
     ]
     whole = costs.costs(costs.n_channels).as_dict()[spec.traded_cost]
     return choose_spread(within, n, whole, least_promise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dirprune.errors import ConfigurationError, StudyError
@@ -41,6 +42,26 @@ class FinalistOptions:
                 f"expected at least 1 finalist, 1 seed and epochs above 0, got {self.n_finalists}, "
                 f"{self.n_seeds} and {self.epochs:g}; try --finalists 3 --final-seeds 3 --final-epochs 10"
             )
+
+
+def check_epochs(folder: StudyFolder, options: FinalistOptions) -> None:
+    """Check that finalists are trained as those that a study has already.
+
+    Raises:
+        StudyError: If they were trained for another number of epochs.
+    """
+    if not _path(folder).exists():
+        return
+    stored = read_json(_path(folder), SCHEMA)["epochs"]
+    if stored != options.epochs:
+        raise StudyError(
+            f"finalists of this study are trained for {stored:g} epochs, got {options.epochs:g}; "
+            f"give --final-epochs {stored:g}, or remove {folder.finalists_dir}"
+        )
+
+
+def _path(folder: StudyFolder) -> Path:
+    return folder.finalists_dir / "finalists.json"
 
 
 @dataclass(frozen=True)
@@ -88,17 +109,9 @@ class FinalistAccounts:
     ) -> None:
         self.folder, self.options, self.trials, self.tell = folder, options, trials, tell
         self.failures: dict[tuple[int, int], str] = {}
-        path = folder.finalists_dir / "finalists.json"
-        if path.exists():
-            stored = read_json(path, SCHEMA)["epochs"]
-            if stored != options.epochs:
-                raise StudyError(
-                    f"finalists of this study are trained for {stored:g} epochs, got {options.epochs:g}; "
-                    f"give --final-epochs {stored:g}, or remove {folder.finalists_dir}"
-                )
-        else:
-            folder.finalists_dir.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"epochs": options.epochs}, SCHEMA)
+        check_epochs(folder, options)
+        folder.finalists_dir.mkdir(parents=True, exist_ok=True)
+        write_json(_path(folder), {"epochs": options.epochs}, SCHEMA)
         pairs = [(number, seed) for seed in range(options.n_seeds) for number in configurations]
         for pair in pairs:
             if self.result(*pair) is not None:  # its driver may have been killed just before it heard so

@@ -287,9 +287,11 @@ class Ledger:
                 self.halving.resume(number, images, losses, is_paused=False)
             trial = self._open[number]
             with storage.write_together(trial):
+                # In a database each is a write of its own: a rung without its pause would be a promotion.
+                pause = images if not goes_on and self.halving.pauses else None
+                if trial.user_attrs.get(storage.PAUSED_AT) != pause:
+                    trial.set_user_attr(storage.PAUSED_AT, pause)
                 trial.set_user_attr(f"{storage.RUNG}{images}", losses)
-                if not goes_on and self.halving.pauses:
-                    trial.set_user_attr(storage.PAUSED_AT, images)
         self._refresh(number)
         self._tell_of_trial(number)
         return goes_on
@@ -360,6 +362,7 @@ class Ledger:
                 self._refresh(number)
         if not interrupted and not self.end_reason:
             self._stop_paused()
+        self._take_into_front(list(self._records.values()))
         records = self.records
         self._tell_observers(lambda observer: observer.study_ended(records, interrupted))
 

@@ -18,12 +18,13 @@ from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import check
+from dirprune.tuning.finalists import check_epochs
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.machines import check_machines
 from dirprune.tuning.options import RunOptions
 from dirprune.tuning.preparation import Prepared
 from dirprune.tuning.samplers import make_sampler
-from dirprune.tuning.samplers.choice import choose_sampler
+from dirprune.tuning.samplers.choice import Budget, choose_sampler
 from dirprune.tuning.samplers.problem import StudyProblem
 from dirprune.tuning.subject import Subject, describe_subject, find_subject
 
@@ -76,6 +77,8 @@ def open_study(spec: StudySpec, options: RunOptions, say: Callable[[str], None])
     if stored is not None:
         storage.load_study(folder, stored, options.storage_url)
         _check_same(spec.name, stored["description"], describe_subject(subject.spec, subject))
+        if options.finalists is not None:
+            check_epochs(folder, options.finalists)
     _make_folder(folder.root)
     return OpenedStudy(folder, study_id, subject)
 
@@ -110,7 +113,10 @@ def open_ledger(
     else:
         study = storage.create_study(folder, payload, options.storage_url)
     shapes = spec.space.shapes(prepared.subject.costs, spec.limits, prepared.ranking)
-    sampler, why = choose_sampler(options.sampler, spec, shapes)
+    n_given = len(prepared.warm_starts) + len(spec.space.first_trials(prepared.subject.grouping))
+    n_images = spec.images(spec.epochs, prepared.context.roles)
+    budget = Budget(spec.trials, n_given, n_images, options.time_limit_s)
+    sampler, why = choose_sampler(options.sampler, spec, shapes, budget)
     say(why)
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
     n_known = len(study.get_trials(deepcopy=False))

@@ -230,8 +230,13 @@ def heal_journal(folder: StudyFolder) -> None:
 
 
 def find_pause(trial: FrozenTrial) -> int | None:
-    """Return the training images after which a trial is paused at a rung; None if it is not."""
-    return trial.user_attrs.get(PAUSED_AT) if trial.state == TrialState.RUNNING else None
+    """Return the training images after which a trial is paused at a rung; None if it is not.
+
+    A pause is written before what was reported there: a driver that was killed in between has not heard of
+    it, and the trial reports once more.
+    """
+    images = trial.user_attrs.get(PAUSED_AT) if trial.state == TrialState.RUNNING else None
+    return images if f"{RUNG}{images}" in trial.user_attrs else None
 
 
 def find_violations(trial: FrozenTrial) -> dict[str, float]:

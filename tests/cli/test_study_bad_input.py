@@ -15,6 +15,7 @@ import torch
 
 from dirprune.cli.errors import run_command
 from dirprune.cli.study import make_command
+from dirprune.files import write_json
 from dirprune.networks import create_network
 from dirprune.networks.weights import save_weights
 from dirprune.recipe import Recipe
@@ -105,6 +106,12 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
         (["--max-macs", "1000"], "a smaller share of each group than 0.1 (--min-keep-ratio)"),
         (["--min-keep-ratio", "1.5"], "keep ratio must be in (0, 1], got 1.5"),
         (["--sampler", "tpee"], "unknown 'tpee'; did you mean 'tpe'?"),
+        (
+            ["--final-epochs", "3"],
+            "expected --finalists N beside it, got --final-epochs 3 alone; add",
+        ),
+        (["--final-seeds", "2"], "expected --finalists N beside it, got --final-seeds 2 alone; add"),
+        (["--patience-share", "0.1"], "expected --patience N beside it, got --patience-share 0.1 alone; add"),
         (["--max-parameters", "none"], "'none'"),
         (
             ["--max-parameters", "100"],
@@ -298,6 +305,12 @@ def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, caps
     assert "got {'taylor': {}}" in line
     line = refused(*output, "--resume", spec=replace(LENET, fine_tuning=Recipe(images=0, batch_size=7)))
     assert "study lenet has fine_tuning" in line
+    finalists = tmp_path / "out" / "lenet" / "finalists"
+    finalists.mkdir()
+    write_json(finalists / "finalists.json", {"epochs": 7.0}, 1)
+    more = ("--trials", "50", "--finalists", "1", "--final-epochs", "9")
+    line = refused(*output, "--resume", *more)
+    assert "trained for 7 epochs, got 9; give --final-epochs 7" in line
     line = refused(*output, "--resume", "--optuna-storage", "sqlite:///other.db")
     assert "are kept in journal, got sqlite:///other.db" in line
     assert len(list((tmp_path / "out" / "dense").iterdir())) == 1, "no other dense network was trained"

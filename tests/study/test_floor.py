@@ -3,7 +3,7 @@
 import pytest
 
 from dirprune.errors import ConfigurationError
-from dirprune.study.floor import Floor, check_exceedable, check_floor
+from dirprune.study.floor import Floor, check_exceedable, check_floor, normalise
 from dirprune.study.objectives import Objective
 
 OBJECTIVES = (Objective("macs", "minimize"), Objective("val_accuracy", "maximize"))
@@ -65,3 +65,15 @@ def test_promises_below_three_times_the_allowed_loss_count_for_nothing():
     assert floor.least_promise({"val_accuracy": 0.9}) == pytest.approx(0.7)
     assert Floor(0.3, 0).least_promise({"val_accuracy": 0.9}) == 0
     assert Floor(0.95, 0).least_promise({"val_accuracy": 0.9}) == 1
+
+
+def test_a_dense_network_that_is_never_right_has_nothing_to_lose():
+    never = {"val_accuracy": 0.0}
+    assert Floor.resolve("dense-0.1", OBJECTIVES, never).least_promise(never) == 0
+    assert Floor.resolve("0.5", OBJECTIVES, never).least_promise(never) == 0
+
+
+def test_a_floor_is_stored_alike_however_it_is_written():
+    assert normalise(0.9) == normalise("0.9") == normalise("0.90") == "0.9"
+    assert normalise("dense-0.020") == "dense-0.02"
+    assert normalise(None) is None

@@ -435,13 +435,15 @@ def test_ctrl_c_between_telling_and_noting_is_no_difference_to_the_views(tmp_pat
 
     last = Last()
     ledger = open_ledger(tmp_path, [last])
-    configuration = ledger.next_configuration()
+    dense, uniform = ledger.next_configuration(), ledger.next_configuration()
+    ledger.completed(0, metrics_of(ledger, dense, 0.9))
     with monkeypatch.context() as patch:
         patch.setattr(ledger, "_refresh", raise_crash)
         with pytest.raises(CrashError):
-            ledger.completed(0, metrics_of(ledger, configuration, 0.9))
+            ledger.completed(1, metrics_of(ledger, uniform, 0.9))
     ledger.end(interrupted=True)
-    assert last.states == ["COMPLETE"]
+    assert last.states == ["COMPLETE"] * 2
+    assert ledger.hypervolume > 0
 
 
 def test_journal_with_a_line_cut_short_is_read_and_written_on(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -121,6 +124,33 @@ def test_driver_that_vanishes_between_a_pause_and_its_accounts_has_paused_it(tmp
     second = open_ledger(tmp_path, **CHANGES)
     assert second.counts["PAUSED"] == 1
     assert second.next_configuration().number == 0
+    assert second.next_configuration().number == 2
+
+
+@pytest.mark.parametrize("n_written", [0, 1])
+def test_driver_of_a_database_that_vanishes_while_it_writes_a_pause_promotes_nobody(
+    tmp_path, monkeypatch, n_written
+):
+    first = open_ledger(tmp_path, **CHANGES)
+    for _ in range(2):
+        first.next_configuration()
+    write, written = optuna.trial.Trial.set_user_attr, []
+
+    def write_so_many(*arguments):
+        if len(written) == n_written:
+            raise CrashError
+        written.append(arguments)
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_together", lambda _: nullcontext())  # as of a database
+        patch.setattr(optuna.trial.Trial, "set_user_attr", write_so_many)
+        with pytest.raises(CrashError):
+            first.reported(1, 0, {"val_accuracy": 0.5, "macs": 1000.0})
+    second = open_ledger(tmp_path, **CHANGES)
+    assert [second.next_configuration().number for _ in range(2)] == [0, 1]  # it reports once more
+    assert not run_to(second, 1, 0, 0.5)
+    assert second.counts["PAUSED"] == 1
     assert second.next_configuration().number == 2
 
 

@@ -22,7 +22,7 @@ from dirprune.tasks import make_task
 from tests.importance.simplex.planted import planted_case
 from tests.tuning.test_ledger import open_ledger
 
-SPACE = SearchSpace(methods={"magnitude": {}}, min_keep_ratio=0.3)
+SPACE = SearchSpace(methods={"magnitude": {}}, min_keep_ratio=0.3, uniform_keep_ratios=())
 
 
 def make_spec(**changes) -> StudySpec:
@@ -56,8 +56,9 @@ def test_they_are_within_the_limits_and_the_space_and_few_enough_for_the_trials(
         assert costs.costs(allocation.architecture).macs == allocation.cost <= 0.6 * whole
         for name, width in allocation.architecture.items():
             assert width >= SPACE.lowest(costs.n_channels[name])
-    assert len(find_warm_starts(make_spec(trials=5), context, costs)) <= 1
-    assert find_warm_starts(make_spec(trials=4), context, costs) == []
+    assert len(find_warm_starts(make_spec(trials=3), context, costs)) == 1
+    uniform = SearchSpace(methods={"magnitude": {}}, min_keep_ratio=0.3)
+    assert find_warm_starts(make_spec(trials=4, space=uniform), context, costs) == []
     without = dataclasses.replace(SPACE, warm_starts=0)
     assert find_warm_starts(make_spec(space=without), context, costs) == []
 
@@ -109,7 +110,7 @@ def test_those_of_a_start_that_did_not_come_to_a_study_are_found_again(tmp_path)
     folder.root.mkdir()
     cache = ScoreCache(tmp_path / "scores")
     many = obtain_warm_starts(folder, make_spec(), context, costs, cache)
-    few = obtain_warm_starts(folder, make_spec(trials=5), context, costs, cache)
+    few = obtain_warm_starts(folder, make_spec(trials=3), context, costs, cache)
     assert len(few) <= 1 < len(many)
 
 
@@ -140,3 +141,13 @@ def test_measuring_leaves_the_network_as_it_was():
     find_warm_starts(make_spec(), context, costs)
     after = context.network.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_what_every_study_starts_with_is_no_warm_start_and_takes_no_place_of_one():
+    context, costs = make_case()
+    of_plain = find_warm_starts(make_spec(), context, costs)
+    ratio = of_plain[0].architecture["0"] / costs.n_channels["0"]
+    spec = make_spec(space=dataclasses.replace(SPACE, uniform_keep_ratios=(ratio,)))
+    found = [one.architecture for one in find_warm_starts(spec, context, costs)]
+    assert of_plain[0].architecture not in found
+    assert len(found) >= len(of_plain) - 1
