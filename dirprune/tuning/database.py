@@ -29,6 +29,11 @@ class DatabaseStorage(_CachedStorage):
         super().__init__(optuna.storages.RDBStorage(url))
         self.url, self.place = url, place
 
+    def close(self) -> None:
+        """Give all connections back; whoever asks again gets new ones."""
+        self._backend.remove_session()
+        self._backend.engine.dispose()
+
     def describe(self, error: Exception) -> str:
         """Return in one line, without the password, what could not be done and what the driver said."""
         cause = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error

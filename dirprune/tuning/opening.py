@@ -75,7 +75,8 @@ def open_study(spec: StudySpec, options: RunOptions, say: Callable[[str], None])
     check_machines(options.resources, folder, say)
     subject = find_subject(spec, options, stored, say)
     if stored is not None:
-        storage.load_study(folder, stored, options.storage_url)
+        with storage.opened_study(folder, stored, options.storage_url):
+            pass  # it is there
         _check_same(spec.name, stored["description"], describe_subject(subject.spec, subject))
         if options.finalists is not None:
             check_epochs(folder, options.finalists)

@@ -195,6 +195,19 @@ def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str
         ) from error
 
 
+@contextmanager
+def opened_study(
+    folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = ""
+) -> Iterator[optuna.Study]:
+    """Yield a study as `load_study` opens it; a database has its connections back afterwards."""
+    study = load_study(folder, payload, storage_url)
+    try:
+        yield study
+    finally:
+        if isinstance(study._storage, DatabaseStorage):
+            study._storage.close()
+
+
 def create_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = "") -> optuna.Study:
     """Create a new study in its storage.
 
@@ -359,7 +372,8 @@ def read_records(folder: StudyFolder, storage_url: str = "") -> list[TrialRecord
     """
     payload = read_study_json(folder)
     metrics = [metric for metric, _ in payload["description"]["objectives"]]
-    trials = load_study(folder, payload, storage_url).get_trials(deepcopy=False)
+    with opened_study(folder, payload, storage_url) as study:
+        trials = study.get_trials(deepcopy=False)
     return [
         make_trial_record(folder, trial, metrics)
         for trial in trials
@@ -379,14 +393,15 @@ def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
     payload = read_study_json(folder)
     with hold_study(folder):
         heal_journal(folder)
-        study = load_study(folder, payload, storage_url)
-        trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for frozen in trials:
-            if (paused_at := find_pause(frozen)) is not None:
-                settle(study, frozen.number, TrialState.PRUNED, {STOPPED_AT: paused_at})
-            else:
-                settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
-            remove(open_folder(folder.root, payload.get("shared", "")), folder.checkpoint_dir(frozen.number))
+        with opened_study(folder, payload, storage_url) as study:
+            trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            for frozen in trials:
+                if (paused_at := find_pause(frozen)) is not None:
+                    settle(study, frozen.number, TrialState.PRUNED, {STOPPED_AT: paused_at})
+                else:
+                    settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
+                shared = open_folder(folder.root, payload.get("shared", ""))
+                remove(shared, folder.checkpoint_dir(frozen.number))
     return [trial.number for trial in trials]
 
 

@@ -1,4 +1,4 @@
-"""Someone who kills what a study stands on: workers, nodes, driver, MLflow, its database and the store."""
+"""Someone who kills what a study stands on: workers, nodes, driver, MLflow, databases and the store."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from typing import Any
 import psutil
 
 from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord
 from dirprune.tuning import storage
 from tests.deployment.services import Postgres
 from tests.object_store import ObjectStore
 from tests.tracking.mlflow_process import MlflowServer
 
 SCRIPT = Path(__file__).with_name("digits_study.py")
-DECK = ("worker", "worker", "node", "driver", "server", "database", "store")
 AWAY_S = 6.0
 GRACE_S = 30.0
 END_S = 400
@@ -43,6 +43,7 @@ class Chaos:
         server: The running MLflow server; None: the study is not tracked.
         database: The one behind the server; None: nobody can stop it.
         store: What the machines share; None: the output folder.
+        trials: The database that holds the trials; None: a journal in the output folder does.
         seed: Decides what is killed when.
         n_nodes: Nodes beside the head, which runs no trials.
         seconds: How long each evaluation takes.
@@ -57,11 +58,16 @@ class Chaos:
         seconds: float = 0.3,
         database: Postgres | None = None,
         store: ObjectStore | None = None,
+        trials: Postgres | None = None,
     ) -> None:
         from ray.cluster_utils import Cluster
 
         output.mkdir()
         self.output, self.server, self.database, self.store = output, server, database, store
+        self.trials = trials
+        others = {"server": server, "database": database, "store": store, "trials": trials}
+        self.deck = ["worker", "worker", "node", "driver"]
+        self.deck += [name for name, part in others.items() if part is not None]
         self.folder = StudyFolder(output / "digits")
         self.seconds = seconds
         self.rng = random.Random(seed)
@@ -81,6 +87,7 @@ class Chaos:
         command += ["--ray-address", self.cluster.address, *arguments]
         command += ["--tracking-uri", self.server.uri] if self.server else ["--no-tracking"]
         command += ["--storage", self.store.uri] if self.store else []
+        command += ["--optuna-storage", self.trials.uri] if self.trials else []
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -103,13 +110,13 @@ class Chaos:
         self.wait_for_ended(2)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for victim in self.rng.sample(DECK, len(DECK)):
+            for victim in self.rng.sample(self.deck, len(self.deck)):
                 time.sleep(self.rng.uniform(1.5, 6.0))
                 self.check_driver()
                 self.done[victim] += getattr(self, f"kill_{victim}")()
         self.kill_driver(restart=False)
         self.bring_back()
-        n_started = len(storage.read_records(self.folder))
+        n_started = len(self.read_records())
         self.driver = self.start_driver("--trials", str(n_started + 2))
         assert self.driver.wait(END_S) == 0, self.read_log()
 
@@ -119,11 +126,15 @@ class Chaos:
         while time.monotonic() < deadline:
             self.check_driver()
             if self.folder.study_json.exists():
-                states = [record.state for record in storage.read_records(self.folder)]
+                states = [record.state for record in self.read_records()]
                 if sum(state != "RUNNING" for state in states) >= n_trials:
                     return
             time.sleep(0.3)
         raise TimeoutError(self.read_log())
+
+    def read_records(self) -> list[TrialRecord]:
+        """Return every trial that was started."""
+        return storage.read_records(self.folder, self.trials.uri if self.trials else "")
 
     def check_driver(self) -> None:
         """Raise if the driver ended although nobody killed it."""
@@ -214,6 +225,23 @@ class Chaos:
         self.bring_back("store")
         self.store.pause()
         self.let_return("store", self.store.resume)
+        return 1
+
+    def kill_trials(self) -> int:
+        """Stop the database of the trials at once: the driver leaves in order; the next one goes on."""
+        assert self.trials is not None
+        self.trials.stop()
+        try:
+            assert self.driver.wait(END_S) == 2, self.read_log()
+        finally:
+            self.trials.start()
+        assert (
+            self.read_log()
+            .rstrip()
+            .endswith("; when it answers again, the same command with --resume goes on")
+        )
+        self.driver = self.start_driver()
+        self.wait_until_at_work()
         return 1
 
     def let_return(self, what: str, come_back: Callable[[], None]) -> None:

@@ -2,7 +2,8 @@
 
     CHAOS_SECONDS=600 python -m pytest -q -m slow tests/integration/test_chaos.py
 
-kills for ten minutes instead of half a minute; CHAOS_SEED chooses other times and victims.
+kills for ten minutes instead of half a minute, once with the trials in a journal and once with them in a
+database; CHAOS_SEED chooses other times and victims.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dirprune.tracking import names
 from dirprune.tracking.views import view_trial
 from dirprune.tuning import storage
 from tests.deployment.services import run_postgres
-from tests.integration.chaos import DECK, open_chaos
+from tests.integration.chaos import open_chaos
 from tests.integration.digits_study import spec
 from tests.object_store import run_store
 from tests.tracking.mlflow_process import MlflowServer, run_server
@@ -65,14 +66,34 @@ def test_accounts_are_exact_whatever_is_killed(tmp_path, monkeypatch):
         ]
         done = subprocess.run(synced, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stderr
-        records = storage.read_records(chaos.folder)
+        records = chaos.read_records()
         print(f"killed {dict(chaos.done)}; trials {dict(Counter(record.state for record in records))}")
         check_numbers_and_states(chaos.folder, records)
         check_attempts(chaos.folder, records)
         check_models(chaos.folder)
         check_told_once(chaos.folder, records)
         check_mlflow(server, records)
-    assert min(chaos.done[victim] for victim in DECK) > 0
+    assert min(chaos.done[victim] for victim in chaos.deck) > 0
+
+
+def test_accounts_in_a_database_are_exact_whatever_is_killed(tmp_path, monkeypatch):
+    with run_postgres() as database:
+        for name, value in database.environment.items():
+            monkeypatch.setenv(name, value)
+        with open_chaos(tmp_path / "out", None, SEED, trials=database) as chaos:
+            chaos.run(SECONDS)
+            records = chaos.read_records()
+        print(f"killed {dict(chaos.done)}; trials {dict(Counter(record.state for record in records))}")
+        check_numbers_and_states(chaos.folder, records)
+        check_attempts(chaos.folder, records)
+        check_models(chaos.folder)
+        states = database.query("SELECT number, state FROM trials ORDER BY number").splitlines()
+    told = dict(line.split("|") for line in states)
+    assert len(told) == len(states)
+    assert {number: state for number, state in told.items() if state != "WAITING"} == {
+        str(record.number): record.state for record in records
+    }
+    assert min(chaos.done[victim] for victim in chaos.deck) > 0
 
 
 def check_numbers_and_states(folder: StudyFolder, records: list[TrialRecord]) -> None:
