@@ -17,6 +17,7 @@ from importance_common import (
     load_lenets,
     measure_seconds,
 )
+from importance_families import find_fitted
 from importance_methods import Variant, find_variants
 
 from dirprune.architecture import Architecture
@@ -66,7 +67,7 @@ def after_pruning(
 ) -> None:
     """Test accuracy right after pruning, after batch-norm recalibration, and after reconstruction instead."""
     rows = setting.rows("after-pruning")
-    variants = find_variants(methods)
+    variants = [*find_fitted(methods), *find_variants(methods)]
     cache = ScoreCache(setting.output / "scores")
     images, seeds = (100, 1) if setting.is_quick else (images, seeds)
     for kind in subjects.split(","):
