@@ -61,7 +61,7 @@ def test_a_device_is_checked_and_what_differs_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: Path) -> None:
-    write_noise(tmp_path / "data", 64, n_each=20, classes=3)
+    write_noise(tmp_path / "data", 32, n_each=20, classes=3)
     given = ["resnet50", "--data", tmp_path / "data", "--output", tmp_path / "out", "--dense-epochs", "2"]
     begun = run("dense", *given, "--minutes", "0")
     assert begun.returncode == 0, begun.stderr
