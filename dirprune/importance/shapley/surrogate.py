@@ -19,8 +19,9 @@ N_OUTSTANDING = 4
 NOISELESS = 1e-8
 """Variance up to which a coalition counts as known exactly."""
 STRETCH_SPREAD = 0.1
-"""Standard deviation, before any coalition is seen, of the share by which the additive part is too small or too
-large: the shape is one for all channels, and where few of them matter it pulls those too far to the mean."""
+"""Standard deviation, before any coalition is seen, of the share by which the additive part is too small
+or too large: the shape is one for all channels, and where few of them matter it pulls those too far to the
+mean."""
 JUMPS = (0.0, 1.0)
 """Variances that the values of the empty and the full coalition may have of their own."""
 
