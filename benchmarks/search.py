@@ -89,6 +89,7 @@ def main(context: click.Context, output: Path) -> None:
 @click.option("--seeds", default="0:10", help="From the first to before the last.")
 @click.option("--workers", default=2, help="Simulated ones.")
 @click.option("--budget", default=BUDGET, help="Cost of a search in trained images.")
+@click.option("--judging", default=1.0, help="What judging costs; 0: as beside trials that are very long.")
 @click.option(
     "--moasha-python",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -96,7 +97,14 @@ def main(context: click.Context, output: Path) -> None:
 )
 @click.pass_obj
 def run(
-    output: Path, table: str, sides: str, seeds: str, workers: int, budget: int, moasha_python: Path | None
+    output: Path,
+    table: str,
+    sides: str,
+    seeds: str,
+    workers: int,
+    budget: int,
+    judging: float,
+    moasha_python: Path | None,
 ) -> None:
     """Run searches."""
     rows = open_rows(output)
@@ -106,11 +114,13 @@ def run(
     for seed in range(first, last):
         for name, make in makers.items():
             key = {"table": table, "side": name, "workers": workers, "budget": budget, "seed": seed}
+            if judging != 1:
+                key["judging"] = judging
             if rows.is_done(**key):
                 continue
             grid, began = load_table(table), time.perf_counter()
             side = make(grid, seed)
-            trace = simulate(side, grid, workers, budget, seed)
+            trace = simulate(side, grid, workers, budget, seed, judging)
             side.close()
             rows.add(key, {**trace.as_dict(), "seconds": round(time.perf_counter() - began, 2)})
 

@@ -90,7 +90,9 @@ class Trace:
         }
 
 
-def simulate(side: Side, grid: Table, n_workers: int, budget: float, seed: int) -> Trace:
+def simulate(
+    side: Side, grid: Table, n_workers: int, budget: float, seed: int, judging: float = 1.0
+) -> Trace:
     """Run a search until its budget is spent.
 
     Workers are all equally fast, and start what the side gives them as soon as they are free. The noise of a
@@ -102,6 +104,8 @@ def simulate(side: Side, grid: Table, n_workers: int, budget: float, seed: int) 
         n_workers: How many trials run at once.
         budget: What all workers together may spend, in trained images; judging and recalibration count too.
         seed: Of the noise.
+        judging: What judging and recalibration cost, as a share of what they do beside these short trials: 0
+            stands for trials so long that it does not matter.
     """
     stops = (*side.rungs, EPOCHS[-1])
     running: list[tuple[float, int, Job, int]] = []  # when, order, trial, number of its stop
@@ -113,7 +117,7 @@ def simulate(side: Side, grid: Table, n_workers: int, budget: float, seed: int) 
     def start(job: Job, stop: int) -> None:
         nonlocal n_pieces
         epochs = stops[stop] - (stops[stop - 1] if stop else 0)
-        cost = START * (stop == 0) + epochs * N_TRAIN + EVALUATION
+        cost = judging * (START * (stop == 0) + EVALUATION) + epochs * N_TRAIN
         heapq.heappush(running, (now + cost, n_pieces, job, stop))
         n_pieces += 1
 
