@@ -24,7 +24,7 @@ from dirprune.importance.simplex.family import dirichlet_covariance
 from dirprune.importance.simplex.scorers import SimplexSwitches
 
 LEAST_CORRELATION = 0.02
-"""Three times the error of the sampled correlations: below it a pair counts as neither sign."""
+"""More than twice the error of sampled correlations, 0.008: below it a pair counts as neither sign."""
 
 ROUNDING = 1e-9
 
