@@ -125,9 +125,10 @@ def solve_efficient(gram: Array, moment: Array, total: float) -> tuple[Array, Ar
 
 
 def quantile_of_student(degrees: float) -> float:
-    """Return the 97.5% quantile of Student's t, right to 1% from 2 degrees of freedom on.
+    """Return the 97.5% quantile of Student's t, right to 1% from 3 degrees of freedom on, for >= 1.
 
-    The expansion in powers of 1 / degrees of Abramowitz and Stegun 1964, 26.7.5.
+    Fewer degrees are rounded down, so that it is too large there, between two whole ones up to three times. The
+    expansion in powers of 1 / degrees is Abramowitz and Stegun 1964, 26.7.5.
     """
     z = 1.959963985
     if degrees < 2:
