@@ -69,8 +69,8 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     """Return the Gauss-Newton matrix of the summed loss in factors at one on the channels of each group.
 
     It is the sum over images of J^T C J, with J the Jacobian of the network's outputs in the factors and C
-    the Hessian of the image's loss in its outputs. It costs one backward pass for each output. What a batch
-    saves for its derivatives, its Jacobians and Hessians take at most `memory_mb`, unless one image takes more.
+    the Hessian of the image's loss in its outputs. It costs one backward pass for each output. What a
+    batch saves for its derivatives, its Jacobians and Hessians take at most `memory_mb`, or those of one image.
 
     Returns:
         For each group a positive semi-definite float64 matrix of shape (n_channels, n_channels).
