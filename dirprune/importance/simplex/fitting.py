@@ -26,8 +26,8 @@ class SimplexOptions:
         prior_concentration: Of each channel in the symmetric Dirichlet prior; > 0.
         steps: Optimiser steps; >= 0.
         lr: Learning rate of Adam on the unconstrained parameters, falling to zero along a cosine; > 0.
-        batch_size: Calibration examples in a step; >= 1, and at most as many as there are, or 128. Where there
-            are fewer, some come again with other samples.
+        batch_size: Calibration examples in a step; >= 1, and at most as many as there are, or 128. Where
+            there are fewer, some come again with other samples.
         n_samples: Different samples in a step, dealt out to its examples in turn; >= 1.
         statistic: What is the score: "mean" of the switch, or "snr", its mean over its standard deviation.
     """

@@ -129,7 +129,9 @@ def test_out_of_memory_means_fewer_images_at_once_and_is_said_once(
     assert {group: len(channels) for group, channels in kept.items()} == dict(architecture)
     assert sum("smaller batches" in record.message for record in caplog.records) == 1
     assert 32 < max(sizes[len(sizes) // 2 :]) <= 64
-    with pytest.raises(ImportanceError, match="curvature: expected memory for 96 examples at once, from which"):
+    with pytest.raises(
+        ImportanceError, match="curvature: expected memory for 96 examples at once, from which"
+    ):
         select_channels(create(name, {"search": "curvature"}), context, architecture)
 
     def always_fail(self: nn.Conv2d, values: Tensor) -> Tensor:

@@ -227,7 +227,9 @@ def test_too_few_evaluations_say_how_many_it_takes(name: str, least: int) -> Non
 def test_more_evaluations_than_anybody_can_pay_are_refused_before_any(name: str) -> None:
     for n_channels in (4, 30):
         recorder = Recorder(squared_size)
-        with pytest.raises(ImportanceError, match="evaluations must be at most 1,048,576, .* got 10,000,000,000,"):
+        with pytest.raises(
+            ImportanceError, match=r"evaluations must be at most 1,048,576, .* got 10,000,000,000,"
+        ):
             (SAMPLED | WITH_SHAP)[name](recorder, n_channels, 10**19, 0)
         assert not recorder.asked
 
