@@ -60,7 +60,11 @@ def rank(
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
     grouping.check_any()
-    with kept_on_interrupt(scoring.cache), ScoringProgress(grouping.names) as progress:
+    cache = ScoreCache(scoring.cache)
+    pieces = [
+        (name, method.is_kept_in_parts) for name, method in [(scoring.method, scorer), *compared.items()]
+    ]
+    with kept_on_interrupt(cache, pieces), ScoringProgress(grouping.names) as progress:
         context = ScoringContext(
             subject.network,
             grouping,
@@ -72,7 +76,6 @@ def rank(
             memory_mb=scoring.memory_mb,
             progress=progress,
         )
-        cache = ScoreCache(scoring.cache)
         scores, was_cached = find_scores(scorer, context, cache=cache)
         half_widths = estimate_half_widths(scorer, dataclasses.replace(context, workspace=cache.folder))
         of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}

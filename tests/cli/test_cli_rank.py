@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
 from dirprune.groups import ChannelGroup, Grouping
+from dirprune.importance.gradients import Taylor
 from dirprune.networks import create_network, save_weights
 from dirprune.records.models import load_model
 from tests.cli.conftest import Run
@@ -137,3 +139,29 @@ def test_validation_on_images_that_the_weights_have_learnt_is_warned_of(run: Run
     assert (
         "WARNING: these weights have probably learnt" in run(*given, "--validation-from", "train:0.1").output
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ((), "nothing is kept: the scores of taylor are not whole; the same command begins anew"),
+        (
+            ("magnitude",),
+            "kept in output/scores: the scores of magnitude; the same command goes on from there",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_is_kept_of_scores_that_are_not_kept_in_parts(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, first: tuple[str, ...], said: str
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Taylor, "score", interrupt)
+    method, *others = (*first, "taylor")
+    compared = [argument for other in others for argument in ("--compare", other)]
+    result = run("rank", "--weights", weights, "--method", method, *compared)
+    assert (result.status, result.errors) == (130, f"{said}\ninterrupted\n")
+    if not first:
+        result = run("prune", "--weights", weights, "--method", "taylor", "--arch", "8,9,36,17")
+        assert (result.status, result.errors) == (130, f"{said}\ninterrupted\n")

@@ -81,6 +81,7 @@ class GreedyPath(Scorer):
     """
 
     Options = PathOptions
+    is_kept_in_parts = True
 
     def depends_on(self, context: ScoringContext) -> Any:
         """Return the machine and the device where latency is what is saved."""

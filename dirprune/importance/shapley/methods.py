@@ -49,6 +49,7 @@ class ShapleyScorer(Scorer):
     """
 
     Options: ClassVar[type] = ValueOptions
+    is_kept_in_parts = True
 
     def score(self, context: ScoringContext) -> Scores:
         """Return Shapley values, each of shape (n_channels,), in nats of loss or parts of accuracy."""
