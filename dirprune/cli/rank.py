@@ -21,6 +21,7 @@ from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interru
 from dirprune.cli.subjects import Subject, format_comparison, trained_subject
 from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
+from dirprune.identity import digest
 from dirprune.importance import (
     ScoreCache,
     Scorer,
@@ -28,6 +29,7 @@ from dirprune.importance import (
     create,
     find_scores,
 )
+from dirprune.importance.cache import score_key
 from dirprune.importance.greedy.path import GreedyPath
 from dirprune.importance.shapley import ShapleyScorer
 from dirprune.records.scores import write_scores_png
@@ -61,9 +63,8 @@ def rank(
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
     grouping.check_any()
     cache = ScoreCache(scoring.cache)
-    pieces = [
-        (name, method.is_kept_in_parts) for name, method in [(scoring.method, scorer), *compared.items()]
-    ]
+    scored = [(scoring.method, scorer)] * (2 if isinstance(scorer, ShapleyScorer) else 1)  # and its intervals
+    pieces = [(name, method.is_kept_in_parts) for name, method in [*scored, *compared.items()]]
     with kept_on_interrupt(cache, pieces), ScoringProgress(grouping.names) as progress:
         context = ScoringContext(
             subject.network,
@@ -77,7 +78,7 @@ def rank(
             progress=progress,
         )
         scores, was_cached = find_scores(scorer, context, cache=cache)
-        half_widths = estimate_half_widths(scorer, dataclasses.replace(context, workspace=cache.folder))
+        half_widths, is_known = find_half_widths(scorer, context, cache)
         of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}
         path, cost = [], ""
         if isinstance(scorer, GreedyPath):
@@ -85,7 +86,10 @@ def rank(
             path = measure_path(subject, grouping, scores, cost)
     scores = {name: scores[name] for name in grouping.names}
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
-    click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
+    origin = "from the cache" if was_cached else "computed"
+    click.echo(
+        f"\n{scoring.method}: scores {origin}{', intervals computed' if was_cached > is_known else ''}"
+    )
     click.echo(format_scores(scores, half_widths))
     if isinstance(scorer, ShapleyScorer) and not half_widths:
         click.echo(f"no intervals: {scoring.method}, used like this, does not know its error; shapley does")
@@ -147,20 +151,32 @@ def write_scores(
 
 
 @torch.no_grad()
-def estimate_half_widths(scorer: Scorer, context: ScoringContext) -> dict[str, torch.Tensor]:
-    """Return the half widths of the 95% intervals of scores, for the groups for which a method has them.
+def find_half_widths(
+    scorer: Scorer, context: ScoringContext, cache: ScoreCache
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """Return the half widths of the 95% intervals of scores, and whether they were known.
 
     Args:
-        context: With the workspace of the scoring, in which the values of coalitions are found again.
+        scorer: The one that was scored with; what that found beside scores is taken as it is.
+        context: That of the scoring.
+        cache: Likewise; half widths are kept there as well.
+    Returns:
+        Shape (n_channels,), of the groups for which the method has them.
     """
     if not isinstance(scorer, ShapleyScorer):
-        return {}
-    estimates = scorer.estimate(context).items()
-    return {
-        name: torch.from_numpy(found.half_widths)
-        for name, found in estimates
-        if found.half_widths is not None
-    }
+        return {}, True
+
+    def compute() -> dict[str, torch.Tensor]:
+        estimates = scorer.estimates
+        if estimates is None:
+            estimates = scorer.estimate(dataclasses.replace(context, workspace=cache.folder))
+        return {
+            name: torch.from_numpy(found.half_widths)
+            for name, found in estimates.items()
+            if found.half_widths is not None
+        }
+
+    return cache.get_or_compute(digest({"half_widths_of": score_key(scorer, context)}), compute)
 
 
 def format_scores(scores: Mapping[str, torch.Tensor], half_widths: Mapping[str, torch.Tensor]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.importance.gradients import Taylor
+from dirprune.importance.shapley import ShapleyScorer
 from dirprune.networks import create_network, save_weights
 from dirprune.records.models import load_model
 from tests.cli.conftest import Run
@@ -165,3 +167,36 @@ def test_ctrl_c_says_what_is_kept_of_scores_that_are_not_kept_in_parts(
     if not first:
         result = run("prune", "--weights", weights, "--method", "taylor", "--arch", "8,9,36,17")
         assert (result.status, result.errors) == (130, f"{said}\ninterrupted\n")
+
+
+def test_shapley_values_are_estimated_once_and_their_intervals_kept(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate, n_calls = ShapleyScorer.estimate, 0
+
+    def count(self: ShapleyScorer, context: object) -> object:
+        nonlocal n_calls
+        n_calls += 1
+        return estimate(self, context)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ShapleyScorer, "estimate", count)
+    given = ("rank", "--weights", weights, "--method", "shapley", "--evaluations", 240, "--train-images", 100)
+    first = run(*given)
+    assert (first.status, n_calls) == (0, 1), first.errors
+    assert "shapley: scores computed\n" in first.output
+    shutil.rmtree("output/scores/coalitions")
+    again = run(*given)
+    assert n_calls == 1
+    assert "shapley: scores from the cache\n" in again.output
+    table = [each.output.split("shapley: scores")[1].split("\n", 1)[1] for each in (first, again)]
+    assert table[0] == table[1]
+    assert "95% +-" in table[0]
+
+
+def test_intervals_that_only_the_cache_of_scores_lacks_are_said_to_be_computed(
+    run: Run, weights: Path
+) -> None:
+    given = ("--weights", weights, "--method", "shapley-partial", "--train-images", 100)
+    assert run("prune", *given, "--arch", "8,9,36,17").status == 0
+    assert "shapley-partial: scores from the cache, intervals computed\n" in run("rank", *given).output
+    assert "shapley-partial: scores from the cache\n" in run("rank", *given).output

@@ -50,10 +50,13 @@ class ShapleyScorer(Scorer):
 
     Options: ClassVar[type] = ValueOptions
     is_kept_in_parts = True
+    estimates: dict[str, Estimate] | None = None
+    """What the last scoring found of each group, with intervals; None before."""
 
     def score(self, context: ScoringContext) -> Scores:
         """Return Shapley values, each of shape (n_channels,), in nats of loss or parts of accuracy."""
-        return {name: torch.from_numpy(found.values) for name, found in self.estimate(context).items()}
+        self.estimates = self.estimate(context)
+        return {name: torch.from_numpy(found.values) for name, found in self.estimates.items()}
 
     def estimate(self, context: ScoringContext) -> dict[str, Estimate]:
         """Return the estimate of every group, with its intervals where the method has them.
