@@ -11,7 +11,7 @@ import click
 import torch
 from scipy.stats import spearmanr
 
-from dirprune.cli.greedy_paths import PathPoint, format_path, measure_path
+from dirprune.cli.greedy_paths import PathPoint, format_path, measure_path, measure_point
 from dirprune.cli.options import (
     DataOptions,
     MethodOptions,
@@ -30,7 +30,8 @@ from dirprune.importance import (
     find_scores,
 )
 from dirprune.importance.cache import score_key
-from dirprune.importance.greedy.path import GreedyPath
+from dirprune.importance.greedy import Path as GreedySteps
+from dirprune.importance.greedy.path import GreedyPath, find_cost
 from dirprune.importance.shapley import ShapleyScorer
 from dirprune.records.scores import write_scores_png
 from dirprune.tracing import find_groups
@@ -44,6 +45,7 @@ def rank(
     network: str | None,
     scoring: MethodOptions,
     others: tuple[str, ...],
+    budget: float | None,
     data: DataOptions,
     output: Path | None,
     plot: Path | None,
@@ -55,6 +57,8 @@ def rank(
             f"expected {missing}, got nothing; try 'dirprune rank --list' for the methods"
         )
     scorer = _create_scorer(scoring.method, scoring.values())
+    if budget is not None and not isinstance(scorer, GreedyPath):
+        raise ConfigurationError(f"--budget is of greedy-path, got {scoring.method}; leave it out")
     compared = {name: _create_scorer(name, {}) for name in others}
     for file in filter(None, (output, plot)):
         check_can_write(file, is_folder=False)
@@ -77,13 +81,18 @@ def rank(
             memory_mb=scoring.memory_mb,
             progress=progress,
         )
+        cost_of = None
+        if isinstance(scorer, GreedyPath):
+            cost_of = find_cost(dataclasses.replace(context, workspace=cache.folder), scorer.options)
+            check_budget(budget, cost_of(dict.fromkeys(grouping.names, 1)))
         scores, was_cached = find_scores(scorer, context, cache=cache)
         half_widths, is_known = find_half_widths(scorer, context, cache)
         of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}
-        path, cost = [], ""
-        if isinstance(scorer, GreedyPath):
-            cost = "parameters" if scorer.options.cost == "parameters" else "macs"  # latency goes with them
-            path = measure_path(subject, grouping, scores, cost)
+        path, within = [], []
+        if cost_of is not None:
+            removals = GreedySteps.from_scores({name: scores[name] for name in grouping.names}, cost_of)
+            path = measure_path(subject, grouping, removals)
+            within = [] if budget is None else [measure_point(subject, grouping, removals, budget)]
     scores = {name: scores[name] for name in grouping.names}
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
     origin = "from the cache" if was_cached else "computed"
@@ -93,18 +102,36 @@ def rank(
     click.echo(format_scores(scores, half_widths))
     if isinstance(scorer, ShapleyScorer) and not half_widths:
         click.echo(f"no intervals: {scoring.method}, used like this, does not know its error; shapley does")
+    cost = getattr(scorer.options, "cost", "")
+    is_timed = cost == "latency"
     if path:
         click.echo(f"\nthe path at {len(path)} shares of {cost}, right after pruning and recalibration:")
-        click.echo(format_path(path))
+        click.echo(format_path(path, is_timed))
+    if within:
+        click.echo(f"\nwithin {budget:,.10g} {'ms' if is_timed else cost}:")
+        click.echo(format_path(within, is_timed))
     if of_others:
         click.echo(f"\nrank correlation with {scoring.method} (Spearman):")
         click.echo(format_correlations(scores, of_others))
     if output is not None:
-        write_scores(output, weights, scoring.method, scorer, subject, scores, half_widths, path)
+        write_scores(output, weights, scoring.method, scorer, subject, scores, half_widths, path, within)
         click.echo(f"\nscores: {output}")
     if plot is not None:
         write_scores_png(plot, {scoring.method: scores, **of_others}, half_widths)
         click.echo(f"\npicture: {plot}")
+
+
+def check_budget(budget: float | None, lowest: float) -> None:
+    """Refuse a budget within which there is no network, before anything is scored.
+
+    Raises:
+        ConfigurationError: If it is below what the smallest network costs.
+    """
+    if budget is not None and budget < lowest:
+        raise ConfigurationError(
+            f"--budget must be at least {lowest:,.10g}, what one channel in each group costs, "
+            f"got {budget:,.10g}"
+        )
 
 
 def _create_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
@@ -125,6 +152,7 @@ def write_scores(
     scores: Mapping[str, torch.Tensor],
     half_widths: Mapping[str, torch.Tensor],
     path: Sequence[PathPoint],
+    within: Sequence[PathPoint] = (),
 ) -> None:
     """Write scores with all that they depend on as JSON."""
     groups: dict[str, dict[str, Any]] = {
@@ -147,6 +175,8 @@ def write_scores(
     }
     if path:
         content["path"] = [dataclasses.asdict(point) for point in path]
+    if within:
+        content["within_budget"] = dataclasses.asdict(within[0])
     write_json(output, content, SCHEMA)
 
 

@@ -33,9 +33,9 @@ def estimate_by_kernel(value: Value, n_channels: int, n_evaluations: int, seed: 
     Args:
         n_evaluations: Most different coalitions to evaluate; see `count_least`.
     Returns:
-        The values add up to v(full) - v(empty); where the pairs that were drawn happen to leave some open, they
-        are the nearest to equal ones. The intervals come from the covariance of the estimating equations over
-        the pairs; None where there are no more pairs than channels.
+        The values add up to v(full) - v(empty); where the pairs that were drawn happen to leave some open,
+        they are the nearest to equal ones. The intervals come from the covariance of the estimating equations
+        over the pairs; None where there are no more pairs than channels.
     Raises:
         ImportanceError: If the budget does not pay for as many pairs as there are unknowns.
     """
