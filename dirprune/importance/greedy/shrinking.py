@@ -34,8 +34,14 @@ Result = TypeVar("Result")
 N_PROBES = 2
 N_SWEEPS = 10
 WHAT = "the curvature"
+LEAST_FOR_STATISTICS = 32
+"""Examples from which batch norm's statistics are taken at least."""
 N_PARTS = 2
 """Parts of about 250 examples that each look is at; the next look is at the parts behind."""
+
+
+class _TooManyError(Exception):
+    """Memory ran out on examples that are looked at together."""
 
 
 class Shrinking:
@@ -94,12 +100,25 @@ class Shrinking:
     def look(self) -> Quadratic:
         """Return what removing channels costs from here, in the order of groups and of what is left.
 
-        Where memory is short, fewer examples are taken at once, which changes nothing but rounding.
+        Where memory is short, fewer examples are taken at once, which changes nothing but rounding. Where
+        batch norm takes its statistics from them, fewer are taken only when memory has run out, and no fewer
+        than `LEAST_FOR_STATISTICS`.
 
         Raises:
-            ImportanceError: If there is not enough memory for one example, or for those from which batch norm
-                takes statistics.
+            ImportanceError: If there is not enough memory even so.
         """
+        while True:
+            try:
+                return self._look()
+            except _TooManyError as error:
+                if self._size <= LEAST_FOR_STATISTICS:
+                    raise tell_no_statistics(WHAT, self._size) from error
+            self._size = -(-self._size // 2)
+            self._shortage.halve_(WHAT)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _look(self) -> Quadratic:
         judged = self._judge()
         n_examples = len(judged.calibration)
         n_parts = -(-n_examples // self._size)
@@ -176,7 +195,9 @@ class Shrinking:
         """Return what a function gives on examples: as many at once as memory allows, or all together.
 
         Args:
-            is_divisible: Otherwise batch norm takes statistics from them, whatever memory that takes.
+            is_divisible: Otherwise batch norm takes statistics from them.
+        Raises:
+            _TooManyError: If memory runs out where they are not.
         """
         if is_divisible:
             return self._shortage.compute_in_parts(positions, compute, WHAT)
@@ -185,7 +206,7 @@ class Shrinking:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise tell_no_statistics(WHAT, len(positions)) from error
+            raise _TooManyError from error
 
     def _differentiate(
         self, judged: ScoringContext, positions: Tensor, drawn: Tensor, places: Tensor
