@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from dirprune.cli.options import LAPLACE, DataOptions, check_can_write
-from dirprune.cli.printing import ScoringProgress, format_table
+from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
 from dirprune.cli.subjects import trained_subject
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.files import write_json
-from dirprune.importance import ScoringContext, create, get_method, list_methods
+from dirprune.importance import ScoreCache, ScoringContext, create, get_method, list_methods
 from dirprune.importance.simplex.covariances import (
     LEAST_CORRELATION,
     GroupCovariances,
@@ -39,6 +39,7 @@ def covariances(
     method_options: tuple[tuple[str, str], ...],
     seeds: tuple[int, ...],
     data: DataOptions,
+    cache: Path,
     memory_mb: int,
     output: Path,
 ) -> None:
@@ -58,11 +59,17 @@ def covariances(
         )
     fitted = None if method == LAPLACE else check_has_covariances(create(method, options))
     check_can_write(output, is_folder=True)
+    check_can_write(cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
     grouping.check_any()
     roles, task = subject.roles, subject.task
-    with ScoringProgress(grouping.names) as progress:
+    fit = PART if fitted is None else SEED
+    kept, pieces = ScoreCache(cache), [(str(seed), False) for seed in seeds]
+    with (
+        kept_on_interrupt(kept, pieces, f"covariances of {fit}"),
+        ScoringProgress(grouping.names) as progress,
+    ):
         context = ScoringContext(
             subject.network,
             grouping,
@@ -75,10 +82,9 @@ def covariances(
             progress=progress,
         )
         if fitted is None:
-            found = compute_laplace_covariances(context, len(seeds))
+            found = compute_laplace_covariances(context, len(seeds), cache=kept)
         else:
-            found = compute_covariances(fitted, context, seeds)
-    fit = PART if fitted is None else SEED
+            found = compute_covariances(fitted, context, seeds, kept)
     click.echo(f"\n{method}, one posterior for each {fit} {', '.join(map(str, seeds))}: pairs of channels\n")
     click.echo(format_pairs(found))
     click.echo()

@@ -271,6 +271,15 @@ MEMORY: dict[str, Any] = {
 
 memory_option = click.option("--memory-mb", **MEMORY)
 
+cache_option = click.option(
+    "--cache",
+    type=FOLDER,
+    default=Path("output/scores"),
+    show_default=True,
+    help="Folder of known scores, so that the same ones are never computed twice.",
+)
+"""Where scores are kept: handed over as `cache`."""
+
 method_options = _collected(
     "scoring",
     MethodOptions,
@@ -290,13 +299,7 @@ method_options = _collected(
         "--adding", metavar="WHICH", help="yes (only adds to none), no (only takes from all), both."
     ),
     click.option("--cost", metavar="NAME", help="macs, parameters or latency: what a greedy path saves."),
-    click.option(
-        "--cache",
-        type=FOLDER,
-        default=Path("output/scores"),
-        show_default=True,
-        help="Folder of known scores, so that the same ones are never computed twice.",
-    ),
+    cache_option,
     memory_option,
 )
 """How channels are scored: handed over as `scoring`."""

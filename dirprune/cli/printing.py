@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 import click
 
+from dirprune.importance.cache import ScoreCache
 from dirprune.training import TrainingReport
 
 ERASE = "\r\x1b[K"  # back to the beginning of the line, and delete it
@@ -171,15 +171,34 @@ class ScoringProgress:
 
 
 @contextmanager
-def kept_on_interrupt(folder: Path) -> Iterator[None]:
-    """Say on Ctrl-C where lies what was computed, and that the same command goes on from there."""
+def kept_on_interrupt(
+    cache: ScoreCache, pieces: Sequence[tuple[str, bool]], what: str = "scores of"
+) -> Iterator[None]:
+    """Say on Ctrl-C what of the work is kept, and whether the same command goes on from there.
+
+    Args:
+        cache: Where each piece is kept when it is whole; used for nothing else.
+        pieces: In their order, the name of each, and whether it is kept in parts before.
+        what: The pieces are.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(
-            f"kept in {folder}: what was computed so far; the same command goes on from there", err=True
-        )
+        click.echo(describe_kept(cache, pieces, what), err=True)
         raise
+
+
+def describe_kept(cache: ScoreCache, pieces: Sequence[tuple[str, bool]], what: str) -> str:
+    """Return what of some pieces of work is kept; see `kept_on_interrupt`."""
+    names = [name for name, _ in pieces]
+    whole, under_way = list(dict.fromkeys(names[: cache.n_found])), pieces[cache.n_found :]
+    if under_way and under_way[0][1]:
+        kept = "what was computed so far"
+    elif whole:
+        kept = f"the {what} {', '.join(whole)}"
+    else:
+        return f"nothing is kept: the {what} {names[0]} are not whole; the same command begins anew"
+    return f"kept in {cache.folder}: {kept}; the same command goes on from there"
 
 
 def print_registered(name: str, n_versions: int, missing: Sequence[str]) -> None:

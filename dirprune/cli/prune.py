@@ -63,7 +63,9 @@ def prune(
         )
         check_can_write(output, is_folder=True)
     measured = {"dense": subject.measure(dense)}
-    with kept_on_interrupt(scoring.cache), ScoringProgress(grouping.names) as progress:
+    cache = ScoreCache(scoring.cache)
+    pieces = [(scoring.method, method.is_kept_in_parts)]
+    with kept_on_interrupt(cache, pieces), ScoringProgress(grouping.names) as progress:
         pruned = prune_network(
             dense,
             subject.roles,
@@ -71,7 +73,7 @@ def prune(
             architecture,
             method,
             seed=subject.seed,
-            cache=ScoreCache(scoring.cache),
+            cache=cache,
             device=subject.device,
             grouping=grouping,
             progress=progress,

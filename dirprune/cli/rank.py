@@ -11,7 +11,7 @@ import click
 import torch
 from scipy.stats import spearmanr
 
-from dirprune.cli.greedy_paths import PathPoint, format_path, measure_path
+from dirprune.cli.greedy_paths import PathPoint, format_path, measure_path, measure_point
 from dirprune.cli.options import (
     DataOptions,
     MethodOptions,
@@ -21,6 +21,7 @@ from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interru
 from dirprune.cli.subjects import Subject, format_comparison, trained_subject
 from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
+from dirprune.identity import digest
 from dirprune.importance import (
     ScoreCache,
     Scorer,
@@ -28,7 +29,9 @@ from dirprune.importance import (
     create,
     find_scores,
 )
-from dirprune.importance.greedy.path import GreedyPath
+from dirprune.importance.cache import score_key
+from dirprune.importance.greedy import Path as GreedySteps
+from dirprune.importance.greedy.path import GreedyPath, find_cost
 from dirprune.importance.shapley import ShapleyScorer
 from dirprune.records.scores import write_scores_png
 from dirprune.tracing import find_groups
@@ -42,6 +45,7 @@ def rank(
     network: str | None,
     scoring: MethodOptions,
     others: tuple[str, ...],
+    budget: float | None,
     data: DataOptions,
     output: Path | None,
     plot: Path | None,
@@ -53,6 +57,8 @@ def rank(
             f"expected {missing}, got nothing; try 'dirprune rank --list' for the methods"
         )
     scorer = _create_scorer(scoring.method, scoring.values())
+    if budget is not None and not isinstance(scorer, GreedyPath):
+        raise ConfigurationError(f"--budget is of greedy-path, got {scoring.method}; leave it out")
     compared = {name: _create_scorer(name, {}) for name in others}
     for file in filter(None, (output, plot)):
         check_can_write(file, is_folder=False)
@@ -60,7 +66,10 @@ def rank(
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
     grouping.check_any()
-    with kept_on_interrupt(scoring.cache), ScoringProgress(grouping.names) as progress:
+    cache = ScoreCache(scoring.cache)
+    scored = [(scoring.method, scorer)] * (2 if isinstance(scorer, ShapleyScorer) else 1)  # and its intervals
+    pieces = [(name, method.is_kept_in_parts) for name, method in [*scored, *compared.items()]]
+    with kept_on_interrupt(cache, pieces), ScoringProgress(grouping.names) as progress:
         context = ScoringContext(
             subject.network,
             grouping,
@@ -72,32 +81,57 @@ def rank(
             memory_mb=scoring.memory_mb,
             progress=progress,
         )
-        cache = ScoreCache(scoring.cache)
-        scores, was_cached = find_scores(scorer, context, cache=cache)
-        half_widths = estimate_half_widths(scorer, dataclasses.replace(context, workspace=cache.folder))
-        of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}
-        path, cost = [], ""
+        cost_of = None
         if isinstance(scorer, GreedyPath):
-            cost = "parameters" if scorer.options.cost == "parameters" else "macs"  # latency goes with them
-            path = measure_path(subject, grouping, scores, cost)
+            cost_of = find_cost(dataclasses.replace(context, workspace=cache.folder), scorer.options)
+            check_budget(budget, cost_of(dict.fromkeys(grouping.names, 1)))
+        scores, was_cached = find_scores(scorer, context, cache=cache)
+        half_widths, is_known = find_half_widths(scorer, context, cache)
+        of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}
+        path, within = [], []
+        if cost_of is not None:
+            removals = GreedySteps.from_scores({name: scores[name] for name in grouping.names}, cost_of)
+            path = measure_path(subject, grouping, removals)
+            within = [] if budget is None else [measure_point(subject, grouping, removals, budget)]
     scores = {name: scores[name] for name in grouping.names}
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
-    click.echo(f"\n{scoring.method}: scores " + ("from the cache" if was_cached else "computed"))
+    origin = "from the cache" if was_cached else "computed"
+    click.echo(
+        f"\n{scoring.method}: scores {origin}{', intervals computed' if was_cached > is_known else ''}"
+    )
     click.echo(format_scores(scores, half_widths))
     if isinstance(scorer, ShapleyScorer) and not half_widths:
         click.echo(f"no intervals: {scoring.method}, used like this, does not know its error; shapley does")
+    cost = getattr(scorer.options, "cost", "")
+    is_timed = cost == "latency"
     if path:
         click.echo(f"\nthe path at {len(path)} shares of {cost}, right after pruning and recalibration:")
-        click.echo(format_path(path))
+        click.echo(format_path(path, is_timed))
+    if within:
+        click.echo(f"\nwithin {budget:,.10g} {'ms' if is_timed else cost}:")
+        click.echo(format_path(within, is_timed))
     if of_others:
         click.echo(f"\nrank correlation with {scoring.method} (Spearman):")
         click.echo(format_correlations(scores, of_others))
     if output is not None:
-        write_scores(output, weights, scoring.method, scorer, subject, scores, half_widths, path)
+        write_scores(output, weights, scoring.method, scorer, subject, scores, half_widths, path, within)
         click.echo(f"\nscores: {output}")
     if plot is not None:
         write_scores_png(plot, {scoring.method: scores, **of_others}, half_widths)
         click.echo(f"\npicture: {plot}")
+
+
+def check_budget(budget: float | None, lowest: float) -> None:
+    """Refuse a budget within which there is no network, before anything is scored.
+
+    Raises:
+        ConfigurationError: If it is below what the smallest network costs.
+    """
+    if budget is not None and budget < lowest:
+        raise ConfigurationError(
+            f"--budget must be at least {lowest:,.10g}, what one channel in each group costs, "
+            f"got {budget:,.10g}"
+        )
 
 
 def _create_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
@@ -118,6 +152,7 @@ def write_scores(
     scores: Mapping[str, torch.Tensor],
     half_widths: Mapping[str, torch.Tensor],
     path: Sequence[PathPoint],
+    within: Sequence[PathPoint] = (),
 ) -> None:
     """Write scores with all that they depend on as JSON."""
     groups: dict[str, dict[str, Any]] = {
@@ -140,24 +175,38 @@ def write_scores(
     }
     if path:
         content["path"] = [dataclasses.asdict(point) for point in path]
+    if within:
+        content["within_budget"] = dataclasses.asdict(within[0])
     write_json(output, content, SCHEMA)
 
 
 @torch.no_grad()
-def estimate_half_widths(scorer: Scorer, context: ScoringContext) -> dict[str, torch.Tensor]:
-    """Return the half widths of the 95% intervals of scores, for the groups for which a method has them.
+def find_half_widths(
+    scorer: Scorer, context: ScoringContext, cache: ScoreCache
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """Return the half widths of the 95% intervals of scores, and whether they were known.
 
     Args:
-        context: With the workspace of the scoring, in which the values of coalitions are found again.
+        scorer: The one that was scored with; what that found beside scores is taken as it is.
+        context: That of the scoring.
+        cache: Likewise; half widths are kept there as well.
+    Returns:
+        Shape (n_channels,), of the groups for which the method has them.
     """
     if not isinstance(scorer, ShapleyScorer):
-        return {}
-    estimates = scorer.estimate(context).items()
-    return {
-        name: torch.from_numpy(found.half_widths)
-        for name, found in estimates
-        if found.half_widths is not None
-    }
+        return {}, True
+
+    def compute() -> dict[str, torch.Tensor]:
+        estimates = scorer.estimates
+        if estimates is None:
+            estimates = scorer.estimate(dataclasses.replace(context, workspace=cache.folder))
+        return {
+            name: torch.from_numpy(found.half_widths)
+            for name, found in estimates.items()
+            if found.half_widths is not None
+        }
+
+    return cache.get_or_compute(digest({"half_widths_of": score_key(scorer, context)}), compute)
 
 
 def format_scores(scores: Mapping[str, torch.Tensor], half_widths: Mapping[str, torch.Tensor]) -> str:

@@ -86,6 +86,8 @@ class Selector(ABC):
     """
 
     Options: ClassVar[type] = NoOptions
+    is_kept_in_parts: ClassVar[bool] = False
+    """Whether what it has computed is kept in the workspace as it goes, not only once all is there."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options

@@ -33,12 +33,15 @@ class ScoreCache:
         folder: Made when it does not exist.
         remote: Where machines that do not see the folder look for scores and leave theirs; None: nowhere.
             Two of them may compute the same ones at the same time.
+    Attributes:
+        n_found: How many of those that were asked for are in the folder by now.
     Raises:
         ImportanceError: If the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, remote: RemoteFolder | None = None) -> None:
         self.folder, self.remote = Path(folder), remote
+        self.n_found = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -60,6 +63,11 @@ class ScoreCache:
         Returns:
             The scores, and whether they came from the folder.
         """
+        found = self._get_or_compute(key, compute)
+        self.n_found += 1
+        return found
+
+    def _get_or_compute(self, key: str, compute: Callable[[], Scores]) -> tuple[Scores, bool]:
         scores = self._read(key)
         if scores is not None:
             return scores, True

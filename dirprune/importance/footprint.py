@@ -18,19 +18,23 @@ N_ALIVE = 4
 """Values as large as the largest one that are there at once where nothing is kept for derivatives."""
 
 
-def allow(context: ScoringContext, batch_size: int, is_differentiated: bool = True) -> Shortage:
+def allow(
+    context: ScoringContext, batch_size: int, is_differentiated: bool = True, n_bytes_beside: int = 0
+) -> Shortage:
     """Return a shortage from which batches start as small as the allowed memory asks for.
 
     Args:
         context: `memory_mb` is what is allowed; where a single example takes more, batches are of one.
         batch_size: Examples that one would like to take at once, >= 1.
         is_differentiated: Whether derivatives with respect to switches are taken.
+        n_bytes_beside: What else each example takes.
     """
     n_taken = min(batch_size, len(context.calibration))
     n_fitting = float(n_taken)
     if n_taken and context.grouping.groups:
         try:
-            n_fitting = (context.memory_mb << 20) / max(1, measure_footprint(context, is_differentiated))
+            n_bytes = n_bytes_beside + measure_footprint(context, is_differentiated)
+            n_fitting = (context.memory_mb << 20) / max(1, n_bytes)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

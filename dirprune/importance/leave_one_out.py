@@ -47,6 +47,7 @@ class LeaveOneOut(Scorer):
     """
 
     Options = LeaveOneOutOptions
+    is_kept_in_parts = True
 
     def score(self, context: ScoringContext) -> Scores:
         """Return what is lost without each channel, each of shape (n_channels,); negative where it harms."""

@@ -112,7 +112,6 @@ def test_bad_architectures_end_in_one_line(run: Run, weights: Path, arch: str, f
         (["--method", "taylor", "--method-options", "batch_size=ten"], ["batch_size", "'ten'"]),
         (["--method", "magnitude"] + ["--method-options", "norm=l2"] * 2, ["once", "norm=l2"]),
         (["--method", "fisher", "--evaluations", "9"], ["unknown option 'evaluations'", "known: batch_size"]),
-        (["--method", "shapley", "--evaluations", "0"], ["evaluations", "at least", "got 0"]),
         (
             ["--method", "shapley", "--evaluations", "many"],
             ["evaluations", "whole number", "'auto'", "'many'"],
@@ -140,7 +139,9 @@ def test_bad_methods_end_in_one_line(
     [
         (["shapley", "--evaluations", "30"], ["at least 102", "a group of 100 channels", "got 30"]),
         (["shapley-permutation", "--evaluations", "50"], ["at least", "100 channels", "got 50"]),
-        (["shapley-kernel", "--evaluations", "100"], ["at least 101", "100 channels", "got 100"]),
+        (["shapley-kernel", "--evaluations", "199"], ["at least 200", "100 channels", "got 199"]),
+        (["shapley", "--evaluations", "0"], ["at least 12", "a group of 10 channels", "got 0"]),
+        (["shapley", "--evaluations", str(10**19)], ["at most 1,048,576", "got 10,000,000,000,000,000,000"]),
         (["shapley-shap", "--evaluations", "201"], ["at least 202", "100 channels", "got 201"]),
         (["shapley-exact"], ["at most 20 channels, got 100", "2^100 = 1.3e+30", "try method shapley"]),
         (["shapley-partial", "--k", "11"], ["k must be in 1 .. 10 for a group of 10 channels", "got 11"]),

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from dirprune.files import read_json
+from dirprune.importance.simplex import laplace
+from dirprune.importance.simplex.scorers import SimplexSwitches
 from tests.cli.conftest import Run
 from tests.cli.test_cli_bad_input import check_one_line, list_files
 
@@ -78,3 +80,44 @@ def test_mistakes_end_in_one_line(run: Run, arguments: list[str], fragments: lis
     result = run("covariances", "--weights", "w.safetensors", "--output", "pairs", *arguments)
     check_one_line(result, *fragments)
     assert list_files() == []
+
+
+@pytest.mark.parametrize("method", ["dirichlet", "laplace"])
+def test_what_ended_before_ctrl_c_is_kept_and_the_same_command_goes_on(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    place, name = (laplace, "compute_curvature") if method == "laplace" else (SimplexSwitches, "fit")
+    what = "image part" if method == "laplace" else "seed"
+    compute, n_calls, n_allowed = getattr(place, name), 0, 0
+
+    def compute_some(*arguments: object) -> object:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > n_allowed:
+            raise KeyboardInterrupt
+        return compute(*arguments)
+
+    monkeypatch.setattr(place, name, compute_some)
+    quick = QUICK if method == "dirichlet" else QUICK[2:]
+    command = ("covariances", "--weights", weights, *quick, "--method", method, "--output", "pairs")
+    result = run(*command)
+    assert (result.status, result.errors) == (
+        130,
+        f"nothing is kept: the covariances of {what} 0 are not whole; the same command begins anew\n"
+        "interrupted\n",
+    )
+    n_calls, n_allowed = 0, 2
+    result = run(*command)
+    assert (result.status, result.errors) == (
+        130,
+        f"kept in output/scores: the covariances of {what} 0, 1; the same command goes on from there\n"
+        "interrupted\n",
+    )
+    n_calls, n_allowed = 0, 1
+    result = run(*command)
+    assert (result.status, n_calls) == (0, 1), result.errors
+    told = Path("pairs/covariances.json").read_bytes()
+    n_allowed = 4
+    assert run(*command, "--cache", "elsewhere").status == 0
+    assert n_calls == 4
+    assert Path("pairs/covariances.json").read_bytes() == told

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
+from dirprune.cost import CostModel
 from dirprune.groups import ChannelGroup, Grouping
+from dirprune.importance.gradients import Taylor
+from dirprune.importance.greedy import path
+from dirprune.importance.shapley import ShapleyScorer
+from dirprune.latency import LatencyModel
 from dirprune.networks import create_network, save_weights
 from dirprune.records.models import load_model
 from tests.cli.conftest import Run
@@ -48,6 +55,50 @@ def test_a_path_by_parameters_is_shown_by_them(run: Run, weights: Path) -> None:
     first, *_ = json.loads(Path("path.json").read_text())["path"]
     dense = count_parameters(create_network("lenet5"))
     assert first["share"] == first["parameters"] / dense <= 0.9
+
+
+def test_a_path_by_latency_is_measured_once_and_shown_by_it(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_fits = 0
+
+    def pretend(
+        network: nn.Module, grouping: Grouping, inputs: torch.Tensor, **others: object
+    ) -> LatencyModel:
+        nonlocal n_fits
+        n_fits += 1
+        n_pairs = len(CostModel(network, grouping, inputs).macs_by_pair(grouping.n_channels))
+        return LatencyModel(1.0, (1e-5,) * n_pairs, 0.1, {})
+
+    monkeypatch.setattr(path, "fit_latency", pretend)
+    few = ("--train-images", 200, "--method-options", "n_examples=50", "--method-options", "step=0.5")
+    given = ("rank", "--weights", weights, "--method", "greedy-path", "--cost", "latency", *few)
+    for _ in range(2):
+        result = run(*given, "--budget", 2.5, "--output", "path.json")
+        assert result.status == 0, result.errors
+        assert n_fits == 1
+    assert "shares of latency, right after" in result.output
+    table = result.output.split("within 2.5 ms:")[1].splitlines()
+    assert table[1].split()[:4] == ["removed", "MACs", "parameters", "ms"]
+    stored = json.loads(Path("path.json").read_text())
+    for point in (*stored["path"], stored["within_budget"]):
+        assert point["cost"] == pytest.approx(1 + 1e-5 * point["macs"])
+        assert point["share"] == pytest.approx(point["cost"] / (1 + 1e-5 * 498_750))
+    assert stored["within_budget"]["cost"] <= 2.5
+    assert table[2].split()[-1] == stored["within_budget"]["architecture"]
+
+
+def test_a_budget_is_of_paths_and_not_below_the_smallest_network(run: Run, weights: Path) -> None:
+    result = run("rank", "--weights", weights, "--method", "taylor", "--budget", 1e5)
+    assert (result.status, result.errors) == (
+        2,
+        "error: --budget is of greedy-path, got taylor; leave it out\n",
+    )
+    result = run("rank", "--weights", weights, "--method", "greedy-path", "--budget", 100)
+    assert result.status == 2
+    assert "--budget must be at least " in result.errors
+    assert "what one channel in each group costs, got 100" in result.errors
+    assert not list(Path("output/scores").rglob("*.jsonl"))
 
 
 def test_shapley_values_without_intervals_say_so(run: Run, weights: Path) -> None:
@@ -137,3 +188,62 @@ def test_validation_on_images_that_the_weights_have_learnt_is_warned_of(run: Run
     assert (
         "WARNING: these weights have probably learnt" in run(*given, "--validation-from", "train:0.1").output
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ((), "nothing is kept: the scores of taylor are not whole; the same command begins anew"),
+        (
+            ("magnitude",),
+            "kept in output/scores: the scores of magnitude; the same command goes on from there",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_is_kept_of_scores_that_are_not_kept_in_parts(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, first: tuple[str, ...], said: str
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Taylor, "score", interrupt)
+    method, *others = (*first, "taylor")
+    compared = [argument for other in others for argument in ("--compare", other)]
+    result = run("rank", "--weights", weights, "--method", method, *compared)
+    assert (result.status, result.errors) == (130, f"{said}\ninterrupted\n")
+    if not first:
+        result = run("prune", "--weights", weights, "--method", "taylor", "--arch", "8,9,36,17")
+        assert (result.status, result.errors) == (130, f"{said}\ninterrupted\n")
+
+
+def test_shapley_values_are_estimated_once_and_their_intervals_kept(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate, n_calls = ShapleyScorer.estimate, 0
+
+    def count(self: ShapleyScorer, context: object) -> object:
+        nonlocal n_calls
+        n_calls += 1
+        return estimate(self, context)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ShapleyScorer, "estimate", count)
+    given = ("rank", "--weights", weights, "--method", "shapley", "--evaluations", 240, "--train-images", 100)
+    first = run(*given)
+    assert (first.status, n_calls) == (0, 1), first.errors
+    assert "shapley: scores computed\n" in first.output
+    shutil.rmtree("output/scores/coalitions")
+    again = run(*given)
+    assert n_calls == 1
+    assert "shapley: scores from the cache\n" in again.output
+    table = [each.output.split("shapley: scores")[1].split("\n", 1)[1] for each in (first, again)]
+    assert table[0] == table[1]
+    assert "95% +-" in table[0]
+
+
+def test_intervals_that_only_the_cache_of_scores_lacks_are_said_to_be_computed(
+    run: Run, weights: Path
+) -> None:
+    given = ("--weights", weights, "--method", "shapley-partial", "--train-images", 100)
+    assert run("prune", *given, "--arch", "8,9,36,17").status == 0
+    assert "shapley-partial: scores from the cache, intervals computed\n" in run("rank", *given).output
+    assert "shapley-partial: scores from the cache\n" in run("rank", *given).output

@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dirprune.importance import ScoringContext
-from dirprune.importance.coalitions import open_values
+from dirprune.architecture import Architecture
+from dirprune.importance import ScoringContext, create, select_channels
+from dirprune.importance.coalitions import fresh_norm, open_values
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.importance.footprint import measure_footprint
+from dirprune.importance.simplex import laplace
+from dirprune.importance.simplex.laplace import compute_curvature
 from tests.importance.cases import make_context, score
 from tests.networks_for_tests import SmallLeNet
 
@@ -51,6 +54,34 @@ def test_derivatives_keep_to_the_memory_and_are_the_same(context: ScoringContext
     assert n_fitting // 2 <= max(Noted.sizes) <= n_fitting
     for group, scores in score(method, dataclasses.replace(context, memory_mb=64), options).items():
         torch.testing.assert_close(found[group], scores, rtol=1e-4, atol=1e-7)
+    assert max(Noted.sizes) == N_EXAMPLES
+
+
+def test_curvature_of_covariances_keeps_to_the_memory_and_is_the_same(
+    context: ScoringContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laplace, "MAX_BATCH", N_EXAMPLES)
+    n_fitting = (1 << 20) // measure_footprint(context, is_differentiated=True)
+    Noted.sizes = []
+    found = compute_curvature(context)
+    assert n_fitting // 4 <= max(Noted.sizes) <= n_fitting < N_EXAMPLES
+    for group, curvature in compute_curvature(dataclasses.replace(context, memory_mb=64)).items():
+        torch.testing.assert_close(found[group], curvature, rtol=1e-4, atol=1e-6)
+    assert max(Noted.sizes) == N_EXAMPLES
+
+
+def test_cuts_by_curvature_keep_to_the_memory_and_are_the_same(
+    context: ScoringContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh_norm, "N_FOR_STATISTICS", N_EXAMPLES)
+    options = {"search": "curvature", "recalibrate": False}
+    n_fitting = (1 << 20) // measure_footprint(context, is_differentiated=True)
+    Noted.sizes = []
+    architecture = Architecture.uniform(context.grouping, 0.5)
+    kept = select_channels(create("greedy", options), context, architecture).kept
+    assert n_fitting // 2 <= max(Noted.sizes) <= n_fitting
+    roomy = dataclasses.replace(context, memory_mb=64)
+    assert select_channels(create("greedy", options), roomy, architecture).kept == kept
     assert max(Noted.sizes) == N_EXAMPLES
 
 

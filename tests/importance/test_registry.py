@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dirprune.errors import ImportanceError
-from dirprune.importance import create, get_method, list_methods, register, registry
+from dirprune.importance import create, get_method, list_methods, register, registry, select_channels
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.magnitude import Magnitude
 from dirprune.importance.registry import describe
+from tests.importance.cases import linear_case
 
 NEEDS: dict[str, Any] = {
     "cost": "nothing",
@@ -44,6 +47,22 @@ def test_record_of_every_method_is_complete(name: str) -> None:
         assert "\n" not in text
     assert method.version >= 1
     assert create(name).options == method.factory.Options(**method.options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in list_methods()),
+        *((name, {"search": "curvature"}) for name in list_methods("greedy*")),
+    ],
+)
+def test_methods_say_whether_they_keep_what_they_have_computed(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    method = create(name, options)
+    context = dataclasses.replace(linear_case([1.0, 2.0, 3.0], n_examples=8), workspace=tmp_path)
+    select_channels(method, context, {"0": 1})
+    assert bool(list(tmp_path.rglob("*.jsonl"))) is method.is_kept_in_parts
 
 
 def test_unknown_method_names_the_nearest() -> None:

@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FILE, FOLDER, LAPLACE, LARGEST, KeyValue, data_options, memory_option
+from dirprune.cli.options import (
+    FILE,
+    FOLDER,
+    LAPLACE,
+    LARGEST,
+    KeyValue,
+    cache_option,
+    data_options,
+    memory_option,
+)
 
 
 class Seeds(click.ParamType):
@@ -54,6 +63,7 @@ class Seeds(click.ParamType):
     "what they do not agree about is noise.",
 )
 @data_options
+@cache_option
 @memory_option
 @click.option("--output", type=FOLDER, required=True, help="Folder for covariances.json and the pictures.")
 def covariances(**given: Any) -> None:

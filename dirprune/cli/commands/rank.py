@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FILE, data_options, method_options
+from dirprune.cli.options import FILE, Number, data_options, method_options
 
 
 def _list_methods(context: click.Context, parameter: click.Parameter, pattern: str | None) -> None:
@@ -40,6 +40,12 @@ def _list_methods(context: click.Context, parameter: click.Parameter, pattern: s
     multiple=True,
     metavar="NAME",
     help="Another method, with its default options, to compare the order with; may be given several times.",
+)
+@click.option(
+    "--budget",
+    type=Number(),
+    help="Show also the network of a greedy path that costs at most so many MACs, or what --cost names: "
+    "parameters, or milliseconds of latency.",
 )
 @data_options
 @click.option("--output", type=FILE, help="JSON file to write the scores to.")

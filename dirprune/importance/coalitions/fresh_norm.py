@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
 
 N_FOR_STATISTICS = 250
@@ -71,3 +72,11 @@ def count_in_part(n_examples: int) -> int:
     """Return into parts of how many examples a split is cut, for statistics from about 250 examples each."""
     n_parts = -(-n_examples // N_FOR_STATISTICS)
     return -(-n_examples // max(n_parts, 1))
+
+
+def tell_no_statistics(what: str, n_examples: int) -> ImportanceError:
+    """Return the error that says that fewer examples at once, which fit, would have other statistics."""
+    return ImportanceError(
+        f"{what}: expected memory for {n_examples} examples at once, from which batch norm takes its "
+        "statistics, got out of memory; free some, use another device, or try recalibrate=false"
+    )

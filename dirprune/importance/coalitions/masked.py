@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dirprune.device import exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.coalitions.fresh_norm import find_fresh_norms, tell_no_statistics
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
 from dirprune.importance.parts import Shortage, tell_shortage
@@ -25,7 +26,8 @@ class MaskedValues(CoalitionValues):
         group: Name of the channel group.
         kept: Channels to which other groups are cut already; groups that are not named are whole.
         judge: From outputs to values; minus the mean loss by default.
-        batch_size: Examples in a pass; >= 1.
+        batch_size: Examples in a pass; >= 1. Fewer where memory runs out, unless batch norm takes statistics
+            from them.
     """
 
     def __init__(
@@ -52,6 +54,9 @@ class MaskedValues(CoalitionValues):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if find_fresh_norms(self.context.network):
+                    n_examples = min(self.batch_size, len(self.context.calibration))
+                    raise tell_no_statistics(f"coalitions of {self.group}", n_examples) from error
                 if self.batch_size == 1:
                     raise tell_shortage(f"coalitions of {self.group}") from error
                 self.batch_size //= 2

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from dirprune.device import exact_products, is_out_of_memory
-from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms
+from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms, tell_no_statistics
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.prefix import Handover, Prefix
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
@@ -224,11 +223,7 @@ class TiledValues(CoalitionValues):
         """Halve the memory that is used, or give up."""
         if self.norms:
             if self.tile_bytes < 2 * self.chunk_size * self.largest:
-                raise ImportanceError(
-                    f"coalitions of {self.group}: expected memory for {self.chunk_size} examples at once, "
-                    "from which batch norm takes its statistics, got out of memory; free some, use another "
-                    "device, or try recalibrate=false"
-                ) from error
+                raise tell_no_statistics(f"coalitions of {self.group}", self.chunk_size) from error
         elif self.tile_bytes < 2 * max(self.largest, 1) and self.memory < 8 * max(self.shared, 1):
             raise tell_shortage(f"coalitions of {self.group}") from error
         self._kept.clear()

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dirprune.cost import COST_METRICS, LATENCY, CostModel
 from dirprune.errors import ImportanceError, suggest
+from dirprune.identity import digest
 from dirprune.importance.base import Scorer, Scores, ScoringContext
-from dirprune.importance.cache import open_lines
+from dirprune.importance.cache import context_key, open_lines
 from dirprune.importance.coalitions import CoalitionValues, open_values
 from dirprune.importance.greedy.elimination import Elimination
 from dirprune.importance.greedy.images import check_common, with_examples
@@ -19,8 +21,9 @@ from dirprune.importance.greedy.search import check_search, is_exact
 from dirprune.importance.greedy.steps import Path
 from dirprune.importance.greedy.walk import Cost, Walk, compute_rate
 from dirprune.importance.greedy.walk_by_curvature import CurvatureWalk
+from dirprune.importance.lines import CheckedLines
 from dirprune.importance.registry import register
-from dirprune.latency import describe_machine, fit_latency, measure_latency
+from dirprune.latency import describe_machine, describe_setting, fit_latency, measure_latency
 
 COSTS = (*COST_METRICS, "latency")
 N_FOR_LATENCY = 64
@@ -81,6 +84,7 @@ class GreedyPath(Scorer):
     """
 
     Options = PathOptions
+    is_kept_in_parts = True
 
     def depends_on(self, context: ScoringContext) -> Any:
         """Return the machine and the device where latency is what is saved."""
@@ -108,9 +112,9 @@ def compute_path(
             lower with every channel less, or as low.
     """
     options = options or PathOptions()
-    context = with_examples(context, options.n_examples)
     is_named = cost is None  # of other costs, nobody could say which file is theirs
-    cost = cost or _find_cost(context, options.cost)
+    cost = cost or find_cost(context, options)
+    context = with_examples(context, options.n_examples)
     if is_exact(context, options.search, options.value):
         return _ExactWalk(context, options, cost).walk()
     lines = open_lines(GreedyPath(options), context) if is_named else None
@@ -169,13 +173,33 @@ class _ExactWalk(Walk):
         return self.opened
 
 
-def _find_cost(context: ScoringContext, metric: str) -> Cost:
+def find_cost(context: ScoringContext, options: PathOptions) -> Cost:
+    """Return what architectures cost by the options; with a workspace, latencies are measured once.
+
+    Args:
+        context: That of the scoring, with all of its calibration images.
+        options: Name the cost.
+    """
+    context = with_examples(context, options.n_examples)
     inputs, _ = context.load(slice(0, N_FOR_LATENCY))
-    model = CostModel(context.network, context.grouping, inputs[:2])
+    model, metric = CostModel(context.network, context.grouping, inputs[:2]), options.cost
     if metric == "latency":
-        # Trials may run beside it. Of a path the order counts, which a few late passes do not turn over.
-        fitted = fit_latency(
-            context.network, context.grouping, inputs, seed=context.seed, measure=measure_latency
-        )
-        model, metric = model.with_latency(fitted.constant_ms, fitted.rates_ms), LATENCY
+        model, metric = model.with_latency(*_find_latency(context, inputs)), LATENCY
     return lambda architecture: float(model.costs(architecture).as_dict()[metric])
+
+
+def _find_latency(context: ScoringContext, inputs: Tensor) -> tuple[float, list[float]]:
+    """Return the constant and the rates of modelled latencies, as measured now or before an interruption."""
+    lines = None
+    if context.workspace is not None:
+        of = {"context": context_key(context), "seed": context.seed, "setting": describe_setting(inputs)}
+        lines = CheckedLines(context.workspace / "latencies" / f"{digest(of)}.jsonl")
+        for record in lines.read():  # the first one counts for all
+            return record["constant_ms"], record["rates_ms"]
+    # Trials may run beside it. Of a path the order counts, which a few late passes do not turn over.
+    fitted = fit_latency(
+        context.network, context.grouping, inputs, seed=context.seed, measure=measure_latency
+    )
+    if lines is not None:
+        lines.append({"constant_ms": fitted.constant_ms, "rates_ms": list(fitted.rates_ms)})
+    return fitted.constant_ms, list(fitted.rates_ms)

@@ -78,6 +78,7 @@ class Greedy(Selector):
     """
 
     Options = GreedyOptions
+    is_kept_in_parts = True
 
     def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Kept:
         """Return the kept channels of every group, sorted."""

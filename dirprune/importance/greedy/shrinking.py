@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,19 +16,32 @@ from torch import Tensor
 from dirprune.device import is_out_of_memory
 from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
-from dirprune.importance.coalitions.fresh_norm import count_in_part, with_fresh_norms
+from dirprune.importance.coalitions.fresh_norm import (
+    count_in_part,
+    find_fresh_norms,
+    tell_no_statistics,
+    with_fresh_norms,
+)
+from dirprune.importance.footprint import allow
 from dirprune.importance.greedy.quadratic import Quadratic
 from dirprune.importance.lines import CheckedLines
-from dirprune.importance.parts import Shortage, tell_shortage
 from dirprune.surgery import compact
 from dirprune.switches import switched
 from dirprune.tasks import make_task
 
+Result = TypeVar("Result")
+
 N_PROBES = 2
 N_SWEEPS = 10
 WHAT = "the curvature"
+LEAST_FOR_STATISTICS = 32
+"""Examples from which batch norm's statistics are taken at least."""
 N_PARTS = 2
 """Parts of about 250 examples that each look is at; the next look is at the parts behind."""
+
+
+class _TooManyError(Exception):
+    """Memory ran out on examples that are looked at together."""
 
 
 class Shrinking:
@@ -62,7 +76,8 @@ class Shrinking:
         self._n_looks = 0
         self._size = count_in_part(len(context.calibration))
         self._is_classifier = context.task.loss_identity == make_task("cross_entropy").loss_identity
-        self._shortage = Shortage()
+        self._is_divisible = not find_fresh_norms(self._judge().network)
+        self._shortage = allow(context, self._size, is_differentiated=self._is_divisible)
         self._reference = self._predict()
         self._lines = lines
         self.notes = [] if lines is None else self._go_on(lines.read())
@@ -78,29 +93,33 @@ class Shrinking:
             self._leave(made[-1]["kept"])
         return [record["note"] for record in made]
 
+    def _judge(self) -> ScoringContext:
+        """Return the context with the statistics by which the network is judged."""
+        return with_fresh_norms(self.context, are_all=self.is_recalibrated)
+
     def look(self) -> Quadratic:
         """Return what removing channels costs from here, in the order of groups and of what is left.
 
-        Where memory runs out, parts have fewer examples from then on.
+        Where memory is short, fewer examples are taken at once, which changes nothing but rounding. Where
+        batch norm takes its statistics from them, fewer are taken only when memory has run out, and no fewer
+        than `LEAST_FOR_STATISTICS`.
 
         Raises:
-            ImportanceError: If there is not enough memory for one example.
+            ImportanceError: If there is not enough memory even so.
         """
         while True:
             try:
                 return self._look()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self._size == 1:
-                    raise tell_shortage(WHAT) from error
+            except _TooManyError as error:
+                if self._size <= LEAST_FOR_STATISTICS:
+                    raise tell_no_statistics(WHAT, self._size) from error
             self._size = -(-self._size // 2)
             self._shortage.halve_(WHAT)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
     def _look(self) -> Quadratic:
-        judged = with_fresh_norms(self.context, are_all=self.is_recalibrated)
+        judged = self._judge()
         n_examples = len(judged.calibration)
         n_parts = -(-n_examples // self._size)
         n_now = min(N_PARTS, n_parts)
@@ -109,10 +128,13 @@ class Shrinking:
         for part in range(self._n_looks * n_now, (self._n_looks + 1) * n_now):
             start = part % n_parts * self._size
             positions = torch.arange(start, min(start + self._size, n_examples))
-            summed, gradient, factors = self._differentiate(judged, positions)
-            gradients.append(gradient)
-            rows.append(factors)
-            loss, n_seen = loss + summed, n_seen + len(positions)
+            differentiate = partial(self._differentiate, judged, positions, self._rng.get_state())
+            found = self._compute(torch.arange(len(positions)), differentiate, self._is_divisible)
+            for summed, gradient, factors in found:
+                gradients.append(gradient)
+                rows.append(factors)
+                loss += summed
+            n_seen += len(positions)
         self._n_looks += 1
         self.loss = loss / n_seen
         mean = torch.stack(gradients).sum(0).double() / n_seen
@@ -156,19 +178,48 @@ class Shrinking:
         def run(positions: Tensor) -> Tensor:
             return self.context.network(self.context.load(positions)[0])
 
+        has_own_statistics = not find_fresh_norms(with_fresh_norms(self.context, are_all=False).network)
         outputs = torch.cat(
             [
                 part
                 for positions in torch.arange(len(self.context.calibration)).split(self._size)
-                for part in self._shortage.compute_in_parts(positions, run, WHAT)
+                for part in self._compute(positions, run, has_own_statistics)
             ]
         )
         self._is_classifier &= outputs.dim() == 2
         return outputs.softmax(1) if self._is_classifier else outputs
 
-    def _differentiate(self, judged: ScoringContext, positions: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Return summed loss, summed gradient (n_channels,) and curvature's rows on some examples."""
-        inputs, targets = judged.load(positions)
+    def _compute(
+        self, positions: Tensor, compute: Callable[[Tensor], Result], is_divisible: bool
+    ) -> list[Result]:
+        """Return what a function gives on examples: as many at once as memory allows, or all together.
+
+        Args:
+            is_divisible: Otherwise batch norm takes statistics from them.
+        Raises:
+            _TooManyError: If memory runs out where they are not.
+        """
+        if is_divisible:
+            return self._shortage.compute_in_parts(positions, compute, WHAT)
+        try:
+            return [compute(positions)]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _TooManyError from error
+
+    def _differentiate(
+        self, judged: ScoringContext, positions: Tensor, drawn: Tensor, places: Tensor
+    ) -> tuple[float, Tensor, Tensor]:
+        """Return summed loss, summed gradient (n_channels,) and curvature's rows on some examples.
+
+        Args:
+            judged: The network and its statistics.
+            positions: Of the examples that belong together in the calibration split, shape (n,).
+            drawn: State of the generator before the directions of all of them.
+            places: Of the examples to look at among those.
+        """
+        inputs, targets = judged.load(positions[places])
         with torch.enable_grad():
             switches = {
                 name: torch.ones(len(inputs), len(channels), device=inputs.device, requires_grad=True)
@@ -177,20 +228,30 @@ class Shrinking:
             with switched(judged.network, judged.grouping, switches):
                 outputs = judged.network(inputs)
         loss = float(judged.task.summed_loss(outputs.detach(), targets))
-        slope, *probes = self._find_directions(outputs.detach(), self._reference[positions])
+        self._rng.set_state(drawn)
+        reference = self._reference[positions[places]]
+        slope, *probes = self._find_directions(outputs.detach(), reference, places, len(positions))
         pulled = [_pull_back(outputs, direction, switches) for direction in (slope, *probes)]
         return loss, pulled[0].sum(0), torch.cat(pulled[1:])
 
-    def _find_directions(self, outputs: Tensor, reference: Tensor) -> list[Tensor]:
-        """Return the slope of the distance from the reference, then random factors of its curvature."""
+    def _find_directions(
+        self, outputs: Tensor, reference: Tensor, places: Tensor, n_examples: int
+    ) -> list[Tensor]:
+        """Return the slope of the distance from the reference, then random factors of its curvature.
+
+        They are drawn for all `n_examples` that belong together, of which `places` are at hand.
+        """
         if self._is_classifier:
             predicted = outputs.softmax(1)
-            labels = torch.multinomial(predicted.cpu(), N_PROBES, replacement=True, generator=self._rng)
+            odds = torch.ones(n_examples, predicted.shape[1], dtype=predicted.dtype)
+            odds[places] = predicted.cpu()
+            labels = torch.multinomial(odds, N_PROBES, replacement=True, generator=self._rng)[places]
             chosen = F.one_hot(labels.T.to(outputs.device), predicted.shape[1])
             return [predicted - reference, *(predicted - chosen)]
         n_outputs = outputs[0].numel()
-        signs = torch.randint(0, 2, (N_PROBES, *outputs.shape), generator=self._rng).to(outputs) * 2 - 1
-        return [2 * (outputs - reference) / n_outputs, *(signs * (2 / n_outputs) ** 0.5)]
+        signs = torch.randint(0, 2, (N_PROBES, n_examples, *outputs.shape[1:]), generator=self._rng)
+        directions = (signs[:, places].to(outputs) * 2 - 1) * (2 / n_outputs) ** 0.5
+        return [2 * (outputs - reference) / n_outputs, *directions]
 
 
 def _pull_back(outputs: Tensor, direction: Tensor, switches: Mapping[str, Tensor]) -> Tensor:

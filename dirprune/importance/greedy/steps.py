@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +21,7 @@ class Step:
         group: Name of the group that it was removed from.
         channel: Which of its channels.
         value: The network's value afterwards, higher is better. By curvature it is minus the loss where the
-            network was last looked at, less the estimated divergence from there on.
+            network was last looked at, less the estimated divergence from there on; NaN where nobody knows.
         cost: What the network costs afterwards.
         architecture: Kept channels of every group afterwards.
     """
@@ -89,3 +91,24 @@ class Path:
         for place, step in enumerate(self.steps):
             scores[step.group][step.channel] = place
         return scores
+
+    @classmethod
+    def from_scores(cls, scores: Scores, cost: Callable[[Mapping[str, int]], float]) -> Path:
+        """Return the path that gave scores; dead channels, which scores put last, are removed first.
+
+        Args:
+            scores: From `scores`, of every group.
+            cost: What an architecture costs.
+        """
+        full = Architecture({name: len(values) for name, values in scores.items()})
+        removals = sorted(
+            (place, name, channel)
+            for name, values in scores.items()
+            for channel, place in enumerate(values.tolist())
+        )
+        steps, left = [], dict(full)
+        for _, name, channel in removals:
+            if left[name] > 1:
+                left[name] -= 1
+                steps.append(Step(name, channel, math.nan, cost(left), Architecture(left)))
+        return cls(full, cost(full), tuple(steps))

@@ -36,11 +36,19 @@ class Estimate:
 
 
 def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
-    """Refuse a budget from which nothing can be said.
+    """Refuse a budget from which nothing can be said, or that nobody can pay.
+
+    A million coalitions are as many as exact values take at most: all of those of groups that small, and of
+    larger ones minutes and gigabytes before the first value is asked for.
 
     Raises:
-        ImportanceError: If it is below `least`.
+        ImportanceError: If it is below `least` or above 2^20.
     """
+    if n_evaluations > 2**MAX_EXACT:
+        raise ImportanceError(
+            f"evaluations must be at most {2**MAX_EXACT:,}, the coalitions of {MAX_EXACT} channels, "
+            f"got {n_evaluations:,}; try evaluations=default or auto"
+        )
     if n_evaluations < least:
         raise ImportanceError(
             f"evaluations must be at least {least} for a group of {n_channels} channels, "
@@ -125,9 +133,10 @@ def solve_efficient(gram: Array, moment: Array, total: float) -> tuple[Array, Ar
 
 
 def quantile_of_student(degrees: float) -> float:
-    """Return the 97.5% quantile of Student's t, right to 1% from 2 degrees of freedom on.
+    """Return the 97.5% quantile of Student's t, right to 1% from 3 degrees of freedom on, for >= 1.
 
-    The expansion in powers of 1 / degrees of Abramowitz and Stegun 1964, 26.7.5.
+    Below that, degrees are rounded down, so that it is too large between two whole ones, up to three times.
+    The expansion in powers of 1 / degrees is Abramowitz and Stegun 1964, 26.7.5.
     """
     z = 1.959963985
     if degrees < 2:

@@ -31,15 +31,16 @@ def estimate_by_kernel(value: Value, n_channels: int, n_evaluations: int, seed: 
     drawn again count again and cost nothing.
 
     Args:
-        n_evaluations: Most different coalitions to evaluate; at least n_channels + 1.
+        n_evaluations: Most different coalitions to evaluate; see `count_least`.
     Returns:
-        The values add up to v(full) - v(empty). The intervals come from the covariance of the estimating
-        equations over the pairs; None where there are no more pairs than channels.
+        The values add up to v(full) - v(empty); where the pairs that were drawn happen to leave some open,
+        they are the nearest to equal ones. The intervals come from the covariance of the estimating equations
+        over the pairs; None where there are no more pairs than channels.
     Raises:
-        ImportanceError: If the budget is below n_channels + 1.
+        ImportanceError: If the budget does not pay for as many pairs as there are unknowns.
     """
     n = n_channels
-    check_evaluations(n_evaluations, n + 1, n)
+    check_evaluations(n_evaluations, count_least(n), n)
     if is_everything(n_evaluations, n):
         return compute_exact(value, n)
     value(borders(n))  # needed anyway, and asked for before long work on the sequence
@@ -49,6 +50,15 @@ def estimate_by_kernel(value: Value, n_channels: int, n_evaluations: int, seed: 
     present, gains = drawn[2:].astype(float), found[2:] - found[0]
     values, inverse = solve_efficient(present.T @ present, present.T @ gains, total)
     return Estimate(values, _half_widths(present, gains - present @ values, inverse), n_distinct)
+
+
+def count_least(n_channels: int) -> int:
+    """Return how many evaluations can determine the fit.
+
+    Given their sum there are n - 1 unknowns. A pair says one thing about them: what its complement would add
+    follows from the sum. With the borders that is 2 n.
+    """
+    return 2 * n_channels
 
 
 def _pairs(n_channels: int, seed: int) -> Iterator[Coalitions]:

@@ -16,7 +16,7 @@ from dirprune.importance.registry import register
 from dirprune.importance.shapley.borders_first import estimate_by_borders_first
 from dirprune.importance.shapley.estimate import Array, Coalitions, Estimate, Value, count_coalitions
 from dirprune.importance.shapley.exact import compute_exact
-from dirprune.importance.shapley.kernel import estimate_by_kernel
+from dirprune.importance.shapley.kernel import count_least, estimate_by_kernel
 from dirprune.importance.shapley.ols import estimate_by_ols
 from dirprune.importance.shapley.options import (
     FixedOptions,
@@ -49,10 +49,14 @@ class ShapleyScorer(Scorer):
     """
 
     Options: ClassVar[type] = ValueOptions
+    is_kept_in_parts = True
+    estimates: dict[str, Estimate] | None = None
+    """What the last scoring found of each group, with intervals; None before."""
 
     def score(self, context: ScoringContext) -> Scores:
         """Return Shapley values, each of shape (n_channels,), in nats of loss or parts of accuracy."""
-        return {name: torch.from_numpy(found.values) for name, found in self.estimate(context).items()}
+        self.estimates = self.estimate(context)
+        return {name: torch.from_numpy(found.values) for name, found in self.estimates.items()}
 
     def estimate(self, context: ScoringContext) -> dict[str, Estimate]:
         """Return the estimate of every group, with its intervals where the method has them.
@@ -128,7 +132,8 @@ class SampledScorer(ShapleyScorer):
     def _estimate(self, value: Value, n_channels: int, seed: int) -> Estimate:
         n_evaluations = self.options.evaluations
         if n_evaluations == "auto":
-            return estimate_until_settled(self._sample, value, n_channels, seed, self.options.cut)
+            least, cut = self._count_least(n_channels), self.options.cut
+            return estimate_until_settled(self._sample, value, n_channels, seed, cut, least)
         if n_evaluations == "default":
             n_evaluations = default_evaluations(n_channels)
         return self._sample(value, n_channels, n_evaluations, seed)
@@ -136,6 +141,10 @@ class SampledScorer(ShapleyScorer):
     @abstractmethod
     def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
         """Return the estimate from a budget."""
+
+    def _count_least(self, n_channels: int) -> int:
+        """Return from which budget on "auto" looks, beside the usual one."""
+        return 0
 
 
 @register(
@@ -204,6 +213,10 @@ class ShapleyKernel(SampledScorer):
 
     def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
         return estimate_by_kernel(value, n_channels, n_evaluations, seed)
+
+    def _count_least(self, n_channels: int) -> int:
+        """Return what determines the fit."""
+        return count_least(n_channels)
 
 
 @register(

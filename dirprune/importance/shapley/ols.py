@@ -14,6 +14,7 @@ from dirprune.importance.shapley.estimate import (
     evaluate_distinct,
     take_distinct,
 )
+from dirprune.importance.shapley.settling import default_evaluations
 
 
 def estimate_by_ols(value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
@@ -30,7 +31,8 @@ def estimate_by_ols(value: Value, n_channels: int, n_evaluations: int, seed: int
         ImportanceError: If the budget is below n_channels + 1.
     """
     check_evaluations(n_evaluations, n_channels + 1, n_channels)
-    drawn = take_distinct(_draws(n_channels, seed), n_evaluations, 20 * n_evaluations)
+    n_draws = 20 * min(n_evaluations, max(2**n_channels, default_evaluations(n_channels)))
+    drawn = take_distinct(_draws(n_channels, seed), n_evaluations, n_draws)
     found, n_distinct = evaluate_distinct(value, drawn)
     present = drawn - drawn.mean(0)
     values = np.linalg.lstsq(present, found - found.mean(), rcond=None)[0]

@@ -32,7 +32,8 @@ class FixedOptions(ValueOptions):
 
     Attributes:
         evaluations: Coalitions to evaluate in each group; "default" is 2 n + 2 and another 2 n + 98, at most
-            1,000 others, for n channels.
+            1,000 others, for n channels. At least n + 1 (n + 2 for "shapley", 2 n for "shapley-kernel",
+            2 n + 2 for "shapley-shap"), at most 2^20.
     """
 
     evaluations: int | str = "default"
@@ -42,11 +43,7 @@ class FixedOptions(ValueOptions):
         self._check_evaluations(BUDGETS[:1])
 
     def _check_evaluations(self, words: tuple[str, ...]) -> None:
-        if isinstance(self.evaluations, int) and self.evaluations < 1:
-            raise ImportanceError(
-                "evaluations must be at least the number of channels + 2 of each group, "
-                f"got {self.evaluations}; try evaluations=default"
-            )
+        """Check words; how many evaluations are too few, each estimator says of the groups at hand."""
         if isinstance(self.evaluations, str) and self.evaluations not in words:
             raise ImportanceError(
                 f"evaluations must be a whole number, {' or '.join(map(repr, words))}, "

@@ -30,7 +30,7 @@ def default_evaluations(n_channels: int) -> int:
 
 
 def estimate_until_settled(
-    estimator: Estimator, value: Value, n_channels: int, seed: int, cut: float = 0.5
+    estimator: Estimator, value: Value, n_channels: int, seed: int, cut: float = 0.5, least: int = 0
 ) -> Estimate:
     """Double the budget until the order around the cut is settled.
 
@@ -40,8 +40,9 @@ def estimate_until_settled(
 
     Args:
         cut: The keep ratio at which channels are cut, in (0, 1).
+        least: Evaluations that the estimator takes at least.
     """
-    n_evaluations = default_evaluations(n_channels) // 2
+    n_evaluations = max(default_evaluations(n_channels) // 2, least)
     largest = GROWTH * n_evaluations
     if n_channels <= MAX_EXACT:
         largest = min(largest, 2**n_channels)

@@ -12,21 +12,28 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
-from dirprune.importance.base import ScoringContext, Selector
+from dirprune.identity import digest
+from dirprune.importance.base import Scores, ScoringContext, Selector
+from dirprune.importance.cache import ScoreCache, score_key
 from dirprune.importance.simplex.family import dirichlet_covariance
 from dirprune.importance.simplex.scorers import SimplexSwitches
 
 LEAST_CORRELATION = 0.02
-"""Three times the error of the sampled correlations: below it a pair counts as neither sign."""
+"""More than twice the error of sampled correlations, 0.008: below it a pair counts as neither sign."""
 
 ROUNDING = 1e-9
+KINDS = ("mean of ", "covariance of ")
+"""What is kept of a posterior, before the name of each group."""
+MOMENTS_VERSION = 1  # raised when a posterior that is the same gives other moments
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def match_dirichlet(mean: Tensor, covariance: Tensor) -> Tensor:
 
 
 def compute_covariances(
-    method: Selector, context: ScoringContext, seeds: Sequence[int]
+    method: Selector, context: ScoringContext, seeds: Sequence[int], cache: ScoreCache | None = None
 ) -> dict[str, GroupCovariances]:
     """Fit a posterior over switches with each seed and return the covariances of every group.
 
@@ -161,6 +168,7 @@ def compute_covariances(
         method: One of the simplex families, with samples going through the network.
         context: Its own seed is not used.
         seeds: At least one, all different.
+        cache: Where the posterior of each seed is kept as soon as it is fitted, and found again.
     Raises:
         ImportanceError: If the method has no posterior, or is fitted at its mean, where the loss says nothing
             of covariances, or seeds are missing or given twice.
@@ -173,17 +181,39 @@ def compute_covariances(
     if not context.grouping.groups:
         return {}
     network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
-    means: dict[str, list[Tensor]] = {group.name: [] for group in context.grouping.groups}
-    covariances: dict[str, list[Tensor]] = {name: [] for name in means}
+    found = []
     for seed in seeds:
-        posterior = checked.fit(dataclasses.replace(context, network=network, seed=seed))
-        with torch.no_grad():
-            for name, mean in posterior.split(posterior.mean()).items():
-                means[name].append(mean)
-                covariances[name].append(posterior.covariance(name))
+        of_seed = dataclasses.replace(context, network=network, seed=seed)
+        key = None if cache is None else score_key(checked, of_seed)
+        found.append(find_moments(cache, key, partial(_fit_moments, checked, of_seed)))
     return {
-        name: GroupCovariances(torch.stack(means[name]), torch.stack(covariances[name])) for name in means
+        name: GroupCovariances(*(torch.stack([moments[kind + name] for moments in found]) for kind in KINDS))
+        for name in context.grouping.names
     }
+
+
+def _fit_moments(method: SimplexSwitches, context: ScoringContext) -> Scores:
+    """Return the means and covariances of a fitted posterior, by `KINDS` and group."""
+    posterior = method.fit(context)
+    with torch.no_grad():
+        means = posterior.split(posterior.mean())
+        mean_of, covariance_of = KINDS
+        return {mean_of + name: mean for name, mean in means.items()} | {
+            covariance_of + name: posterior.covariance(name) for name in means
+        }
+
+
+def find_moments(cache: ScoreCache | None, key: Any, compute: Callable[[], Scores]) -> Scores:
+    """Return what is computed, or was before.
+
+    Args:
+        cache: Where it is kept; None computes it.
+        key: What it depends on, as plain data.
+        compute: Called if it is not there.
+    """
+    if cache is None:
+        return compute()
+    return cache.get_or_compute(digest({"moments_version": MOMENTS_VERSION, "of": key}), compute)[0]
 
 
 def check_has_covariances(method: Selector) -> SimplexSwitches:

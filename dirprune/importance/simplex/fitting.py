@@ -15,6 +15,7 @@ from dirprune.importance.simplex.family import SimplexFamily
 from dirprune.switches import switched
 
 STATISTICS = ("mean", "snr")
+BATCH_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class SimplexOptions:
         prior_concentration: Of each channel in the symmetric Dirichlet prior; > 0.
         steps: Optimiser steps; >= 0.
         lr: Learning rate of Adam on the unconstrained parameters, falling to zero along a cosine; > 0.
-        batch_size: Calibration examples in a step; >= 1.
+        batch_size: Calibration examples in a step; >= 1, and at most as many as there are, or 128. Where
+            there are fewer, some come again with other samples.
         n_samples: Different samples in a step, dealt out to its examples in turn; >= 1.
         statistic: What is the score: "mean" of the switch, or "snr", its mean over its standard deviation.
     """
@@ -33,7 +35,7 @@ class SimplexOptions:
     prior_concentration: float = 3.0
     steps: int = 120
     lr: float = 0.1
-    batch_size: int = 128
+    batch_size: int = BATCH_SIZE
     n_samples: int = 128
     statistic: str = "mean"
 
@@ -73,11 +75,22 @@ def check_least(name: str, value: int, least: int) -> None:
 
 
 def fit_(posterior: SimplexFamily, context: ScoringContext, options: SimplexOptions) -> None:
-    """Fit the parameters of all groups in one pass with Adam, to minimise `compute_loss`."""
+    """Fit the parameters of all groups in one pass with Adam, to minimise `compute_loss`.
+
+    Raises:
+        ImportanceError: If a batch were larger than the calibration split.
+    """
+    n_examples = len(context.calibration)
+    most = max(n_examples, BATCH_SIZE)
+    if options.batch_size > most:
+        raise ImportanceError(
+            f"batch_size must be at most {most} with {n_examples} calibration examples, "
+            f"got {options.batch_size}"
+        )
     rng = torch.Generator().manual_seed(context.seed)
     optimiser = torch.optim.Adam(posterior.parameters, lr=options.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(options.steps, 1))
-    batches = draw_batches(len(context.calibration), options.batch_size, options.steps, rng)
+    batches = draw_batches(n_examples, options.batch_size, options.steps, rng)
     shortage = allow(context, options.batch_size)
     with torch.enable_grad():
         for number, positions in enumerate(batches):

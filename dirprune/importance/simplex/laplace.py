@@ -15,17 +15,23 @@ import torch
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
-from dirprune.importance.base import ScoringContext
-from dirprune.importance.parts import Shortage
-from dirprune.importance.simplex.covariances import GroupCovariances
+from dirprune.importance.base import Scores, ScoringContext
+from dirprune.importance.cache import ScoreCache, context_key
+from dirprune.importance.footprint import allow
+from dirprune.importance.simplex.covariances import GroupCovariances, find_moments
 from dirprune.switches import switched
 
+LAPLACE_VERSION = 1  # raised when the same images give other covariances
 MAX_BATCH = 250
 N_BYTES = 4 + 8 + 8  # of an entry: as it is computed, in float64, and times the curvature of the loss
+N_BYTES_OF_HESSIAN = 4 + 4 + 8  # likewise: row by row, together, and in float64
 
 
 def compute_laplace_covariances(
-    context: ScoringContext, n_parts: int = 3, prior_concentration: float = 3.0
+    context: ScoringContext,
+    n_parts: int = 3,
+    prior_concentration: float = 3.0,
+    cache: ScoreCache | None = None,
 ) -> dict[str, GroupCovariances]:
     """Return Gaussian covariances of the switches around 1 / n, one for each disjoint part of the images.
 
@@ -37,6 +43,7 @@ def compute_laplace_covariances(
         context: Its seed deals the calibration images out to the parts.
         n_parts: How many; each takes the place of a seed in `GroupCovariances`; >= 1.
         prior_concentration: p, of each channel; > 0.
+        cache: Where the covariances of each part are kept as soon as they are there, and found again.
     Raises:
         ImportanceError: If there are fewer images than parts.
     """
@@ -56,11 +63,19 @@ def compute_laplace_covariances(
         part = dataclasses.replace(
             context, network=network, calibration=context.calibration.subset(positions)
         )
-        for name, curvature in compute_curvature(part).items():
-            found[name].append(_invert(curvature, prior_concentration))
+        key = None if cache is None else ["laplace", LAPLACE_VERSION, prior_concentration, context_key(part)]
+        covariances = find_moments(cache, key, partial(_compute_part, part, prior_concentration))
+        for name, of_group in found.items():
+            of_group.append(covariances[name])
         if context.progress is not None:
             context.progress("parts of the images", number + 1, n_parts)
     return {name: _gather(covariances) for name, covariances in found.items()}
+
+
+def _compute_part(context: ScoringContext, prior_concentration: float) -> Scores:
+    """Return the covariances of every group on some images."""
+    curvatures = compute_curvature(context).items()
+    return {name: _invert(curvature, prior_concentration) for name, curvature in curvatures}
 
 
 @torch.enable_grad()
@@ -68,8 +83,8 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     """Return the Gauss-Newton matrix of the summed loss in factors at one on the channels of each group.
 
     It is the sum over images of J^T C J, with J the Jacobian of the network's outputs in the factors and C
-    the Hessian of the image's loss in its outputs. It costs one backward pass for each output. The Jacobians
-    of a batch take at most `memory_mb`, unless those of one image are larger.
+    the Hessian of the image's loss in its outputs. It costs one backward pass for each output. What a
+    batch saves for its derivatives, its Jacobians and Hessians take at most `memory_mb`, or one image's do.
 
     Returns:
         For each group a positive semi-definite float64 matrix of shape (n_channels, n_channels).
@@ -78,8 +93,8 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     totals = {
         group.name: torch.zeros(group.n_channels, group.n_channels, dtype=torch.float64) for group in groups
     }
-    shortage = Shortage()
-    for batch in torch.arange(len(context.calibration)).split(_choose_batch(context)):
+    shortage = allow(context, MAX_BATCH, n_bytes_beside=_count_bytes(context))
+    for batch in torch.arange(len(context.calibration)).split(MAX_BATCH):
         for sums in shortage.compute_in_parts(batch, partial(_sum_up_curvature, context), "curvature"):
             for name, total in sums.items():
                 totals[name] += total
@@ -108,13 +123,12 @@ def _sum_up_curvature(context: ScoringContext, positions: Tensor) -> dict[str, T
     return found
 
 
-def _choose_batch(context: ScoringContext) -> int:
-    """Return how many images may be taken at once, so that their Jacobians fit into the memory."""
+def _count_bytes(context: ScoringContext) -> int:
+    """Return how many bytes the Jacobian of one image and the Hessian of its loss take."""
     inputs, _ = next(iter(context.batches(1)))
     with torch.no_grad():
         n_outputs = context.network(inputs).flatten(1).shape[1]
-    n_bytes = n_outputs * sum(group.n_channels for group in context.grouping.groups) * N_BYTES
-    return max(1, min(MAX_BATCH, (context.memory_mb << 20) // n_bytes))
+    return n_outputs * (N_BYTES * sum(context.grouping.n_channels.values()) + N_BYTES_OF_HESSIAN * n_outputs)
 
 
 def _loss_curvature(context: ScoringContext, outputs: Tensor, targets: Tensor) -> Tensor:

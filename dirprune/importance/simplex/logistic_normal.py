@@ -64,23 +64,32 @@ class LogisticNormalPosterior(SimplexFamily):
         return mean
 
     def covariance(self, group: str) -> Tensor:
-        """Return the covariance of `n_moment_samples` samples, shape (n_channels, n_channels).
+        """Return the covariance of 20,000 samples of the group alone, shape (n_channels, n_channels).
 
-        The error of a correlation is about 1 / sqrt(n_moment_samples), 0.007 for 20,000.
+        The error of a correlation is about 0.008, whatever else there is in the network.
         """
+        size, n_samples = self.n_channels[group], N_MOMENT_SAMPLES[1]
+        location, log_scale = (self.split(each)[group] for each in (self.location, self.log_scale))
+        factor = self.split(self.factor.T)[group].T
+        rng = self._own_rng()
+        total, moment = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
         with torch.no_grad():
-            samples = self.split(self.sample(self.n_moment_samples, self._own_rng()))[group]
-        centred = samples - samples.mean(0)
-        return centred.T @ centred / (len(samples) - 1)
+            for block in torch.arange(n_samples).split(max(2, N_MOMENT_NUMBERS // size)):
+                own, shared = self._draw_pairs(size, factor, -(-len(block) // 2), rng)
+                drawn = own * log_scale.exp() + shared
+                beside = (location + torch.cat([drawn, -drawn])[: len(block)]).softmax(1) - 1 / size
+                total += beside.sum(0)
+                moment += beside.T @ beside
+        return (moment - total.outer(total) / n_samples) / (n_samples - 1)
 
     def variance(self) -> Tensor:
-        """Return the variance of the same samples, shape (n_total,)."""
+        """Return the variance of `n_moment_samples` samples, shape (n_total,)."""
         with torch.no_grad():
             return self.sample(self.n_moment_samples, self._own_rng()).var(0)
 
     @property
     def n_moment_samples(self) -> int:
-        """Samples behind means and covariances: 20,000 up to 838 channels in all, fewer beyond."""
+        """Samples behind means and variances: 20,000 up to 838 channels in all, fewer beyond."""
         return self._affordable(N_MOMENT_SAMPLES, N_MOMENT_NUMBERS)
 
     def kl(self, rng: torch.Generator | None = None) -> Tensor:
@@ -112,17 +121,24 @@ class LogisticNormalPosterior(SimplexFamily):
         next channel of the group from pair to pair, so that noise that favours a channel cancels.
         """
         n_pairs = -(-n_samples // 2)
-        pair = torch.arange(n_pairs).unsqueeze(1)
-        parts = []
         sizes = list(self.n_channels.values())
-        for size, factor in zip(sizes, self.factor.split(sizes), strict=True):
-            own = torch.randn(-(-n_pairs // size), size, generator=rng, dtype=torch.float64)
-            shared = torch.randn(n_pairs, self.rank, generator=rng, dtype=torch.float64)
-            handed_on = own[pair // size, (torch.arange(size) + pair) % size]
-            parts.append((handed_on, shared @ factor.T))
+        parts = [
+            self._draw_pairs(size, factor, n_pairs, rng)
+            for size, factor in zip(sizes, self.factor.split(sizes), strict=True)
+        ]
         own, shared = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
         drawn = own * self.log_scale.exp() + shared
         return torch.stack([drawn, -drawn], dim=1).flatten(0, 1)[:n_samples]
+
+    def _draw_pairs(
+        self, size: int, factor: Tensor, n_pairs: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw for one group what each channel has alone and what they share, both (n_pairs, n_channels)."""
+        pair = torch.arange(n_pairs).unsqueeze(1)
+        own = torch.randn(-(-n_pairs // size), size, generator=rng, dtype=torch.float64)
+        shared = torch.randn(n_pairs, self.rank, generator=rng, dtype=torch.float64)
+        handed_on = own[pair // size, (torch.arange(size) + pair) % size]
+        return handed_on, shared @ factor.T
 
     def _expected_log_sum_exp(self, location: Tensor, n_samples: int, rng: torch.Generator) -> Tensor:
         """Estimate E[ln sum exp z] of each group, with the Gaussian around `location`; shape (n_groups,).

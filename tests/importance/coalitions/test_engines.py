@@ -301,6 +301,42 @@ def test_too_little_memory_for_statistics_says_how_many_examples_they_take(
     assert n_tries > 1
 
 
+class LoopingWithNorm(Looping):
+    """Has a batch norm as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(self.norm(values))
+
+
+def test_masking_with_statistics_of_the_examples_takes_no_fewer_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        context = make_classification(LoopingWithNorm(), (4,))
+    coalitions = draw_coalitions(3, 5)
+    kept_statistics = open_values(context, "first")
+    fresh_statistics = open_values(context, "first", is_recalibrated=True)
+    assert isinstance(kept_statistics, MaskedValues)
+    assert isinstance(fresh_statistics, MaskedValues)
+    expected = kept_statistics.evaluate(coalitions)
+    whole = MaskedValues.compute_outputs
+
+    def take_few(self: MaskedValues, inputs: Tensor, rows: Tensor) -> Tensor:
+        if len(inputs) > N_EXAMPLES // 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, inputs, rows)
+
+    monkeypatch.setattr(MaskedValues, "compute_outputs", take_few)
+    np.testing.assert_allclose(kept_statistics.evaluate(coalitions), expected, rtol=1e-6)
+    with pytest.raises(ImportanceError, match=f"for {N_EXAMPLES} examples at once, from which batch norm"):
+        fresh_statistics.evaluate(coalitions)
+
+
 def test_an_error_that_is_not_about_memory_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     values = open_values(make_context(SmallLeNet), "conv1")
 

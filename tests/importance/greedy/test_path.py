@@ -72,6 +72,19 @@ def test_there_is_an_architecture_for_every_budget() -> None:
         path.architecture_within(10)
 
 
+def test_a_path_is_found_again_by_its_scores() -> None:
+    path = compute_path(two_sides([3, 1], [0.5, 2]), cost=tenfold)
+    again = Path.from_scores(path.scores(), tenfold)
+    assert (again.full, again.full_cost) == (path.full, path.full_cost)
+    assert removals(again) == removals(path)
+    assert [step.cost for step in again.steps] == [step.cost for step in path.steps]
+    dead = {
+        "left": torch.tensor([-1.0, -1.0]),
+        "right": torch.tensor([2.0, 0.0]),
+    }  # put last by compute_scores
+    assert removals(Path.from_scores(dead, tenfold)) == [("left", 0), ("right", 1)]
+
+
 @pytest.mark.parametrize("search", ["exact", "curvature"])
 def test_costs_are_those_that_the_options_name(search: str) -> None:
     context = make_context()

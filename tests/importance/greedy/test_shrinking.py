@@ -15,8 +15,10 @@ from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext, create, get_method, select_channels
 from dirprune.importance.greedy.search import is_exact
 from dirprune.importance.greedy.shrinking import Shrinking, shrink
+from dirprune.importance.parts import Shortage
 from dirprune.networks import create_network
 from dirprune.surgery import compact
+from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 from tests.importance.cases import evidence_case, identity, make_context, make_split
 from tests.importance.greedy.networks import two_sides
@@ -104,9 +106,10 @@ def test_interrupted_choice_goes_on_from_its_last_cut(tmp_path: Path) -> None:
     assert told == [3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("is_recalibrated", [True, False])
 @pytest.mark.parametrize("name", ["greedy", "greedy-path"])
 def test_out_of_memory_means_fewer_images_at_once_and_is_said_once(
-    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str, is_recalibrated: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = make_context(Residual)
     assert len(context.calibration) > 64
@@ -122,7 +125,8 @@ def test_out_of_memory_means_fewer_images_at_once_and_is_said_once(
 
     monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
     architecture = Architecture.uniform(context.grouping, 0.5)
-    kept = select_channels(create(name, {"search": "curvature"}), context, architecture).kept
+    options = {"search": "curvature", "recalibrate": is_recalibrated}
+    kept = select_channels(create(name, options), context, architecture).kept
     assert {group: len(channels) for group, channels in kept.items()} == dict(architecture)
     assert sum("smaller batches" in record.message for record in caplog.records) == 1
     assert 32 < max(sizes[len(sizes) // 2 :]) <= 64
@@ -133,6 +137,42 @@ def test_out_of_memory_means_fewer_images_at_once_and_is_said_once(
     monkeypatch.setattr(nn.Conv2d, "forward", always_fail)
     with pytest.raises(ImportanceError, match="curvature: expected memory for at least one example"):
         Shrinking(context, True)
+
+
+def test_statistics_are_not_taken_from_a_handful_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = make_context(Residual)
+    shrinking, convolve = Shrinking(context, True), nn.Conv2d.forward
+
+    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
+        if len(values) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return convolve(self, values)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
+    with pytest.raises(
+        ImportanceError, match=r"curvature: expected memory for \d+ examples at once, from which"
+    ):
+        shrinking.look()
+
+
+@pytest.mark.parametrize("case", ["classifier", "regression"])
+def test_fewer_images_at_once_find_the_same(case: str) -> None:
+    context = make_context(Residual, n_examples=301)
+    if case == "regression":
+        with torch.no_grad():
+            outputs = context.network(context.calibration.inputs)
+        split = make_split(context.calibration.inputs, outputs + 1)
+        context = dataclasses.replace(context, calibration=split, task=make_task("mse", "mse"))
+    roomy, small = Shrinking(context, False), Shrinking(context, False)
+    small._shortage = Shortage(3)
+    for _ in range(2):
+        expected, found = roomy.look(), small.look()
+        assert small.loss == pytest.approx(roomy.loss, rel=1e-5)
+        np.testing.assert_allclose(found.costs(), expected.costs(), rtol=1e-4)
+        for shrinking, estimate in ((roomy, expected), (small, found)):
+            estimate.remove_cheapest(np.ones(len(context.grouping.groups), dtype=int))
+            shrinking.cut(estimate.is_removed)
+        assert small.kept == roomy.kept
 
 
 def test_small_networks_are_searched_exactly_and_deep_ones_by_curvature() -> None:

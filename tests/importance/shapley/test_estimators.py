@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from dirprune.errors import ImportanceError
+from dirprune.importance import create
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.shapley import (
+    ShapleyScorer,
     borders_first,
     compute_exact,
     default_evaluations,
@@ -72,7 +74,7 @@ def test_additive_games_are_solved_by_every_estimator(name: str) -> None:
     assert estimate.n_evaluations <= 100
 
 
-@pytest.mark.parametrize("n_evaluations", [12, 22, 40, 150])
+@pytest.mark.parametrize("n_evaluations", [20, 22, 40, 150])
 @pytest.mark.parametrize("name", ["borders first", "permutations", "kernel"])
 def test_channels_that_are_alike_share_equally_and_everything(name: str, n_evaluations: int) -> None:
     estimate = CONVERGING[name](squared_size, 10, n_evaluations, 3)
@@ -85,7 +87,7 @@ def test_channels_that_are_alike_share_equally_and_everything(name: str, n_evalu
 def test_values_add_up_to_what_all_channels_are_worth(name: str) -> None:
     value = saturating(12, seed=1)
     both = value(np.array([[False] * 12, [True] * 12]))
-    for n_evaluations in (14, 26, 90, 200):
+    for n_evaluations in (24, 26, 90, 200):
         estimate = CONVERGING[name](value, 12, n_evaluations, 0)
         assert estimate.values.sum() == pytest.approx(both[1] - both[0])
 
@@ -212,13 +214,40 @@ def test_too_many_channels_for_exact_values_say_the_count_and_what_to_use() -> N
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("borders first", 12), ("permutations", 11), ("kernel", 11), ("ols", 11), ("shap kernel", 22)],
+    [("borders first", 12), ("permutations", 11), ("kernel", 20), ("ols", 11), ("shap kernel", 22)],
 )
 def test_too_few_evaluations_say_how_many_it_takes(name: str, least: int) -> None:
     for n_evaluations in (0, least - 1):
         with pytest.raises(ImportanceError, match=f"at least {least} for a group of 10 channels"):
             (SAMPLED | WITH_SHAP)[name](squared_size, 10, n_evaluations, 0)
     assert (SAMPLED | WITH_SHAP)[name](squared_size, 10, least, 0).n_evaluations <= least
+
+
+@pytest.mark.parametrize("name", SAMPLED | WITH_SHAP)
+def test_more_evaluations_than_anybody_can_pay_are_refused_before_any(name: str) -> None:
+    for n_channels in (4, 30):
+        recorder = Recorder(squared_size)
+        with pytest.raises(
+            ImportanceError, match=r"evaluations must be at most 1,048,576, .* got 10,000,000,000,"
+        ):
+            (SAMPLED | WITH_SHAP)[name](recorder, n_channels, 10**19, 0)
+        assert not recorder.asked
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_least_evaluations_of_the_kernel_determine_its_fit(seed: int) -> None:
+    for worths in ([3.0, -1.0], [3.0, -1.0, 0.5]):
+        n_channels = len(worths)
+        found = estimate_by_kernel(additive(worths), n_channels, 2 * n_channels, seed).values
+        np.testing.assert_allclose(found, worths, atol=1e-9)
+        with pytest.raises(ImportanceError, match=f"at least {2 * n_channels} for a group of {n_channels}"):
+            estimate_by_kernel(additive(worths), n_channels, 2 * n_channels - 1, seed)
+
+
+def test_a_growing_budget_of_the_kernel_begins_with_enough_for_wide_groups() -> None:
+    method = create("shapley-kernel", {"evaluations": "auto"})
+    assert isinstance(method, ShapleyScorer)
+    method._check(520)  # raises nothing
 
 
 @pytest.mark.parametrize("name", SAMPLED | WITH_SHAP)
@@ -230,12 +259,12 @@ def test_a_single_channel_is_worth_the_difference(name: str) -> None:
 @every_sampled
 def test_larger_budgets_begin_with_the_coalitions_of_smaller_ones(name: str) -> None:
     asked = {}
-    for n_evaluations in (14, 30, 100, 200):
+    for n_evaluations in (24, 30, 100, 200):
         recorder = Recorder(saturating(12, seed=0))
         estimate = SAMPLED[name](recorder, 12, n_evaluations, 5)
         asked[n_evaluations] = list(recorder.asked)
         assert len(asked[n_evaluations]) == estimate.n_evaluations <= n_evaluations
-    for few, many in ((14, 30), (30, 100), (100, 200)):
+    for few, many in ((24, 30), (30, 100), (100, 200)):
         assert asked[many][: len(asked[few])] == asked[few]
     assert len(asked[200]) > 170
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.shapley import compute_exact
+from dirprune.importance.shapley.estimate import quantile_of_student
 from tests.importance.cases import make_context
 from tests.importance.shapley.games import Recorder, additive, saturating
 from tests.importance.shapley.test_estimators import CONVERGING, every_converging
@@ -69,3 +71,9 @@ def test_intervals_of_a_game_without_interactions_are_narrow() -> None:
         half_widths = run(recorder, 10, 100, 0).half_widths
         assert half_widths is not None
         assert half_widths.max() < 1e-2
+
+
+@pytest.mark.parametrize("degrees", [1, 1.5, 2, 2.9, 3, 4.5, 30])
+def test_quantiles_of_student_are_right_from_three_degrees_on_and_never_too_small(degrees: float) -> None:
+    excess = quantile_of_student(degrees) / stats.t.ppf(0.975, degrees) - 1
+    assert -0.01 < excess < (0.01 if degrees >= 3 or degrees in (1, 2) else 2)

@@ -125,7 +125,6 @@ def test_auto_settles_an_easy_cut_early(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("shapley", {"evaluations": 0}, r"evaluations must be at least the number of channels \+ 2"),
         ("shapley", {"evaluations": "atuo"}, r"a whole number, 'default' or 'auto', got 'atuo'"),
         ("shapley-ols", {"evaluations": "auto"}, r"a whole number, 'default', got 'auto'"),
         ("shapley", {"cut": 50}, r"cut must be a keep ratio in \(0, 1\), got 50"),
@@ -144,6 +143,9 @@ def test_options_that_cannot_work_are_refused(name: str, options: dict[str, obje
     ("name", "options", "message"),
     [
         ("shapley", {"evaluations": 9}, r"at least 10 for a group of 8 channels, got 9"),
+        ("shapley", {"evaluations": 0}, r"at least 6 for a group of 4 channels, got 0"),
+        ("shapley-kernel", {"evaluations": -1}, r"at least 8 for a group of 4 channels, got -1"),
+        ("shapley-ols", {"evaluations": 0}, r"at least 5 for a group of 4 channels, got 0"),
         ("shapley-partial", {"k": 5}, r"k must be in 1 \.\. 4 for a group of 4 channels, got 5"),
     ],
 )

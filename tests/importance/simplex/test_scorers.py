@@ -35,6 +35,15 @@ def test_group_with_one_channel_scores_one_by_either_statistic(name: str) -> Non
         assert scores.tolist() == pytest.approx([1.0])
 
 
+@every_family
+def test_a_batch_larger_than_the_calibration_split_is_refused(name: str) -> None:
+    with pytest.raises(
+        ImportanceError, match="must be at most 128 with 64 calibration examples, got 1000000000"
+    ):
+        score(name, linear_case([2.0, 1.0]), {"batch_size": 10**9, "steps": 1})
+    score(name, linear_case([2.0, 1.0], n_examples=200), {"batch_size": 200, "steps": 1})
+
+
 def test_statistics_give_the_same_order_for_a_dirichlet() -> None:
     context = linear_case([0.4, 1.1, 0.2, 0.9, 0.7])
     mean, snr = (score("dirichlet", context, {"statistic": statistic})["0"] for statistic in ("mean", "snr"))
