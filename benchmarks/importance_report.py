@@ -184,7 +184,7 @@ def average(rows: list[Row], what: str) -> list[float]:
 
 def _draw_pruning(rows: list[Row], variants: list[str], sets: list[str], path: Path) -> None:
     """Draw a mark for each network and seed: hollow as pruned, filled recalibrated, a cross reconstructed."""
-    figure = Figure(figsize=(3.4 * len(sets), 1 + 0.26 * len(variants)), layout="constrained")
+    figure = Figure(figsize=(max(6.5, 3.4 * len(sets)), 1 + 0.26 * len(variants)), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
         for place, variant in enumerate(reversed(variants)):
             found = pick(rows, variant=variant, set=name)
