@@ -85,7 +85,8 @@ class Explanation:
         metric: The objective.
         r2: Out-of-fold R2 of the surrogate on the final values of finished trials; at most 1, 0 is no better
             than their mean, and what they all have the same of is not explained at all.
-        base: Mean prediction at full resource; a trial's prediction is this plus its attributions.
+        base: Mean prediction at full resource of the trials that each is compared with; a trial's prediction
+            is this plus its attributions.
         trials: Numbers of the trials that are explained.
         choices: Every choice, the strongest first.
         n_finished: How many of the trials ended at full resource; the others' ends are the surrogate's guess.

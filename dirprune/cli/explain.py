@@ -60,7 +60,7 @@ def _show(folder: StudyFolder, explanation: Explanation, min_r2: float) -> Path 
     """Print one objective and draw its picture; None, and no picture, if its surrogate cannot be trusted."""
     path = folder.explanation_png(explanation.metric)
     if explanation.r2 == -math.inf:
-        click.echo(f"\n{explanation.metric}: not explained, all finished trials have the same of it")
+        click.echo(f"\n{explanation.metric}: not explained: its finished trials do not differ in it")
         path.unlink(missing_ok=True)  # of an earlier run
         return None
     click.echo(f"\n{explanation.metric}: out-of-fold R2 {explanation.r2:.2f}, {explanation.of_what}")

@@ -59,7 +59,7 @@ def normalise(text: str | float | None) -> str | None:
     if text is None:
         return None
     sign = DENSE if str(text).startswith(DENSE) else ""
-    return f"{sign}{float(str(text).removeprefix(DENSE)):.12g}"
+    return f"{sign}{float(str(text).removeprefix(DENSE))!r}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
+from dirprune.study import floor
 from dirprune.study.difference import find_differences, find_part
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
@@ -114,9 +115,8 @@ def open_ledger(
     else:
         study = storage.create_study(folder, payload, options.storage_url)
     shapes = spec.space.shapes(prepared.subject.costs, spec.limits, prepared.ranking)
-    n_given = len(prepared.warm_starts) + len(spec.space.first_trials(prepared.subject.grouping))
     n_images = spec.images(spec.epochs, prepared.context.roles)
-    budget = Budget(spec.trials, n_given, n_images, options.time_limit_s)
+    budget = Budget(spec.trials, _count_given(spec, prepared), n_images, options.time_limit_s)
     sampler, why = choose_sampler(options.sampler, spec, shapes, budget)
     say(why)
     summary = storage.make_summary(folder, payload, spec.trials, is_resumed)
@@ -138,6 +138,14 @@ def open_ledger(
         prepared.warm_starts,
         prepared.ranking,
     )
+
+
+def _count_given(spec: StudySpec, prepared: Prepared) -> int:
+    """Return how many trials no sampler chooses: the dense one, and all others that no limit refuses."""
+    _, *others = spec.space.first_trials(prepared.subject.grouping)
+    costs = [prepared.subject.costs.costs(architecture).as_dict() for _, architecture in others]
+    allowed = [all(cost[metric] <= most for metric, most in spec.limits.items()) for cost in costs]
+    return 1 + len(prepared.warm_starts) + sum(allowed)
 
 
 def _open_folder(
@@ -191,6 +199,8 @@ def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any])
     Raises:
         StudyError: Naming what differs.
     """
+    if "min_val_accuracy" in stored:  # older versions stored it as it was written
+        stored = {**stored, "min_val_accuracy": floor.normalise(stored["min_val_accuracy"])}
     differing = find_differences(stored, wanted)
     if differing:
         key = differing[0]

@@ -185,11 +185,11 @@ def load_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str
         raise StudyError(
             f"expected the trials of study {folder.root.name} in {folder.journal}, found no file"
         )
+    opened = open_storage(folder, storage_url)
     try:
-        return optuna.load_study(
-            storage=open_storage(folder, storage_url), study_name=payload["optuna_study"]
-        )
+        return optuna.load_study(storage=opened, study_name=payload["optuna_study"])
     except KeyError as error:
+        _close(opened)
         raise StudyError(
             f"expected study {payload['optuna_study']} in {payload['storage']}, found none; was it deleted?"
         ) from error
@@ -204,8 +204,13 @@ def opened_study(
     try:
         yield study
     finally:
-        if isinstance(study._storage, DatabaseStorage):
-            study._storage.close()
+        _close(study._storage)
+
+
+def _close(opened: optuna.storages.BaseStorage) -> None:
+    """Give a database its connections back."""
+    if isinstance(opened, DatabaseStorage):
+        opened.close()
 
 
 def create_study(folder: StudyFolder, payload: Mapping[str, Any], storage_url: str = "") -> optuna.Study:

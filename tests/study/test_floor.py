@@ -77,3 +77,4 @@ def test_a_floor_is_stored_alike_however_it_is_written():
     assert normalise(0.9) == normalise("0.9") == normalise("0.90") == "0.9"
     assert normalise("dense-0.020") == "dense-0.02"
     assert normalise(None) is None
+    assert normalise("0.99999999999999") == "0.99999999999999"

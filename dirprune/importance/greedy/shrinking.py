@@ -78,7 +78,7 @@ class Shrinking:
         self._is_classifier = context.task.loss_identity == make_task("cross_entropy").loss_identity
         self._is_divisible = not find_fresh_norms(self._judge().network)
         self._shortage = allow(context, self._size, is_differentiated=self._is_divisible)
-        self._reference = self._predict()
+        self._reference = self._with_fewer(self._predict)
         self._lines = lines
         self.notes = [] if lines is None else self._go_on(lines.read())
 
@@ -107,11 +107,15 @@ class Shrinking:
         Raises:
             ImportanceError: If there is not enough memory even so.
         """
+        return self._with_fewer(self._look)
+
+    def _with_fewer(self, run: Callable[[], Result]) -> Result:
+        """Return what a function gives, with half the examples together each time that memory runs out."""
         while True:
             try:
-                return self._look()
+                return run()
             except _TooManyError as error:
-                if self._size <= LEAST_FOR_STATISTICS:
+                if self._size < 2 * LEAST_FOR_STATISTICS:
                     raise tell_no_statistics(WHAT, self._size) from error
             self._size = -(-self._size // 2)
             self._shortage.halve_(WHAT)

@@ -144,8 +144,9 @@ class Surrogate:
         sizes = self.coalitions.sum(1)
         over = self._over_sizes(self.shape, sizes / n, self.sizes_inside / n) / (n - 1)
         members = self.coalitions - sizes[:, None] / n
-        # What single channels and coalitions that lack one say is exact; what is between them is stretched.
-        between = (over[:, 1:-1].sum(1)[:, None] * members).T @ self.weights
+        # What single channels and coalitions that lack one say is exact; what is between them is stretched,
+        # of each size as far as it was not seen.
+        between = ((over * self._unseen()).sum(1)[:, None] * members).T @ self.weights
         links = over.sum(1)[:, None] * members
         noise = self._noise(self.shape, self.coalitions)
         links += noise[:, None] * shapley_coefficients(self.coalitions)
@@ -156,6 +157,16 @@ class Surrogate:
         variances += (self.stretch_deviation * between) ** 2
         means = links.T @ self.weights + self.stretch * between + rise
         return means * self.scale, np.sqrt(variances) * self.scale
+
+    def _unseen(self) -> Array:
+        """Return which share of the coalitions of each size 1 .. n - 1 was not seen, 0 at both ends, (n - 1,)."""
+        unseen = np.ones(self.n + 1)
+        for size, n_seen in zip(
+            *np.unique(self.coalitions.sum(1).astype(int), return_counts=True), strict=True
+        ):
+            unseen[size] = 1 - int(n_seen) / comb(self.n, int(size))
+        unseen[[1, -2]] = 0
+        return unseen[1:-1]
 
     def predict(self, coalitions: Coalitions) -> Array:
         """Return the posterior means of the values of coalitions between the borders, (n_coalitions,)."""

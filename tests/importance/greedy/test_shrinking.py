@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dirprune.architecture import Architecture
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext, create, get_method, select_channels
 from dirprune.importance.greedy.search import is_exact
-from dirprune.importance.greedy.shrinking import Shrinking, shrink
+from dirprune.importance.greedy.shrinking import LEAST_FOR_STATISTICS, Shrinking, shrink
 from dirprune.importance.parts import Shortage
 from dirprune.networks import create_network
 from dirprune.surgery import compact
@@ -149,10 +150,32 @@ def test_statistics_are_not_taken_from_a_handful_of_images(monkeypatch: pytest.M
         return convolve(self, values)
 
     monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
-    with pytest.raises(
-        ImportanceError, match=r"curvature: expected memory for \d+ examples at once, from which"
-    ):
+    refused = r"curvature: expected memory for (\d+) examples at once, from which"
+    with pytest.raises(ImportanceError, match=refused) as told:
         shrinking.look()
+    least = int(re.search(refused, str(told.value))[1])
+    assert LEAST_FOR_STATISTICS <= least == shrinking._size < 2 * LEAST_FOR_STATISTICS
+
+
+@pytest.mark.parametrize("is_recalibrated", [True, False])
+def test_a_network_without_stored_statistics_is_looked_at_with_what_memory_allows(
+    is_recalibrated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(Residual, n_examples=200)
+    for norm in (module for module in context.network.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean = norm.running_var = None
+        norm.track_running_stats = False
+    convolve = nn.Conv2d.forward
+
+    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
+        if len(values) > 120:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return convolve(self, values)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
+    shrinking = Shrinking(context, is_recalibrated)
+    shrinking.look()
+    assert shrinking._size == 100
 
 
 @pytest.mark.parametrize("case", ["classifier", "regression"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,7 @@ from dirprune.importance.shapley import (
     estimate_with_shap,
 )
 from dirprune.importance.shapley.estimate import Estimate, Value
+from dirprune.importance.shapley.surrogate import Surrogate
 from tests.importance.cases import make_context
 from tests.importance.shapley.games import (
     Recorder,
@@ -123,6 +125,16 @@ def test_beyond_what_the_regression_takes_estimates_still_converge(
         errors.append(root_mean_square(estimate.values - exact))
     assert errors[1] < 0.8 * errors[0]
     assert errors[2] < 0.1 * errors[0]
+
+
+@pytest.mark.parametrize("n_channels", [5, 7])
+def test_with_all_coalitions_the_regression_is_exact(n_channels: int) -> None:
+    value = rugged(n_channels, 0)
+    everything = np.array(list(itertools.product([False, True], repeat=n_channels)))
+    ends = [everything[0], everything[-1]]
+    coalitions = np.array([*ends, *sorted(everything[1:-1].tolist(), key=sum)])
+    means, _ = Surrogate(coalitions, value(coalitions)).shapley()
+    np.testing.assert_allclose(means, compute_exact(value, n_channels).values, atol=1e-8)
 
 
 def test_residuals_of_many_channels_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
