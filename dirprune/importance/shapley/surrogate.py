@@ -159,7 +159,7 @@ class Surrogate:
         return means * self.scale, np.sqrt(variances) * self.scale
 
     def _unseen(self) -> Array:
-        """Return which share of the coalitions of each size 1 .. n - 1 was not seen, 0 at both ends, (n - 1,)."""
+        """Return the share that was not seen of coalitions of sizes 1 .. n - 1; 0 at both ends, (n - 1,)."""
         unseen = np.ones(self.n + 1)
         for size, n_seen in zip(
             *np.unique(self.coalitions.sum(1).astype(int), return_counts=True), strict=True
