@@ -196,7 +196,8 @@ def check_mlflow(server: MlflowServer, records: list[TrialRecord]) -> None:
         history = client.get_metric_history(run.info.run_id, "val_accuracy")
         # A lost attempt may have come further than the checkpoint from which the next one went on. MLflow
         # keeps what it said; of a trial that then failed before it came there again, the records do not.
-        is_ahead = record.state == "FAIL" and max(point.step for point in history) > record.last_images
+        furthest = max((point.step for point in history), default=0)  # none of one that never came to report
+        is_ahead = record.state == "FAIL" and furthest > record.last_images
         if is_ahead:
             history = [point for point in history if point.step <= record.last_images]
         else:
