@@ -120,7 +120,12 @@ VARIANTS = (
     Variant("greedy, accuracy", "greedy", {"value": "accuracy"}),
     Variant("greedy-path", "greedy-path"),
 )
+SNR = {"statistic": "snr"}
+ONE_SIMPLEX = {"simplex": "network"}
 NAMED_ONLY = (
+    # Does it help if all groups share one simplex?
+    Variant("dirichlet, one simplex", "dirichlet", ONE_SIMPLEX),
+    Variant("logistic-normal, snr, one simplex", "logistic-normal", {**SNR, **ONE_SIMPLEX}),
     # Does it help to know which channels go together?
     CurvatureVariant("curvature, full", "full"),
     CurvatureVariant("curvature, diagonal", "diagonal"),

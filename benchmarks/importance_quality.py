@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import click
+from importance_annealed import find_annealed
 from importance_common import (
     Rows,
     Setting,
@@ -17,7 +18,6 @@ from importance_common import (
     load_lenets,
     measure_seconds,
 )
-from importance_families import find_fitted
 from importance_methods import Variant, find_variants
 
 from dirprune.architecture import Architecture
@@ -67,7 +67,7 @@ def after_pruning(
 ) -> None:
     """Test accuracy right after pruning, after batch-norm recalibration, and after reconstruction instead."""
     rows = setting.rows("after-pruning")
-    variants = [*find_fitted(methods), *find_variants(methods)]
+    variants = [*find_annealed(methods), *find_variants(methods)]
     cache = ScoreCache(setting.output / "scores")
     images, seeds = (100, 1) if setting.is_quick else (images, seeds)
     for kind in subjects.split(","):

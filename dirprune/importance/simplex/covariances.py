@@ -220,7 +220,8 @@ def check_has_covariances(method: Selector) -> SimplexSwitches:
     """Return a method whose posterior says something about pairs of channels.
 
     Raises:
-        ImportanceError: If it has no posterior, or its estimator puts the mean through the network.
+        ImportanceError: If it has no posterior, its estimator puts the mean through the network, or all
+            groups share one simplex.
     """
     if not isinstance(method, SimplexSwitches):
         raise ImportanceError(
@@ -231,6 +232,11 @@ def check_has_covariances(method: Selector) -> SimplexSwitches:
         raise ImportanceError(
             "covariances need samples of the posterior in the network, got estimator 'point'; "
             "try estimator=integral"
+        )
+    if method.options.simplex != "group":
+        raise ImportanceError(
+            f"covariances are of each group's own simplex, got simplex {method.options.simplex!r}; "
+            "try simplex=group"
         )
     return method
 

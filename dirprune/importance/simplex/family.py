@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 
+def split_channels(flat: Tensor, n_channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """Split the last axis of a flat tensor into one tensor for each group."""
+    return dict(zip(n_channels, flat.split(list(n_channels.values()), dim=-1), strict=True))
+
+
 class SimplexFamily(ABC):
     """One distribution q over switches for each channel group, kept side by side in flat tensors.
 
-    The switches of a group are positive and sum to 1. Groups are independent of one another. All families
+    The switches of a group are positive and sum to 1. Groups are independent of one another, unless all
+    channels of a network are given as one group. All families
     have the same prior, the symmetric Dirichlet(prior_concentration), and begin at it or as near as they can.
     Everything is float64 on the CPU: it is small, and draws are the same whatever the network runs on.
 
@@ -65,7 +71,7 @@ class SimplexFamily(ABC):
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Split the last axis of a flat tensor into one tensor for each group."""
-        return dict(zip(self.n_channels, flat.split(list(self.n_channels.values()), dim=-1), strict=True))
+        return split_channels(flat, self.n_channels)
 
     def _totals(self, flat: Tensor) -> Tensor:
         """Sum over the channels of each group: (..., n_total) to (..., n_groups)."""

@@ -11,10 +11,11 @@ from torch import Tensor
 from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.footprint import allow
-from dirprune.importance.simplex.family import SimplexFamily
+from dirprune.importance.simplex.family import SimplexFamily, split_channels
 from dirprune.switches import switched
 
 STATISTICS = ("mean", "snr")
+SIMPLICES = ("group", "network")
 BATCH_SIZE = 128
 
 
@@ -30,6 +31,8 @@ class SimplexOptions:
             there are fewer, some come again with other samples.
         n_samples: Different samples in a step, dealt out to its examples in turn; >= 1.
         statistic: What is the score: "mean" of the switch, or "snr", its mean over its standard deviation.
+        simplex: What the switches of add up to 1: each "group", or the "network", in which channels of all
+            groups share one simplex and scores are comparable between groups.
     """
 
     prior_concentration: float = 3.0
@@ -38,9 +41,11 @@ class SimplexOptions:
     batch_size: int = BATCH_SIZE
     n_samples: int = 128
     statistic: str = "mean"
+    simplex: str = "group"
 
     def __post_init__(self) -> None:
         check_choice("statistic", self.statistic, STATISTICS)
+        check_choice("simplex", self.simplex, SIMPLICES)
         for name in ("prior_concentration", "lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ImportanceError(f"{name} must be a number above 0, got {getattr(self, name)}")
@@ -135,7 +140,7 @@ def compute_loss(
     else:
         switches = posterior.mean()
     factors = (switches * posterior.n_beside).to(inputs.device, inputs.dtype)
-    with switched(context.network, context.grouping, posterior.split(factors)):
+    with switched(context.network, context.grouping, split_channels(factors, context.grouping.n_channels)):
         fit = context.task.summed_loss(context.network(inputs), targets) / len(positions)
     share = len(places) / len(positions)
     return fit.to("cpu", torch.float64) + share * posterior.kl(rng) / len(context.calibration)

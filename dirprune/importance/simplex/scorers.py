@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.registry import register
 from dirprune.importance.simplex.dirichlet import DirichletPosterior
-from dirprune.importance.simplex.family import SimplexFamily
+from dirprune.importance.simplex.family import SimplexFamily, split_channels
 from dirprune.importance.simplex.fitting import SimplexOptions, check_choice, check_least, fit_
 from dirprune.importance.simplex.generalized_dirichlet import GeneralizedDirichletPosterior, draw_orders
 from dirprune.importance.simplex.logistic_normal import LogisticNormalPosterior
@@ -76,9 +77,10 @@ class LogisticNormalOptions(SimplexOptions):
 class SimplexSwitches(Scorer):
     """Scores each channel by its posterior on the simplex (Adamczewski and Park 2021).
 
-    A channel is multiplied by n_channels * switch where it enters its consumers, so that the prior's mean,
-    1 / n_channels each, leaves the network as it is and zero is what pruning does. The weights stay frozen
-    and batch norm in evaluation mode; only the posterior is fitted, all groups together, to minimise
+    A channel is multiplied by n * switch where it enters its consumers, n being the channels of its simplex,
+    so that the prior's mean, 1 / n each, leaves the network as it is and zero is what pruning does. The
+    weights stay frozen and batch norm in evaluation mode; only the posterior is fitted, all groups together,
+    to minimise
 
         E_q[loss per example] + KL(q || prior) / n_examples.
     """
@@ -86,23 +88,32 @@ class SimplexSwitches(Scorer):
     Options: ClassVar[type] = SimplexOptions
 
     @abstractmethod
-    def start(self, context: ScoringContext) -> SimplexFamily:
-        """Return the posterior before it is fitted."""
+    def start(self, n_channels: Mapping[str, int], seed: int) -> SimplexFamily:
+        """Return the posterior before it is fitted.
+
+        Args:
+            n_channels: Channels of each simplex.
+            seed: Of all draws.
+        """
 
     def fit(self, context: ScoringContext) -> SimplexFamily:
         """Return the fitted posterior over the switches of all groups, of which there must be one."""
-        posterior = self.start(context)
+        n_channels = context.grouping.n_channels
+        if self.options.simplex == "network":
+            n_channels = {"network": sum(n_channels.values())}
+        posterior = self.start(n_channels, context.seed)
         fit_(posterior, context, self.options)
         return posterior
 
     @torch.no_grad()
     def score(self, context: ScoringContext) -> Scores:
-        """Return the posterior's statistic > 0, each of shape (n_channels,); means are of sum 1."""
+        """Return the posterior's statistic > 0, each of shape (n_channels,); means sum to 1 in a simplex."""
         if not context.grouping.groups:
             return {}
         posterior = self.fit(context)
         is_mean = self.options.statistic == "mean"
-        return posterior.split(posterior.mean() if is_mean else posterior.signal_to_noise())
+        scores = posterior.mean() if is_mean else posterior.signal_to_noise()
+        return split_channels(scores, context.grouping.n_channels)
 
 
 @register(
@@ -119,9 +130,9 @@ class DirichletSwitches(SimplexSwitches):
 
     Options = DirichletOptions
 
-    def start(self, context: ScoringContext) -> DirichletPosterior:
+    def start(self, n_channels: Mapping[str, int], seed: int) -> DirichletPosterior:
         """Return the prior itself."""
-        return DirichletPosterior(context.grouping.n_channels, self.options.prior_concentration)
+        return DirichletPosterior(n_channels, self.options.prior_concentration)
 
 
 @register(
@@ -138,10 +149,9 @@ class GeneralizedDirichletSwitches(SimplexSwitches):
 
     Options = GeneralizedDirichletOptions
 
-    def start(self, context: ScoringContext) -> GeneralizedDirichletPosterior:
+    def start(self, n_channels: Mapping[str, int], seed: int) -> GeneralizedDirichletPosterior:
         """Return the prior itself, with orders drawn from the seed."""
-        n_channels = context.grouping.n_channels
-        rng = torch.Generator().manual_seed(context.seed)
+        rng = torch.Generator().manual_seed(seed)
         orders = draw_orders(n_channels, self.options.n_orders, rng)
         return GeneralizedDirichletPosterior(n_channels, self.options.prior_concentration, orders)
 
@@ -160,8 +170,7 @@ class LogisticNormalSwitches(SimplexSwitches):
 
     Options = LogisticNormalOptions
 
-    def start(self, context: ScoringContext) -> LogisticNormalPosterior:
+    def start(self, n_channels: Mapping[str, int], seed: int) -> LogisticNormalPosterior:
         """Return the logistic normal that is near the prior."""
         options = self.options
-        n_channels = context.grouping.n_channels
-        return LogisticNormalPosterior(n_channels, options.prior_concentration, options.rank, context.seed)
+        return LogisticNormalPosterior(n_channels, options.prior_concentration, options.rank, seed)

@@ -132,6 +132,7 @@ def test_seeds_decide_and_the_network_is_left_as_it_was() -> None:
     ("name", "options", "seeds", "message"),
     [
         ("dirichlet", {"estimator": "point"}, [0], "got estimator 'point'; try estimator=integral"),
+        ("dirichlet", {"simplex": "network"}, [0], "own simplex, got simplex 'network'; try simplex=group"),
         ("magnitude", {}, [0], "need a posterior on the simplex, got Magnitude; try dirichlet"),
         ("dirichlet", {}, [], "seeds must be different and at least one, got \\[\\]"),
         ("dirichlet", {}, [1, 1], "seeds must be different and at least one, got \\[1, 1\\]"),

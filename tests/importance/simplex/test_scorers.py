@@ -11,7 +11,8 @@ import torch
 from dirprune.errors import ImportanceError
 from dirprune.importance import create
 from dirprune.tasks import make_task
-from tests.importance.cases import evidence_case, linear_case, score
+from tests.importance.cases import evidence_case, linear_case, make_context, score
+from tests.networks_for_tests import SmallLeNet
 
 NAMES = ["dirichlet", "generalized-dirichlet", "logistic-normal"]
 every_family = pytest.mark.parametrize("name", NAMES)
@@ -33,6 +34,30 @@ def test_group_with_one_channel_scores_one_by_either_statistic(name: str) -> Non
     for statistic in ("mean", "snr"):
         scores = score(name, linear_case([2.0]), {"statistic": statistic, "steps": 3})["0"]
         assert scores.tolist() == pytest.approx([1.0])
+
+
+@every_family
+@pytest.mark.parametrize("statistic", ["mean", "snr"])
+def test_a_network_of_one_group_has_one_simplex_either_way(name: str, statistic: str) -> None:
+    context = linear_case([0.4, 1.1, 0.2])
+    one, other = (
+        score(name, context, {"simplex": simplex, "statistic": statistic, "steps": 5})["0"]
+        for simplex in ("group", "network")
+    )
+    torch.testing.assert_close(one, other)
+
+
+@every_family
+def test_one_simplex_for_the_network_tells_groups_apart(name: str) -> None:
+    context = make_context(SmallLeNet, n_examples=200)
+    n_channels = context.grouping.n_channels
+    groups, network = (score(name, context, {"steps": 40, "simplex": s}) for s in ("group", "network"))
+    assert all(float(values.sum()) == pytest.approx(1) for values in groups.values())
+    assert {group: len(values) for group, values in network.items()} == dict(n_channels)
+    shares = {group: float(values.sum()) for group, values in network.items()}
+    assert sum(shares.values()) == pytest.approx(1)
+    even = {group: n / sum(n_channels.values()) for group, n in n_channels.items()}
+    assert all(abs(shares[group] - even[group]) > 1e-4 for group in shares), (shares, even)
 
 
 @every_family
@@ -68,6 +93,7 @@ def test_without_a_signal_in_the_loss_scores_stay_those_of_the_prior(name: str) 
         ("generalized-dirichlet", {"prior_concentration": 0}, "prior_concentration must be a number above 0"),
         ("logistic-normal", {"rank": -1}, "rank must be at least 0, got -1"),
         ("logistic-normal", {"n_samples": 0}, "n_samples must be at least 1, got 0"),
+        ("dirichlet", {"simplex": "networks"}, "simplex must be 'group' or 'network', got 'networks'; did"),
     ],
 )
 def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], message: str) -> None:
