@@ -4,15 +4,16 @@
 
 The study lies in memory: a cost target and an offset for each group, an importance method, two objectives.
 One trial in three is finished, the others were stopped at one of two rungs. An ask ends when every parameter
-has its value; each is told before the next one. The first ask reads the whole study, and is shown by itself.
-Seconds are the processor's, so set OMP_NUM_THREADS=1, and without Python's collector of garbage: now and then
-it looks through all that a process has, which takes longer than an ask.
+has its value; each is told before the next one. The first ask is shown by itself: a sampler of ours has read
+the study by then, as when a driver opens it, the others read it there.
+Seconds are the processor's, so set OMP_NUM_THREADS=1. Python's collector of garbage runs as it does in a
+driver (`--collector driver`), as in any program (`plain`), or not at all (`off`).
 """
 
 from __future__ import annotations
 
-import gc
 import time
+from contextlib import nullcontext
 
 import click
 import numpy as np
@@ -22,12 +23,15 @@ from optuna.trial import TrialState, create_trial
 
 from dirprune.cli.printing import format_table
 from dirprune.study.shapes import Suggests
+from dirprune.tuning.garbage import looking_at_new_objects, without_collections
 from dirprune.tuning.samplers import SAMPLERS, make_sampler
+from dirprune.tuning.samplers.learning import LearningSampler
 
 PLAIN = {
     "plain-tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=0),
     "plain-nsga2": lambda: optuna.samplers.NSGAIISampler(seed=0),
 }
+COLLECTORS = {"driver": looking_at_new_objects, "plain": nullcontext, "off": without_collections}
 METHODS = ("dirichlet", "fisher", "magnitude", "taylor")
 
 
@@ -105,21 +109,30 @@ def ask(study: optuna.Study, space: dict[str, BaseDistribution]) -> float:
 @click.option("--groups", "n_groups", default=60)
 @click.option("--samplers", default=f"plain-tpe,plain-nsga2,{','.join(s for s in SAMPLERS if s != 'gp')}")
 @click.option("--asks", "n_asks", default=20, help="Of each sampler at each size.")
-def main(sizes: str, n_groups: int, samplers: str, n_asks: int) -> None:
+@click.option("--collector", type=click.Choice(list(COLLECTORS)), default="driver")
+def main(sizes: str, n_groups: int, samplers: str, n_asks: int, collector: str) -> None:
     """Measure asks."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    gc.disable()
     space, rows = make_space(n_groups), []
-    problem = Space(space)
     study = optuna.create_study(directions=["minimize", "minimize"])
     for size in (int(text) for text in sizes.split(",")):
         fill_(study, space, size)
         for name in samplers.split(","):
-            study.sampler = PLAIN[name]() if name in PLAIN else make_sampler(name, 0, size, problem=problem)
-            first, *others = (ask(study, space) for _ in range(1 + n_asks))
+            with COLLECTORS[collector]():
+                first, *others = measure(study, space, name, size, n_asks)
             cells = [np.median(others), max(others), first]
             rows.append([name, f"{size:,}", *(f"{1000 * seconds:.0f}" for seconds in cells)])
     click.echo(format_table(["sampler", "trials", "ask, ms (median)", "longest, ms", "first, ms"], rows))
+
+
+def measure(
+    study: optuna.Study, space: dict[str, BaseDistribution], name: str, size: int, n_asks: int
+) -> list[float]:
+    """Return the seconds of a sampler's first ask, and of so many after it."""
+    study.sampler = PLAIN[name]() if name in PLAIN else make_sampler(name, 0, size, problem=Space(space))
+    if isinstance(study.sampler, LearningSampler):
+        study.sampler.read(study)
+    return [ask(study, space) for _ in range(1 + n_asks)]
 
 
 if __name__ == "__main__":

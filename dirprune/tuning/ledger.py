@@ -104,6 +104,8 @@ class Ledger:
                 self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
                 self._replay_rungs(trial)
         self._take_into_front(list(self._records.values()))
+        if isinstance(study.sampler, LearningSampler):
+            study.sampler.read(study)
 
     def _enqueue_first_trials(self, warm_starts: Sequence[Architecture]) -> None:
         """Enqueue what every study starts with, unless an earlier driver has done it."""

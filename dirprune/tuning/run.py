@@ -25,6 +25,7 @@ from dirprune.tuning.endings import PatienceWatch, TimeLimit, ended_by_sigterm
 from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
 from dirprune.tuning.full_disk import describe_full_disk, say_how_to_go_on
+from dirprune.tuning.garbage import looking_at_new_objects
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.opening import open_ledger, open_study
 from dirprune.tuning.options import RunOptions
@@ -102,12 +103,13 @@ def run_study(
         ledger = open_ledger(opened, prepared, options, [*ours, *observers], say)
         if patience is not None:
             ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]
-        is_interrupted = _run_trials(ledger, prepared, options.resources, limit)
         failures: Mapping[tuple[int, int], str] = {}
-        if not is_interrupted and not ledger.end_reason:
-            is_interrupted, failures = run_finalists(
-                ledger, prepared.context, options.finalists, options.resources, limit
-            )
+        with looking_at_new_objects():
+            is_interrupted = _run_trials(ledger, prepared, options.resources, limit)
+            if not is_interrupted and not ledger.end_reason:
+                is_interrupted, failures = run_finalists(
+                    ledger, prepared.context, options.finalists, options.resources, limit
+                )
             if limit.is_over:
                 ledger.finish(limit.reason)
     return _sum_up(ledger, is_interrupted, failures)

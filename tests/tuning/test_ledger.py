@@ -29,6 +29,7 @@ from dirprune.tracing import find_groups
 from dirprune.tuning import storage
 from dirprune.tuning.ledger import MAX_FAILURES_IN_A_ROW, Ledger
 from dirprune.tuning.samplers import make_sampler
+from dirprune.tuning.samplers.known import KnownTrials
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 RUNGS = (0, 100)
@@ -183,6 +184,19 @@ def test_driver_that_vanished_leaves_adoptable_trials_that_the_next_one_gets_fir
     assert again[0] == handed_out[1]
     assert again[1] == handed_out[2]
     assert recorder.states[0] == ["COMPLETE"]
+
+
+def test_first_ask_of_a_resumed_study_does_not_read_its_trials_again(tmp_path, monkeypatch):
+    first = open_ledger(tmp_path, trials=8)
+    while (configuration := first.next_configuration()) is not None:
+        first.completed(configuration.number, metrics_of(first, configuration, 0.9))
+    resumed = open_ledger(tmp_path, trials=9)
+    taken, take = set(), KnownTrials.take
+    monkeypatch.setattr(
+        KnownTrials, "take", lambda known, trial: taken.add(trial.number) or take(known, trial)
+    )
+    assert resumed.next_configuration().number == 8
+    assert taken == {8}
 
 
 def test_resumed_study_starts_as_many_trials_in_all_as_asked(tmp_path):

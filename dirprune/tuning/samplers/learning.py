@@ -59,6 +59,10 @@ class LearningSampler(BaseSampler):
         self._known: KnownTrials | None = None
         self._view: optuna.Study | None = None
 
+    def read(self, study: optuna.Study) -> None:
+        """Take all trials of an earlier driver, so that the first ask takes no longer than the others."""
+        self._get_known(study)
+
     def learn(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Take a trial as it is now."""
         self._get_known(study).take(trial)
