@@ -42,7 +42,7 @@ def study_main(spec: StudySpec) -> None:
     """Run a study script: read its command line, run the study, print the front, leave with the exit status.
 
     0 when all trials ended; 2 for a user's mistake, and when the study ended by itself before that (because
-    its trials kept failing, say): one line gives the reason; 130 after Ctrl-C.
+    its trials kept failing, say): one line gives the reason; 130 after Ctrl-C or SIGTERM.
 
     Args:
         spec: The study; the command line changes it where it is asked to.
@@ -55,8 +55,10 @@ def make_command(spec: StudySpec) -> click.Command:
 
     def command(**given: Any) -> None:
         from dirprune.cli.study_run import run  # loads Ray, Optuna and MLflow
+        from dirprune.tuning.endings import ended_by_sigterm
 
-        result = run(spec, Arguments(**given))
+        with ended_by_sigterm():
+            result = run(spec, Arguments(**given))
         if result.is_interrupted and not result.finish_reason:
             raise click.exceptions.Exit(INTERRUPTED)
 

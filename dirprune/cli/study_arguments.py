@@ -7,6 +7,9 @@ from pathlib import Path
 
 from dirprune.study.objectives import Objective
 
+NO_FLOOR = "none"
+"""What stands for no least accuracy on the command line."""
+
 
 @dataclass(frozen=True)
 class Arguments:

@@ -8,6 +8,7 @@ from pathlib import Path
 from click import Option
 
 from dirprune.cli.options import FILE, FOLDER, MEMORY, PLACE, Number, OneOf, WholeNumber
+from dirprune.cli.study_arguments import NO_FLOOR
 from dirprune.cli.study_types import Amounts, Duration, Epochs, Metrics, Objectives
 from dirprune.halving import KINDS
 from dirprune.study.shapes import SHAPES
@@ -98,8 +99,8 @@ def _objectives_and_limits(spec: StudySpec) -> list[Option]:
         Option(
             ["--min-val-accuracy"],
             metavar="A",
-            help="Look for no network below it: 0.95, or dense-0.02 for two points below the dense network. "
-            f"Default: {'none' if spec.min_val_accuracy is None else spec.min_val_accuracy}.",
+            help="Look for no network below it: 0.95, or dense-0.02 for two points below the dense network; "
+            f"{NO_FLOOR} looks for all. Default: {spec.min_val_accuracy or NO_FLOOR}.",
         ),
         Option(
             ["--max-macs"],
@@ -210,7 +211,8 @@ def _trial(spec: StudySpec) -> list[Option]:
             ["--halving"],
             type=OneOf(KINDS),
             help="At a rung, end the trials that are not among the best, let them pause until they are, or "
-            f"let all run to their end. Default: {spec.halving}.",
+            "let all run to their end. What a study begins with (dense, warm starts, uniform and reference "
+            f"architectures) always does. Default: {spec.halving}.",
         ),
         Option(
             ["--rungs"],

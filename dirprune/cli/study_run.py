@@ -12,11 +12,11 @@ import click
 from dirprune.cli.front import format_finalists, format_front
 from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import ScoringProgress, TrainingProgress, print_registered
-from dirprune.cli.study_arguments import Arguments
+from dirprune.cli.study_arguments import NO_FLOOR, Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
 from dirprune.data import check_data_name
-from dirprune.errors import ConfigurationError, StudyError, TrackingError
+from dirprune.errors import ConfigurationError, StudyError, TrackingError, count
 from dirprune.identity import identify
 from dirprune.importance import get_method
 from dirprune.networks import as_file_name, create_network
@@ -91,6 +91,8 @@ def change(spec: StudySpec, arguments: Arguments) -> StudySpec:
         "parameters": arguments.max_parameters,
         LATENCY: arguments.max_latency,
     }
+    if arguments.min_val_accuracy == NO_FLOOR:
+        spec, arguments = replace(spec, min_val_accuracy=None), replace(arguments, min_val_accuracy=None)
     given = {metric: limit for metric, limit in limits.items() if limit is not None}
     return spec.changed(
         space=space,
@@ -214,6 +216,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     try:
         with ScoringProgress(["sensitivity"]) as progress:
             result = run_study(spec, options, observers, say=click.echo, listen=listener, progress=progress)
+    except KeyboardInterrupt:  # before the trials or after them; else it is in the result
+        click.echo("what was finished is kept; the same command with --resume goes on", err=True)
+        raise
     finally:
         left = _close(tracker) if tracker is not None and tracker.has_started else []
     _print_result(spec, result)
@@ -289,7 +294,7 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
     """Print the front and where the files are."""
     front = result.front
     if front:
-        click.echo(f"\nPareto front: {len(front)} networks, hypervolume {result.hypervolume:.4f}")
+        click.echo(f"\nPareto front: {count(len(front), 'network')}, hypervolume {result.hypervolume:.4f}")
         click.echo(
             f"without the sampler's own trials: hypervolume {result.hypervolume_without_sampler:.4f}; "
             f"on the front: {_count_sources(front)}"
@@ -297,6 +302,9 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         click.echo(format_front(front[:N_ROWS], spec.objectives))
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
+    if n_refused := result.n_refused:
+        refused = count(n_refused, "architecture")
+        click.echo(f"refused before they started: {refused} above a limit; the tables leave them out")
     folder = result.folder
     if front and spec.needs_latency:
         own = f" --network FILE.py:{identify(spec.network)['name']}" if callable(spec.network) else ""

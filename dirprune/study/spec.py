@@ -165,8 +165,9 @@ class StudySpec:
             floor.check_floor(self.min_val_accuracy)
             if Objective(floor.METRIC, "maximize") not in self.objectives:
                 raise ConfigurationError(
-                    f"a least {floor.METRIC} needs it among the objectives, got {', '.join(metrics)}; "
-                    f"leave it out, or add {floor.METRIC}:maximize"
+                    f"expected {floor.METRIC}:maximize among the objectives, of which the study asks for at "
+                    f"least {self.min_val_accuracy}, got {', '.join(map(str, self.objectives))}; add it, or "
+                    "leave the least accuracy out (--min-val-accuracy none)"
                 )
         for metric, limit in self.limits.items():
             if metric not in (*COST_METRICS, LATENCY):

@@ -6,8 +6,10 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,17 +163,18 @@ def connect(resources: Resources) -> Iterator[Slots]:
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        if is_local:
-            ray.init(
-                address=LOCAL,
-                num_cpus=_count_cpus(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                _node_ip_address="127.0.0.1",
-            )
-        else:
-            ray.init(address=resources.address, log_to_driver=False, logging_level=logging.CRITICAL)
+        with _keeping_sigterm():
+            if is_local:
+                ray.init(
+                    address=LOCAL,
+                    num_cpus=_count_cpus(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    _node_ip_address="127.0.0.1",
+                )
+            else:
+                ray.init(address=resources.address, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:  # a bare one where a node does not start in time
         if is_local:
             raise ConfigurationError(
@@ -188,6 +191,23 @@ def connect(resources: Resources) -> Iterator[Slots]:
     finally:
         with without_collections():
             ray.shutdown()
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what it did before once the body has started Ray, which would leave at once.
+
+    Raises:
+        KeyboardInterrupt: If SIGTERM came meanwhile.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: a handler that is not Python's
 
 
 def _count_cpus() -> int:

@@ -22,7 +22,7 @@ from dirprune.tuning.ledger import Ledger
 def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM, as batch systems and containers send it, interrupt the body as Ctrl-C does.
 
-    To be entered when Ray has started, which would take it for a crash. Only the main thread hears signals.
+    Only the main thread hears signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

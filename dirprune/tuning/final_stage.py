@@ -12,7 +12,7 @@ from dirprune.study.space import Configuration
 from dirprune.trial import TrialContext
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, connect
-from dirprune.tuning.endings import TimeLimit, ended_by_sigterm
+from dirprune.tuning.endings import TimeLimit
 from dirprune.tuning.execution import execute
 from dirprune.tuning.finalists import FinalistAccounts, FinalistOptions
 from dirprune.tuning.full_disk import describe_full_disk
@@ -52,7 +52,7 @@ def run_finalists(
         accounts = _open_accounts(ledger, options, _choose(ledger, options), tell)
         try:
             if accounts.has_work:
-                with limit.running_out(), connect(resources) as slots, ended_by_sigterm():
+                with limit.running_out(), connect(resources) as slots:
                     from dirprune.tuning.trainable import (
                         FinalistTrainable,  # loads Ray: its environment is set
                     )
@@ -62,7 +62,7 @@ def run_finalists(
                     )
                     if reason:
                         ledger.end_reason, is_interrupted = describe_full_disk(folder.root, reason), True
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             is_interrupted = True
         failures = accounts.failures
     if options is not None or trainings:

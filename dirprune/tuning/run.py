@@ -47,6 +47,7 @@ class StudyResult:
         finish_reason: Why it ended in order before all its trials, by patience or the clock; empty otherwise.
         finalists: What was trained again, in earlier runs too, by macs, the final front marked.
         failed_finalists: Why a training of a finalist failed, by trial and repetition.
+        n_refused: Architectures above a limit that were proposed and never started.
     """
 
     folder: StudyFolder
@@ -58,6 +59,7 @@ class StudyResult:
     finish_reason: str = ""
     finalists: tuple[Finalist, ...] = ()
     failed_finalists: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    n_refused: int = 0
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -96,7 +98,7 @@ def run_study(
     patience = None if options.patience is None else Patience(options.patience, options.patience_share)
     opened = open_study(spec, options, say)
     folder, subject = opened.folder, opened.subject
-    with storage.hold_study(folder), say_how_to_go_on():
+    with ended_by_sigterm(), storage.hold_study(folder), say_how_to_go_on():
         prepared = prepare(subject.spec, options, folder, subject, say, listen, progress)
         torch.cuda.empty_cache()  # trials on the same GPU need it; without one nothing happens
         ours = [ViewWriter(), *([ResultsSender(folder)] if folder.remote else [])]
@@ -121,10 +123,10 @@ def _run_trials(ledger: Ledger, prepared: Prepared, resources: Resources, limit:
     ledger.start()
     try:
         if ledger.has_work:
-            with limit.running_out(), connect(resources) as slots, ended_by_sigterm():
+            with limit.running_out(), connect(resources) as slots:
                 if reason := _execute(ledger, prepared, slots):
                     ledger.end_reason = describe_full_disk(ledger.folder.root, reason)
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         is_interrupted = True
     if limit.is_over:
         ledger.finish(limit.reason)
@@ -154,4 +156,5 @@ def _sum_up(ledger: Ledger, is_interrupted: bool, failures: Mapping[tuple[int, i
         ledger.finish_reason,
         tuple(read_finalists(ledger.folder, records, objectives, summary.floor)),
         failures,
+        ledger.counts.get("INFEASIBLE", 0),
     )

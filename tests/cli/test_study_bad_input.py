@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 import time
@@ -122,7 +124,7 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
         (["--objectives", "flops:minimize"], "unknown objective 'flops'; known: latency_ms, macs,"),
         (
             ["--objectives", "macs:minimize", "--min-val-accuracy", "0.9"],
-            "a least val_accuracy needs it among the objectives, got macs;",
+            "expected val_accuracy:maximize among the objectives, of which the study asks for at least 0.9,",
         ),
         (
             ["--objectives", f"val_accuracy:maximize,val_loss:minimize,val_error:minimize,{COSTS}"],
@@ -250,6 +252,25 @@ def test_study_goes_on_with_another_sampler(tmp_path, no_ray, monkeypatch, capsy
     assert isinstance(made[0], optuna.samplers.RandomSampler)
     assert isinstance(made[1].base, optuna.samplers.NSGAIISampler)
     assert "sampler nsga2, as chosen" in capsys.readouterr().out
+
+
+def test_sigterm_between_two_stages_ends_as_ctrl_c_does(tmp_path, no_ray, monkeypatch, capsys):
+    monkeypatch.setattr(tuning_run, "_execute", lambda ledger, prepared, slots: "")
+    monkeypatch.setattr(tuning_run, "run_finalists", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+    handler = signal.getsignal(signal.SIGTERM)
+    arguments = ["--output", str(tmp_path), "--no-tracking"]
+    assert run_command(make_command(LENET), arguments, name="study") == 130
+    said = capsys.readouterr().err
+    assert said.endswith("what was finished is kept; the same command with --resume goes on\ninterrupted\n")
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_study_may_ask_for_no_least_accuracy_where_its_script_does(tmp_path, no_ray, capsys):
+    study = make_command(replace(LENET, min_val_accuracy="dense-0.05"))
+    objective = ["--objectives", "macs:minimize", "--output", str(tmp_path), "--no-tracking"]
+    assert run_command(study, objective, name="study") == 2
+    assert "(--min-val-accuracy none)" in capsys.readouterr().err
+    assert run_command(study, [*objective, "--min-val-accuracy", "none"], name="study") == 130
 
 
 def test_study_that_ended_before_any_trial_names_no_file_that_is_not_there(tmp_path, no_ray, capsys):

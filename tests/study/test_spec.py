@@ -46,7 +46,7 @@ LENET = StudySpec(name="lenet", network="lenet5", data="mnist", embedded={"data"
         ({"min_val_accuracy": 1}, "expected a least accuracy below 1, which no network exceeds, got 1;"),
         (
             {"min_val_accuracy": 0.9, "objectives": (Objective("macs", "minimize"),)},
-            "a least val_accuracy needs it among the objectives, got macs",
+            "expected val_accuracy:maximize among the objectives, .* at least 0.9, got macs:minimize; add it",
         ),
         ({"final_fine_tuning": {"shft": 1}}, "unknown field 'shft' of a recipe; did you mean 'shift'"),
         ({"final_fine_tuning": {"shift": -1}}, "shift must be a whole number >= 0, got -1"),

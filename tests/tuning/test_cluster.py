@@ -14,11 +14,12 @@ from dirprune.errors import ConfigurationError
 from dirprune.tuning.cluster import Resources, Slots, _fit, check
 
 LISTENERS = """
-import ipaddress, os, sys
+import ipaddress, os, signal, sys
 import psutil
 if sys.argv[1] == "ray is there already":
     import ray
 from dirprune.tuning.cluster import Resources, connect
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 with connect(Resources()) as slots:
     import ray
     ray.get(ray.remote(lambda: 1).remote())
@@ -35,6 +36,7 @@ with connect(Resources()) as slots:
         return (getattr(address, "ipv4_mapped", None) or address).is_loopback
     assert addresses and all(map(is_loopback, addresses)), addresses
     assert slots.n_trials >= 1
+    assert signal.getsignal(signal.SIGTERM) == signal.default_int_handler
     assert os.environ["RAY_AUTH_MODE"] == "token"
 print("private")
 """

@@ -58,12 +58,17 @@ def choose_sampler(choice: str, spec: StudySpec, shapes: Shapes, budget: Budget)
         shapes: How its architectures are drawn.
         budget: What the study may spend.
     """
+    none_left = "all of which a study begins with; none is left to choose"
+    if spec.halving != "none":
+        none_left += ", and only what a sampler chooses is halted at rungs"
+    if choice != AUTO and budget.n_chosen == 0:
+        return choice, f"sampler {choice}, as chosen: {budget.describe()}, {none_left}"
     if choice != AUTO:
         return choice, f"sampler {choice}, as chosen"
     n_parameters = count_parameters(spec.space, shapes)
     where = f"{n_parameters} parameters and {budget.describe()}"
     if budget.n_chosen == 0:
-        return "random", f"sampler random: {where}, all of which a study begins with; none is left to choose"
+        return "random", f"sampler random: {where}, {none_left}"
     if budget.trials <= N_STARTUP:
         return "random", f"sampler random: {where} end before another one has learnt anything"
     costs = [objective.metric for objective in spec.objectives if not objective.metric.startswith("val_")]

@@ -73,6 +73,15 @@ def test_where_nothing_is_left_to_choose_auto_says_so():
     assert choose("auto", 20, n_given=19)[0] == "ehvi"
 
 
+@pytest.mark.parametrize("halving", ["none", "stopping"])
+def test_a_chosen_sampler_without_a_trial_to_choose_says_so(halving):
+    name, why = choose("nsga2", 20, n_given=20, halving=halving)
+    assert name == "nsga2"
+    assert why.startswith("sampler nsga2, as chosen: 20 trials of ")
+    assert "none is left to choose" in why
+    assert ("only what a sampler chooses is halted" in why) == (halving == "stopping")
+
+
 def test_the_line_names_the_whole_budget():
     spec_space, shapes = open_space()
     spec = StudySpec("study", "lenet5", "digits", space=spec_space, trials=40)
