@@ -71,7 +71,8 @@ def ray_address() -> Iterator[str]:
     """The address of a Ray of this machine alone, for all tests of a module: starting one takes seconds."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": len(os.sched_getaffinity(0))})
+    n_cpus = len(os.sched_getaffinity(0))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": n_cpus, "include_dashboard": False})
     try:
         yield cluster.address
     finally:

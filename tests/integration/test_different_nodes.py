@@ -37,7 +37,8 @@ def address(notes: Path) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 4, "env_vars": {"TOY_TROUBLE": str(notes)}}
+        initialize_head=True,
+        head_node_args={"num_cpus": 4, "include_dashboard": False, "env_vars": {"TOY_TROUBLE": str(notes)}},
     )
     try:
         cluster.add_node(num_cpus=2, resources={"A100": 1}, env_vars={"TOY_SEEN": str(notes / "seen")})

@@ -37,7 +37,9 @@ def address(notes: Path) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     trouble = {"CREW_TROUBLE": str(notes), "CREW_MEMORY": "small"}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "env_vars": trouble})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "env_vars": trouble}
+    )
     try:
         yield cluster.address
     finally:
