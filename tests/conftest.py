@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -64,6 +64,19 @@ def mnist_root() -> Path:
         pytest.skip("needs MNIST: no ../shared/data/unpack beside the repository")
     result = subprocess.run([sys.executable, UNPACK, "mnist"], capture_output=True, text=True, check=True)
     return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """The address of a Ray of this machine alone, for all tests of a module: starting one takes seconds."""
+    from ray.cluster_utils import Cluster
+
+    n_cpus = len(os.sched_getaffinity(0))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": n_cpus, "include_dashboard": False})
+    try:
+        yield cluster.address
+    finally:
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,9 @@ def test_a_device_is_checked_and_what_differs_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: Path) -> None:
+def test_a_dense_network_is_trained_and_studied_and_put_beside_others(
+    tmp_path: Path, ray_address: str
+) -> None:
     write_noise(tmp_path / "data", 32, n_each=20, classes=3)
     given = ["resnet50", "--data", tmp_path / "data", "--output", tmp_path / "out", "--dense-epochs", "2"]
     begun = run("dense", *given, "--minutes", "0")
@@ -83,7 +85,7 @@ def test_a_dense_network_is_trained_and_studied_and_put_beside_others(tmp_path: 
         "--methods",
         "magnitude",
     ]
-    more += ["--no-reconstruct", "--no-tracking", "--min-val-accuracy", "0"]
+    more += ["--no-reconstruct", "--no-tracking", "--min-val-accuracy", "0", "--ray-address", ray_address]
     renamed = run("study", *given, "--", *more, "--name", "other")
     assert "best with 2x fewer MACs or less: " in renamed.stdout, renamed.stdout + renamed.stderr
     assert [path.parent.name for path in (tmp_path / "out").glob("*/front.csv")] == ["other"]

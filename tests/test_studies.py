@@ -52,10 +52,11 @@ RUN = ("resnet20", "resnet56", "vgg16", "wrn28_10", "resnet50")
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", RUN)
-def test_the_study_runs_to_its_front(name: str, tmp_path: Path) -> None:
+def test_the_study_runs_to_its_front(name: str, tmp_path: Path, ray_address: str) -> None:
     """At its smallest, on noise: the dense network, and one that keeps three quarters of each group."""
     write_noise(tmp_path / "data", 64 if name == "resnet50" else 32)
     options = ["--data", tmp_path / "data", "--output", tmp_path / "out", "--no-tracking", *SMALLEST]
+    options += ["--ray-address", ray_address]
     options += ["--dataset", "folders:64"] if name == "resnet50" else []
     done = run_study(name, [*options, "--min-val-accuracy", "0"])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,9 +67,10 @@ def test_the_study_runs_to_its_front(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_network_and_other_classes_need_no_other_script(tmp_path: Path) -> None:
+def test_another_network_and_other_classes_need_no_other_script(tmp_path: Path, ray_address: str) -> None:
     write_noise(tmp_path / "data", 32, classes=3)
     options = ["--data", tmp_path / "data", "--output", tmp_path / "out", "--no-tracking", *SMALLEST]
+    options += ["--ray-address", ray_address]
     options += ["--network", "resnet20", "--dataset", "folders:32", "--min-val-accuracy", "0"]
     done = run_study("resnet56", options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,7 +85,7 @@ def run_study(name: str, options: Sequence[str | Path]) -> subprocess.CompletedP
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
 
 
-def write_noise(root: Path, size: int, n_each: int = 4, classes: int = 10) -> None:
+def write_noise(root: Path, size: int, n_each: int = 2, classes: int = 10) -> None:
     """Write class folders for training and for testing."""
     rng = np.random.default_rng(0)
     for part in ("train", "test"):

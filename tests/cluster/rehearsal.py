@@ -89,7 +89,7 @@ class Rehearsal:
         said = self.laptop.run("ray", "up", "--yes", "--no-config-cache", CLUSTER_FILE, timeout=300)
         on = [machine for machine in [self.head, *self.workers] if machine.is_on]
         self.wait("Ray on the machines that are on", lambda: all(map(self.has_ray, on)))
-        self.wait("the nodes", lambda: {machine.address for machine in on} <= self.nodes(), pause_s=5.0)
+        self.wait("the nodes", lambda: {machine.address for machine in on} <= self.nodes(), pause_s=1.0)
         return said
 
     def has_ray(self, machine: Machine) -> bool:

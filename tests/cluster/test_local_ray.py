@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -74,10 +75,11 @@ def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: 
     with local_ray(tmp_path, port):
         study = [sys.executable, "studies/lenet.py", "--ray-address", f"127.0.0.1:{port}", "--trials", "3"]
         options = [*OPTIONS, "--output", str(tmp_path / "output")]
-        done = run(ENVIRONMENT, *study, *options)
+        with ThreadPoolExecutor() as at_once:
+            other = at_once.submit(run, STRANGER, *study, "--name", "other", *options)
+            done, refused = run(ENVIRONMENT, *study, *options), other.result()
         assert done.returncode == 0, done.stderr
         assert "Pareto front:" in done.stdout
-        refused = run(STRANGER, *study, "--name", "other", *options)
         assert refused.returncode == 2
         assert "expected a Ray cluster at" in refused.stderr
         assert reachable_from_outside(port) is False

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,12 @@ def test_a_wrong_password_is_said_in_one_line_that_does_not_show_it(
     tmp_path: Path, postgres: Postgres
 ) -> None:
     in_address = postgres.uri.replace(USER, f"{USER}:{WRONG}")
-    for done in (run(tmp_path, in_address), run(tmp_path, postgres.uri, password=WRONG)):
+    with ThreadPoolExecutor() as at_once:
+        begun = [
+            at_once.submit(run, tmp_path, in_address),
+            at_once.submit(run, tmp_path, postgres.uri, password=WRONG),
+        ]
+    for done in (one.result() for one in begun):
         assert done.returncode == 2, done.stderr
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
@@ -79,11 +85,11 @@ def test_a_database_that_is_stopped_ends_the_study_in_order_and_it_goes_on_when_
 ) -> None:
     with run_postgres() as database:
         address = database.uri.replace(USER, f"{USER}:{POSTGRES_PASSWORD}")
-        trials = ["--trials", "6", "--optuna-storage", address]
+        trials = ["--trials", "6", "--dense-epochs", "1"]
         log = tmp_path / "log.txt"
         with log.open("wb") as printed:
             driver = subprocess.Popen(
-                [sys.executable, TOY, "--no-tracking", *trials],
+                [sys.executable, TOY, "--no-tracking", *trials, "--optuna-storage", address],
                 cwd=tmp_path,
                 env={**os.environ, "TOY_SECONDS": "0.3"},
                 stdout=printed,
@@ -111,7 +117,7 @@ def test_a_database_that_is_stopped_ends_the_study_in_order_and_it_goes_on_when_
         before = read_states(database)
         assert {state for state, _ in before.values()} <= {"COMPLETE", "PRUNED", "RUNNING"}
         assert "RUNNING" in {state for state, _ in before.values()}, "nothing was left to go on with"
-        resumed = run(tmp_path, address, "--trials", "6", "--resume")
+        resumed = run(tmp_path, address, *trials, "--resume")
         assert resumed.returncode == 0, resumed.stderr
         after = read_states(database)
         assert sorted(after) == list(range(6))

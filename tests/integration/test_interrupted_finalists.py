@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -21,6 +22,10 @@ N_FINALISTS, N_SEEDS = 2, 2
 OPTIONS = (
     "--trials",
     "5",
+    "--epochs",
+    "1",
+    "--rungs",
+    "0",
     "--finalists",
     str(N_FINALISTS),
     "--final-seeds",
@@ -60,7 +65,10 @@ def wait_until_in_the_middle(driver: subprocess.Popen[str], folder: StudyFolder)
     pytest.fail("the study did not come far enough in time")
 
 
-def test_killed_finalists_go_on_from_their_checkpoints_and_none_is_trained_twice(tmp_path: Path) -> None:
+def test_killed_finalists_go_on_from_their_checkpoints_and_none_is_trained_twice(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     folder = StudyFolder(tmp_path / "toy")
     driver = start(tmp_path, *OPTIONS)
     wait_until_in_the_middle(driver, folder)

@@ -26,8 +26,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.fixture
-def experiment_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def experiment_id(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Track a made-up study of 12 trials, and return its experiment."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setattr("dirprune.tracking.uploader.log_model", lambda *arguments: None)
     folder, records = StudyFolder(tmp_path / "lenet"), mark_front(make_study(12), OBJECTIVES)
     write_front_png(folder.front_png, records, OBJECTIVES, NAME)

@@ -32,7 +32,7 @@ WORST = {"val_mae": 3.0, "val_r2": -5.0, "val_loss": 3.0}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metrics", [["val_mae"], list(FIVE)], ids=["one", "five"])
-def test_study_runs_to_its_front(tmp_path, capsys, metrics):
+def test_study_runs_to_its_front(tmp_path, capsys, metrics, ray_address):
     study = replace(
         spec,
         objectives=tuple(Objective(metric, FIVE[metric]) for metric in metrics),
@@ -42,7 +42,8 @@ def test_study_runs_to_its_front(tmp_path, capsys, metrics):
         rungs=(0, 1),
         dense_epochs=3,
     )
-    status = run_command(make_command(study), ["--output", str(tmp_path), "--no-tracking"], name="study")
+    arguments = ["--output", str(tmp_path), "--no-tracking", "--ray-address", ray_address]
+    status = run_command(make_command(study), arguments, name="study")
     out, err = capsys.readouterr()
     assert status == 0, out + err
     assert "without the sampler's own trials: hypervolume" in out

@@ -22,6 +22,7 @@ from tests.integration.test_interrupted_study import wait_until_in_the_middle
 from tests.object_store import ObjectStore, run_store
 
 SCRIPT = Path(__file__).with_name("toy_study.py")
+OPTIONS = ("--no-tracking", "--dense-epochs", "1")
 WAIT_S = 400
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -32,7 +33,7 @@ def start(store: ObjectStore, output: Path, *arguments: str) -> Iterator[subproc
     trouble = output.parent / "trouble"
     trouble.mkdir(exist_ok=True)
     driver = subprocess.Popen(
-        [sys.executable, SCRIPT, "--output", output, "--storage", store.uri, "--no-tracking", *arguments],
+        [sys.executable, SCRIPT, "--output", output, "--storage", store.uri, *OPTIONS, *arguments],
         env={**os.environ, **store.environment, "TOY_SECONDS": "0.4", "TOY_TROUBLE": str(trouble)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -19,7 +20,7 @@ from dirprune.tracking.store import RemoteRun, RunStore
 from dirprune.tracking.views import view_counts, view_progress, view_study, view_trial
 from tests.browser import open_browser, open_page
 from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_study
-from tests.tracking.mlflow_process import MlflowServer, run_server
+from tests.tracking.mlflow_process import SERVER_STORE, MlflowServer, run_server
 
 NAME = 'lenet <b onclick="alert(1)">on</b> <img src=x onerror=alert(1)> digits'
 ADMIN, PASSWORD, SECRET = "keeper", "a-long-password-of-tests", "a-secret-key-of-tests"
@@ -76,14 +77,16 @@ def check_installed() -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[MlflowServer]:
     check_installed()
-    with run_server(tmp_path_factory.mktemp("open"), app="dirprune") as running:
+    folder = tmp_path_factory.mktemp("open")
+    shutil.copy(empty_store, folder / SERVER_STORE)
+    with run_server(folder, app="dirprune") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def guarded_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[MlflowServer]:
     check_installed()
     if find_spec("flask_wtf") is None:
         pytest.skip("needs mlflow[auth]: make install")
@@ -92,6 +95,7 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowS
         "MLFLOW_FLASK_SERVER_SECRET_KEY": SECRET,
     }
     folder = tmp_path_factory.mktemp("guarded")
+    shutil.copy(empty_store, folder / SERVER_STORE)
     config = folder / "auth.ini"
     config.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/users.db\n"

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SERVER_STORE = "server.db"
+
 
 def find_free_port() -> int:
     """Return a port of localhost that nobody listens on."""
@@ -44,7 +46,7 @@ class MlflowServer:
         self.folder, self.port = folder, port
         self.app, self.settings = app, settings or {}
         self.uri = f"http://127.0.0.1:{port}"
-        self.store = store or f"sqlite:///{folder / 'server.db'}"
+        self.store = store or f"sqlite:///{folder / SERVER_STORE}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, patience_s: float = 120.0) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from dirprune.records.front import mark_front
 from dirprune.study.observer import StudySummary
 from dirprune.tracking import MlflowTracker, check_server, names
 from tests.records.example_study import OBJECTIVES, make_trial
-from tests.tracking.mlflow_process import run_server
+from tests.tracking.mlflow_process import SERVER_STORE, MlflowServer, run_server
 
 pytestmark = pytest.mark.slow
 
@@ -39,17 +41,25 @@ def tell(tracker: MlflowTracker, number: int) -> float:
     return time.monotonic() - began
 
 
+@pytest.fixture
+def server(tmp_path: Path, empty_store: Path) -> Iterator[MlflowServer]:
+    """A running server whose store has been set up already."""
+    shutil.copy(empty_store, tmp_path / SERVER_STORE)
+    with run_server(tmp_path) as running:
+        yield running
+
+
 @pytest.mark.usefixtures("output")
 def test_study_goes_on_without_its_server_and_is_complete_when_it_returns(
     summary: StudySummary,
-    tmp_path: Path,
+    server: MlflowServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("dirprune.tracking.uploader.log_model", lambda *arguments: None)
     summary.folder.root.mkdir(parents=True)
     summary.folder.front_csv.write_text("trial\n0\n")
-    with run_server(tmp_path) as server, caplog.at_level(logging.WARNING, "dirprune.tracking"):
+    with caplog.at_level(logging.WARNING, "dirprune.tracking"):
         check_server(server.uri)
         tracker = MlflowTracker(server.uri, interval_s=0.1)
         tracker.study_started(summary)
@@ -85,16 +95,17 @@ def test_study_goes_on_without_its_server_and_is_complete_when_it_returns(
         assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
 
 
-def test_server_that_stays_away_is_given_up_in_time_and_told(summary: StudySummary, tmp_path: Path) -> None:
-    with run_server(tmp_path) as server:
-        tracker = MlflowTracker(server.uri, interval_s=0.1)
-        tracker.study_started(summary)
-        tell(tracker, 0)
-        wait_for_quiet(tracker)
-        server.kill()
-        tell(tracker, 1)
-        tracker.study_ended(RECORDS, False)
-        began = time.monotonic()
-        left = tracker.close(timeout=60)
-        assert time.monotonic() - began < 20
+def test_server_that_stays_away_is_given_up_in_time_and_told(
+    summary: StudySummary, server: MlflowServer
+) -> None:
+    tracker = MlflowTracker(server.uri, interval_s=0.1)
+    tracker.study_started(summary)
+    tell(tracker, 0)
+    wait_for_quiet(tracker)
+    server.kill()
+    tell(tracker, 1)
+    tracker.study_ended(RECORDS, False)
+    began = time.monotonic()
+    left = tracker.close(timeout=60)
+    assert time.monotonic() - began < 20
     assert left == ["5 trials", "the study's run with its files and models"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from dirprune.study.observer import StudySummary
 from dirprune.tracking import MlflowTracker, check_name, default_tracking_uri, names, sync_study
 from tests.records.example_study import OBJECTIVES, make_trial
 from tests.tracking.everything import read_everything
-from tests.tracking.mlflow_process import run_server
+from tests.tracking.mlflow_process import SERVER_STORE, run_server
 from tests.tracking.test_mlflow_tracker import make_records, read_history, read_runs, store_model, track
 
 
@@ -236,7 +237,8 @@ def test_namesake_with_other_objectives_is_refused_and_one_with_the_same_is_not(
 
 
 @pytest.fixture
-def server_uri(tmp_path: Path) -> Iterator[str]:
+def server_uri(tmp_path: Path, empty_store: Path) -> Iterator[str]:
+    shutil.copy(empty_store, tmp_path / SERVER_STORE)
     with run_server(tmp_path) as server:
         yield server.uri
 

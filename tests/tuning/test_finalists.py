@@ -50,9 +50,10 @@ def result_of(folder: StudyFolder, trial: int, repetition: int) -> dict[str, flo
 
 
 @pytest.mark.slow
-def test_finalists_are_trained_once_and_only_what_is_missing_is_trained_again(tmp_path):
+def test_finalists_are_trained_once_and_only_what_is_missing_is_trained_again(tmp_path, ray_address):
     folder = StudyFolder(tmp_path / "toy")
-    said = run_toy(tmp_path, "--finalists", "2", "--final-seeds", "2", "--final-epochs", "1")
+    here = ("--ray-address", ray_address, "--finalists", "2", "--final-epochs", "1")
+    said = run_toy(tmp_path, *here, "--final-seeds", "2")
     assert "final front: mean and standard deviation" in said
     rows = read_rows(folder)
     trials = [int(row["trial"]) for row in rows]
@@ -68,8 +69,7 @@ def test_finalists_are_trained_once_and_only_what_is_missing_is_trained_again(tm
     )
 
     shutil.rmtree(folder.finalist(trials[0], 1).root)  # as if the driver had been killed before it
-    more = ("--resume", "--finalists", "2", "--final-seeds", "3", "--final-epochs", "1")
-    run_toy(tmp_path, *more)
+    run_toy(tmp_path, *here, "--final-seeds", "3", "--resume")
     again = read_rows(folder)
     assert [row["n_seeds"] for row in again] == ["3"] * len(trials)
     assert {n_attempts(folder, trial, seed) for trial in trials for seed in range(3)} == {1}

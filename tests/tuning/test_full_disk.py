@@ -209,7 +209,8 @@ def test_study_on_a_full_disk_ends_in_one_line_and_goes_on_with_room(tmp_path):
 def test_database_on_a_full_disk_ends_a_study_in_one_line_and_it_goes_on_with_room(tmp_path, monkeypatch):
     database = "sqlite:///small/trials.db"
     monkeypatch.setenv("TOY_SECONDS", "0.3")
-    run_on_small_disk(tmp_path, "1m", 6, "--optuna-storage", database, output="out", fill=FILL)
+    more = ("--dense-epochs", "1", "--optuna-storage", database)
+    run_on_small_disk(tmp_path, "1m", 6, *more, output="out", fill=FILL)
     said = (tmp_path / "first.txt").read_text()
     assert (tmp_path / "first.status").read_text() == "2\n", said
     assert "Traceback" not in said
