@@ -74,9 +74,8 @@ class Chaos:
         self.done: Counter[str] = Counter()
         self.returning: dict[str, threading.Timer] = {}
         self.log = output / "driver.log"
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH_CHECKS}
-        )
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH_CHECKS}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(n_nodes)]
         self.driver = self.start_driver()
 
