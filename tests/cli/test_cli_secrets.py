@@ -112,12 +112,16 @@ def test_password_on_a_command_line_is_refused_with_the_places_where_it_belongs(
     }
 
 
-def test_address_with_a_user_or_the_file_of_a_password_may_be_on_a_command_line(
-    run: Run, folder: StudyFolder
+def test_address_with_a_user_or_the_file_of_a_password_may_be_on_a_command_line_and_any_in_the_environment(
+    run: Run, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for address in ("postgresql://me@host/trials", "postgresql://host/trials?passfile=/home/me/pass"):
-        result = run("front", folder.root, "--optuna-storage", address)
+    typed = ("postgresql://me@host/trials", "postgresql://host/trials?passfile=/home/me/pass")
+    results = [run("front", folder.root, "--optuna-storage", address) for address in typed]
+    monkeypatch.setenv(VARIABLES["--optuna-storage"], f"postgresql://me:{PASSWORD}@host/trials")
+    results.append(run("front", folder.root))
+    for result in results:
         assert "the trials of study lenet are kept in journal, got postgresql://host/trials" in result.errors
+        assert PASSWORD not in result.errors
 
 
 @pytest.mark.parametrize("option", ["--storage", "--data"])
