@@ -4,6 +4,7 @@
 export DIRPRUNE_OUTPUT=EDIT-ME          # shared folder for studies, such as /shared/dirprune
 # export DIRPRUNE_STORAGE=s3://bucket/studies  # where no folder is shared: nodes exchange checkpoints and models there
 export MLFLOW_TRACKING_URI=EDIT-ME      # the team's MLflow server, or sqlite:////shared/dirprune/mlflow.db
+# Its login is not for this file, which travels to all nodes: ~/.mlflow/credentials on the head, mode 600 (README.md).
 
 export PATH="$HOME/dirprune/.venv/bin:$PATH"
 export RAY_ADDRESS=auto

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A study on nodes that Slurm gives: sbatch cluster/slurm.sh studies/resnet56.py --data /shared/cifar10 --trials 60
 # Run it from the project's folder, which lies on all nodes and in which `make install` has been run. A job that Slurm
-# ends goes on when it is submitted again: --resume is always given. Never run by us: read and checked alone.
+# ends goes on when it is submitted again: --resume is always given. Never run by us under Slurm: a test runs it with
+# stand-ins for srun and scontrol.
 #SBATCH --job-name=dirprune
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -20,15 +21,41 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # since Slurm 22.05 a step does n
 study="${1:?error: expected a study, such as studies/resnet56.py}"
 shift
 head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-port=6379
+port=$((20000 + SLURM_JOB_ID % 10000)) # another job of ours may have a Ray on the same node
+steps=()
 
-env -u RAY_ADDRESS srun --nodes=1 --ntasks=1 --nodelist="$head" \
-  ray start --head --block --port="$port" --dashboard-host=127.0.0.1 --num-cpus="$SLURM_CPUS_PER_TASK" &
-sleep 20
+start_nodes() {
+  env -u RAY_ADDRESS srun "$@" --block --num-cpus="$SLURM_CPUS_PER_TASK" &
+  steps+=($!)
+}
+
+is_listening() {
+  (exec 3<> "/dev/tcp/$head/$port") 2> /dev/null
+}
+
+has_all_nodes() {
+  python - "$head:$port" "$SLURM_JOB_NUM_NODES" 2> /dev/null << 'END'
+import sys, ray
+ray.init(sys.argv[1], log_to_driver=False)
+sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]))
+END
+}
+
+wait_until() {
+  until "$@"; do
+    for step in "${steps[@]}"; do
+      kill -0 "$step" 2> /dev/null || { echo "error: expected Ray on every node, on one it has ended; see above" >&2; exit 2; }
+    done
+    sleep 1
+  done
+}
+
+start_nodes --nodes=1 --ntasks=1 --nodelist="$head" ray start --head --port="$port" --dashboard-host=127.0.0.1
+wait_until is_listening
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-  env -u RAY_ADDRESS srun --nodes="$((SLURM_JOB_NUM_NODES - 1))" --ntasks="$((SLURM_JOB_NUM_NODES - 1))" --exclude="$head" \
-    ray start --address="$head:$port" --block --num-cpus="$SLURM_CPUS_PER_TASK" &
-  sleep 20
+  n_others=$((SLURM_JOB_NUM_NODES - 1))
+  start_nodes --nodes="$n_others" --ntasks="$n_others" --exclude="$head" ray start --address="$head:$port"
 fi
+wait_until has_all_nodes
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
   python "$study" --ray-address "$head:$port" --resume "$@"

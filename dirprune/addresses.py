@@ -17,6 +17,8 @@ MIN_SECRET = 4
 _SECRET_NAME = re.compile(  # "auth", "key" and "sig" where a word ends, not in author and keyword
     "(?i:pass|pwd|secret|token|cred|odbc|signature|authoriz)|(?i:auth|key|sig)(?![a-z])"
 )
+_NAMES_OF_FILES = ("passfile", "sslkey", "ssl_key")
+"""Options whose value is where a secret lies."""
 _FOLDERS = ("", "file", "memory", "s3", "gs", "gcs", "az", "abfs", "abfss")
 """Schemes of paths and object stores: after a bucket's name ":" and "@" are as good as any character."""
 _CONTAINERS = ("abfs", "abfss", "az")  # abfs://container@account.dfs.core.windows.net
@@ -64,7 +66,8 @@ def _split(address: str) -> _Parts:
     options = ""
     for option in re.finditer(r"[?#&;]([^=?#&;]*)=", place):
         name, value = (urllib.parse.unquote(text) for text in (option[1], place[option.end() :]))
-        if _SECRET_NAME.search(name) or re.match(r"[^?#&;]*:.*@", value, re.DOTALL):
+        is_secret = _SECRET_NAME.search(name) and name.lower() not in _NAMES_OF_FILES
+        if is_secret or re.match(r"[^?#&;]*:.*@", value, re.DOTALL):
             place, options = place[: option.end()], place[option.end() :]
             break
     return _Parts(scheme + mark, user, password, is_doubtful, place, options)
@@ -97,6 +100,12 @@ def holds_login(address: str) -> bool:
     """Whether an address names a user, holds a password or an option that is a secret, or may do so."""
     parts = _split(address)
     return bool(parts.user or parts.password or parts.options)
+
+
+def holds_password(address: str) -> bool:
+    """Whether an address holds a password or an option that is a secret, or may do so."""
+    parts = _split(address)
+    return bool(parts.password or parts.options)
 
 
 def is_doubtful(address: str) -> bool:

@@ -9,7 +9,7 @@ import sqlalchemy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dirprune.addresses import describe_address, hide_secrets, holds_login, mask_secrets
+from dirprune.addresses import describe_address, hide_secrets, holds_login, holds_password, mask_secrets
 from dirprune.errors import ConfigurationError, TrackingError, one_line
 from dirprune.remote import RemoteFolder, refuse_secret
 from dirprune.server import preflight
@@ -58,6 +58,7 @@ def assert_hidden(*texts: str) -> None:
 @example(f"postgresql://me:@{FIRST}/!@{LAST}@host/db?connect_timeout=3")
 def test_no_text_about_an_address_holds_its_secret(address: str) -> None:
     assert holds_login(address)
+    assert holds_password(address)
     said = [f"cannot connect to {address}!", f"unknown option in {address!r}, {quote(address)}"]
     for take_apart in (lambda: urlsplit(address).port, lambda: sqlalchemy.make_url(address)):
         try:
@@ -114,6 +115,10 @@ def test_store_that_cannot_be_used_is_named_without_its_password(scheme: str, mi
         ("http://host/?url=postgresql%3A%2F%2Fme%3Ax%40h", "http://host/?url=..."),
         ("http://host/#/a?token=x:y@z", "http://host/:...@..."),
         ("http://host/me@lab?apiKey=x:y@z", "http://host/me@lab?apiKey=..."),
+        (
+            "postgresql://host/db?sslkey=/home/me/key&password=x",
+            "postgresql://host/db?sslkey=/home/me/key&password=...",
+        ),
         ("https://host/x?AWSAccessKeyId=x", "https://host/x?AWSAccessKeyId=..."),
     ],
 )
@@ -147,7 +152,13 @@ def test_what_is_no_secret_is_shown(typed: str, shown: str) -> None:
 )
 def test_addresses_without_a_secret_are_shown_as_they_are(address: str) -> None:
     assert not holds_login(address)
+    assert not holds_password(address)
     assert describe_address(address) == mask_secrets(address) == hide_secrets(address) == address
+
+
+def test_a_user_is_no_password() -> None:
+    for address in ("postgresql://me@host/db?passfile=/home/me/pass", "http://me@corp.example@host:5000"):
+        assert not holds_password(address)
 
 
 def test_a_command_keeps_the_user_and_has_dots_for_the_password() -> None:

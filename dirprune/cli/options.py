@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from dirprune.addresses import holds_password
 from dirprune.errors import ConfigurationError, suggest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -304,11 +307,43 @@ method_options = _collected(
 )
 """How channels are scored: handed over as `scoring`."""
 
+
+def refuse_password(context: click.Context, option: click.Parameter, address: str | None) -> str | None:
+    """Return an address of a database or a server; one that holds a password comes from the environment.
+
+    Every user of the machine sees command lines, and Ray copies a driver's into its job table and dashboard.
+
+    Raises:
+        ConfigurationError: Without the password, if it is on the command line.
+    """
+    is_typed = context.get_parameter_source(option.name or "") == ParameterSource.COMMANDLINE
+    if address and is_typed and holds_password(address):
+        scheme = re.match(r"[A-Za-z][\w+.-]*://", address)
+        ways = {
+            "http": "in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            "postgresql": "in PGPASSWORD or ~/.pgpass",
+        }
+        found = [way for start, way in ways.items() if scheme and address.startswith(start)]
+        raise ConfigurationError(
+            f"expected {option.opts[0]} without a password, got what may be one in "
+            f"{scheme[0] if scheme else ''}..., where all users and Ray's dashboard see it; give it "
+            f"{', or '.join([*found, f'the whole address in {option.envvar}'])}"
+        )
+    return address
+
+
+OPTUNA_STORAGE = "DIRPRUNE_OPTUNA_STORAGE"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+"""Where addresses stand that hold a password."""
+
 storage_option = click.option(
     "--optuna-storage",
     "storage_url",
     default="",
     metavar="URL",
+    envvar=OPTUNA_STORAGE,
+    show_envvar=True,
+    callback=refuse_password,
     help="Database of the study's trials, where it has no journal file.",
 )
 """Where a study that has been run keeps its trials."""

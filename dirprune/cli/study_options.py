@@ -7,7 +7,18 @@ from pathlib import Path
 
 from click import Option
 
-from dirprune.cli.options import FILE, FOLDER, MEMORY, PLACE, Number, OneOf, WholeNumber
+from dirprune.cli.options import (
+    FILE,
+    FOLDER,
+    MEMORY,
+    OPTUNA_STORAGE,
+    PLACE,
+    TRACKING_URI,
+    Number,
+    OneOf,
+    WholeNumber,
+    refuse_password,
+)
 from dirprune.cli.study_arguments import NO_FLOOR
 from dirprune.cli.study_types import Amounts, Duration, Epochs, Metrics, Objectives
 from dirprune.halving import KINDS
@@ -277,13 +288,17 @@ def _places(spec: StudySpec) -> list[Option]:
             ["--optuna-storage"],
             default="",
             metavar="URL",
+            envvar=OPTUNA_STORAGE,
+            show_envvar=True,
+            callback=refuse_password,
             help="Database for the trials. Default: a journal file.",
         ),
         Option(
             ["--tracking-uri"],
             metavar="URI",
-            envvar="MLFLOW_TRACKING_URI",
+            envvar=TRACKING_URI,
             show_envvar=True,
+            callback=refuse_password,
             help="MLflow server. Default: sqlite:///<output>/mlflow.db.",
         ),
         Option(

@@ -5,11 +5,13 @@ import { Knowledge } from "./knowledge.js";
 
 const UNENDED = new Set(["running", "paused"]);
 const SLACK_MS = 60_000; // clocks of workers and of the server differ
+const PAUSE_MS = 5_000;
+const LONGEST_PAUSE_MS = 600_000;
 
 /** What a server knows of all studies, and of the trials of those that were asked for. */
 export class LiveKnowledge extends Knowledge {
   isLive = true;
-  #complete = new Set();
+  #wholes = new Map(); // of each study, when all its trials were read: {missing, pause, again}
   #told = new Map(); // of each study, what was known when the hypervolume was read
 
   async update(ids, onChange) {
@@ -28,13 +30,30 @@ export class LiveKnowledge extends Knowledge {
     if (!study) return;
     if (!this.trials.has(id)) this.trials.set(id, new Map());
     this.#take(study, await readFront(study), onChange);
-    if (this.#complete.has(id)) {
-      await this.#readParts(study, this.#newestEnd(id) - SLACK_MS, onChange);
-      if (this.#countEnded(id) >= this.#countExpected(study)) return this.#readHypervolume(study, onChange);
+    if (this.#wholes.has(id)) await this.#readParts(study, this.#newestEnd(id) - SLACK_MS, onChange);
+    if (this.#mayHoldMore(study)) {
+      await this.#readParts(study, 0, onChange);
+      this.#noteWhole(study);
     }
-    await this.#readParts(study, 0, onChange);
-    this.#complete.add(id);
     await this.#readHypervolume(study, onChange);
+  }
+
+  /**
+   * Return whether all trials of a study are to be read: at first, and where more have ended than are known. A trial
+   * told late ended before the newest and is found so; of one whose run was deleted nothing is found, and it is
+   * asked for ever more rarely.
+   */
+  #mayHoldMore(study) {
+    const last = this.#wholes.get(study.id);
+    const missing = this.#countMissing(study);
+    return !last || (missing > 0 && (missing !== last.missing || Date.now() >= last.again));
+  }
+
+  #noteWhole(study) {
+    const last = this.#wholes.get(study.id);
+    const missing = this.#countMissing(study);
+    const pause = missing === last?.missing ? Math.min(2 * last.pause, LONGEST_PAUSE_MS) : PAUSE_MS;
+    this.#wholes.set(study.id, { missing, pause, again: Date.now() + pause });
   }
 
   async #readParts(study, since, onChange) {
@@ -68,11 +87,9 @@ export class LiveKnowledge extends Knowledge {
     return this.trialsOf(id).reduce((newest, trial) => Math.max(newest, trial.end), 0);
   }
 
-  #countEnded(id) {
-    return this.trialsOf(id).filter(({ state }) => !UNENDED.has(state)).length;
-  }
-
-  #countExpected({ metrics }) {
-    return ["n_complete", "n_stopped", "n_failed"].reduce((sum, name) => sum + (metrics[name] ?? 0), 0);
+  /** Return how many more trials have ended, by the study's own count, than are known here. */
+  #countMissing({ id, metrics }) {
+    const told = ["n_complete", "n_stopped", "n_failed"].reduce((sum, name) => sum + (metrics[name] ?? 0), 0);
+    return told - this.trialsOf(id).filter(({ state }) => !UNENDED.has(state)).length;
   }
 }

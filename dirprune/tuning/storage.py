@@ -142,9 +142,10 @@ def locate(url: str) -> str:
         parts = make_url(url)
     except (ValueError, ArgumentError):  # the text of either may hold the password
         raise StudyError(
-            f"expected an Optuna storage such as postgresql://USER:PASSWORD@HOST:PORT/NAME, got "
-            f"{describe_url(url)}, which SQLAlchemy cannot read; write special characters of the password as "
-            "%40 for @, and several hosts as options (?host=H1:5432&host=H2:5432)"
+            f"expected an Optuna storage such as postgresql://USER@HOST:PORT/NAME, got "
+            f"{describe_url(url)}, which SQLAlchemy cannot read; write special characters of a password as "
+            "%40 for @, or give it in PGPASSWORD or ~/.pgpass, and several hosts as options "
+            "(?host=H1:5432&host=H2:5432)"
         ) from None
     host = f"[{parts.host}]" if ":" in (parts.host or "") else parts.host or ""
     port = "" if parts.port is None else f":{parts.port}"
@@ -165,7 +166,8 @@ def check_place(folder: StudyFolder, stored: str, url: str) -> None:
     if stored != locate(url) and not (mark and stored in earlier):
         raise StudyError(
             f"the trials of study {folder.root.name} are kept in {stored}, "
-            f"got {describe_url(url)}; give a database with --optuna-storage URL, a journal without"
+            f"got {describe_url(url)}; give a database with --optuna-storage URL or in "
+            "DIRPRUNE_OPTUNA_STORAGE, a journal without"
         )
 
 

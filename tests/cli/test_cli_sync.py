@@ -51,9 +51,10 @@ def test_the_server_of_the_environment_is_meant(
     run: Run, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    result = run("sync", folder.root)
-    assert result.status == 2
-    assert "127.0.0.1:9" in result.errors
+    for command in ("sync", "abandon", "explain"):
+        result = run(command, folder.root)
+        assert result.status == 2
+        assert "no MLflow server answers at http://127.0.0.1:9" in result.errors
 
 
 def test_study_that_is_being_driven_is_refused(run: Run, folder: StudyFolder) -> None:

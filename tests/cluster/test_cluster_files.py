@@ -11,13 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import jsonschema
 import pytest
 import yaml
+from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parent.parent.parent
 CLUSTER = ROOT / "cluster"
+ROOT_DISK_GB = 50
 LAUNCHER_FILES = ("onprem", "aws", "gcp")
 OF_PROVIDERS = {
     "provider",
@@ -56,10 +59,75 @@ def test_clouds_differ_from_machines_of_ones_own_only_in_provider_and_nodes(name
     assert "SPOT" in str(types["gpu"]["node_config"]).upper()
 
 
+COMPUTE_INSTANCE = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "machineType": {"type": "string"},
+        "disks": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "boot": {"type": "boolean"},
+                    "autoDelete": {"type": "boolean"},
+                    "type": {"enum": ["PERSISTENT", "SCRATCH"]},
+                    "initializeParams": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "diskSizeGb": {"type": "integer"},  # int64: as a number or a string
+                            "sourceImage": {"type": "string"},
+                        },
+                    },
+                },
+            },
+        },
+        "scheduling": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "provisioningModel": {"enum": ["FLEX_START", "RESERVATION_BOUND", "SPOT", "STANDARD"]},
+                "onHostMaintenance": {"enum": ["MIGRATE", "TERMINATE"]},
+            },
+        },
+    },
+}
+"""What the discovery document of Compute v1 says of the fields of an instance that we use.
+
+Ray hands a node's configuration to `instances.insert` as it is.
+"""
+
+
+def test_nodes_of_google_cloud_are_instances_as_compute_describes_them() -> None:
+    for node in read("gcp")["available_node_types"].values():
+        jsonschema.validate(node["node_config"], COMPUTE_INSTANCE)
+        (disk,) = node["node_config"]["disks"]
+        assert disk["initializeParams"]["diskSizeGb"] >= ROOT_DISK_GB
+
+
+def test_nodes_of_amazon_are_instances_as_ec2_describes_them_and_have_room_for_the_packages() -> None:
+    instance = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
+    for node in read("aws")["available_node_types"].values():
+        asked = {**node["node_config"], "MinCount": 1, "MaxCount": 1}
+        report = ParamValidator().validate(asked, instance.input_shape)
+        assert not report.has_errors(), report.generate_report()
+        (disk,) = node["node_config"]["BlockDeviceMappings"]
+        assert disk["Ebs"]["VolumeSize"] >= ROOT_DISK_GB
+
+
 @pytest.fixture
 def kubernetes() -> dict[str, dict]:
-    """What `kubectl apply` would create, by its kind."""
-    return {item["kind"]: item for item in read("kuberay")["items"]}
+    """What `kubectl apply` would create, by its kind; policies aside."""
+    return {item["kind"]: item for item in read("kuberay")["items"] if item["kind"] != "NetworkPolicy"}
+
+
+@pytest.fixture
+def policies() -> dict[str, dict]:
+    """The network policies, by the label that they are applied with."""
+    found = [item for item in read("kuberay")["items"] if item["kind"] == "NetworkPolicy"]
+    return {item["metadata"]["labels"]["dirprune"]: item for item in found}
 
 
 def is_valid(resource: dict) -> bool:
@@ -67,9 +135,13 @@ def is_valid(resource: dict) -> bool:
     return jsonschema.Draft202012Validator(schema).is_valid(resource)
 
 
-def test_cluster_and_job_pass_the_schema_of_the_operator(kubernetes: dict[str, dict]) -> None:
-    assert kubernetes.keys() == {"RayCluster", "RayJob", "NetworkPolicy"}
-    assert all(is_valid(resource) for resource in kubernetes.values())
+def test_cluster_and_job_pass_the_schema_of_the_operator(
+    kubernetes: dict[str, dict], policies: dict[str, dict]
+) -> None:
+    assert kubernetes.keys() == {"RayCluster", "RayJob"}
+    assert all(is_valid(resource) for resource in (*kubernetes.values(), *policies.values()))
+    names = [item["metadata"]["name"] for item in policies.values()]
+    assert len(set(names)) == len(names) == 2, "one would replace the other"
 
 
 @pytest.mark.parametrize(
@@ -175,24 +247,44 @@ def is_let_in(policy: dict, labels: dict[str, str], namespace: str, port: int) -
 
 
 def test_operator_reaches_the_dashboard_of_its_job_and_no_stranger_reaches_any_port(
-    kubernetes: dict[str, dict],
+    kubernetes: dict[str, dict], policies: dict[str, dict]
 ) -> None:
-    job, policy = kubernetes["RayJob"]["spec"]["rayClusterSpec"], kubernetes["NetworkPolicy"]
+    job, policy = kubernetes["RayJob"]["spec"]["rayClusterSpec"], policies["job"]
     assert job["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "0.0.0.0"
     assert job["authOptions"] == {"mode": "token"}
-    assert policy["metadata"]["labels"] == kubernetes["RayJob"]["metadata"]["labels"], "applied together"
-    assert policy["spec"]["policyTypes"] == ["Ingress"]
     operator = {"app.kubernetes.io/component": "kuberay-operator", "app.kubernetes.io/name": "kuberay"}
     assert is_let_in(policy, operator, "there", 8265)
     assert not is_let_in(policy, operator, "there", 6379)
-    for group in [job["headGroupSpec"], *job["workerGroupSpecs"]]:
+    check_that_pods_meet_alone(job, policy)
+
+
+def test_no_stranger_reaches_any_port_of_the_cluster_that_stays(
+    kubernetes: dict[str, dict], policies: dict[str, dict]
+) -> None:
+    check_that_pods_meet_alone(kubernetes["RayCluster"]["spec"], policies["cluster"])
+
+
+def check_that_pods_meet_alone(cluster: dict, policy: dict) -> None:
+    """Each pod of a cluster reaches each other one, and no stranger does."""
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
         own = group["template"]["metadata"]["labels"]
         assert matches(policy["spec"]["podSelector"], own)
         assert is_let_in(policy, own, "here", 8265)
         assert is_let_in(policy, own, "here", 6379)
         assert not is_let_in(policy, own, "there", 8265)
     for namespace in ("here", "there"):
-        assert not is_let_in(policy, {"app": "stranger"}, namespace, 8265)
+        for port in (6379, 8265, 10001):
+            assert not is_let_in(policy, {"app": "stranger"}, namespace, port)
+
+
+def test_pods_may_have_the_login_of_the_mlflow_server_from_a_secret(kubernetes: dict[str, dict]) -> None:
+    told = (CLUSTER / "kuberay.yaml").read_text(encoding="utf-8")
+    for cluster in (kubernetes["RayCluster"]["spec"], kubernetes["RayJob"]["spec"]["rayClusterSpec"]):
+        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+            (source,) = group["template"]["spec"]["containers"][0]["envFrom"]
+            assert source["secretRef"]["optional"], "a server without logins needs none"
+            assert f"kubectl create secret generic {source['secretRef']['name']} --from-env-file=" in told
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in CLUSTER.glob("*.sh")))

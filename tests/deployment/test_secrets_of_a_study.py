@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -16,12 +18,14 @@ import pytest
 import s3fs
 from mlflow import MlflowClient
 
-from dirprune.tracking import names
+from dirprune.errors import TrackingError
+from dirprune.tracking import check_server, names
 from tests.deployment.conftest import PASSWORD, Served
 from tests.deployment.services import POSTGRES_PASSWORD, Postgres
 from tests.object_store import BUCKET, run_store
 
 TOY = Path(__file__).parents[1] / "integration" / "toy_study.py"
+README = Path(__file__).parents[2] / "cluster" / "README.md"
 KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIAOFDIRPRUNESTESTS",
     "AWS_SECRET_ACCESS_KEY": "a/secret+access/key+of/tests",
@@ -49,6 +53,24 @@ def watch(process: subprocess.Popen[bytes], folder: Path) -> tuple[set[str], dic
                 pickled[path] = pickled.get(path, b"") + path.read_bytes()
         time.sleep(0.2)
     return lines, pickled
+
+
+@pytest.mark.slow
+def test_a_driver_logs_in_by_the_file_that_the_readme_of_clusters_shows(
+    team_server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = re.search(r"```\n( *\[mlflow\]\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown is not None
+    text = textwrap.dedent(shown[1]).replace("NAME", "admin").replace("PASSWORD", PASSWORD)
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(TrackingError, match="You are not authenticated"):
+        check_server(team_server.uri)
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text(text, encoding="utf-8")
+    check_server(team_server.uri)
+    assert MlflowClient(team_server.uri).search_experiments()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dirprune.addresses import holds_password
 from tests.deployment.services import POSTGRES_PASSWORD, USER, Postgres, find_postgres, run_postgres
 
 pytestmark = pytest.mark.slow
@@ -18,13 +19,20 @@ TOY = Path(__file__).parent.parent / "integration" / "toy_study.py"
 WRONG = "Xyzzy-plugh"
 
 
+VARIABLE = "DIRPRUNE_OPTUNA_STORAGE"
+
+
 def run(folder: Path, address: str, *more: str, password: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the toy study with its trials in a database."""
+    """Run the toy study with its trials in a database; an address with a password is in the environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     if password:
         environment["PGPASSWORD"] = password
+    if holds_password(address):
+        environment[VARIABLE] = address
+    else:
+        more = ("--optuna-storage", address, *more)
     return subprocess.run(
-        [sys.executable, TOY, "--trials", "1", "--no-tracking", "--optuna-storage", address, *more],
+        [sys.executable, TOY, "--trials", "1", "--no-tracking", *more],
         cwd=folder,
         env={**environment, "XDG_CACHE_HOME": str(folder / "cache")},
         capture_output=True,
@@ -89,9 +97,9 @@ def test_a_database_that_is_stopped_ends_the_study_in_order_and_it_goes_on_when_
         log = tmp_path / "log.txt"
         with log.open("wb") as printed:
             driver = subprocess.Popen(
-                [sys.executable, TOY, "--no-tracking", *trials, "--optuna-storage", address],
+                [sys.executable, TOY, "--no-tracking", *trials],
                 cwd=tmp_path,
-                env={**os.environ, "TOY_SECONDS": "0.3"},
+                env={**os.environ, "TOY_SECONDS": "0.3", VARIABLE: address},
                 stdout=printed,
                 stderr=printed,
             )

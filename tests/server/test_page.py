@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 
 from dirprune.records.front import mark_front
@@ -313,6 +314,26 @@ def test_a_trial_that_is_told_late_appears_beside_one_that_is_paused(
         [make_trial(1, "sampler", 0.6, 0.97)]
     )  # ended minutes before the newest, and is not on the front
     expect(page.locator("#count")).to_have_text("4 of 4 trials, 2 on the front")
+
+
+def test_trials_whose_run_was_deleted_are_asked_for_ever_more_rarely(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    study = TrackedStudy(server.uri, tmp_path, "deleted", "de1e7ed")
+    trials = [make_trial(0, "dense", 1.0, 0.99), make_trial(1, "sampler", 0.5, 0.98)]
+    study.tell(mark_front([*trials, make_trial(2, "sampler", 0.6, 0.97)], OBJECTIVES))
+    MlflowClient(server.uri).delete_run(study.runs[2].run_id)
+    page.clock.install()
+    searches: list[str] = []
+    page.on("request", lambda request: searches.append(request.post_data or ""))
+    open_study(page, server, "?study=de1e7ed")
+    expect(page.locator("#count")).to_have_text("2 of 2 trials, 2 on the front")
+    for _ in range(10):
+        before = page.locator("#status").inner_text()
+        page.clock.run_for(4_000)
+        expect(page.locator("#status")).not_to_have_text(before)
+    n_whole = sum("start_time >= 0" in search for search in searches)
+    assert 2 <= n_whole <= 5  # at first, and 5, 10, 20 and 40 s after each other
 
 
 def test_only_what_is_worth_having_is_on_the_front_and_only_that_can_be_exported(

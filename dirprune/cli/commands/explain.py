@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FOLDER, MIN_R2, WholeNumber, storage_option
+from dirprune.cli.options import (
+    FOLDER,
+    MIN_R2,
+    TRACKING_URI,
+    WholeNumber,
+    refuse_password,
+    storage_option,
+)
 
 
 @click.command
@@ -23,7 +30,11 @@ from dirprune.cli.options import FOLDER, MIN_R2, WholeNumber, storage_option
 )
 @click.option("--seed", type=WholeNumber(0), default=0, show_default=True, help="Of the surrogate.")
 @click.option(
-    "--tracking-uri", metavar="URI", help="MLflow server. Default: <output>/mlflow.db, if it is there."
+    "--tracking-uri",
+    metavar="URI",
+    envvar=TRACKING_URI,
+    callback=refuse_password,
+    help="MLflow server. Default: $MLFLOW_TRACKING_URI, or <output>/mlflow.db, if it is there.",
 )
 def explain(**given: Any) -> None:
     """Explain which choices moved the objectives of the study in folder STUDY.

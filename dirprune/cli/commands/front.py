@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FOLDER, storage_option
+from dirprune.cli.options import FOLDER, TRACKING_URI, refuse_password, storage_option
 
 
 @click.command
@@ -25,7 +25,8 @@ def front(**given: Any) -> None:
 @click.option(
     "--tracking-uri",
     metavar="URI",
-    envvar="MLFLOW_TRACKING_URI",
+    envvar=TRACKING_URI,
+    callback=refuse_password,
     help="MLflow server to tell. Default: $MLFLOW_TRACKING_URI, or <output>/mlflow.db, if it is there.",
 )
 def abandon(**given: Any) -> None:

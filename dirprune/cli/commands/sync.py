@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FOLDER, network_option, storage_option
+from dirprune.cli.options import FOLDER, TRACKING_URI, network_option, refuse_password, storage_option
 
 
 @click.command
@@ -15,7 +15,8 @@ from dirprune.cli.options import FOLDER, network_option, storage_option
 @click.option(
     "--tracking-uri",
     metavar="URI",
-    envvar="MLFLOW_TRACKING_URI",
+    envvar=TRACKING_URI,
+    callback=refuse_password,
     help="Where to; any store or server. Default: $MLFLOW_TRACKING_URI, or <output>/mlflow.db.",
 )
 @click.option(
