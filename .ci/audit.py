@@ -94,7 +94,9 @@ def report(packages: list[dict], explained: dict[str, str], kind: str) -> int:
                 continue
             n_unexplained += 1
             fixed = ", ".join(found["fix_versions"]) or "none yet"
-            print(f"{kind}: {what}; fixed in: {fixed}; update it, or explain it in {EXPLAINED}", file=sys.stderr)
+            print(
+                f"{kind}: {what}; fixed in: {fixed}; update it, or explain it in {EXPLAINED}", file=sys.stderr
+            )
     for name in sorted(explained.keys() - used):
         print(f"note: {name} in {EXPLAINED} is found no more")
     return n_unexplained
