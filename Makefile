@@ -32,7 +32,7 @@ format: $(INSTALLED)  ## let ruff fix and format the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-audit: $(INSTALLED)  ## what PyPI knows against the packages in .venv (ARGS=--if-reachable: PyPI away is a warning)
+audit: $(INSTALLED)  ## what PyPI knows against the packages in .venv (ARGS=--warn: findings are warnings)
 	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && \
 	  .audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit==2.*'; } || true
 	@mkdir -p .audit && $(PY) -m pip list --format freeze --exclude-editable > .audit/requirements.txt

@@ -1,12 +1,13 @@
 """Say what is known against installed packages and not explained in `explained-advisories` beside this file.
 
-    python .ci/audit.py PIP_AUDIT REQUIREMENTS [--if-reachable]
+    python .ci/audit.py PIP_AUDIT REQUIREMENTS [--warn]
 
 PIP_AUDIT is the program, REQUIREMENTS a file of name==version. Where its service is not reached, pip-audit
 says that it found nothing, as if all were well; so a package with a known vulnerability is asked about first.
 
 Exit status: 0 all is explained, 1 something is not, 2 an explanation lacks its reason, 3 the service was not
-reached, which says nothing about the packages. With --if-reachable that is a warning and 0.
+reached, which says nothing about the packages. With --warn it is 0 instead of 1 and 3: of these nobody who
+changes something else is to blame, but of 2.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def read_explained() -> dict[str, str]:
     return explained
 
 
-def report(packages: list[dict], explained: dict[str, str]) -> int:
-    """Print what was found; return how many findings are not explained."""
+def report(packages: list[dict], explained: dict[str, str], kind: str) -> int:
+    """Print what was found, each finding that is not explained as of a kind; return how many those are."""
     n_unexplained, used = 0, set()
     for package in packages:
         if "skip_reason" in package:
@@ -94,7 +95,7 @@ def report(packages: list[dict], explained: dict[str, str]) -> int:
             n_unexplained += 1
             fixed = ", ".join(found["fix_versions"]) or "none yet"
             print(
-                f"error: {what}; fixed in: {fixed}; update it, or explain it in {EXPLAINED}", file=sys.stderr
+                f"{kind}: {what}; fixed in: {fixed}; update it, or explain it in {EXPLAINED}", file=sys.stderr
             )
     for name in sorted(explained.keys() - used):
         print(f"note: {name} in {EXPLAINED} is found no more")
@@ -114,11 +115,11 @@ def main(arguments: list[str]) -> int:
     except UnreachedError as error:
         said = f"PyPI's list of vulnerabilities was not reached ({error})"
         print(f"WARNING: {said}; this says nothing about the packages", file=sys.stderr)
-        return 0 if "--if-reachable" in more else 3
-    n_unexplained = report(packages, explained)
+        return 0 if "--warn" in more else 3
+    n_unexplained = report(packages, explained, "WARNING" if "--warn" in more else "error")
     n_asked = sum("skip_reason" not in package for package in packages)
     print(f"audit: {n_asked} of {len(packages)} packages asked about, {n_unexplained} findings not explained")
-    return 1 if n_unexplained else 0
+    return 1 if n_unexplained and "--warn" not in more else 0
 
 
 if __name__ == "__main__":

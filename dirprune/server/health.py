@@ -14,6 +14,19 @@ from base64 import b64encode
 PATIENCE_S = 5.0
 
 
+def choose_host(allowed: str, port: str) -> str:
+    """Return a Host header that a server takes: one that is told its names refuses 127.0.0.1, too.
+
+    Args:
+        allowed: `MLFLOW_SERVER_ALLOWED_HOSTS`: names and patterns with `*`, separated by commas.
+        port: On which it listens.
+    """
+    names = [name.strip() for name in allowed.split(",") if name.strip()]
+    if not names or "*" in names:
+        return f"127.0.0.1:{port}"
+    return min(names, key=lambda name: "*" in name).replace("*", "health")
+
+
 def main() -> int:
     """Ask the server on this machine for one experiment; return 0 if it gave an answer of the API.
 
@@ -24,6 +37,7 @@ def main() -> int:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
     )
+    request.add_header("Host", choose_host(os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS", ""), port))
     password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD")
     if password:
         login = f"{os.environ.get('MLFLOW_AUTH_ADMIN_USERNAME') or 'admin'}:{password}"

@@ -15,11 +15,16 @@ import sys
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dirprune.addresses import describe_address
 from dirprune.errors import ConfigurationError, DirpruneError, TrackingError, one_line
 from dirprune.server.schema import find_other_schema
+
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 MISTAKE = 2
 MIN_PASSWORD = 12
@@ -28,6 +33,8 @@ _STORE, _ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
 _LOGINS, _SECRET = "MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_FLASK_SERVER_SECRET_KEY"
 _UPGRADE = "serve.sh --upgrade"
 _PROBE = "dirprune-write-check.txt"
+_FAILING = ("InternalError", "500")
+"""What a store says of a failure of its own: Versity's gateway has no other name for a full disk."""
 _PATIENCE = {
     "AWS_MAX_ATTEMPTS": "2",
     "PGCONNECT_TIMEOUT": "10",
@@ -93,39 +100,72 @@ def check_store(uri: str) -> None:
         raise TrackingError(f"the database {shown} cannot be used: {other.advise(_UPGRADE, _STORE)}")
 
 
-def check_artifacts(uri: str) -> None:
+def check_artifacts(uri: str) -> str | None:
     """Return when a file could be stored in the artifact store and read again; it is deleted.
 
+    A store that only takes nothing more lets everyone look at what it has and make room in it.
+
+    Returns:
+        What to warn of: that nothing can be stored, and why; None if all is well.
     Raises:
-        TrackingError: If the store cannot be reached, lacks its bucket, refuses us or is full.
+        TrackingError: If the store cannot be reached, lacks its bucket or refuses us.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    shown = describe_address(uri)
     try:
         if not urllib.parse.urlsplit(uri).scheme:
             Path(uri).mkdir(parents=True, exist_ok=True)
         repository = get_artifact_repository(uri)
-        with tempfile.TemporaryDirectory() as folder:
-            written = Path(folder) / _PROBE
-            written.write_text("written by the check before a start\n")
-            repository.log_artifact(str(written))
-            repository.download_artifacts(_PROBE, folder)
-            repository.delete_artifacts(_PROBE)
+        try:
+            _store_and_read(repository)
+        except Exception as error:
+            if not _is_full(error) and _code(error) not in _FAILING:
+                raise
+            repository.list_artifacts()  # raises where what is there cannot be read either
+            with suppress(Exception):  # a disk that is full holds the beginning of the file
+                repository.delete_artifacts(_PROBE)
+            return (
+                f"nothing can be stored in the artifact store {shown}: {_explain(error, uri)}; what it has "
+                "can be read and deleted, new files and models are refused until there is room"
+            )
     except Exception as error:
         raise TrackingError(
-            f"the artifact store {describe_address(uri)} cannot be used: {_explain(error, uri)}; "
+            f"the artifact store {shown} cannot be used: {_explain(error, uri)}; "
             f"check {_ARTIFACTS}, MLFLOW_S3_ENDPOINT_URL and the keys"
         ) from error
+    return None
+
+
+def _store_and_read(repository: ArtifactRepository) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / _PROBE
+        written.write_text("written by the check before a start\n")
+        repository.log_artifact(str(written))
+        repository.download_artifacts(_PROBE, folder)
+        repository.delete_artifacts(_PROBE)
+
+
+def _code(error: Exception) -> str:
+    """Return the name that an object store has for an error; boto3 wraps the error that holds it."""
+    found = re.search(r"error occurred \((\w+)\)", str(error))
+    return found[1] if found else ""
+
+
+def _is_full(error: Exception) -> bool:
+    is_said = re.search("Full|Quota|NoSpace|InsufficientStorage|^507$", _code(error)) is not None
+    return is_said or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _explain(error: Exception, uri: str) -> str:
     """Return what the artifact store at an address said, with what it means where that has a name."""
-    found = re.search(r"error occurred \((\w+)\)", str(error))  # boto3 wraps the error that holds the code
-    code, said = found[1] if found else "", one_line(error, address=uri)
+    code, said = _code(error), one_line(error, address=uri)
     if code in ("NoSuchBucket", "404"):
         return f"there is no such bucket ({said})"
-    if "Full" in code or "Quota" in code or getattr(error, "errno", None) == errno.ENOSPC:
+    if _is_full(error):
         return f"it is full ({said})"
+    if code in _FAILING:
+        return f"it fails, as some do whose disk is full ({said})"
     return said
 
 
@@ -187,6 +227,11 @@ def _prepare_logins() -> None:
         ) from error
 
 
+def _warn(text: str | None) -> None:
+    if text is not None:
+        print(f"warning: {text}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check what the environment describes; return the exit status."""
     parser = argparse.ArgumentParser(prog="dirprune.server.preflight", description=__doc__)
@@ -199,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps: list[Callable[[], None]] = [
         lambda: check_secrets(os.environ),
         lambda: check_store(store),
-        lambda: check_artifacts(artifacts),
+        lambda: _warn(check_artifacts(artifacts)),
     ]
     if host := os.environ.get("MLFLOW_HOST"):
         steps.insert(0, lambda: check_port(host, int(os.environ["MLFLOW_PORT"])))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,16 +50,16 @@ def log_model(
         return
     from mlflow.entities import LoggedModelOutput
 
+    with _told_in_one_line(folder):  # before MLflow hears of it: not everyone may delete what is there
+        pruned = models.load_model(folder, network)
     logged = client.create_logged_model(experiment_id, name=names.MODEL, source_run_id=run.run_id)
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            try:
-                _export(Path(temporary) / "model", folder, network, logged, run.run_id)
-            except Exception as error:  # whatever tracing a user's network raises
-                raise TrackingError(f"{folder} cannot become an MLflow model: {one_line(error)}") from error
+            with _told_in_one_line(folder):
+                _export(Path(temporary) / "model", folder, pruned, logged, run.run_id)
             client.log_model_artifacts(logged.model_id, f"{temporary}/model")
     except BaseException:
-        client.delete_logged_model(logged.model_id)
+        _withdraw(client, logged.model_id)
         raise
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -66,17 +67,35 @@ def log_model(
     run.tags[names.MODEL_ID] = logged.model_id
 
 
-def _export(
-    target: Path, folder: Path, network: Callable[[], nn.Module] | None, logged: LoggedModel, run_id: str
-) -> None:
-    """Write the MLflow model of a stored network to the folder `target`."""
+@contextmanager
+def _told_in_one_line(folder: Path) -> Iterator[None]:
+    """Turn what loading and tracing a user's network raise into one line that names its folder."""
+    try:
+        yield
+    except Exception as error:
+        raise TrackingError(f"{folder} cannot become an MLflow model: {one_line(error)}") from error
+
+
+def _withdraw(client: MlflowClient, model_id: str) -> None:
+    """Delete a model that came to nothing, or where that is refused say so of it.
+
+    Neither hides why it came to nothing, which the caller goes on to raise.
+    """
+    with suppress(Exception):
+        try:
+            client.delete_logged_model(model_id)
+        except Exception:  # who may edit an experiment may still not delete in it
+            client.finalize_logged_model(model_id, "FAILED")
+
+
+def _export(target: Path, folder: Path, pruned: nn.Module, logged: LoggedModel, run_id: str) -> None:
+    """Write the MLflow model of a network that is stored in `folder` to the folder `target`."""
     with warnings.catch_warnings():  # mlflow warns of its own type hints when its pyfunc module is imported
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
         import mlflow.pytorch
     from mlflow.models import Model, infer_signature
 
-    pruned = models.load_model(folder, network)
     stored = read_json(folder / models.ARCHITECTURE, models.SCHEMA)
     example = torch.zeros(2, *stored["input_shape"])  # a batch of 1 would be taken for a constant
     with torch.inference_mode():

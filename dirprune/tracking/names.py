@@ -6,7 +6,7 @@ finalist, children of its trial's run:
 | tag | on | value |
 |---|---|---|
 | mlflow.parentRunId | trial, final | the study's run; of a final run its trial's |
-| dirprune.kind | all | study, trial or finalist |
+| dirprune.kind | all | study, trial or finalist; double: made twice, and its user may not delete it |
 | dirprune.study | all | name of the study |
 | dirprune.study_id | all | the id in its study.json; with trial and repetition it finds a run again |
 | dirprune.n_trials | study | total of trials to start |
@@ -87,6 +87,7 @@ COUNTS = {
 CHANGING_COUNTS = frozenset(COUNTS.values()) - {"n_complete"}  # at one step they change, and change back
 ABANDONED = "abandoned"
 FINAL = "final"
+DOUBLE = "double"
 MODEL = "model"
 
 MAX_NAME = 250

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from dirprune.tracking.views import Point, RunView
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+
+logger = logging.getLogger("dirprune.tracking")
 
 RunKey = int | tuple[int, int]
 """Which run of a study: of a trial, by its number; of a finalist's training, by trial and repetition."""
@@ -83,12 +86,38 @@ class RunStore:
         return study, others
 
     def delete_doubles(self, study: RemoteRun, others: Mapping[RunKey, RemoteRun]) -> None:
-        """Delete runs beside the given ones: left by requests that were carried out but not answered."""
+        """Delete runs beside the given ones: left by requests that were carried out but not answered.
+
+        Where we may edit and not delete, they are taken out of the study instead.
+        """
+        from mlflow.exceptions import MlflowException
+
         known = {run.run_id for run in (study, *others.values())}
         for run in list(self._search()):
             key = _run_key(run)
-            if run.info.run_id not in known and (key is None or key in others):
+            if run.info.run_id in known or (key is not None and key not in others):
+                continue
+            try:
                 self.client.delete_run(run.info.run_id)
+            except MlflowException as error:
+                if error.error_code != "PERMISSION_DENIED":
+                    raise
+                self._set_aside(run)
+
+    def _set_aside(self, run: Run) -> None:
+        """Take a run out of its study, its id last: until then it is found and tried again."""
+        run_id = run.info.run_id
+        self.client.set_tag(run_id, names.KIND, names.DOUBLE)
+        self.client.set_terminated(run_id, status="KILLED")
+        for name in (names.PARENT, names.STUDY_ID):
+            if name in run.data.tags:
+                self.client.delete_tag(run_id, name)
+        logger.warning(
+            "the run %s was made twice and may not be deleted by this user; it is marked %s = %s",
+            run_id,
+            names.KIND,
+            names.DOUBLE,
+        )
 
     def _search(self) -> Iterator[Run]:
         token: str | None = None

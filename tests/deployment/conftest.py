@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def serve(folder: Path, *arguments: str, settings: Mapping[str, str] | None = No
             cwd=folder,
             start_new_session=True,
         )
-    served = Served(f"http://127.0.0.1:{port}", process, log)
+    served = Served(f"http://localhost:{port}", process, log)
     try:
         _wait_for_api(served)
         yield served
@@ -114,20 +114,26 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 @pytest.fixture(scope="session")
 def team_settings(postgres: Postgres, objects: ObjectStore) -> dict[str, str]:
     """The environment of a server as compose.yaml has it: PostgreSQL, an object store, logins."""
-    postgres.query("CREATE DATABASE mlflow")
+    postgres.query("CREATE DATABASE team")
     objects.client.create_bucket(Bucket="mlflow")
     return {
-        "MLFLOW_BACKEND_STORE_URI": postgres.uri.replace("/postgres", "/mlflow"),
+        "MLFLOW_BACKEND_STORE_URI": postgres.uri.replace("/postgres", "/team"),
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://mlflow",
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": SECRET,
-        "MLFLOW_SERVER_ALLOWED_HOSTS": "",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow.example.org,localhost:*",  # so 127.0.0.1 is refused
         **postgres.environment,
         **objects.environment,
     }
 
 
 @pytest.fixture(scope="session")
-def team_server(team_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serve(tmp_path_factory.mktemp("team"), "--auth", settings=team_settings) as served:
-        yield served
+def team_server(
+    team_settings: dict[str, str], objects: ObjectStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A server that was started while the object store was full, as Versity's gateway says so."""
+    with ExitStack() as starting:
+        starting.enter_context(objects.full("InternalError"))
+        with serve(tmp_path_factory.mktemp("team"), "--auth", settings=team_settings) as served:
+            starting.close()
+            yield served

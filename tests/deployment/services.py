@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +48,12 @@ class Postgres:
         self.uri = f"postgresql://{USER}@127.0.0.1:{self.port}/postgres"
         self.environment = {"PGPASSWORD": POSTGRES_PASSWORD}
 
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """This process's environment, in which PostgreSQL's programs are found and know the password."""
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, **self.environment, "PATH": path}
+
     def run(self, program: str, *arguments: str) -> str:
         """Run one of PostgreSQL's programs as the cluster's user; return what it prints."""
         command = [str(self.programs / program), *arguments]
@@ -52,7 +61,7 @@ class Postgres:
             command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
         done = subprocess.run(
             command,
-            env={**os.environ, **self.environment},
+            env=self.client_environment,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -72,9 +81,9 @@ class Postgres:
         login = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}"]
         self.run("initdb", "-D", str(self.folder / "data"), *login, "-E", "UTF8", "--locale=C", "--no-sync")
 
-    def start(self) -> None:
-        """Start it and wait until it takes connections."""
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    def start(self, addresses: str = "127.0.0.1") -> None:
+        """Start it and wait until it takes connections; without an address only those through its socket."""
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses={addresses} -c fsync=off"
         log = str(self.folder / "log")
         # Its output goes to a file: a pipe would stay open as long as the server runs.
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-s", "-l", log, "-o", options, "start")
@@ -89,23 +98,38 @@ class Postgres:
 
 
 @contextmanager
-def run_postgres() -> Iterator[Postgres]:
+def run_postgres(addresses: str = "127.0.0.1") -> Iterator[Postgres]:
     """Yield a running cluster; below the system's own temporary folder, which its user can reach."""
     with tempfile.TemporaryDirectory(prefix="dirprune-postgres-") as folder:
         cluster = Postgres(Path(folder))
         cluster.create()
-        cluster.start()
+        cluster.start(addresses)
         try:
             yield cluster
         finally:
             cluster.stop()
 
 
-@dataclass(frozen=True)
+@dataclass
 class ObjectStore:
-    """An S3-compatible store: its address, and the environment that its clients need."""
+    """An S3-compatible store: its address, and the environment that its clients need.
+
+    Attributes:
+        endpoint: Its address.
+        refusal: What it says to whoever wants to store something, as long as it is full.
+    """
 
     endpoint: str
+    refusal: str | None = None
+
+    @contextmanager
+    def full(self, code: str) -> Iterator[None]:
+        """Let it take nothing more, in the words of some store's full disk; all else goes on."""
+        self.refusal = code
+        try:
+            yield
+        finally:
+            self.refusal = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -126,8 +150,52 @@ class ObjectStore:
         )
 
 
+def _make_gate(store: ObjectStore, behind: str) -> type[http.server.BaseHTTPRequestHandler]:
+    """Return a handler that passes requests on to an address, but for what a full store refuses."""
+
+    class Gate(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # clients wait for "100 Continue"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.command == "PUT" and store.refusal is not None:
+                text = f"<Error><Code>{store.refusal}</Code><Message>no room is left</Message></Error>"
+                status = {"InternalError": 500, "AccessDenied": 403}.get(store.refusal, 507)
+                self._answer(status, {}, text.encode())
+                return
+            connection = http.client.HTTPConnection(behind, timeout=60)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            self._answer(answer.status, dict(answer.getheaders()), answer.read())
+            connection.close()
+
+        do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815  (http.server's names)
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(status)
+            if self.command != "HEAD":
+                headers = {**headers, "Content-Length": str(len(body))}
+            for name, value in headers.items():
+                if name.lower() not in ("connection", "transfer-encoding", "server", "date"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    return Gate
+
+
 @contextmanager
 def run_object_store(folder: Path) -> Iterator[ObjectStore]:
     """Yield a running store that has none of the tests' buckets; it forgets everything when it ends."""
-    with run_store(folder) as running:
-        yield ObjectStore(running.address)
+    with run_store(folder) as running, http.server.ThreadingHTTPServer(("127.0.0.1", 0), None) as gate:  # type: ignore[arg-type]
+        store = ObjectStore(f"http://127.0.0.1:{gate.server_port}")
+        gate.RequestHandlerClass = _make_gate(store, running.address.removeprefix("http://"))
+        gate.daemon_threads, gate.block_on_close = True, False  # clients keep connections open
+        threading.Thread(target=gate.serve_forever, daemon=True).start()
+        try:
+            yield store
+        finally:
+            gate.shutdown()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.deployment.services import USER, find_postgres, run_postgres
+
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "mlflow" / "compose.yaml"
 TEXT = COMPOSE.read_text(encoding="utf-8")
@@ -58,6 +60,22 @@ def test_services_that_stay_have_a_health_check_and_what_they_keep_lies_in_a_vol
         assert SERVICES[name]["volumes"]
     assert SERVICES["server"]["healthcheck"]["test"][-1] == "dirprune.server.health"
     assert SERVICES["server"]["depends_on"]["database"] == {"condition": "service_healthy"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_postgres() is None, reason="needs PostgreSQL's programs")
+def test_database_counts_as_healthy_only_when_it_listens_to_others() -> None:
+    """The image sets a database up with a server that listens on its socket alone, then starts another."""
+    _, program, *arguments = SERVICES["database"]["healthcheck"]["test"]
+    own = {"--username=mlflow": f"--username={USER}", "--dbname=mlflow": "--dbname=postgres"}
+    arguments = [own.get(argument, argument) for argument in arguments]
+    with run_postgres(addresses="") as database:
+        database.environment |= {"PGHOST": str(database.folder), "PGPORT": str(database.port)}
+        with pytest.raises(AssertionError, match="refused"):
+            database.run(program, *arguments)
+        database.stop()
+        database.start()
+        database.run(program, *arguments)
 
 
 def test_only_the_server_is_reached_from_outside_and_on_localhost_unless_said_otherwise() -> None:

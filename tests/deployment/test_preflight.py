@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import socket
 import sqlite3
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mlflow.server.fastapi_security import get_allowed_hosts
+from mlflow.server.security_utils import is_allowed_host_header
 
 from dirprune.errors import DirpruneError
 from dirprune.server import health, preflight
@@ -135,38 +133,24 @@ def test_bucket_is_named_as_in_the_address_without_scheme_and_options(
     assert name in [bucket["Name"] for bucket in objects.client.list_buckets()["Buckets"]]
 
 
-@contextmanager
-def full_store(code: str) -> Iterator[ObjectStore]:
-    """Yield an object store that takes nothing more."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            text = f"<Error><Code>{code}</Code><Message>no room is left</Message></Error>".encode()
-            self.send_response(507)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield ObjectStore(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded"])
-def test_full_object_store_is_said(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with full_store(code) as store:
-        use(store, monkeypatch)
-        with pytest.raises(DirpruneError) as raised:
-            preflight.check_artifacts("s3://bucket")
-    assert "the artifact store s3://bucket cannot be used: it is full" in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(raised.value)
+def test_full_object_store_is_warned_of_where_it_can_be_read(
+    code: str, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(objects, monkeypatch)
+    preflight.make_bucket("s3://bucket")
+    with objects.full(code):
+        warning = preflight.check_artifacts("s3://bucket")
+        with pytest.raises(DirpruneError, match="cannot be used: Failed to list"):
+            preflight.check_artifacts("s3://no-such-bucket")
+    assert warning is not None
+    assert "nothing can be stored in the artifact store s3://bucket: it is full" in warning
+    assert "\n" not in warning
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in warning
+    with objects.full("AccessDenied"), pytest.raises(DirpruneError, match=r"cannot be used: .*AccessDenied"):
+        preflight.check_artifacts("s3://bucket")
+    assert preflight.check_artifacts("s3://bucket") is None
 
 
 def test_object_store_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,3 +185,14 @@ def test_server_that_is_away_is_not_healthy(
     monkeypatch.setenv("MLFLOW_PORT", str(find_free_port()))
     assert health.main() == 1
     assert "no answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    ["", "mlflow.example.org,mlflow.example.org:5000", "*.example.org", "*.example.org, a:5000", "*", "a,*"],
+)
+def test_health_check_calls_a_server_by_a_name_that_it_takes(
+    allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", allowed)
+    assert is_allowed_host_header(get_allowed_hosts(), health.choose_host(allowed, "5000"))

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from dirprune.errors import TrackingError
 from dirprune.records.front import mark_front
+from dirprune.records.models import ARCHITECTURE
 from dirprune.server import health
 from dirprune.study.observer import StudySummary
 from dirprune.tracking import check_server, names, sync_study
+from dirprune.tracking.store import RunStore
 from tests.deployment.conftest import PASSWORD, SECRET, Served, serve
+from tests.deployment.readme import read_block, read_cell, read_requests, run_commands
 from tests.deployment.services import KEYS, POSTGRES_PASSWORD, ObjectStore, Postgres
 from tests.records.example_study import OBJECTIVES, make_trial
+from tests.tracking.test_mlflow_tracker import store_model
 
 pytestmark = pytest.mark.slow
 ADMIN = f"admin:{PASSWORD}"
@@ -40,15 +51,26 @@ def list_listeners(served: Served) -> set[str]:
     }
 
 
-def read_runs(uri: str, study_id: str | None = None) -> dict[str, object]:
-    """Return what runs hold and the names of registered models: what a backup must bring back."""
+def search_runs(uri: str, study_id: str | None = None) -> list[Run]:
+    """Return the runs of all studies, or of one."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(names.EXPERIMENT)
     assert experiment is not None
     query = "" if study_id is None else f"tags.`{names.STUDY_ID}` = '{study_id}'"
-    runs = client.search_runs([experiment.experiment_id], query)
+    return list(client.search_runs([experiment.experiment_id], query))
+
+
+def find_study_run(uri: str, study_id: str) -> Run:
+    """Return a study's own run."""
+    (study,) = [run for run in search_runs(uri, study_id) if names.TRIAL not in run.data.tags]
+    return study
+
+
+def read_runs(uri: str, study_id: str | None = None) -> dict[str, object]:
+    """Return what runs hold and the names of registered models: what a backup must bring back."""
+    runs = search_runs(uri, study_id)
     found: dict[str, object] = {run.info.run_id: run.to_dictionary() for run in runs}
-    return {**found, "models": [model.name for model in client.search_registered_models()]}
+    return {**found, "models": [model.name for model in MlflowClient(uri).search_registered_models()]}
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +125,7 @@ def test_team_server_keeps_runs_in_postgresql_and_files_in_the_object_store_and_
     team_settings: dict[str, str],
     postgres: Postgres,
     objects: ObjectStore,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert list_listeners(team_server) == {"127.0.0.1"}
@@ -116,16 +139,18 @@ def test_team_server_keeps_runs_in_postgresql_and_files_in_the_object_store_and_
     stored = [item["Key"] for item in objects.client.list_objects_v2(Bucket="mlflow")["Contents"]]
     assert [key for key in stored if key.endswith("/front.csv")]
     monkeypatch.setenv("MLFLOW_PORT", team_server.uri.rpartition(":")[2])
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", team_settings["MLFLOW_SERVER_ALLOWED_HOSTS"])
     for password, status in ((PASSWORD, 0), ("changed-since-then", 0)):
         monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", password)
         assert health.main() == status
-    # Backup and restore as the README shows them.
-    dump = str(postgres.folder / "mlflow.dump")
+    # Backup and restore as the README shows them, but of another name: the server goes on with its own.
     uri = team_settings["MLFLOW_BACKEND_STORE_URI"]
-    postgres.run("pg_dump", "--format=custom", "--no-owner", f"--file={dump}", f"--dbname={uri}")
-    restored = uri.replace("/mlflow", "/restored")
-    postgres.query("CREATE DATABASE restored")
-    postgres.run("pg_restore", "--no-owner", f"--dbname={restored}", dump)
+    restored = uri.replace("/team", "/mlflow")
+    postgres.query("CREATE DATABASE mlflow")
+    environment = postgres.client_environment
+    run_commands(read_cell("pg_dump").replace("URI", uri), tmp_path, environment)
+    restore = read_block("--maintenance-db").replace("URI", restored).replace("MAINTENANCE", postgres.uri)
+    run_commands(restore, tmp_path, environment)
     monkeypatch.setenv("PGPASSWORD", POSTGRES_PASSWORD)
     assert read_runs(restored) == before
     users = postgres.run("psql", restored, "--no-align", "--tuples-only", "-c", "SELECT username FROM users")
@@ -185,6 +210,58 @@ def test_a_viewer_reads_everything_and_deletes_and_changes_nothing(
 
 
 @pytest.mark.usefixtures("as_admin")
+def test_a_user_who_may_edit_brings_a_study_to_its_end_though_nothing_may_be_deleted(
+    summary: StudySummary, team_server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user and the right are what the README's commands give."""
+    monkeypatch.setattr("dirprune.tracking.sync.PAUSES_S", ())
+    RunStore(team_server.uri, summary.folder.output, "admin")  # whose experiment it is, as the first one's
+    answers: list[dict[str, Any]] = []
+    for method, path, body in read_requests("users/permissions/grant"):
+        if body is not None and answers:
+            body = body.replace('"ID"', json.dumps(answers[-1]["experiment"]["experiment_id"]))
+        status, answer = team_server.ask(path, ADMIN, body and body.encode(), method)
+        assert status == 200, (path, answer)
+        answers.append(json.loads(answer))
+    created = json.loads(read_requests("users/permissions/grant")[0][2] or "")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", created["username"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", created["password"])
+    summary = replace(summary, study_id="ada")
+    # The models of the front: one of a network of her own that is not given, one that cannot be exported.
+    front = [record.number for record in RECORDS if record.is_front]
+    for number in front[:2]:
+        store_model(summary, number)
+    described = summary.folder.model_dir(front[0]) / ARCHITECTURE
+    own = {"name": "make", "options": {}, "module": "own.py"}
+    described.write_text(json.dumps({**json.loads(described.read_text()), "network": own}))
+    monkeypatch.setattr("dirprune.tracking.front_models._export", Mock(side_effect=ValueError("no graph")))
+    client, real, doubles = MlflowClient(team_server.uri), MlflowClient.create_run, []
+
+    def create_twice(self: MlflowClient, experiment: str, **keywords: Any) -> Run:  # as a slow server does
+        if keywords["tags"].get(names.TRIAL) == "0":
+            doubles.append(real(self, experiment, **keywords).info.run_id)
+            with pytest.raises(MlflowException, match="Permission denied"):
+                self.delete_run(doubles[0])
+        return real(self, experiment, **keywords)
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_twice)
+    summary.folder.front_csv.write_text("trial\n0\n")
+    synced = sync_study(summary, RECORDS, team_server.uri)
+    assert set(synced.refused) == {f"the model of trial {number}" for number in front}
+    assert find_study_run(team_server.uri, "ada").info.status == "FINISHED"
+    before = read_runs(team_server.uri, "ada")
+    assert len(before) == 5 + 1
+    assert doubles[0] not in before
+    double = client.get_run(doubles[0])
+    assert (double.info.status, double.data.tags[names.KIND]) == ("KILLED", names.DOUBLE)
+    assert names.PARENT not in double.data.tags
+    models = client.search_logged_models([double.info.experiment_id])
+    assert [model.status.name for model in models] == ["FAILED"]
+    sync_study(summary, RECORDS, team_server.uri)
+    assert read_runs(team_server.uri, "ada") == before
+
+
+@pytest.mark.usefixtures("as_admin")
 def test_no_secret_is_an_argument_or_a_printed_line(team_server: Served) -> None:
     check_server(team_server.uri)
     secrets = (PASSWORD, SECRET, POSTGRES_PASSWORD, KEYS["AWS_SECRET_ACCESS_KEY"])
@@ -211,31 +288,51 @@ def test_artifacts_stay_below_their_place(team_server: Served, objects: ObjectSt
 
 
 @pytest.mark.usefixtures("without_models", "as_admin")
-def test_object_store_without_its_bucket_is_one_line_and_runs_are_there_all_the_same(
-    summary: StudySummary, team_server: Served, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+def test_server_starts_on_a_full_object_store_where_files_can_be_read_and_deleted(
+    summary: StudySummary, team_server: Served, objects: ObjectStore
 ) -> None:
-    monkeypatch.setattr("dirprune.tracking.sync.PAUSES_S", ())
-    summary = replace(summary, study_id="0b1ec7")
+    printed = team_server.log.read_text()
+    assert "warning: nothing can be stored in the artifact store s3://mlflow: it fails, as some do" in printed
+    summary = replace(summary, study_id="f0115704")
+    sync(summary, team_server.uri)
+    study = find_study_run(team_server.uri, summary.study_id)
+    stored = f"/api/2.0/mlflow-artifacts/artifacts/{study.info.experiment_id}/{study.info.run_id}/artifacts/"
+    with objects.full("XMinioStorageFull"):
+        assert team_server.ask(f"{stored}more.csv", ADMIN, b"more", "PUT")[0] >= 500
+        assert team_server.ask(f"{stored}front.csv", ADMIN) == (200, b"trial\n0\n")
+        assert team_server.ask(f"{stored}front.csv", ADMIN, method="DELETE")[0] == 200
+    assert MlflowClient(team_server.uri).list_artifacts(study.info.run_id) == []
+
+
+@contextmanager
+def without_bucket(objects: ObjectStore) -> Iterator[None]:
     for item in objects.client.list_objects_v2(Bucket="mlflow").get("Contents", []):
         objects.client.delete_object(Bucket="mlflow", Key=item["Key"])
     objects.client.delete_bucket(Bucket="mlflow")
     try:
-        with pytest.raises(TrackingError) as raised:
-            sync(summary, team_server.uri)
+        yield
     finally:
         objects.client.create_bucket(Bucket="mlflow")
+
+
+@pytest.mark.usefixtures("without_models", "as_admin")
+@pytest.mark.parametrize("hindrance", [without_bucket, lambda objects: objects.full("XMinioStorageFull")])
+def test_object_store_without_its_bucket_or_full_is_one_line_and_runs_are_there_all_the_same(
+    summary: StudySummary,
+    team_server: Served,
+    objects: ObjectStore,
+    hindrance: Callable[[ObjectStore], AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dirprune.tracking.sync.PAUSES_S", ())
+    summary = replace(summary, study_id=uuid.uuid4().hex)
+    with hindrance(objects), pytest.raises(TrackingError) as raised:
+        sync(summary, team_server.uri)
     assert "\n" not in str(raised.value)
     assert "the same command goes on where this one ended" in str(raised.value)
-    query = f"tags.`{names.STUDY_ID}` = '0b1ec7'"
-    client = MlflowClient(team_server.uri)
-    experiment = client.get_experiment_by_name(names.EXPERIMENT)
-    assert experiment is not None
-    assert len(client.search_runs([experiment.experiment_id], query)) == 5
+    assert len(search_runs(team_server.uri, summary.study_id)) == 5
     sync(summary, team_server.uri)
-    study = next(
-        run
-        for run in client.search_runs([experiment.experiment_id], query)
-        if names.TRIAL not in run.data.tags
-    )
+    study = find_study_run(team_server.uri, summary.study_id)
     assert study.info.status == "FINISHED"
-    assert [file.path for file in client.list_artifacts(study.info.run_id)] == ["front.csv"]
+    files = MlflowClient(team_server.uri).list_artifacts(study.info.run_id)
+    assert [file.path for file in files] == ["front.csv"]
