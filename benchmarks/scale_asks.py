@@ -12,8 +12,10 @@ driver (`--collector driver`), as in any program (`plain`), or not at all (`off`
 
 from __future__ import annotations
 
+import gc
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import click
 import numpy as np
@@ -23,7 +25,7 @@ from optuna.trial import TrialState, create_trial
 
 from dirprune.cli.printing import format_table
 from dirprune.study.shapes import Suggests
-from dirprune.tuning.garbage import looking_at_new_objects, without_collections
+from dirprune.tuning.garbage import GarbageSweep, sweeping
 from dirprune.tuning.samplers import SAMPLERS, make_sampler
 from dirprune.tuning.samplers.learning import LearningSampler
 
@@ -31,7 +33,6 @@ PLAIN = {
     "plain-tpe": lambda: optuna.samplers.TPESampler(multivariate=True, seed=0),
     "plain-nsga2": lambda: optuna.samplers.NSGAIISampler(seed=0),
 }
-COLLECTORS = {"driver": looking_at_new_objects, "plain": nullcontext, "off": without_collections}
 METHODS = ("dirichlet", "fisher", "magnitude", "taylor")
 
 
@@ -70,6 +71,21 @@ def fill_(study: optuna.Study, space: dict[str, BaseDistribution], n_trials: int
                 user_attrs=rungs,
             )
         )
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let Python collect no garbage in the body."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+COLLECTORS = {"driver": sweeping, "plain": nullcontext, "off": uncollected}
+CHANGES = 4
+"""Of a trial in a study: it is handed out, reports at two rungs, ends."""
 
 
 class Space:
@@ -118,21 +134,31 @@ def main(sizes: str, n_groups: int, samplers: str, n_asks: int, collector: str) 
     for size in (int(text) for text in sizes.split(",")):
         fill_(study, space, size)
         for name in samplers.split(","):
-            with COLLECTORS[collector]():
-                first, *others = measure(study, space, name, size, n_asks)
+            with COLLECTORS[collector]() as sweep:
+                first, *others = measure(study, space, name, size, n_asks, sweep)
             cells = [np.median(others), max(others), first]
             rows.append([name, f"{size:,}", *(f"{1000 * seconds:.0f}" for seconds in cells)])
     click.echo(format_table(["sampler", "trials", "ask, ms (median)", "longest, ms", "first, ms"], rows))
 
 
 def measure(
-    study: optuna.Study, space: dict[str, BaseDistribution], name: str, size: int, n_asks: int
+    study: optuna.Study,
+    space: dict[str, BaseDistribution],
+    name: str,
+    size: int,
+    n_asks: int,
+    sweep: GarbageSweep | None,
 ) -> list[float]:
     """Return the seconds of a sampler's first ask, and of so many after it."""
     study.sampler = PLAIN[name]() if name in PLAIN else make_sampler(name, 0, size, problem=Space(space))
     if isinstance(study.sampler, LearningSampler):
         study.sampler.read(study)
-    return [ask(study, space) for _ in range(1 + n_asks)]
+    seconds = []
+    for _ in range(1 + n_asks):
+        seconds.append(ask(study, space))
+        for _ in range(CHANGES if sweep else 0):
+            sweep.count_()
+    return seconds
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dirprune.errors import ConfigurationError, one_line
-from dirprune.tuning.garbage import without_collections
+from dirprune.tuning.garbage import leave_without_collections
 from dirprune.tuning.growth import list_nodes
 
 LOCAL = "local"
@@ -189,8 +189,7 @@ def connect(resources: Resources) -> Iterator[Slots]:
         living = [node for node in ray.nodes() if node["Alive"]]
         yield _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
     finally:
-        with without_collections():
-            ray.shutdown()
+        leave_without_collections(ray.shutdown)
 
 
 @contextmanager

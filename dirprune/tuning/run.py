@@ -25,7 +25,7 @@ from dirprune.tuning.endings import PatienceWatch, TimeLimit, ended_by_sigterm
 from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
 from dirprune.tuning.full_disk import describe_full_disk, say_how_to_go_on
-from dirprune.tuning.garbage import looking_at_new_objects
+from dirprune.tuning.garbage import sweeping
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.opening import open_ledger, open_study
 from dirprune.tuning.options import RunOptions
@@ -106,7 +106,8 @@ def run_study(
         if patience is not None:
             ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]
         failures: Mapping[tuple[int, int], str] = {}
-        with looking_at_new_objects():
+        with sweeping() as sweep:
+            ledger.observers = [*ledger.observers, sweep]
             is_interrupted = _run_trials(ledger, prepared, options.resources, limit)
             if not is_interrupted and not ledger.end_reason:
                 is_interrupted, failures = run_finalists(

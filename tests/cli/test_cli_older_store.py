@@ -25,7 +25,7 @@ TOY = Path(__file__).parent.parent / "integration" / "toy_study.py"
 def test_command_on_a_study_beside_an_older_store(
     command: str, run: Run, folder: StudyFolder, empty_store: Path
 ) -> None:
-    make_older(folder.output / "mlflow.db", empty_store)
+    make_older(f"sqlite:///{folder.output}/mlflow.db", f"sqlite:///{empty_store}")
     with closing(sqlite3.connect(folder.output / "mlflow.db")) as store, store:
         store.execute("INSERT INTO tags (run_uuid, key, value) VALUES ('run', ?, '1')", (names.STUDY_ID,))
     refused = run(command, folder.root)
@@ -43,7 +43,10 @@ def test_study_that_is_not_tracked_needs_no_store(
     command: str, is_database: bool, run: Run, folder: StudyFolder, empty_store: Path
 ) -> None:
     store = folder.output / "mlflow.db"
-    make_older(store, empty_store) if is_database else store.write_text("no database")
+    if is_database:
+        make_older(f"sqlite:///{store}", f"sqlite:///{empty_store}")
+    else:
+        store.write_text("no database")
     before = store.read_bytes()
     done = run(command, folder.root)
     if command == "abandon":
@@ -65,7 +68,7 @@ def test_command_without_the_option_does_not_advise_no_tracking(
 
 def test_study_beside_an_older_store(tmp_path: Path, empty_store: Path) -> None:
     (tmp_path / "output").mkdir()
-    make_older(tmp_path / "output" / "mlflow.db", empty_store)
+    make_older(f"sqlite:///{tmp_path}/output/mlflow.db", f"sqlite:///{empty_store}")
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     refused = subprocess.run(
         [sys.executable, TOY, "--trials", "1"],

@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def start(output: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the study with slow evaluations, in a session of its own."""
-    options = ["--output", output, "--trials", str(N_TRIALS), "--dense-epochs", "1"]
+    """Start the study with slow evaluations, in a session of its own; two trials at once on any machine."""
+    options = ["--output", output, "--trials", str(N_TRIALS), "--dense-epochs", "1", "--max-concurrent", "2"]
     return subprocess.Popen(
         [sys.executable, SCRIPT, *options, *arguments],
         env={**os.environ, "TOY_SECONDS": "0.4", "OMP_NUM_THREADS": "1"},

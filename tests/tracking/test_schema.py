@@ -28,7 +28,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def older(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("older") / "mlflow.db"
-    make_older(path, empty_store)
+    make_older(f"sqlite:///{path}", f"sqlite:///{empty_store}")
     return path
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
+import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dirprune.tuning.garbage import looking_at_new_objects, without_collections
+from dirprune.tuning.garbage import GarbageSweep, leave_without_collections, sweeping
 
 LEAVING = """
 import gc, sys, threading
@@ -51,33 +54,75 @@ class Node:
         self.itself = self
 
 
-def test_full_collections_look_at_what_is_new_and_find_garbage_there():
+def make_garbage() -> Callable[[], Node | None]:
+    """Return what tells whether a lost object is still there."""
+    return weakref.ref(Node())
+
+
+def test_what_a_sweep_has_left_is_looked_at_no_more_and_new_garbage_is_found():
     before = [[number] for number in range(1000)]
-    with looking_at_new_objects():
+    with sweeping(every=3) as sweep:
         assert len(gc.get_objects()) < len(before)
-        node = Node()
-        lost = weakref.ref(node)
-        del node
         survivors = [[number] for number in range(1000)]
-        gc.collect()
+        lost = make_garbage()
+        for _ in range(2):
+            sweep.count_()
+        assert lost() is not None
+        assert len(gc.get_objects()) > len(survivors)
+        sweep.count_()
         assert lost() is None
         assert len(gc.get_objects()) < len(survivors)
     assert len(gc.get_objects()) > len(before) + len(survivors)
 
 
+def test_what_was_garbage_before_is_not_kept():
+    lost = make_garbage()
+    with sweeping():
+        assert lost() is None
+
+
+def test_between_sweeps_no_collection_looks_at_everything():
+    full = []
+    note = lambda phase, info: full.append(phase) if info["generation"] == 2 else None  # noqa: E731
+    with sweeping():
+        gc.callbacks.append(note)
+        kept = [[[number]] for number in range(200_000)]
+        gc.callbacks.remove(note)
+    assert len(kept) == 200_000
+    assert full == []
+
+
+def test_ctrl_c_during_a_sweep_is_heard():
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with sweeping(every=1) as sweep, pytest.raises(KeyboardInterrupt):
+            sweep_under_alarm(sweep)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def sweep_under_alarm(sweep: GarbageSweep) -> None:
+    """Let an alarm ring while the collector looks through many objects."""
+    kept = [[[number]] for number in range(500_000)]
+    signal.setitimer(signal.ITIMER_REAL, 0.005)
+    sweep.count_()
+    time.sleep(1)
+    del kept
+
+
 def test_the_collector_is_as_before_when_a_study_ends_badly():
-    callbacks, n_frozen = list(gc.callbacks), gc.get_freeze_count()
-    with pytest.raises(KeyboardInterrupt), looking_at_new_objects():
+    settings = gc.get_threshold(), gc.get_freeze_count(), list(gc.callbacks)
+    with pytest.raises(KeyboardInterrupt), sweeping():
         raise KeyboardInterrupt
-    assert gc.callbacks == callbacks
-    assert gc.get_freeze_count() == n_frozen
+    assert (gc.get_threshold(), gc.get_freeze_count(), list(gc.callbacks)) == settings
 
 
 def test_what_a_program_has_set_aside_itself_stays_aside():
     gc.freeze()
     try:
         n_frozen = gc.get_freeze_count()
-        with looking_at_new_objects():
+        with sweeping():
             pass
         assert gc.get_freeze_count() >= n_frozen
     finally:
@@ -86,14 +131,12 @@ def test_what_a_program_has_set_aside_itself_stays_aside():
 
 @pytest.mark.parametrize("is_enabled", [True, False])
 def test_no_collection_begins_while_ray_is_being_left(is_enabled):
-    node = Node()
-    lost = weakref.ref(node)
-    del node
+    lost = make_garbage()
+    seen = []
     (gc.enable if is_enabled else gc.disable)()
     try:
-        with without_collections():
-            assert lost() is None
-            assert not gc.isenabled()
+        leave_without_collections(lambda: seen.append((lost(), gc.isenabled())))
+        assert seen == [(None, False)]
         assert gc.isenabled() == is_enabled
     finally:
         gc.enable()
