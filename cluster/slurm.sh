@@ -23,6 +23,7 @@ shift
 head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 port=$((20000 + SLURM_JOB_ID % 10000)) # another job of ours may have a Ray on the same node
 steps=()
+PATIENCE_S=${DIRPRUNE_PATIENCE_S:-300} # for nodes whose Ray does not start
 
 start_nodes() {
   env -u RAY_ADDRESS srun "$@" --block --num-cpus="$SLURM_CPUS_PER_TASK" &
@@ -33,11 +34,15 @@ is_listening() {
   (exec 3<> "/dev/tcp/$head/$port") 2> /dev/null
 }
 
-has_all_nodes() {
-  python - "$head:$port" "$SLURM_JOB_NUM_NODES" 2> /dev/null << 'END'
+has_all_nodes_or_waited() { # a step of several nodes goes on when one of them fails: a study runs on the others
+  python - "$head:$port" "$SLURM_JOB_NUM_NODES" "$((SECONDS >= PATIENCE_S))" 2> /dev/null << 'END'
 import sys, ray
 ray.init(sys.argv[1], log_to_driver=False)
-sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]))
+n_nodes, n_wanted = sum(node["Alive"] for node in ray.nodes()), int(sys.argv[2])
+has_waited = sys.argv[3] == "1"
+if has_waited and n_nodes < n_wanted:
+    print(f"warning: {n_nodes} of {n_wanted} nodes have Ray; the study begins without the others")
+sys.exit(n_nodes < n_wanted and not has_waited)
 END
 }
 
@@ -56,6 +61,6 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
   n_others=$((SLURM_JOB_NUM_NODES - 1))
   start_nodes --nodes="$n_others" --ntasks="$n_others" --exclude="$head" ray start --address="$head:$port"
 fi
-wait_until has_all_nodes
+wait_until has_all_nodes_or_waited
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
   python "$study" --ray-address "$head:$port" --resume "$@"

@@ -74,11 +74,6 @@ def one_line(error: object, *, has_type: bool = False, address: str = "") -> str
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
 
 
-def count(n: int, what: str) -> str:
-    """Return so many of something in words: "1 network", "2 networks"."""
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return the end of an "unknown name" message: the nearest known name, if any is near, and all of them.
 

@@ -22,6 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "errors",
             "files",
             "identity",
+            "interruption",
             "pareto",
             "halving",
             "deadline",

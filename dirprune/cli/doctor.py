@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dirprune.cli.printing import format_table
+from dirprune.cli.printing import format_count, format_table
 from dirprune.cli.subjects import choose_device
 from dirprune.cost import CostModel, count_costs
 from dirprune.data import DataRoles, Place, load_data
 from dirprune.data.roles import FOREIGN_SPLIT
 from dirprune.data.sources import FOLDERS
-from dirprune.errors import ConfigurationError, count, one_line
+from dirprune.errors import ConfigurationError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.layers import output_tensors
@@ -179,7 +179,8 @@ def _describe_steps(
     network.train()
     training = _time(train_once, device)
     network.eval()
-    where = f"CPU, {count(threads, 'thread')}" if device == "cpu" else torch.cuda.get_device_name(device)
+    cpu = f"CPU, {format_count(threads, 'thread')}"
+    where = cpu if device == "cpu" else torch.cuda.get_device_name(device)
     return (
         f"a step on {batch_size} inputs ({where}): evaluation {format_ms(evaluating)} ms "
         f"({batch_size / evaluating:,.0f} a second), training {format_ms(training)} ms "

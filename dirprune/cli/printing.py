@@ -33,6 +33,11 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def format_count(n: int, what: str) -> str:
+    """Return so many of something in words: "1 network", "2 networks"."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Return a time as m:ss, or h:mm:ss from one hour on."""
     minutes, rest = divmod(max(0, round(seconds)), 60)

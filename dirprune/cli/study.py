@@ -10,6 +10,7 @@ import click
 from dirprune.cli.errors import INTERRUPTED, run_command
 from dirprune.cli.study_arguments import Arguments
 from dirprune.cli.study_options import study_options
+from dirprune.interruption import ended_by_sigterm
 from dirprune.study.spec import StudySpec
 
 
@@ -42,7 +43,8 @@ def study_main(spec: StudySpec) -> None:
     """Run a study script: read its command line, run the study, print the front, leave with the exit status.
 
     0 when all trials ended; 2 for a user's mistake, and when the study ended by itself before that (because
-    its trials kept failing, say): one line gives the reason; 130 after Ctrl-C or SIGTERM.
+    its trials kept failing, say): one line gives the reason; 130 after Ctrl-C or SIGTERM,
+    unless all that was left to do was to complete MLflow.
 
     Args:
         spec: The study; the command line changes it where it is asked to.
@@ -54,10 +56,9 @@ def make_command(spec: StudySpec) -> click.Command:
     """Return the command of a study script."""
 
     def command(**given: Any) -> None:
-        from dirprune.cli.study_run import run  # loads Ray, Optuna and MLflow
-        from dirprune.tuning.endings import ended_by_sigterm
-
         with ended_by_sigterm():
+            from dirprune.cli.study_run import run  # loads Ray, Optuna and MLflow
+
             result = run(spec, Arguments(**given))
         if result.is_interrupted and not result.finish_reason:
             raise click.exceptions.Exit(INTERRUPTED)

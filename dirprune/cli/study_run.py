@@ -11,12 +11,12 @@ import click
 
 from dirprune.cli.front import format_finalists, format_front
 from dirprune.cli.options import check_can_write
-from dirprune.cli.printing import ScoringProgress, TrainingProgress, print_registered
+from dirprune.cli.printing import ScoringProgress, TrainingProgress, format_count, print_registered
 from dirprune.cli.study_arguments import NO_FLOOR, Arguments
 from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
 from dirprune.data import check_data_name
-from dirprune.errors import ConfigurationError, StudyError, TrackingError, count
+from dirprune.errors import ConfigurationError, StudyError, TrackingError
 from dirprune.identity import identify
 from dirprune.importance import get_method
 from dirprune.networks import as_file_name, create_network
@@ -242,7 +242,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     if result.is_interrupted:
         n_left = sum(record.state == "RUNNING" for record in result.records)
         if n_left:
-            kept = f"{n_left} unfinished trial{'s are' if n_left > 1 else ' is'}"
+            kept = f"{format_count(n_left, 'unfinished trial')} {'are' if n_left > 1 else 'is'}"
         else:
             kept = "every finished training of a finalist is" if options.finalists else "what was prepared is"
         why = "" if result.finish_reason else "interrupted: "
@@ -294,7 +294,8 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
     """Print the front and where the files are."""
     front = result.front
     if front:
-        click.echo(f"\nPareto front: {count(len(front), 'network')}, hypervolume {result.hypervolume:.4f}")
+        networks = format_count(len(front), "network")
+        click.echo(f"\nPareto front: {networks}, hypervolume {result.hypervolume:.4f}")
         click.echo(
             f"without the sampler's own trials: hypervolume {result.hypervolume_without_sampler:.4f}; "
             f"on the front: {_count_sources(front)}"
@@ -303,7 +304,7 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
     if n_refused := result.n_refused:
-        refused = count(n_refused, "architecture")
+        refused = format_count(n_refused, "architecture")
         click.echo(f"refused before they started: {refused} above a limit; the tables leave them out")
     folder = result.folder
     if front and spec.needs_latency:

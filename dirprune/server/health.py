@@ -24,7 +24,8 @@ def choose_host(allowed: str, port: str) -> str:
     names = [name.strip() for name in allowed.split(",") if name.strip()]
     if not names or "*" in names:
         return f"127.0.0.1:{port}"
-    return min(names, key=lambda name: "*" in name).replace("*", "health")
+    name = min(names, key=lambda name: "*" in name)
+    return name.replace(":*", f":{port}").replace("*", "health")
 
 
 def main() -> int:

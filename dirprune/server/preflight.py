@@ -17,14 +17,10 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dirprune.addresses import describe_address
 from dirprune.errors import ConfigurationError, DirpruneError, TrackingError, one_line
 from dirprune.server.schema import find_other_schema
-
-if TYPE_CHECKING:
-    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 MISTAKE = 2
 MIN_PASSWORD = 12
@@ -110,40 +106,46 @@ def check_artifacts(uri: str) -> str | None:
     Raises:
         TrackingError: If the store cannot be reached, lacks its bucket or refuses us.
     """
+    try:
+        folder = tempfile.TemporaryDirectory()
+        probe = Path(folder.name) / _PROBE
+        probe.write_text("written by the check before a start\n")
+    except OSError as error:  # nothing that the artifact store is to blame for
+        raise TrackingError(
+            f"expected room for a temporary file, got: {one_line(error)}; make some, or set TMPDIR"
+        ) from error
+    with folder:
+        try:
+            return _try_artifacts(uri, probe)
+        except Exception as error:
+            raise TrackingError(
+                f"the artifact store {describe_address(uri)} cannot be used: {_explain(error, uri)}; "
+                f"check {_ARTIFACTS}, MLFLOW_S3_ENDPOINT_URL and the keys"
+            ) from error
+
+
+def _try_artifacts(uri: str, probe: Path) -> str | None:
+    """Store a file, read and delete it; see `check_artifacts`."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    shown = describe_address(uri)
+    if not urllib.parse.urlsplit(uri).scheme:
+        Path(uri).mkdir(parents=True, exist_ok=True)
+    repository = get_artifact_repository(uri)
     try:
-        if not urllib.parse.urlsplit(uri).scheme:
-            Path(uri).mkdir(parents=True, exist_ok=True)
-        repository = get_artifact_repository(uri)
-        try:
-            _store_and_read(repository)
-        except Exception as error:
-            if not _is_full(error) and _code(error) not in _FAILING:
-                raise
-            repository.list_artifacts()  # raises where what is there cannot be read either
-            with suppress(Exception):  # a disk that is full holds the beginning of the file
-                repository.delete_artifacts(_PROBE)
-            return (
-                f"nothing can be stored in the artifact store {shown}: {_explain(error, uri)}; what it has "
-                "can be read and deleted, new files and models are refused until there is room"
-            )
-    except Exception as error:
-        raise TrackingError(
-            f"the artifact store {shown} cannot be used: {_explain(error, uri)}; "
-            f"check {_ARTIFACTS}, MLFLOW_S3_ENDPOINT_URL and the keys"
-        ) from error
-    return None
-
-
-def _store_and_read(repository: ArtifactRepository) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / _PROBE
-        written.write_text("written by the check before a start\n")
-        repository.log_artifact(str(written))
-        repository.download_artifacts(_PROBE, folder)
+        repository.log_artifact(str(probe))
+        repository.download_artifacts(_PROBE, str(probe.parent))
         repository.delete_artifacts(_PROBE)
+    except Exception as error:
+        if not _is_full(error) and _code(error) not in _FAILING:
+            raise
+        repository.list_artifacts()  # raises where what is there cannot be read either
+        with suppress(Exception):  # a disk that is full holds the beginning of the file
+            repository.delete_artifacts(_PROBE)
+        return (
+            f"nothing can be stored in the artifact store {describe_address(uri)}: {_explain(error, uri)}; "
+            "what it has can be read and deleted, new files and models are refused until there is room"
+        )
+    return None
 
 
 def _code(error: Exception) -> str:

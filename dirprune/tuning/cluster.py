@@ -6,10 +6,8 @@ import logging
 import math
 import os
 import secrets
-import signal
 import socket
 import sys
-import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dirprune.errors import ConfigurationError, one_line
+from dirprune.interruption import keeping_sigterm
 from dirprune.tuning.garbage import leave_without_collections
 from dirprune.tuning.growth import list_nodes
 
@@ -163,7 +162,7 @@ def connect(resources: Resources) -> Iterator[Slots]:
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with _keeping_sigterm():
+        with keeping_sigterm():
             if is_local:
                 ray.init(
                     address=LOCAL,
@@ -190,23 +189,6 @@ def connect(resources: Resources) -> Iterator[Slots]:
         yield _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
     finally:
         leave_without_collections(ray.shutdown)
-
-
-@contextmanager
-def _keeping_sigterm() -> Iterator[None]:
-    """Let SIGTERM do what it did before once the body has started Ray, which would leave at once.
-
-    Raises:
-        KeyboardInterrupt: If SIGTERM came meanwhile.
-    """
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit as error:
-        raise KeyboardInterrupt from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: a handler that is not Python's
 
 
 def _count_cpus() -> int:

@@ -1,4 +1,4 @@
-"""How a running study is brought to its end in order: by patience, by the clock, or by SIGTERM."""
+"""How a running study is brought to its end in order: by patience or by the clock."""
 
 from __future__ import annotations
 
@@ -16,26 +16,6 @@ from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver
 from dirprune.study.stopping import Patience
 from dirprune.tuning.ledger import Ledger
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, as batch systems and containers send it, interrupt the body as Ctrl-C does.
-
-    Only the main thread hears signals.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)  # None: a handler that is not Python's
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 class PatienceWatch(StudyObserver):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from dirprune.architecture import Architecture
-from dirprune.errors import count
 from dirprune.importance import ScoreCache, ScoringContext
 from dirprune.importance.base import Progress
 from dirprune.records.folder import StudyFolder
@@ -104,7 +103,7 @@ def prepare(
     warm_starts = obtain_warm_starts(folder, spec, scoring, subject.costs, cache, least)
     if warm_starts:
         told_by = "along greedy elimination" if spec.space.warm_starts_from == PATH else "when groups are cut"
-        say(f"warm starts: {count(len(warm_starts), 'architecture')}, by what the network loses {told_by}")
+        say(f"warm starts: {len(warm_starts)}, by what the network loses {told_by}")
     return Prepared(subject, context, dense, description, warm_starts, ranking)
 
 

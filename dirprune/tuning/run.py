@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dirprune.importance.base import Progress
+from dirprune.interruption import ended_by_sigterm
 from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import sort_front
@@ -21,7 +22,7 @@ from dirprune.study.stopping import Patience
 from dirprune.training import TrainingReport
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources, Slots, connect
-from dirprune.tuning.endings import PatienceWatch, TimeLimit, ended_by_sigterm
+from dirprune.tuning.endings import PatienceWatch, TimeLimit
 from dirprune.tuning.execution import execute
 from dirprune.tuning.final_stage import run_finalists
 from dirprune.tuning.full_disk import describe_full_disk, say_how_to_go_on

@@ -278,13 +278,17 @@ def check_that_pods_meet_alone(cluster: dict, policy: dict) -> None:
             assert not is_let_in(policy, {"app": "stranger"}, namespace, port)
 
 
-def test_pods_may_have_the_login_of_the_mlflow_server_from_a_secret(kubernetes: dict[str, dict]) -> None:
+def test_heads_alone_may_have_the_login_of_the_mlflow_server_from_a_secret(
+    kubernetes: dict[str, dict],
+) -> None:
     told = (CLUSTER / "kuberay.yaml").read_text(encoding="utf-8")
     for cluster in (kubernetes["RayCluster"]["spec"], kubernetes["RayJob"]["spec"]["rayClusterSpec"]):
-        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
-            (source,) = group["template"]["spec"]["containers"][0]["envFrom"]
-            assert source["secretRef"]["optional"], "a server without logins needs none"
-            assert f"kubectl create secret generic {source['secretRef']['name']} --from-env-file=" in told
+        (source,) = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["envFrom"]
+        assert source["secretRef"]["optional"], "a server without logins needs none"
+        assert f"kubectl create secret generic {source['secretRef']['name']} --from-env-file=" in told
+        for group in cluster["workerGroupSpecs"]:
+            (container,) = group["template"]["spec"]["containers"]
+            assert container["envFrom"] == [], "trials speak to no server"
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in CLUSTER.glob("*.sh")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -74,6 +75,16 @@ def test_study_runs_when_all_nodes_are_there_beside_the_ray_of_another_job(tmp_p
     assert done.returncode == 0, done.stdout
     expected = f"nodes: 2 --ray-address 127.0.0.1:{PORT} --resume --trials 3"
     assert done.stdout.splitlines()[-1] == expected
+
+
+def test_study_begins_without_a_node_whose_ray_does_not_start(tmp_path: Path) -> None:
+    # The stand-in starts one Ray for each step, so that the third node never comes.
+    done = submit(tmp_path, SLURM_JOB_NUM_NODES="3", DIRPRUNE_PATIENCE_S="10")
+    assert done.returncode == 0, done.stdout
+    said = re.search(r"warning: (\d) of 3 nodes have Ray; the study begins without the others", done.stdout)
+    assert said is not None, done.stdout
+    assert int(said[1]) in (1, 2)
+    assert f"--ray-address 127.0.0.1:{PORT} --resume --trials 3" in done.stdout.splitlines()[-1]
 
 
 def test_job_whose_ray_does_not_start_ends_without_a_study(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import sqlite3
 import subprocess
+import tempfile
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,14 @@ def test_files_on_this_machine_are_tried_and_nothing_stays(tmp_path: Path) -> No
         preflight.check_artifacts(str(tmp_path / "file"))
 
 
+def test_a_temporary_folder_that_takes_nothing_is_not_taken_for_the_artifact_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "away"))
+    with pytest.raises(DirpruneError, match=r"expected room for a temporary file, got: .*away"):
+        preflight.check_artifacts(str(tmp_path / "artifacts"))
+
+
 def test_port_on_which_something_listens_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -189,10 +199,20 @@ def test_server_that_is_away_is_not_healthy(
 
 @pytest.mark.parametrize(
     "allowed",
-    ["", "mlflow.example.org,mlflow.example.org:5000", "*.example.org", "*.example.org, a:5000", "*", "a,*"],
+    [
+        "",
+        "mlflow.example.org,mlflow.example.org:5000",
+        "*.example.org",
+        "*.example.org, a:5000",
+        "*",
+        "a,*",
+        "a:*",
+    ],
 )
 def test_health_check_calls_a_server_by_a_name_that_it_takes(
     allowed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", allowed)
-    assert is_allowed_host_header(get_allowed_hosts(), health.choose_host(allowed, "5000"))
+    host = health.choose_host(allowed, "5000")
+    assert is_allowed_host_header(get_allowed_hosts(), host)
+    assert urllib.parse.urlsplit(f"http://{host}").port in (None, 5000)
