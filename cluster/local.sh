@@ -12,7 +12,9 @@ export RAY_USAGE_STATS_ENABLED=0
 [ -f "$HOME/.ray/auth_token" ] || [ -n "${RAY_AUTH_TOKEN:-}" ] || ray get-auth-token --generate > /dev/null
 
 echo "in another terminal: RAY_AUTH_MODE=token .venv/bin/python studies/lenet.py --ray-address 127.0.0.1:$port"
-dashboard=(--include-dashboard=false)
+# Without a dashboard Ray still complains where the usual port for one is taken.
+any_port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+dashboard=(--include-dashboard=false --dashboard-port="$any_port")
 if [ -n "$dashboard_port" ]; then
   dashboard=(--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port")
   dashboard+=(--dashboard-agent-listen-port=0) # any: where another Ray listens at the usual one, no job is taken

@@ -25,7 +25,7 @@ from dirprune.tuning import storage
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--warm-starts", "0", "--epochs", "1", "--dense-epochs", "2", "--no-tracking"]
 PATIENCE_S = 300.0
-USUAL_AGENT_PORT = 52365  # where what takes jobs listens, unless it is told to find a port
+USUAL_PORTS = (8265, 52365)  # of a dashboard, and of what takes jobs, unless they are told others
 ENDED = {"COMPLETE", "PRUNED"}
 ENVIRONMENT = {
     **os.environ,
@@ -41,10 +41,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @contextmanager
 def another_ray_is_here() -> Iterator[None]:
-    """Hold the port at which the agent of another Ray would listen, if none has it already."""
+    """Hold the ports at which another Ray would listen, if none has them already."""
     with ExitStack() as held:
-        with suppress(OSError):
-            held.enter_context(socket.create_server(("127.0.0.1", USUAL_AGENT_PORT)))
+        for port in USUAL_PORTS:
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
         yield
 
 
@@ -72,7 +73,7 @@ def run(environment: Mapping[str, str], *command: str) -> subprocess.CompletedPr
 
 def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: Path) -> None:
     (port,) = find_ports(1)
-    with local_ray(tmp_path, port):
+    with another_ray_is_here(), local_ray(tmp_path, port):
         study = [sys.executable, "studies/lenet.py", "--ray-address", f"127.0.0.1:{port}", "--trials", "3"]
         options = [*OPTIONS, "--output", str(tmp_path / "output")]
         with ThreadPoolExecutor() as at_once:
@@ -83,6 +84,7 @@ def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: 
         assert refused.returncode == 2
         assert "expected a Ray cluster at" in refused.stderr
         assert reachable_from_outside(port) is False
+        assert "ERROR" not in (tmp_path / "ray.log").read_text()
 
 
 @pytest.mark.skipif(
