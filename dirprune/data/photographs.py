@@ -30,11 +30,17 @@ SHARD = ".tar"
 
 @dataclass(frozen=True)
 class Photographs:
-    """A training part and a held-out part with the same classes."""
+    """A training part and a held-out part with the same classes.
+
+    Attributes:
+        identities: Of both parts, see `DataRoles.identity`: the same in memory and streamed, in folders and
+            in shards, as long as no image was left out and their order is the same.
+    """
 
     train: AnySplit
     held_out: AnySplit
     n_classes: int
+    identities: tuple[str, str]
 
 
 def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photographs:
@@ -60,10 +66,10 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
     fits = n_bytes <= MAX_IN_MEMORY and not streams
     if fits and not is_uri(root) and not (train.is_sharded or held_out.is_sharded):
         images, labels, others, other_labels, _ = read_class_folders(Path(root), size)
-        return Photographs(
+        return _in_memory(
             Split(images, labels, torch.arange(len(images)), "train"),
             Split(others, other_labels, torch.arange(len(others)), "test"),
-            n_classes,
+            (train, held_out),
         )
     if not size:
         raise DataError(
@@ -75,8 +81,17 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
         for index, source in ((train, "train"), (held_out, "test"))
     ]
     if fits:
-        return Photographs(parts[0].in_memory(), parts[1].in_memory(), n_classes)
-    return Photographs(parts[0], parts[1], n_classes)
+        return _in_memory(parts[0].in_memory(), parts[1].in_memory(), (train, held_out))
+    return Photographs(parts[0], parts[1], n_classes, (train.identity, held_out.identity))
+
+
+def _in_memory(train: Split, held_out: Split, indices: tuple[ImageIndex, ImageIndex]) -> Photographs:
+    """Return parts in memory, from which images that cannot be read were left out before any cut."""
+    identities = [
+        index.identity if len(split) == len(index) else split.identify()
+        for split, index in zip((train, held_out), indices, strict=True)
+    ]
+    return Photographs(train, held_out, len(indices[0].classes), (identities[0], identities[1]))
 
 
 Part = tuple[str, list[Entry]]  # a folder, and its shards; no shards: class folders

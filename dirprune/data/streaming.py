@@ -141,6 +141,10 @@ class StreamedSplit:
             self.index.broken[place] = reason
             logger.warning("image left out: %s", reason)
 
+    def identify(self) -> str:
+        """Return a hash by which the same images in the same order are known again, wherever they lie."""
+        return digest(self.targets.cpu().numpy(), self.index.sizes[self.indices.cpu().numpy()])
+
     def fingerprint(self) -> str:
         """Return a hash of names, sizes, labels and indices, the same on every device, wherever they lie."""
         return self._fingerprint

@@ -13,7 +13,7 @@ from dirprune.data import DataRoles
 from dirprune.groups import Grouping
 from dirprune.latency import LatencyModel
 from dirprune.networks import load_weights_
-from dirprune.study.dense import DataChoice, check_classes, check_metrics, choose_data
+from dirprune.study.dense import DataChoice, check_classes, check_metrics, choose_data, compare_data
 from dirprune.study.latency import obtain_latency
 from dirprune.study.reference import check_reference
 from dirprune.study.spec import StudySpec
@@ -61,6 +61,10 @@ def find_subject(
     """
     choice = choose_data(spec, options.weights)
     roles = spec.load_data(options.data, choice.validation_from, choice.seed)
+    known = compare_data(choice, options.weights, roles)
+    if known.validation_from != choice.validation_from:
+        roles = spec.load_data(options.data, known.validation_from, known.seed)
+    choice = known
     say(f"data: {roles.name}; validation from {choice.validation_from} ({choice.reason})")
     say(
         f"images: {len(roles.train):,} train, {len(roles.validation):,} validation, "

@@ -24,7 +24,13 @@ from dirprune.recipe import Recipe
 from dirprune.tasks import make_task
 from dirprune.training import TrainingState, train_
 
-from .photograph_folders import label_by_json, label_by_name, label_by_number, write_folders, write_shards
+from .photograph_folders import (
+    label_by_json,
+    label_by_name,
+    label_by_number,
+    write_folders,
+    write_shards,
+)
 
 SIZE = 24
 
@@ -56,6 +62,7 @@ def pass_over(split: Any, n_workers: int = 0, crops: RandomCrops | None = None) 
 
 
 def assert_same_roles(roles: DataRoles, expected: DataRoles) -> None:
+    assert roles.identity == expected.identity != ""
     for name in ("train", "calibration", "validation", "test"):
         split, other = getattr(roles, name), getattr(expected, name)
         assert split.indices.tolist() == other.indices.tolist()

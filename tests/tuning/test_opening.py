@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from dirprune.architecture import Architecture
 from dirprune.errors import StudyError
+from dirprune.networks.weights import save_weights
+from dirprune.study.dense import choose_data, describe_origin
 from dirprune.study.space import SearchSpace
 from dirprune.tuning.opening import _check_same, _count_given
+from dirprune.tuning.options import RunOptions
+from dirprune.tuning.subject import describe_subject, find_subject
+from tests.integration.toy_study import spec, toy_data
 from tests.tuning.test_ledger import make_spec, open_ledger
 
 
@@ -31,3 +37,18 @@ def test_what_a_limit_refuses_is_not_given(tmp_path):
     space = SearchSpace(uniform_keep_ratios=(0.75, 0.25))
     assert _count_given(make_spec(space=space), prepared) == 1 + 1 + 2
     assert _count_given(make_spec(space=space, limits={"macs": 60_000.0}), prepared) == 1 + 1 + 1
+
+
+@pytest.mark.parametrize(("identity", "cut"), [(None, "train:0.1"), ("other", "test:0.5")])
+def test_a_study_with_weights_of_other_data_is_not_cut_as_their_training_was(tmp_path, identity, cut):
+    roles = toy_data(None, validation_from="train:0.1", seed=0)
+    trained_on = roles if identity is None else replace(roles, identity=identity)
+    weights = tmp_path / "ours.safetensors"
+    origin = describe_origin({"name": "Toy"}, trained_on, choose_data(spec, None))
+    save_weights(spec.create_network(), weights, origin)
+    lines = []
+    subject = find_subject(spec, RunOptions(tmp_path, weights=weights), None, lines.append)
+    assert describe_subject(spec, subject)["data"]["validation_from"] == cut
+    assert subject.roles.validation.source == cut.partition(":")[0]
+    assert f"validation from {cut}" in lines[0]
+    assert ("WARNING" in lines[0]) is (identity is not None)
