@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dirprune.data.class_folders import HELD_OUT, read_class_folders
@@ -19,6 +21,8 @@ from dirprune.data.split import Split
 from dirprune.data.store import Entry, Place, Store, is_uri
 from dirprune.data.streaming import StreamedSplit
 from dirprune.errors import DataError
+
+logger = logging.getLogger("dirprune.data")
 
 MAX_IN_MEMORY = 4 * 2**30
 """Bytes of decoded images up to which a set is kept in memory."""
@@ -58,7 +62,15 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
     """
     store = Store(str(root))
     train, held_out = (_index(store, found) for found in _find_parts(store))
-    _check_classes(train, held_out)
+    held_out = _align_classes(train, held_out)
+    if all(name.isdecimal() for name in train.classes) and list(map(int, train.classes)) != sorted(
+        map(int, train.classes)
+    ):
+        logger.warning(
+            "classes are in the order of their names as text, %s, as torchvision's ImageFolder has them; "
+            "numbers in tar shards count as numbers",
+            ", ".join(train.classes[:4]),
+        )
     n_classes = len(train.classes)
     if streams and size is None:
         size = USUAL_SIZE
@@ -138,8 +150,15 @@ def _index(store: Store, part: Part) -> ImageIndex:
     return index_shards(store, folder, shards) if shards else index_folders(store, folder)
 
 
-def _check_classes(train: ImageIndex, held_out: ImageIndex) -> None:
-    if train.classes != held_out.classes:
+def _align_classes(train: ImageIndex, held_out: ImageIndex) -> ImageIndex:
+    """Return the held-out part with its classes in the order of the training part.
+
+    Names of folders are in alphabetical order and numbers in shards are not: 10 comes after 2 there.
+
+    Raises:
+        DataError: If they have different classes, or fewer than two.
+    """
+    if set(train.classes) != set(held_out.classes):
         odd = sorted(set(train.classes) ^ set(held_out.classes))[0]
         where = "train" if odd in train.classes else held_out.folder.rpartition("/")[2]
         raise DataError(
@@ -148,6 +167,10 @@ def _check_classes(train: ImageIndex, held_out: ImageIndex) -> None:
         )
     if len(train.classes) < 2:
         raise DataError(f"expected at least two classes in {train.folder}, got {len(train.classes)}")
+    if train.classes == held_out.classes:
+        return held_out
+    places = np.array([train.classes.index(name) for name in held_out.classes], np.int64)
+    return replace(held_out, labels=places[held_out.labels], classes=train.classes)
 
 
 def _count_bytes(index: ImageIndex, size: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import fsspec
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dirprune.data import DataRoles, load_data, photographs, store, streaming
@@ -29,6 +31,7 @@ from .photograph_folders import (
     label_by_name,
     label_by_number,
     write_folders,
+    write_shard,
     write_shards,
 )
 
@@ -94,6 +97,40 @@ def test_shards_hold_what_the_folders_hold(folders: Path, tmp_path: Path, labels
     expected = load_data(f"folders:{SIZE}", folders)
     assert_same_roles(load_data(f"stream:{SIZE}", tmp_path / "shards"), expected)
     assert_same_roles(load_data(f"folders:{SIZE}", tmp_path / "shards"), expected)
+
+
+def number_classes(root: Path, n_classes: int = 12) -> None:
+    """Write class folders 0, 1, ... with two images each, whose red is ten times the number."""
+    for part, number in itertools.product(("train", "val"), range(n_classes)):
+        (root / part / str(number)).mkdir(parents=True)
+        for place in range(2):
+            image = Image.new("RGB", (SIZE, SIZE), (10 * number, 0, place))
+            image.save(root / part / str(number) / f"{place}.png")
+
+
+def test_numbers_of_classes_are_the_same_in_both_parts_where_one_is_sharded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    number_classes(tmp_path)
+    for part in ("train", "val"):
+        members = []
+        for path in sorted((tmp_path / part).glob("*/*")):
+            key = f"{path.parent.name}_{path.stem}"
+            members += [(f"{key}.png", path.read_bytes()), (f"{key}.cls", path.parent.name.encode())]
+        write_shard(tmp_path / "shards" / part / "0.tar", members)
+    for sharded, other in (("train", "val"), ("val", "train")):
+        root = tmp_path / f"{sharded} sharded"
+        root.mkdir()
+        (root / sharded).symlink_to(tmp_path / "shards" / sharded)
+        (root / other).symlink_to(tmp_path / other)
+        caplog.clear()
+        roles = load_data(f"stream:{SIZE}", root, validation_from="train:0.5")
+        assert ("as text, 0, 1, 10, 11, as" in caplog.text) is (sharded == "val")
+        names = [int(name) for name in roles.train.index.classes]
+        assert names == (list(range(12)) if sharded == "train" else sorted(range(12), key=str))
+        for split in (roles.train, roles.validation, roles.test):
+            inputs, targets = pass_over(split)
+            assert (inputs[:, 0, 0, 0] // 10).tolist() == [names[target] for target in targets]
 
 
 @pytest.mark.parametrize("prefix", ["set", "retrieval_testbed"])
