@@ -345,10 +345,13 @@ class TrainingRun:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         n_at_once = math.ceil(len(batch.places) / self.n_parts)
-        parts = zip(*(t.split(n_at_once) for t in (batch.inputs, batch.targets, batch.places)), strict=True)
-        for inputs, targets, places in parts:
+        tensors = (batch.inputs, batch.targets, batch.places)
+        parts = [(*part, len(part[0])) for part in zip(*(t.split(n_at_once) for t in tensors), strict=True)]
+        if self.share.n_workers > 1:  # each backward pass waits for those of the others: all make as many
+            parts += [(*(t[:1] for t in tensors), 0)] * (self.n_parts - len(parts))
+        for inputs, targets, places, n_counted in parts:
             normalised = self.roles.normalise(inputs)
-            loss = self._loss(normalised, targets, places) * (len(places) / n_images)
+            loss = self._loss(normalised, targets, places) * (n_counted / n_images)
             (loss * self.share.n_workers).backward()  # the mean over the workers is taken of it
             total = total + loss.detach()
         return total

@@ -57,9 +57,17 @@ def make_network() -> nn.Module:
 
 
 def train(
-    root: Path, recipe: Recipe, share: Share, port: int = 0, listener: socket.socket | None = None
+    root: Path,
+    recipe: Recipe,
+    share: Share,
+    n_parts: int = 1,
+    port: int = 0,
+    listener: socket.socket | None = None,
 ) -> tuple[dict[str, Tensor], list[int]]:
-    """Train for two passes as one of some workers; return the weights and the images that were decoded."""
+    """Train for two passes as one of some workers; return the weights and the images that were decoded.
+
+    In the second pass each batch is computed in `n_parts`, as it is once memory has run out.
+    """
     torch.set_num_threads(1)
     streaming._Batches = Counted
     roles = load_data(f"stream:{SIZE}", root, validation_from="test:0.5")
@@ -72,6 +80,7 @@ def train(
             run.spread_out_(share, together)
         Counted.decoded.clear()
         for start in range(0, recipe.images, N_IMAGES):
+            run.n_parts = n_parts if start else 1
             run.take_steps_(Segment(start, start + N_IMAGES), lambda: False)
         return {name: tensor.clone() for name, tensor in network.state_dict().items()}, list(Counted.decoded)
 
@@ -81,16 +90,16 @@ def train_and_put(answers: Any, *arguments: Any) -> None:
     answers.put(({name: tensor.numpy() for name, tensor in weights.items()}, decoded))
 
 
-def train_together(root: Path, recipe: Recipe) -> list[tuple[dict[str, Tensor], list[int]]]:
+def train_together(root: Path, recipe: Recipe, n_parts: int = 1) -> list[tuple[dict[str, Tensor], list[int]]]:
     """Train in this process and another, in one process group."""
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
     listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
-    other = spawn.Process(target=train_and_put, args=(answers, root, recipe, Share(1, 2), port))
+    other = spawn.Process(target=train_and_put, args=(answers, root, recipe, Share(1, 2), n_parts, port))
     other.start()
     try:
-        own = train(root, recipe, Share(0, 2), port, listener)
+        own = train(root, recipe, Share(0, 2), n_parts, port, listener)
         weights, decoded = answers.get(timeout=120)
         return [own, ({name: torch.from_numpy(array) for name, array in weights.items()}, decoded)]
     finally:
@@ -113,10 +122,10 @@ def test_each_worker_decodes_its_own_part_and_the_result_is_that_of_one(tmp_path
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_whose_part_cannot_be_read_keeps_up_with_the_others(tmp_path: Path) -> None:
+def test_a_worker_whose_part_cannot_be_read_or_halved_keeps_up_with_the_others(tmp_path: Path) -> None:
     write_folders(tmp_path)
     (tmp_path / "train/bee/005.jpg").write_bytes(b"no image")
-    together = train_together(tmp_path, replace(RECIPE, batch_size=2))
+    together = train_together(tmp_path, replace(RECIPE, batch_size=3), n_parts=2)  # parts of 1 and 2 images
     (weights, _), (others, _) = together
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     for name, tensor in weights.items():
