@@ -92,7 +92,9 @@ class TrainingRun:
             self.teacher.eval().requires_grad_(False)
         self.optimizer = make_optimizer(network, recipe)
         self.is_bfloat16 = recipe.precision == "bfloat16" or (
-            recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+            recipe.precision == "auto"
+            and device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)  # which is slower than float32
         )
         self.best: dict[str, Any] = {}
         self.metrics: dict[str, float] = {}
