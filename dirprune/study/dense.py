@@ -17,6 +17,7 @@ from dirprune.errors import ConfigurationError, WeightsError, suggest
 from dirprune.identity import digest, identify
 from dirprune.kept_training import train_kept_
 from dirprune.networks import as_file_name
+from dirprune.networks.libraries import is_of_a_library
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport, evaluate
@@ -241,7 +242,8 @@ def _train(
     identity = {**identify(spec.network), "options": dict(spec.network_options)}
     task = spec.task()
     key = digest(identity, task.loss_identity, asdict(recipe), roles.fingerprint(), spec.seed)[:12]
-    short = identity["name"].rpartition(".")[2]
+    name = identity["name"]
+    short = name if is_of_a_library(name) else name.rpartition(".")[2]
     path = output / "dense" / f"{as_file_name(short)}-{roles.name}-{key}.safetensors"
     if path.exists():
         return path
