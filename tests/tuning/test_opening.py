@@ -6,15 +6,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from dirprune.architecture import Architecture
 from dirprune.errors import StudyError
 from dirprune.networks.weights import save_weights
 from dirprune.study.dense import choose_data, describe_origin
 from dirprune.study.space import SearchSpace
+from dirprune.study.spec import StudySpec
+from dirprune.tuning.cluster import Resources
 from dirprune.tuning.opening import _check_same, _count_given
 from dirprune.tuning.options import RunOptions
 from dirprune.tuning.subject import describe_subject, find_subject
+from tests.data.photograph_folders import write_folders
 from tests.integration.toy_study import spec, toy_data
 from tests.tuning.test_ledger import make_spec, open_ledger
 
@@ -52,3 +56,35 @@ def test_a_study_with_weights_of_other_data_is_not_cut_as_their_training_was(tmp
     assert subject.roles.validation.source == cut.partition(":")[0]
     assert f"validation from {cut}" in lines[0]
     assert ("WARNING" in lines[0]) is (identity is not None)
+
+
+def build_small(n_classes: int = 3) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n_classes)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "cpus", "gpus", "is_warned"),
+    [
+        ("stream:16", 1.0, 1.0, True),
+        ("stream:16", 2.0, 2.0, True),
+        ("stream:16", 4.0, 1.0, False),
+        ("stream:16", 1.0, 0.0, False),
+        ("folders:16", 1.0, 1.0, False),
+    ],
+)
+def test_streaming_to_a_gpu_with_one_core_is_warned_of(tmp_path, data, cpus, gpus, is_warned):
+    write_folders(tmp_path / "set")
+    study = StudySpec(
+        name="small", network=build_small, data=data, space=SearchSpace(methods={"magnitude": {}})
+    )
+    options = RunOptions(
+        tmp_path, data=tmp_path / "set", resources=Resources(cpus_per_trial=cpus, gpus_per_trial=gpus)
+    )
+    lines = []
+    find_subject(study, options, None, lines.append)
+    assert (
+        any(line.startswith("WARNING: one process") and "--cpus-per-trial" in line for line in lines)
+        is is_warned
+    )
