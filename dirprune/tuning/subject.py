@@ -63,10 +63,10 @@ def find_subject(
     """
     choice = choose_data(spec, options.weights)
     roles = spec.load_data(options.data, choice.validation_from, choice.seed)
-    known = compare_data(choice, options.weights, roles)
-    if known.validation_from != choice.validation_from:
-        roles = spec.load_data(options.data, known.validation_from, known.seed)
-    choice = known
+    compared = compare_data(choice, options.weights, roles)
+    if compared.validation_from != choice.validation_from:
+        roles = spec.load_data(options.data, compared.validation_from, compared.seed)
+    choice = compared
     say(f"data: {roles.name}; validation from {choice.validation_from} ({choice.reason})")
     say(
         f"images: {len(roles.train):,} train, {len(roles.validation):,} validation, "
