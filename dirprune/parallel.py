@@ -11,9 +11,9 @@ import datetime
 import inspect
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
@@ -88,10 +88,12 @@ class Part:
     Attributes:
         summed: Its part of the loss summed over their images.
         randomness: States of its generators after them.
+        unreadable: The images that it has left out so far, see `ImageIndex.broken`.
     """
 
     summed: float
     randomness: dict[str, Tensor]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
 
 class Crew(Protocol):

@@ -23,6 +23,7 @@ from dirprune.augmentation import Draws, augment
 from dirprune.data.read_ahead import ReadAhead
 from dirprune.data.roles import DataRoles
 from dirprune.data.split import Batch
+from dirprune.data.streaming import StreamedSplit
 from dirprune.data.views import RandomCrops
 from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, TrainingDiverged, suggest
@@ -198,6 +199,9 @@ class TrainingRun:
                 raise self.crew.explain(error) from error
             segment.summed += sum(part.summed for part in parts)
             segment.peers = [part.randomness for part in parts]
+            if isinstance(self.roles.train, StreamedSplit):
+                for part in parts:
+                    self.roles.train.index.broken.update(part.unreadable)
             if not math.isfinite(segment.summed):
                 raise self._diverged("the training loss", self._edges(segment)[segment.step])
             if has_ended or wants_pause():

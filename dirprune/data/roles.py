@@ -86,6 +86,14 @@ class DataRoles:
             list(self.mean), list(self.std), self.n_classes, *(split.fingerprint() for split in splits)
         )
 
+    @property
+    def unreadable(self) -> list[str]:
+        """Streamed images that could not be read so far, each with the reason."""
+        streams = [
+            split for split in (self.train, self.validation, self.test) if isinstance(split, StreamedSplit)
+        ]
+        return list(dict.fromkeys(reason for split in streams for reason in split.index.broken.values()))
+
     def judged_on(self, n_images: int, seed: int) -> DataRoles:
         """Return the roles with at most so many examples of validation and of test, with every class.
 

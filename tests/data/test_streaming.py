@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dirprune.data import DataRoles, load_data, photographs, store, streaming
+from dirprune.data.photographs import load_photographs
 from dirprune.data.streaming import StreamedSplit
 from dirprune.data.views import RandomCrops
 from dirprune.errors import DataError
@@ -312,6 +313,31 @@ def test_many_broken_images_are_an_error(tmp_path: Path) -> None:
         match=r"^expected whole images, got 2 of 36 that cannot be read, the last is .*/cat/003.jpg",
     ):
         pass_over(whole, 2)
+
+
+@pytest.mark.parametrize(("n_broken", "is_error"), [(15, False), (25, True)])
+def test_a_part_of_a_split_is_judged_by_its_own_images(tmp_path: Path, n_broken: int, is_error: bool) -> None:
+    """As that of each of several workers: all of theirs must not add up to many times the share."""
+    image, broken = tmp_path / "image.png", tmp_path / "broken.png"
+    Image.new("RGB", (4, 4)).save(image)
+    broken.write_bytes(b"no image")
+    for part, name, count in (
+        ("train", "ant", 3990),
+        ("train", "bee", 10),
+        ("val", "ant", 1),
+        ("val", "bee", 1),
+    ):
+        (tmp_path / "set" / part / name).mkdir(parents=True)
+        for number in range(count):
+            source = broken if count > 10 and number < n_broken else image
+            os.link(source, tmp_path / "set" / part / name / f"{number:04}.png")
+    index = load_photographs(tmp_path / "set", 4, streams=True).train
+    part = replace(index, n_workers=0).batches(torch.arange(1000).split(250))
+    if is_error:
+        with pytest.raises(DataError, match=r"^expected whole images, got 20 of 1000 that cannot be read"):
+            list(part)
+    else:
+        assert sum(len(batch.places) for batch in part) == 1000 - n_broken
 
 
 def test_an_image_that_has_gone_meanwhile_counts_as_broken(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -20,6 +21,7 @@ from dirprune.data import load_data, streaming
 from dirprune.data.roles import DataRoles
 from dirprune.data.streaming import _Batches
 from dirprune.parallel import LOOPBACK, Share, join
+from dirprune.peer import Peer
 from dirprune.recipe import Recipe
 from dirprune.tasks import make_task
 from dirprune.training_run import TrainingRun
@@ -130,6 +132,27 @@ def test_a_worker_whose_part_cannot_be_read_or_halved_keeps_up_with_the_others(t
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     for name, tensor in weights.items():
         assert torch.equal(tensor, others[name]), name
+
+
+def test_images_that_others_left_out_are_known_to_the_one_that_leads(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    roles = load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5")
+    roles = replace(roles, train=replace(roles.train, n_workers=0))
+    run = TrainingRun(make_network(), roles, make_task(), RECIPE, 0, torch.device("cpu"), None)
+    (tmp_path / "train/bee/005.jpg").write_bytes(b"no image")
+    peer = Peer(
+        Share(), load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5"), make_task(), "cpu"
+    )
+    peer.run = TrainingRun(make_network(), peer.roles, make_task(), RECIPE, 0, torch.device("cpu"), None)
+    part = peer.advance(Segment(0, N_IMAGES), 4)
+    assert [reason.partition(": ")[0] for reason in part.unreadable.values()] == [
+        str(tmp_path / "train/bee/005.jpg")
+    ]
+    (tmp_path / "train/bee/005.jpg").write_bytes((tmp_path / "train/bee/003.jpg").read_bytes())
+    assert roles.unreadable == []
+    run.crew = SimpleNamespace(n_workers=2, advance=lambda segments, until: lambda: [part])
+    run.advance_(Segment(0, N_IMAGES), lambda: False)
+    assert roles.unreadable == list(part.unreadable.values())
 
 
 class Noted(_Batches):
