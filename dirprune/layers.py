@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dirprune.errors import ConfigurationError, one_line
 
@@ -105,6 +106,27 @@ def is_in_parts(layer: object) -> bool:
     if not isinstance(layer, CONVOLUTIONS) or layer.groups == 1:
         return False
     return not layer.groups == layer.in_channels == layer.out_channels
+
+
+def find_activation(norm: _BatchNorm) -> nn.Module:
+    """Return what a batch norm does to values that it has normalised: nothing, or what timm's do.
+
+    timm's `BatchNormAct2d` is a batch norm that drops and activates at its end; what is returned shares those
+    modules.
+
+    Raises:
+        ConfigurationError: If its class has a `forward` of its own that is not known.
+    """
+    kind = next(kind for kind in type(norm).__mro__ if "forward" in vars(kind))
+    if kind in (_BatchNorm, nn.SyncBatchNorm):
+        return nn.Identity()
+    if kind.__module__.partition(".")[0] == "timm":
+        parts = [getattr(norm, name, None) for name in ("drop", "act")]
+        return nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
+    raise ConfigurationError(
+        f"expected batch norms of torch or timm where their statistics are taken anew, got "
+        f"{kind.__module__}.{kind.__qualname__} with a forward of its own; try a module behind one of torch"
+    )
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import datetime
 import inspect
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from dirprune.layers import find_activation
 from dirprune.recipe import Recipe
 from dirprune.training_state import Segment, TrainingState
 
@@ -87,10 +88,12 @@ class Part:
     Attributes:
         summed: Its part of the loss summed over their images.
         randomness: States of its generators after them.
+        unreadable: The images that it has left out so far, see `ImageIndex.broken`.
     """
 
     summed: float
     randomness: dict[str, Tensor]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
 
 class Crew(Protocol):
@@ -177,10 +180,14 @@ def norms_synchronised(network: nn.Module) -> Iterator[None]:
     """Let batch norm take its statistics over the parts of all workers for a while, in training mode.
 
     Torch's own `SyncBatchNorm` would only do so on GPUs.
+
+    Raises:
+        ConfigurationError: As `find_activation`.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.forward = partial(_normalise, norm)  # type: ignore[method-assign]
+    activations = [find_activation(norm) for norm in norms]
+    for norm, activation in zip(norms, activations, strict=True):
+        norm.forward = partial(_normalise, norm, activation)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -188,7 +195,7 @@ def norms_synchronised(network: nn.Module) -> Iterator[None]:
             del norm.forward
 
 
-def _normalise(norm: _BatchNorm, inputs: Tensor) -> Tensor:
+def _normalise(norm: _BatchNorm, activation: nn.Module, inputs: Tensor) -> Tensor:
     """Do what batch norm does, with mean and variance of all workers' inputs, shape (n, channels, ...)."""
     if not norm.training:
         return type(norm).forward(norm, inputs)
@@ -211,7 +218,7 @@ def _normalise(norm: _BatchNorm, inputs: Tensor) -> Tensor:
     outputs = (values - mean.view(shape)) * scale.view(shape)
     if norm.affine:
         outputs = outputs + norm.bias.view(shape)
-    return outputs.to(inputs.dtype)
+    return activation(outputs.to(inputs.dtype))
 
 
 @torch.no_grad()

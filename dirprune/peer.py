@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import torch
 
 from dirprune.data.roles import DataRoles
+from dirprune.data.streaming import StreamedSplit
 from dirprune.layers import laid_out
 from dirprune.parallel import Job, Part, Share
 from dirprune.tasks import Task
@@ -51,4 +52,6 @@ class Peer:
         """Train a segment up to a step."""
         assert self.run is not None
         self.run.take_steps_(segment, wants_pause=lambda: False, until=until)
-        return Part(segment.summed, segment.randomness)
+        train = self.roles.train
+        unreadable = dict(train.index.broken) if isinstance(train, StreamedSplit) else {}
+        return Part(segment.summed, segment.randomness, unreadable)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dirprune.architecture import Architecture
 from dirprune.data.roles import DataRoles, Split
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ArchitectureError
+from dirprune.evaluation import MAX_BATCH_VALUES
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
 from dirprune.importance.base import MEMORY_MB, Progress
@@ -22,6 +26,11 @@ from dirprune.reconstruction import list_consumers, reconstruct_
 from dirprune.surgery import compact
 from dirprune.tasks import Task, make_task
 from dirprune.tracing import find_groups
+
+logger = logging.getLogger(__name__)
+
+LEAST_AT_ONCE = 32
+"""Images that batch-norm statistics are estimated from at once at least, however large they are."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,8 @@ def recalibrate_(
     Args:
         network: On `device`.
         normalise: From the split's raw inputs to what the network takes.
-        batch_size: At most; batches are of equal size, give or take one, and so count alike.
+        batch_size: At most; batches are of equal size, give or take one, and so count alike. They are smaller
+            where memory runs out, and on a processor where images are large.
     """
     layers = [
         module
@@ -172,19 +182,44 @@ def recalibrate_(
     if not layers or len(calibration) == 0:
         return
     momenta = [module.momentum for module in layers]
+    n_at_once = batch_size
+    if torch.device(device).type == "cpu":  # which kills the process rather than say that memory ran out
+        n_values = math.prod(calibration.input_shape)
+        n_at_once = min(batch_size, max(LEAST_AT_ONCE, MAX_BATCH_VALUES // n_values))
     with modes_restored(network):
         network.eval()
         try:
             for layer in layers:
-                layer.reset_running_stats()
                 layer.momentum = None  # the cumulative average
                 layer.train()
-            n_batches = -(-len(calibration) // batch_size)
-            for positions in torch.arange(len(calibration)).tensor_split(n_batches):
-                network(normalise(calibration.inputs[positions].to(device)))
+            while not _average_statistics_(network, layers, calibration, normalise, device, n_at_once):
+                n_at_once //= 2
+                logger.warning("out of memory: batch-norm statistics from %d images at once", n_at_once)
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
+
+
+def _average_statistics_(
+    network: nn.Module,
+    layers: Sequence[_BatchNorm],
+    calibration: Split,
+    normalise: Callable[[Tensor], Tensor],
+    device: str | torch.device,
+    n_at_once: int,
+) -> bool:
+    """Let batch norms in training mode see the calibration images; return whether there was memory for it."""
+    for layer in layers:
+        layer.reset_running_stats()
+    n_batches = -(-len(calibration) // n_at_once)
+    try:
+        for positions in torch.arange(len(calibration)).tensor_split(n_batches):
+            network(normalise(calibration.inputs[positions].to(device)))
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or n_at_once < 2 * LEAST_AT_ONCE:
+            raise
+        return False
+    return True
 
 
 def _read_architecture(

@@ -23,6 +23,7 @@ from dirprune.augmentation import Draws, augment
 from dirprune.data.read_ahead import ReadAhead
 from dirprune.data.roles import DataRoles
 from dirprune.data.split import Batch
+from dirprune.data.streaming import StreamedSplit
 from dirprune.data.views import RandomCrops
 from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, TrainingDiverged, suggest
@@ -92,7 +93,9 @@ class TrainingRun:
             self.teacher.eval().requires_grad_(False)
         self.optimizer = make_optimizer(network, recipe)
         self.is_bfloat16 = recipe.precision == "bfloat16" or (
-            recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+            recipe.precision == "auto"
+            and device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)  # which is slower than float32
         )
         self.best: dict[str, Any] = {}
         self.metrics: dict[str, float] = {}
@@ -196,6 +199,9 @@ class TrainingRun:
                 raise self.crew.explain(error) from error
             segment.summed += sum(part.summed for part in parts)
             segment.peers = [part.randomness for part in parts]
+            if isinstance(self.roles.train, StreamedSplit):
+                for part in parts:
+                    self.roles.train.index.broken.update(part.unreadable)
             if not math.isfinite(segment.summed):
                 raise self._diverged("the training loss", self._edges(segment)[segment.step])
             if has_ended or wants_pause():
@@ -345,10 +351,13 @@ class TrainingRun:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         n_at_once = math.ceil(len(batch.places) / self.n_parts)
-        parts = zip(*(t.split(n_at_once) for t in (batch.inputs, batch.targets, batch.places)), strict=True)
-        for inputs, targets, places in parts:
+        tensors = (batch.inputs, batch.targets, batch.places)
+        parts = [(*part, len(part[0])) for part in zip(*(t.split(n_at_once) for t in tensors), strict=True)]
+        if self.share.n_workers > 1:  # each backward pass waits for those of the others: all make as many
+            parts += [(*(t[:1] for t in tensors), 0)] * (self.n_parts - len(parts))
+        for inputs, targets, places, n_counted in parts:
             normalised = self.roles.normalise(inputs)
-            loss = self._loss(normalised, targets, places) * (len(places) / n_images)
+            loss = self._loss(normalised, targets, places) * (n_counted / n_images)
             (loss * self.share.n_workers).backward()  # the mean over the workers is taken of it
             total = total + loss.detach()
         return total

@@ -136,6 +136,7 @@ class Workbench:
         options = dict(self.spec.network_options)
         self.base = {**identify(self.spec.network), "options": options, "weights": dict(context.origin)}
         self.rungs = [self.spec.images(epochs, context.roles) for epochs in self.spec.rungs]
+        self.told = set(self.roles.unreadable)  # by the driver
 
 
 def make_final_bench(bench: Workbench, trial: int, repetition: int, epochs: float) -> Workbench:
@@ -240,6 +241,7 @@ class _Attempt:
                     note_shortage=self._note_shortage,
                 ):
                     metrics = {} if report.is_pause else self._judge(report.metrics)
+                    self._tell_unreadable()
                     if not report.is_pause:
                         self.log.append("report", images=report.images, metrics=metrics)
                     last = self._keep(report)
@@ -247,6 +249,13 @@ class _Attempt:
                         yield TrialReport(report.images, metrics)
             assert last is not None
             yield self._finish(network, kept, last)
+
+    def _tell_unreadable(self) -> None:
+        """Name the images that were left out, of which this worker has not told yet."""
+        images = [reason for reason in self.bench.roles.unreadable if reason not in self.bench.told]
+        if images:
+            self.bench.told.update(images)
+            self.log.append("unreadable", images=images)
 
     def _wants_checkpoint(self) -> bool:
         bench = self.bench
@@ -341,6 +350,7 @@ class _Attempt:
             metrics=metrics,
         )
         send(self.folder, self.folder.model_dir(number))
+        self._tell_unreadable()
         self.log.append("finished", metrics=metrics)
         return TrialReport(last.images, metrics, is_final=True)
 

@@ -60,9 +60,19 @@ def on_a_busy_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
     """The folder of the real MNIST, unpacked from what lies beside the repository."""
+    return _unpack("mnist")
+
+
+@pytest.fixture(scope="session")
+def cifar10_root() -> Path:
+    """The folder of the real CIFAR-10, likewise."""
+    return _unpack("cifar10")
+
+
+def _unpack(name: str) -> Path:
     if not UNPACK.is_file():
-        pytest.skip("needs MNIST: no ../shared/data/unpack beside the repository")
-    result = subprocess.run([sys.executable, UNPACK, "mnist"], capture_output=True, text=True, check=True)
+        pytest.skip(f"needs {name}: no ../shared/data/unpack beside the repository")
+    result = subprocess.run([sys.executable, UNPACK, name], capture_output=True, text=True, check=True)
     return Path(result.stdout.strip())
 
 

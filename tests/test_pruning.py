@@ -200,6 +200,46 @@ def test_recalibration_leaves_modes_momenta_and_weights(is_training: bool) -> No
     assert all(torch.equal(old, new) for old, new in zip(weights, network.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("size", "expected"), [(32, [300, 300]), (224, [100] * 6)])
+def test_recalibration_takes_fewer_images_at_once_only_where_they_are_large(
+    size: int, expected: list[int]
+) -> None:
+    inputs = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(600, -1, -1, -1)
+    n_at_once = []
+
+    def shrink(images: Tensor) -> Tensor:
+        n_at_once.append(len(images))
+        return images[:, :, 0, 0].float()
+
+    split = Split(inputs, torch.zeros(600), torch.arange(600), "train")
+    recalibrate_(make_normalised_network(), split, shrink)
+    assert n_at_once == expected
+
+
+def test_recalibration_that_ran_out_of_memory_begins_again_with_fewer_images(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def take_few(inputs: Tensor) -> Tensor:
+        if len(inputs) > 250 and inputs[0, 0] != split.inputs[0, 0]:  # the second batch
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inputs
+
+    network, expected, split = make_normalised_network(), make_normalised_network(), make_inputs(1001)
+    recalibrate_(expected, split, identity, batch_size=250)
+    recalibrate_(network, split, take_few)
+    assert torch.equal(network[0].running_mean, expected[0].running_mean)
+    assert torch.equal(network[0].running_var, expected[0].running_var)
+    assert [record.message for record in caplog.records] == [
+        "out of memory: batch-norm statistics from 250 images at once"
+    ]
+    with pytest.raises(torch.OutOfMemoryError):
+        recalibrate_(network, split, fail_always)
+
+
+def fail_always(inputs: Tensor) -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def test_network_without_batch_norm_is_not_run() -> None:
     def fail(inputs: Tensor) -> Tensor:
         raise AssertionError("the network ran")

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from dirprune.data.roles import DataRoles, make_roles
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged
 from dirprune.tasks import Task, make_task
 from dirprune.training import Recipe, TrainingReport, TrainingState, train_
+from dirprune.training_run import TrainingRun
 
 N_EPOCH = 90
 CLASSES = make_task()
@@ -383,6 +385,21 @@ def test_precision_is_that_of_the_recipe(roles: DataRoles, precision: str, dtype
     _train(network, roles, Recipe(images=90, precision=precision))
     assert network.dtypes == {dtype}
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("major", "is_bfloat16"), [(7, False), (8, True)])
+def test_automatic_precision_is_bfloat16_only_where_a_gpu_has_it(
+    roles: DataRoles, monkeypatch: pytest.MonkeyPatch, major: int, is_bfloat16: bool
+) -> None:
+    properties = SimpleNamespace(major=major)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)  # it emulates it
+    recipe = Recipe(images=90)
+    run = TrainingRun(_network(), roles, make_task(), recipe, 0, torch.device("cuda"), None)
+    assert run.is_bfloat16 is is_bfloat16
 
 
 @pytest.mark.parametrize("is_channels_last", [True, False])

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from dirprune import pruning
 from dirprune.architecture import Architecture
+from dirprune.data import load_data
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged
 from dirprune.importance import select_channels
 from dirprune.networks import create_network
@@ -23,6 +25,7 @@ from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
 from dirprune.training_state import TrainingState
 from dirprune.trial import TrialContext, TrialReport, Workbench, make_final_bench, run_trial
+from tests.data.photograph_folders import write_folders
 from tests.integration.toy_study import Toy, regression, toy_data
 from tests.integration.toy_study import spec as toy_spec
 
@@ -97,6 +100,28 @@ def test_finished_trial_leaves_its_model_and_its_events(tmp_path):
     stored = json.loads((bench.folder.model_dir(4) / "architecture.json").read_text())
     assert stored["network"]["weights"] == {"data": "toy"}
     assert stored["normalisation"] == {"mean": [0.0], "std": [1.0]}
+
+
+def build_small() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+
+
+def test_images_that_cannot_be_read_are_named_once_in_the_events(tmp_path):
+    write_folders(tmp_path / "set")
+    spec = StudySpec(name="small", network=build_small, data="stream:16", epochs=2)
+    roles = load_data("stream:16", tmp_path / "set", validation_from="test:0.5")
+    place = next(place for place in roles.train.indices.tolist() if place not in roles.calibration.indices)
+    path = roles.train.index.path(place)
+    Path(path).write_bytes(b"no image")
+    state = build_small().state_dict()
+    bench = Workbench(TrialContext(spec, roles, state, tmp_path / "study", tmp_path / "scores", {}))
+    for number in (0, 1):
+        architecture = Architecture.full(bench.grouping)
+        list(run_trial(bench, Configuration(number, "sampler", architecture, "magnitude", {}, {})))
+    named = [replay(read_events(bench.folder.events(number))).unreadable for number in (0, 1)]
+    assert named == [(f"{path}: cannot identify image file",), ()]  # the same by any worker
 
 
 def test_dense_network_is_judged_as_it_is(tmp_path):

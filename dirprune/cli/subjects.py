@@ -195,6 +195,12 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
     seed = header.data_seed if header.data_seed is not None else options.seed
     limit = options.train_images or header.train_images
     roles = load_data(dataset, options.data, validation_from=validation_from, train_limit=limit, seed=seed)
+    if _is_of_other_data(header, validation_from, roles, is_asked_for=options.validation_from is not None):
+        validation_from = FOREIGN_SPLIT
+        roles = load_data(
+            dataset, options.data, validation_from=validation_from, train_limit=limit, seed=seed
+        )
+    is_trusted = validation_from == header.validation_from and not header.data_identity
     if options.data is None and options.dataset is None and dataset == "digits":
         click.echo("data: no --data, so the handwritten digits that come with scikit-learn")
     else:
@@ -217,8 +223,29 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
             "so scores and batch norm know nothing of it; try more --train-images"
         )
     return roles, header.changed(
-        dataset=dataset, validation_from=validation_from, data_seed=seed, train_images=limit
+        dataset=dataset,
+        validation_from=validation_from,
+        data_seed=seed,
+        train_images=limit,
+        data_identity="" if is_trusted else roles.identity,
     )
+
+
+def _is_of_other_data(header: Header, validation_from: str, roles: DataRoles, *, is_asked_for: bool) -> bool:
+    """Return whether the cut of the weights' training would be another one here, and say so aloud."""
+    if validation_from != header.validation_from or not validation_from.startswith("train"):
+        return False
+    if not header.data_identity or not roles.identity:
+        click.echo(f"note: {validation_from} as in training, on trust: the weights do not say of which data")
+        return False
+    if header.data_identity == roles.identity:
+        return False
+    others = "WARNING: these weights were trained on other data than these, or in another order, and may have"
+    if is_asked_for:
+        click.echo(f"{others} learnt these images; try {FOREIGN_SPLIT}")
+    else:
+        click.echo(f"{others} learnt any of the training set: validation from {FOREIGN_SPLIT}")
+    return not is_asked_for
 
 
 def choose_device(name: str | None) -> str:

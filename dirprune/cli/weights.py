@@ -13,7 +13,7 @@ from torch import nn
 from dirprune.errors import WeightsError
 from dirprune.networks import save_weights
 from dirprune.networks.weights import read_metadata
-from dirprune.study.dense import DATA, DATA_SEED, NETWORK, OPTIONS, TRAINED_FROM
+from dirprune.study.dense import DATA, DATA_IDENTITY, DATA_SEED, NETWORK, OPTIONS, TRAINED_FROM
 
 TRAIN_IMAGES = "train_images"
 
@@ -29,6 +29,7 @@ class Header:
         validation_from: How the roles of data were cut.
         data_seed: Seed of that cut.
         train_images: Size to which the training role was limited.
+        data_identity: By which the data that were cut are known again, see `DataRoles.identity`.
     """
 
     network: str = ""
@@ -37,6 +38,7 @@ class Header:
     validation_from: str = ""
     data_seed: int | None = None
     train_images: int | None = None
+    data_identity: str = ""
 
     def changed(self, **changes: Any) -> Header:
         """Return a copy with some fields replaced."""
@@ -51,6 +53,7 @@ class Header:
             TRAINED_FROM: self.validation_from,
             DATA_SEED: "" if self.data_seed is None else str(self.data_seed),
             TRAIN_IMAGES: "" if self.train_images is None else str(self.train_images),
+            DATA_IDENTITY: self.data_identity,
         }
         return {key: text for key, text in known.items() if text}
 
@@ -72,6 +75,7 @@ class Header:
                 validation_from=metadata.get(TRAINED_FROM, ""),
                 data_seed=int(metadata[DATA_SEED]) if DATA_SEED in metadata else None,
                 train_images=int(metadata[TRAIN_IMAGES]) if TRAIN_IMAGES in metadata else None,
+                data_identity=metadata.get(DATA_IDENTITY, ""),
             )
         except (ValueError, TypeError) as error:
             raise WeightsError(

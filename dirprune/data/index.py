@@ -78,6 +78,11 @@ class ImageIndex:
         return [io.BytesIO(answer) if isinstance(answer, bytes) else answer for answer in answers]
 
     @cached_property
+    def identity(self) -> str:
+        """A hash of labels and sizes of the images in their order, in folders and in shards alike."""
+        return digest(self.labels, self.sizes)
+
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of names, sizes, places in files and labels, wherever the files lie."""
         arrays = (self.files, self.file_of, self.starts, self.sizes, self.labels)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dirprune.data.class_folders import HELD_OUT, read_class_folders
@@ -20,6 +22,8 @@ from dirprune.data.store import Entry, Place, Store, is_uri
 from dirprune.data.streaming import StreamedSplit
 from dirprune.errors import DataError
 
+logger = logging.getLogger("dirprune.data")
+
 MAX_IN_MEMORY = 4 * 2**30
 """Bytes of decoded images up to which a set is kept in memory."""
 N_LOOKED_AT = 8
@@ -30,11 +34,17 @@ SHARD = ".tar"
 
 @dataclass(frozen=True)
 class Photographs:
-    """A training part and a held-out part with the same classes."""
+    """A training part and a held-out part with the same classes.
+
+    Attributes:
+        identities: Of both parts, see `DataRoles.identity`: the same in memory and streamed, in folders and
+            in shards, as long as no image was left out and their order is the same.
+    """
 
     train: AnySplit
     held_out: AnySplit
     n_classes: int
+    identities: tuple[str, str]
 
 
 def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photographs:
@@ -52,7 +62,15 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
     """
     store = Store(str(root))
     train, held_out = (_index(store, found) for found in _find_parts(store))
-    _check_classes(train, held_out)
+    held_out = _align_classes(train, held_out)
+    if all(name.isdecimal() for name in train.classes) and list(map(int, train.classes)) != sorted(
+        map(int, train.classes)
+    ):
+        logger.warning(
+            "classes are in the order of their names as text, %s, as torchvision's ImageFolder has them; "
+            "numbers in tar shards count as numbers",
+            ", ".join(train.classes[:4]),
+        )
     n_classes = len(train.classes)
     if streams and size is None:
         size = USUAL_SIZE
@@ -60,10 +78,10 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
     fits = n_bytes <= MAX_IN_MEMORY and not streams
     if fits and not is_uri(root) and not (train.is_sharded or held_out.is_sharded):
         images, labels, others, other_labels, _ = read_class_folders(Path(root), size)
-        return Photographs(
+        return _in_memory(
             Split(images, labels, torch.arange(len(images)), "train"),
             Split(others, other_labels, torch.arange(len(others)), "test"),
-            n_classes,
+            (train, held_out),
         )
     if not size:
         raise DataError(
@@ -75,8 +93,17 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
         for index, source in ((train, "train"), (held_out, "test"))
     ]
     if fits:
-        return Photographs(parts[0].in_memory(), parts[1].in_memory(), n_classes)
-    return Photographs(parts[0], parts[1], n_classes)
+        return _in_memory(parts[0].in_memory(), parts[1].in_memory(), (train, held_out))
+    return Photographs(parts[0], parts[1], n_classes, (train.identity, held_out.identity))
+
+
+def _in_memory(train: Split, held_out: Split, indices: tuple[ImageIndex, ImageIndex]) -> Photographs:
+    """Return parts in memory, from which images that cannot be read were left out before any cut."""
+    identities = [
+        index.identity if len(split) == len(index) else split.identify()
+        for split, index in zip((train, held_out), indices, strict=True)
+    ]
+    return Photographs(train, held_out, len(indices[0].classes), (identities[0], identities[1]))
 
 
 Part = tuple[str, list[Entry]]  # a folder, and its shards; no shards: class folders
@@ -123,8 +150,15 @@ def _index(store: Store, part: Part) -> ImageIndex:
     return index_shards(store, folder, shards) if shards else index_folders(store, folder)
 
 
-def _check_classes(train: ImageIndex, held_out: ImageIndex) -> None:
-    if train.classes != held_out.classes:
+def _align_classes(train: ImageIndex, held_out: ImageIndex) -> ImageIndex:
+    """Return the held-out part with its classes in the order of the training part.
+
+    Names of folders are in alphabetical order and numbers in shards are not: 10 comes after 2 there.
+
+    Raises:
+        DataError: If they have different classes, or fewer than two.
+    """
+    if set(train.classes) != set(held_out.classes):
         odd = sorted(set(train.classes) ^ set(held_out.classes))[0]
         where = "train" if odd in train.classes else held_out.folder.rpartition("/")[2]
         raise DataError(
@@ -133,6 +167,10 @@ def _check_classes(train: ImageIndex, held_out: ImageIndex) -> None:
         )
     if len(train.classes) < 2:
         raise DataError(f"expected at least two classes in {train.folder}, got {len(train.classes)}")
+    if train.classes == held_out.classes:
+        return held_out
+    places = np.array([train.classes.index(name) for name in held_out.classes], np.int64)
+    return replace(held_out, labels=places[held_out.labels], classes=train.classes)
 
 
 def _count_bytes(index: ImageIndex, size: int | None) -> int:

@@ -38,6 +38,8 @@ class DataRoles:
         mean: Mean per channel of the inputs (of images as fractions of 255), or one for all.
         std: Standard deviation, likewise; > 0.
         n_classes: Number of classes; None if the targets are not class labels.
+        identity: By which the set that validation is a part of is known again: the same examples in the same
+            order have the same one. Empty where it is not known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class DataRoles:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     n_classes: int | None
+    identity: str = ""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -82,6 +85,14 @@ class DataRoles:
         return digest(
             list(self.mean), list(self.std), self.n_classes, *(split.fingerprint() for split in splits)
         )
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Streamed images that could not be read so far, each with the reason."""
+        streams = [
+            split for split in (self.train, self.validation, self.test) if isinstance(split, StreamedSplit)
+        ]
+        return list(dict.fromkeys(reason for split in streams for reason in split.index.broken.values()))
 
     def judged_on(self, n_images: int, seed: int) -> DataRoles:
         """Return the roles with at most so many examples of validation and of test, with every class.
@@ -199,10 +210,12 @@ def cut_roles(
     n_classes: int | None = None,
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
+    identities: tuple[str, str] | None = None,
 ) -> DataRoles:
     """Cut a training set and a held-out set, wherever they lie, into the four roles; see `make_roles`.
 
-    Calibration is read into memory.
+    Calibration is read into memory. `identities` are those of the two sets, where something better is known
+    than what they say themselves.
     """
     if train.input_shape != held_out.input_shape:
         raise DataError(
@@ -222,6 +235,7 @@ def cut_roles(
             f"validation_from {validation_from!r} leaves no example for one of the two parts of the "
             f"{len(whole)} {source} examples; try {source}:0.5"
         )
+    identity = identities[source == "test"] if identities is not None else whole.identify()
     order = _order_by_class(
         whole.targets, n_classes, _make_generator(seed, "validation"), is_proportional=True
     )
@@ -241,7 +255,7 @@ def cut_roles(
     if n_classes is not None:
         for role, split in (("train", train), ("validation", validation), ("test", test)):
             _check_has_every_class(role, split, n_classes)
-    return DataRoles(name, train, calibration, validation, test, tuple(mean), tuple(std), n_classes)
+    return DataRoles(name, train, calibration, validation, test, tuple(mean), tuple(std), n_classes, identity)
 
 
 def _make_source(source: str, inputs: Tensor, targets: Tensor, n_classes: int | None) -> Split:

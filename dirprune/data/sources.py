@@ -153,6 +153,7 @@ def _load_photographs(
         n_classes=found.n_classes,
         mean=mean,
         std=std,
+        identities=found.identities,
         **choices,
     )
 

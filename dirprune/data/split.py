@@ -12,6 +12,9 @@ from torch import Tensor
 from dirprune.data.views import RandomCrops, cut
 from dirprune.identity import digest
 
+N_NUMBERS_LOOKED_AT = 16
+"""Numbers of each input that `Split.identify` takes."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -102,6 +105,12 @@ class Split:
             if parts is not None:
                 inputs = cut(inputs, parts[number])
             yield Batch(inputs, self.targets[places], places)
+
+    def identify(self) -> str:
+        """Return a hash by which the same examples in the same order are known again, at little cost."""
+        numbers = self.inputs.reshape(len(self), -1)
+        some = numbers[:, :: max(1, numbers.shape[1] // N_NUMBERS_LOOKED_AT)]
+        return digest(*(tensor.cpu().numpy() for tensor in (self.targets, some)))
 
     def fingerprint(self) -> str:
         """Return a hash of the content and the indices, the same on every device."""

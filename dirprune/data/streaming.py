@@ -8,6 +8,7 @@ of an epoch by planning the rest of it.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import signal
 from collections.abc import Generator, Iterator, Sequence
@@ -35,6 +36,8 @@ N_AHEAD = 2
 """Batches that each worker prepares before they are asked for."""
 SHARED_MEMORY = Path("/dev/shm")
 BATCH_IN_MEMORY = 256
+LEAST_JUDGED = 1000
+"""Images of which the share that cannot be read is judged, where fewer of a larger split are asked for."""
 CPU = torch.device("cpu")
 
 
@@ -109,14 +112,16 @@ class StreamedSplit:
             crops: Which parts of the images are to be seen; None: their middle.
         Raises:
             DataError: If the store does not answer, a worker was killed, or of the images asked for more
-                than one, and more than 1% of this split, cannot be read, or the only one.
+                than one, and more than 1% (of a part of this split a little more, by chance), cannot be read,
+                or the only one.
         """
         broken: set[int] = set()
+        n_planned = sum(map(len, plan))
         images = _Batches(self.index, self.indices, self.size, crops)
         plan = [places.cpu() for places in plan]
         for inputs, places, failures in _load(images, plan, self._count_workers(plan), self.device):
             for position, reason in failures:
-                self._note_broken_(position, reason, broken)
+                self._note_broken_(position, reason, broken, n_planned)
             targets = self.targets[places].to(self.device)
             yield Batch(inputs.to(self.device, non_blocking=True), targets, places)
 
@@ -129,17 +134,30 @@ class StreamedSplit:
             wanted = min(wanted, shutil.disk_usage(SHARED_MEMORY).free // (2 * bytes_ahead))
         return wanted
 
-    def _note_broken_(self, position: int, reason: str, broken: set[int]) -> None:
+    def _count_bearable(self, n_planned: int) -> float:
+        """Return how many of some images of this split may be unreadable.
+
+        A part may have more than its share by chance: three standard deviations. Few images tell nothing.
+        """
+        n_judged = max(n_planned, LEAST_JUDGED)
+        expected = MAX_BROKEN * n_judged
+        return max(1, min(expected + 3 * math.sqrt(expected), MAX_BROKEN * len(self)))
+
+    def _note_broken_(self, position: int, reason: str, broken: set[int], n_planned: int) -> None:
         place = int(self.indices[position])
         broken.add(place)
-        if len(broken) > max(1, MAX_BROKEN * len(self)) or len(broken) == len(self):
+        if len(broken) > self._count_bearable(n_planned) or len(broken) == len(self):
             raise DataError(
-                f"expected whole images, got {len(broken)} of {len(self)} that cannot be read, "
+                f"expected whole images, got {len(broken)} of {n_planned} that cannot be read, "
                 f"the last is {reason}"
             )
         if place not in self.index.broken:
             self.index.broken[place] = reason
             logger.warning("image left out: %s", reason)
+
+    def identify(self) -> str:
+        """Return a hash by which the same images in the same order are known again, wherever they lie."""
+        return digest(self.targets.cpu().numpy(), self.index.sizes[self.indices.cpu().numpy()])
 
     def fingerprint(self) -> str:
         """Return a hash of names, sizes, labels and indices, the same on every device, wherever they lie."""
@@ -179,7 +197,10 @@ class _Batches(Dataset):
             try:
                 image = self._decode(file, place)
             except BROKEN as error:
-                failures.append((position, f"{self.index.describe(place)}: {one_line(error)}"))
+                reason = one_line(error).replace(
+                    f" {file!r}", ""
+                )  # whose address each process has its own of
+                failures.append((position, f"{self.index.describe(place)}: {reason}"))
                 continue
             inputs[len(read)] = torch.from_numpy(image)
             read.append(position)

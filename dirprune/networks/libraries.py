@@ -39,7 +39,9 @@ def create_from_library(name: str, options: Mapping[str, Any]) -> nn.Module:
     library, _, theirs = name.partition("/")
     given = {OPTIONS.get(option, option): value for option, value in options.items()}
     known = _list_networks(library)
-    if theirs not in known:
+    # timm takes the name of published weights behind a dot, which the network itself does not depend on
+    bare = theirs.partition(".")[0] if library == "timm" else theirs
+    if bare not in known:
         raise ConfigurationError(f"unknown network {name!r}{suggest(theirs, known)}")
     try:
         if library == "timm":
@@ -47,7 +49,7 @@ def create_from_library(name: str, options: Mapping[str, Any]) -> nn.Module:
         if theirs in WITH_AUXILIARY_OUTPUTS:
             given = {"aux_logits": False, "init_weights": True, **given}
         return _load("torchvision.models").get_model(theirs, weights=None, **given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
             f"expected options that {name} takes, got {one_line(error)}; n_classes is one of them"
         ) from error

@@ -19,6 +19,8 @@ from dirprune.errors import ClassesError, WeightsError, one_line
 from dirprune.files import write_atomically
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".th")
+PARALLEL = "module."
+"""Stands before every name in the state dict of a `DataParallel`."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -36,7 +38,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"expected a weights file, found none at {path}")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return _without_prefix(_read_safetensors(path))
     if path.suffix not in PICKLE_SUFFIXES:
         kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES))
         raise WeightsError(f"expected a weights file that ends in one of {kinds}, got {path}")
@@ -164,9 +166,13 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             f"expected a state dict (names and tensors) in {path}, or one under 'state_dict' or 'model', "
             f"got a {type(content).__name__} of something else"
         )
-    if all(key.startswith("module.") for key in content):
-        return {key.removeprefix("module."): tensor for key, tensor in content.items()}
-    return dict(content)
+    return _without_prefix(content)
+
+
+def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if all(key.startswith(PARALLEL) for key in state):
+        return {key.removeprefix(PARALLEL): tensor for key, tensor in state.items()}
+    return dict(state)
 
 
 def _list_few(names: Iterable[str], n_shown: int = 3) -> str:

@@ -6,7 +6,7 @@
 |---|---|
 | schema | version of this format |
 | attempt | id of the process that wrote it: a trial whose worker was lost goes on as a new attempt |
-| event | started, scored, pruned, report, finished, stopped, failed or preempted |
+| event | started, scored, pruned, report, unreadable, finished, stopped, failed or preempted |
 | time | unix time in s, by the clock of the machine that wrote it |
 | the rest | the event's own fields, below |
 
@@ -16,6 +16,7 @@
 | scored | method, cached, seconds |
 | pruned | macs, parameters, kept |
 | report | images, metrics |
+| unreadable | images: those that cannot be read, each with its reason, which this worker has not named yet |
 | finished | metrics (with test_*) |
 | stopped | images |
 | failed | reason |
@@ -39,7 +40,7 @@ from typing import Any
 from dirprune.errors import StudyError
 
 SCHEMA = 1
-EVENTS = ("started", "scored", "pruned", "report", "finished", "stopped", "failed", "preempted")
+EVENTS = ("started", "scored", "pruned", "report", "unreadable", "finished", "stopped", "failed", "preempted")
 ENDINGS = ("finished", "stopped", "failed")
 _ENVELOPE = ("schema", "attempt", "event", "time")
 
@@ -59,6 +60,7 @@ class TrialEvents:
         last_images: Training images of the last report, or those resumed from; 0 if there are none.
         started_at: Unix time in s at which the first attempt started; None before.
         wall_time_s: Time between first and last event, summed over attempts.
+        unreadable: Images that it named as left out, in any attempt.
     """
 
     attempt: str | None = None
@@ -74,6 +76,7 @@ class TrialEvents:
     last_images: int = 0
     started_at: float | None = None
     wall_time_s: float = 0.0
+    unreadable: tuple[str, ...] = ()
 
 
 class EventLog:
@@ -174,6 +177,7 @@ class _Replay:
         self.points: dict[int, tuple[float, dict[str, float]]] = {}  # by training images
         self.last: dict[str, dict[str, Any] | None] = {}
         self.resumed_from = 0
+        self.unreadable: dict[str, None] = {}
 
     def take_(self, event: Mapping[str, Any]) -> None:
         attempt, kind, now = event["attempt"], event["event"], float(event["time"])
@@ -189,7 +193,9 @@ class _Replay:
         fields = {key: value for key, value in event.items() if key not in _ENVELOPE}
         if "metrics" in fields:
             fields["metrics"] = {name: float(value) for name, value in fields["metrics"].items()}
-        if kind == "report":
+        if kind == "unreadable":
+            self.unreadable.update(dict.fromkeys(fields["images"]))
+        elif kind == "report":
             self.points[int(fields["images"])] = (now, fields["metrics"])
         else:
             self.last[kind] = fields
@@ -217,6 +223,7 @@ class _Replay:
             last_images=max([*images, self.resumed_from]),
             started_at=spans[0][0] if spans else None,
             wall_time_s=sum(last - first for first, last in spans),
+            unreadable=tuple(self.unreadable),
         )
 
 

@@ -34,6 +34,7 @@ class TrialRecord:
         reason: Why the trial failed, was stopped, is paused or is not acceptable; None otherwise.
         is_acceptable: Whether it may be on the front; a complete one below the least accuracy may not, nor
             one above a limit of cost.
+        unreadable: Images that it was the first on its worker to leave out, each with the reason.
         is_front: Whether the trial is on the study's Pareto front.
     """
 
@@ -52,6 +53,7 @@ class TrialRecord:
     ended_at: float | None = None
     is_paused: bool = False
     is_acceptable: bool = True
+    unreadable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.state not in get_args(State):
@@ -136,4 +138,5 @@ def make_record(
         times=events.times,
         started_at=events.started_at,
         reason=reason,
+        unreadable=events.unreadable,
     )

@@ -17,6 +17,7 @@ from dirprune.errors import ConfigurationError, WeightsError, suggest
 from dirprune.identity import digest, identify
 from dirprune.kept_training import train_kept_
 from dirprune.networks import as_file_name
+from dirprune.networks.libraries import is_of_a_library
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport, evaluate
@@ -24,8 +25,10 @@ from dirprune.training import TrainingReport, evaluate
 TRAINED_FROM = "validation_from"
 DATA_SEED = "data_seed"
 DATA = "data"
+DATA_IDENTITY = "data_identity"
 NETWORK = "network"
 OPTIONS = "options"
+AS_ASKED = "as asked for"
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ class DataChoice:
         validation_from: "train:F" or "test:F".
         seed: Seed of the cut.
         reason: One line for the user.
+        is_known: Whether the weights say on which data they were trained, or there are none yet.
     """
 
     validation_from: str
     seed: int
     reason: str
+    is_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,40 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
         )
         return DataChoice(spec.validation_from, spec.seed, reason)
     if spec.validation_from:
-        return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), "as asked for")
+        return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), AS_ASKED)
     reason = (
         f"{weights.name} has probably learnt the whole training set; "
         "validation and test are parts of the held-out set"
     )
     return DataChoice(FOREIGN_SPLIT, spec.seed, reason)
+
+
+def compare_data(choice: DataChoice, weights: Path | None, roles: DataRoles) -> DataChoice:
+    """Return a choice as it stands when the data are known: a cut of other data is another cut.
+
+    Args:
+        choice: From `choose_data`.
+        weights: The file of the dense network's weights; None when it is trained here.
+        roles: The data, cut as it says.
+    """
+    metadata = {} if weights is None else read_metadata(weights)
+    if weights is None or metadata.get(TRAINED_FROM) != choice.validation_from:
+        return choice
+    trained_on = metadata.get(DATA_IDENTITY, "")
+    if not trained_on or not roles.identity:
+        reason = f"{choice.reason}; taken on trust: it does not say of which data"
+        return replace(choice, reason=reason, is_known=False)
+    if trained_on == roles.identity or not choice.validation_from.startswith("train"):
+        return choice
+    others = f"{weights.name} was trained on other data than these, or in another order"
+    if choice.reason == AS_ASKED:
+        warning = f"WARNING: {others}, so that it may have learnt these images; try {FOREIGN_SPLIT}"
+        return replace(choice, reason=warning)
+    return DataChoice(
+        FOREIGN_SPLIT,
+        choice.seed,
+        f"WARNING: {others}, so that it may have learnt any of the training set",
+    )
 
 
 def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: DataChoice) -> dict[str, str]:
@@ -103,13 +136,14 @@ def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: Dat
         roles: The data trained on.
         choice: How they were cut.
     """
-    return {
+    origin = {
         NETWORK: str(network.get("name", "")),
         OPTIONS: json.dumps(network.get("options", {}), sort_keys=True),
         DATA: roles.name,
         TRAINED_FROM: choice.validation_from,
         DATA_SEED: str(choice.seed),
     }
+    return {**origin, DATA_IDENTITY: roles.identity} if choice.is_known else origin
 
 
 def obtain_dense(
@@ -208,7 +242,8 @@ def _train(
     identity = {**identify(spec.network), "options": dict(spec.network_options)}
     task = spec.task()
     key = digest(identity, task.loss_identity, asdict(recipe), roles.fingerprint(), spec.seed)[:12]
-    short = identity["name"].rpartition(".")[2]
+    name = identity["name"]
+    short = name if is_of_a_library(name) else name.rpartition(".")[2]
     path = output / "dense" / f"{as_file_name(short)}-{roles.name}-{key}.safetensors"
     if path.exists():
         return path

@@ -103,6 +103,7 @@ class Ledger:
                     fetch_events(folder, trial.number)
                 self._records[trial.number] = storage.make_trial_record(folder, trial, self.metrics)
                 self._replay_rungs(trial)
+        self._named = {image for record in self._records.values() for image in record.unreadable}
         self._take_into_front(list(self._records.values()))
         if isinstance(study.sampler, LearningSampler):
             study.sampler.read(study)
@@ -400,6 +401,10 @@ class Ledger:
     def _refresh(self, number: int) -> None:
         frozen = storage.read_trial(self.study, number)
         self._records[number] = storage.make_trial_record(self.folder, frozen, self.metrics)
+        for image in self._records[number].unreadable:
+            if image not in self._named:
+                self._named.add(image)
+                logger.warning("image left out: %s", image)
         if isinstance(self.study.sampler, LearningSampler):
             self.study.sampler.learn(self.study, frozen)
 

@@ -10,16 +10,18 @@ import torch
 
 from dirprune.cost import CostModel, Costs
 from dirprune.data import DataRoles
+from dirprune.data.streaming import StreamedSplit
 from dirprune.groups import Grouping
 from dirprune.latency import LatencyModel
 from dirprune.networks import load_weights_
-from dirprune.study.dense import DataChoice, check_classes, check_metrics, choose_data
+from dirprune.study.dense import DataChoice, check_classes, check_metrics, choose_data, compare_data
 from dirprune.study.latency import obtain_latency
 from dirprune.study.reference import check_reference
 from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
 from dirprune.training import evaluate
 from dirprune.tuning import storage
+from dirprune.tuning.cluster import Resources
 from dirprune.tuning.measuring import choose_where
 from dirprune.tuning.options import RunOptions
 
@@ -61,11 +63,17 @@ def find_subject(
     """
     choice = choose_data(spec, options.weights)
     roles = spec.load_data(options.data, choice.validation_from, choice.seed)
+    compared = compare_data(choice, options.weights, roles)
+    if compared.validation_from != choice.validation_from:
+        roles = spec.load_data(options.data, compared.validation_from, compared.seed)
+    choice = compared
     say(f"data: {roles.name}; validation from {choice.validation_from} ({choice.reason})")
     say(
         f"images: {len(roles.train):,} train, {len(roles.validation):,} validation, "
         f"{len(roles.test):,} test; {roles.train.whereabouts}"
     )
+    if warning := warn_of_slow_decoding(roles, options.resources):
+        say(warning)
     spec = spec.for_classes(roles.n_classes)
     network = spec.create_network().eval()
     if options.weights is not None:
@@ -91,6 +99,23 @@ def find_subject(
     few = roles.validation.subset(torch.arange(min(len(roles.validation), N_JUDGED)))
     check_metrics(spec, evaluate(network, few, roles, spec.task()))
     return Subject(spec, choice, roles, grouping, costs, dense_costs, reference_point, latency)
+
+
+def warn_of_slow_decoding(roles: DataRoles, resources: Resources) -> str | None:
+    """Return a warning where a single process decodes streamed images for each GPU, which waits for them.
+
+    Args:
+        roles: The data.
+        resources: What each trial has; without a number of GPUs, one where there are any.
+    """
+    gpus = resources.gpus_per_trial
+    has_gpu = torch.cuda.is_available() if gpus is None else gpus > 0
+    if not (isinstance(roles.train, StreamedSplit) and has_gpu and resources.threads == 1):
+        return None
+    return (
+        "WARNING: one process decodes the streamed images of each GPU, which will mostly wait for it; "
+        "try a larger --cpus-per-trial"
+    )
 
 
 def describe_subject(spec: StudySpec, subject: Subject) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from dirprune.architecture import Architecture
 from dirprune.cli import subjects, training
 from dirprune.cli.options import OPTIONS_OF_METHODS
-from dirprune.cli.weights import read_header
+from dirprune.cli.weights import read_header, write_weights
 from dirprune.cost import count_costs
 from dirprune.data import load_data
 from dirprune.evaluation import evaluate
@@ -94,6 +94,28 @@ def test_scores_are_printed_and_written_and_found_again(run: Run, weights: Path)
     assert re.search(rf"linear2 +25 .* {' '.join(map(str, order[:5]))} ", first.output)
     again = run(*arguments)
     assert "from the cache" in again.output
+
+
+@pytest.mark.parametrize(
+    ("identity", "said"),
+    [
+        ("other", "may have learnt any of the training set: validation from test:0.5"),
+        ("", "note: train:0.1 as in training, on trust: the weights do not say of which data"),
+    ],
+)
+def test_weights_of_other_data_are_not_judged_by_images_that_they_may_have_learnt(
+    run: Run, weights: Path, identity: str, said: str
+) -> None:
+    header = read_header(weights)
+    assert header.data_identity
+    network = LeNet5()
+    load_weights_(network, weights)
+    write_weights(network, Path("other.safetensors"), header.changed(data_identity=identity))
+    result = run("rank", "--weights", "other.safetensors", "--method", "random")
+    assert said in result.output
+    n_validation = 180 if identity else 144
+    assert f"{n_validation} validation" in result.output
+    assert said not in run("rank", "--weights", weights, "--method", "random").output
 
 
 def test_rank_prints_what_the_network_measures(run: Run, weights: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -14,9 +15,11 @@ from typing import Any
 import fsspec
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dirprune.data import DataRoles, load_data, photographs, store, streaming
+from dirprune.data.photographs import load_photographs
 from dirprune.data.streaming import StreamedSplit
 from dirprune.data.views import RandomCrops
 from dirprune.errors import DataError
@@ -24,7 +27,14 @@ from dirprune.recipe import Recipe
 from dirprune.tasks import make_task
 from dirprune.training import TrainingState, train_
 
-from .photograph_folders import label_by_json, label_by_name, label_by_number, write_folders, write_shards
+from .photograph_folders import (
+    label_by_json,
+    label_by_name,
+    label_by_number,
+    write_folders,
+    write_shard,
+    write_shards,
+)
 
 SIZE = 24
 
@@ -56,6 +66,7 @@ def pass_over(split: Any, n_workers: int = 0, crops: RandomCrops | None = None) 
 
 
 def assert_same_roles(roles: DataRoles, expected: DataRoles) -> None:
+    assert roles.identity == expected.identity != ""
     for name in ("train", "calibration", "validation", "test"):
         split, other = getattr(roles, name), getattr(expected, name)
         assert split.indices.tolist() == other.indices.tolist()
@@ -87,6 +98,40 @@ def test_shards_hold_what_the_folders_hold(folders: Path, tmp_path: Path, labels
     expected = load_data(f"folders:{SIZE}", folders)
     assert_same_roles(load_data(f"stream:{SIZE}", tmp_path / "shards"), expected)
     assert_same_roles(load_data(f"folders:{SIZE}", tmp_path / "shards"), expected)
+
+
+def number_classes(root: Path, n_classes: int = 12) -> None:
+    """Write class folders 0, 1, ... with two images each, whose red is ten times the number."""
+    for part, number in itertools.product(("train", "val"), range(n_classes)):
+        (root / part / str(number)).mkdir(parents=True)
+        for place in range(2):
+            image = Image.new("RGB", (SIZE, SIZE), (10 * number, 0, place))
+            image.save(root / part / str(number) / f"{place}.png")
+
+
+def test_numbers_of_classes_are_the_same_in_both_parts_where_one_is_sharded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    number_classes(tmp_path)
+    for part in ("train", "val"):
+        members = []
+        for path in sorted((tmp_path / part).glob("*/*")):
+            key = f"{path.parent.name}_{path.stem}"
+            members += [(f"{key}.png", path.read_bytes()), (f"{key}.cls", path.parent.name.encode())]
+        write_shard(tmp_path / "shards" / part / "0.tar", members)
+    for sharded, other in (("train", "val"), ("val", "train")):
+        root = tmp_path / f"{sharded} sharded"
+        root.mkdir()
+        (root / sharded).symlink_to(tmp_path / "shards" / sharded)
+        (root / other).symlink_to(tmp_path / other)
+        caplog.clear()
+        roles = load_data(f"stream:{SIZE}", root, validation_from="train:0.5")
+        assert ("as text, 0, 1, 10, 11, as" in caplog.text) is (sharded == "val")
+        names = [int(name) for name in roles.train.index.classes]
+        assert names == (list(range(12)) if sharded == "train" else sorted(range(12), key=str))
+        for split in (roles.train, roles.validation, roles.test):
+            inputs, targets = pass_over(split)
+            assert (inputs[:, 0, 0, 0] // 10).tolist() == [names[target] for target in targets]
 
 
 @pytest.mark.parametrize("prefix", ["set", "retrieval_testbed"])
@@ -268,6 +313,31 @@ def test_many_broken_images_are_an_error(tmp_path: Path) -> None:
         match=r"^expected whole images, got 2 of 36 that cannot be read, the last is .*/cat/003.jpg",
     ):
         pass_over(whole, 2)
+
+
+@pytest.mark.parametrize(("n_broken", "is_error"), [(15, False), (25, True)])
+def test_a_part_of_a_split_is_judged_by_its_own_images(tmp_path: Path, n_broken: int, is_error: bool) -> None:
+    """As that of each of several workers: all of theirs must not add up to many times the share."""
+    image, broken = tmp_path / "image.png", tmp_path / "broken.png"
+    Image.new("RGB", (4, 4)).save(image)
+    broken.write_bytes(b"no image")
+    for part, name, count in (
+        ("train", "ant", 3990),
+        ("train", "bee", 10),
+        ("val", "ant", 1),
+        ("val", "bee", 1),
+    ):
+        (tmp_path / "set" / part / name).mkdir(parents=True)
+        for number in range(count):
+            source = broken if count > 10 and number < n_broken else image
+            os.link(source, tmp_path / "set" / part / name / f"{number:04}.png")
+    index = load_photographs(tmp_path / "set", 4, streams=True).train
+    part = replace(index, n_workers=0).batches(torch.arange(1000).split(250))
+    if is_error:
+        with pytest.raises(DataError, match=r"^expected whole images, got 20 of 1000 that cannot be read"):
+            list(part)
+    else:
+        assert sum(len(batch.places) for batch in part) == 1000 - n_broken
 
 
 def test_an_image_that_has_gone_meanwhile_counts_as_broken(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -20,6 +21,7 @@ from dirprune.data import load_data, streaming
 from dirprune.data.roles import DataRoles
 from dirprune.data.streaming import _Batches
 from dirprune.parallel import LOOPBACK, Share, join
+from dirprune.peer import Peer
 from dirprune.recipe import Recipe
 from dirprune.tasks import make_task
 from dirprune.training_run import TrainingRun
@@ -57,9 +59,17 @@ def make_network() -> nn.Module:
 
 
 def train(
-    root: Path, recipe: Recipe, share: Share, port: int = 0, listener: socket.socket | None = None
+    root: Path,
+    recipe: Recipe,
+    share: Share,
+    n_parts: int = 1,
+    port: int = 0,
+    listener: socket.socket | None = None,
 ) -> tuple[dict[str, Tensor], list[int]]:
-    """Train for two passes as one of some workers; return the weights and the images that were decoded."""
+    """Train for two passes as one of some workers; return the weights and the images that were decoded.
+
+    In the second pass each batch is computed in `n_parts`, as it is once memory has run out.
+    """
     torch.set_num_threads(1)
     streaming._Batches = Counted
     roles = load_data(f"stream:{SIZE}", root, validation_from="test:0.5")
@@ -72,6 +82,7 @@ def train(
             run.spread_out_(share, together)
         Counted.decoded.clear()
         for start in range(0, recipe.images, N_IMAGES):
+            run.n_parts = n_parts if start else 1
             run.take_steps_(Segment(start, start + N_IMAGES), lambda: False)
         return {name: tensor.clone() for name, tensor in network.state_dict().items()}, list(Counted.decoded)
 
@@ -81,16 +92,16 @@ def train_and_put(answers: Any, *arguments: Any) -> None:
     answers.put(({name: tensor.numpy() for name, tensor in weights.items()}, decoded))
 
 
-def train_together(root: Path, recipe: Recipe) -> list[tuple[dict[str, Tensor], list[int]]]:
+def train_together(root: Path, recipe: Recipe, n_parts: int = 1) -> list[tuple[dict[str, Tensor], list[int]]]:
     """Train in this process and another, in one process group."""
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
     listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
-    other = spawn.Process(target=train_and_put, args=(answers, root, recipe, Share(1, 2), port))
+    other = spawn.Process(target=train_and_put, args=(answers, root, recipe, Share(1, 2), n_parts, port))
     other.start()
     try:
-        own = train(root, recipe, Share(0, 2), port, listener)
+        own = train(root, recipe, Share(0, 2), n_parts, port, listener)
         weights, decoded = answers.get(timeout=120)
         return [own, ({name: torch.from_numpy(array) for name, array in weights.items()}, decoded)]
     finally:
@@ -113,14 +124,35 @@ def test_each_worker_decodes_its_own_part_and_the_result_is_that_of_one(tmp_path
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_whose_part_cannot_be_read_keeps_up_with_the_others(tmp_path: Path) -> None:
+def test_a_worker_whose_part_cannot_be_read_or_halved_keeps_up_with_the_others(tmp_path: Path) -> None:
     write_folders(tmp_path)
     (tmp_path / "train/bee/005.jpg").write_bytes(b"no image")
-    together = train_together(tmp_path, replace(RECIPE, batch_size=2))
+    together = train_together(tmp_path, replace(RECIPE, batch_size=3), n_parts=2)  # parts of 1 and 2 images
     (weights, _), (others, _) = together
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     for name, tensor in weights.items():
         assert torch.equal(tensor, others[name]), name
+
+
+def test_images_that_others_left_out_are_known_to_the_one_that_leads(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    roles = load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5")
+    roles = replace(roles, train=replace(roles.train, n_workers=0))
+    run = TrainingRun(make_network(), roles, make_task(), RECIPE, 0, torch.device("cpu"), None)
+    (tmp_path / "train/bee/005.jpg").write_bytes(b"no image")
+    peer = Peer(
+        Share(), load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5"), make_task(), "cpu"
+    )
+    peer.run = TrainingRun(make_network(), peer.roles, make_task(), RECIPE, 0, torch.device("cpu"), None)
+    part = peer.advance(Segment(0, N_IMAGES), 4)
+    assert [reason.partition(": ")[0] for reason in part.unreadable.values()] == [
+        str(tmp_path / "train/bee/005.jpg")
+    ]
+    (tmp_path / "train/bee/005.jpg").write_bytes((tmp_path / "train/bee/003.jpg").read_bytes())
+    assert roles.unreadable == []
+    run.crew = SimpleNamespace(n_workers=2, advance=lambda segments, until: lambda: [part])
+    run.advance_(Segment(0, N_IMAGES), lambda: False)
+    assert roles.unreadable == list(part.unreadable.values())
 
 
 class Noted(_Batches):

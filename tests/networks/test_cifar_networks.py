@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from dirprune.cost import count_costs
+from dirprune.data import load_data
 from dirprune.errors import ConfigurationError
+from dirprune.evaluation import evaluate
 from dirprune.networks import VGG16, ResNetCifar, create_network, load_weights_, read_state_dict
+from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "cifar-pretrained"
@@ -85,15 +88,34 @@ def test_weights_saved_in_data_parallel_under_state_dict_load(tmp_path: Path) ->
     assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in target.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet56"])
-def test_published_weights_load(name: str) -> None:
+def load_published(name: str) -> tuple[nn.Module, Path]:
+    """Return a network with its published weights, and their file."""
     files = list(PUBLISHED.glob(f"{name}-*.th"))
     if not files:
         pytest.skip("needs the published weights: no ../shared/data/cifar-pretrained beside the repository")
     network = create_network(name, seed=0)
     load_weights_(network, files[0])
+    return network, files[0]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet56"])
+def test_published_weights_load(name: str) -> None:
+    network, file = load_published(name)
     last = network.layer3[-1].conv2.weight
-    assert torch.equal(last, read_state_dict(files[0])[f"layer3.{len(network.layer3) - 1}.conv2.weight"])
+    assert torch.equal(last, read_state_dict(file)[f"layer3.{len(network.layer3) - 1}.conv2.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "accuracy"), [("resnet20", 0.9173), ("resnet56", 0.9339)])
+def test_published_weights_have_their_published_accuracy(
+    cifar10_root: Path, name: str, accuracy: float
+) -> None:
+    network, _ = load_published(name)
+    roles = load_data("cifar10", cifar10_root)
+    assert len(roles.test) == 10_000
+    metrics = evaluate(network, roles.test, roles, make_task(), prefix="test_")
+    assert metrics["test_accuracy"] == pytest.approx(accuracy, abs=2e-4)
 
 
 @pytest.mark.parametrize(

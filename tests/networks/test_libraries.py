@@ -96,10 +96,17 @@ def test_a_network_of_timm_keeps_its_groups_and_comes_back(
     check_cut_and_stored(tmp_path / "model", name, grouping, network)
 
 
+def test_a_name_of_timm_with_that_of_its_published_weights_is_the_network_with_fresh_ones() -> None:
+    pytest.importorskip("timm")
+    tagged, bare = (create_network(name, seed=0) for name in ("timm/resnet18.a1_in1k", "timm/resnet18"))
+    assert all(torch.equal(*pair) for pair in zip(tagged.parameters(), bare.parameters(), strict=True))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("timm/resnet1", {}, "unknown network 'timm/resnet1'; did you mean 'resnet18'"),
+        ("timm/resnet18.none", {}, r"got Invalid pretrained tag \(none\) for resnet18"),
         ("timm/resnet18", {"nclasses": 3}, "unexpected keyword argument 'nclasses'; n_classes is one"),
     ],
 )

@@ -78,6 +78,14 @@ def test_checkpoints_of_others_are_read(tmp_path: Path, suffix: str, is_legacy: 
     assert_same(snapshot(network), snapshot(other))
 
 
+def test_the_prefix_of_data_parallel_is_removed_from_safetensors_too(tmp_path: Path) -> None:
+    network, other = LeNet5(), LeNet5()
+    saved = {f"module.{key}": value for key, value in network.state_dict().items()}
+    save_weights(saved, tmp_path / "a.safetensors")
+    load_weights_(other, tmp_path / "a.safetensors")
+    assert_same(snapshot(network), snapshot(other))
+
+
 def test_a_prefix_that_only_some_keys_have_stays(tmp_path: Path) -> None:
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "a.pt")
     assert set(read_state_dict(tmp_path / "a.pt")) == {"module.a", "b"}

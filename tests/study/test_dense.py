@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
+from dirprune.data import load_data
 from dirprune.errors import ConfigurationError, WeightsError
 from dirprune.networks.weights import read_metadata, save_weights
 from dirprune.study.dense import (
+    DATA_IDENTITY,
     check_metrics,
     choose_data,
+    compare_data,
     compare_roles,
     describe_origin,
     obtain_dense,
 )
+from tests.data.photograph_folders import write_folders
 from tests.integration.toy_study import spec, toy_data
 
 
@@ -50,6 +57,50 @@ def test_own_weights_get_the_cut_of_their_training_whatever_the_study_s_seed(tmp
     save_weights(spec.create_network(), path, origin)
     choice = choose_data(spec.changed(seed=3), path)
     assert (choice.validation_from, choice.seed) == ("train:0.1", 7)
+
+
+def test_a_cut_of_other_data_is_not_trusted(tmp_path, roles):
+    path = tmp_path / "ours.safetensors"
+    chosen = choose_data(spec, None)
+    save_weights(spec.create_network(), path, describe_origin({"name": "Toy"}, roles, chosen))
+    choice = choose_data(spec, path)
+    assert compare_data(choice, path, roles) == choice
+    others = replace(roles, identity="other")
+    known = compare_data(choice, path, others)
+    assert known.validation_from == "test:0.5"
+    assert known.reason == (
+        "WARNING: ours.safetensors was trained on other data than these, or in another order, "
+        "so that it may have learnt any of the training set"
+    )
+    asked = spec.changed(validation_from="train:0.1")
+    known = compare_data(choose_data(asked, path), path, others)
+    assert known.validation_from == "train:0.1"
+    assert known.reason.startswith("WARNING")
+
+
+def test_a_cut_of_data_that_older_weights_do_not_tell_is_taken_on_trust_and_said(tmp_path, roles):
+    path = tmp_path / "older.safetensors"
+    origin = describe_origin({"name": "Toy"}, roles, choose_data(spec, None))
+    save_weights(spec.create_network(), path, {key: origin[key] for key in origin if key != DATA_IDENTITY})
+    choice = compare_data(choose_data(spec, path), path, roles)
+    assert choice.validation_from == "train:0.1"
+    assert choice.reason.endswith("on this cut; taken on trust: it does not say of which data")
+    assert DATA_IDENTITY not in describe_origin({"name": "Toy"}, roles, choice)
+
+
+def test_validation_of_streamed_images_is_none_that_weights_of_fewer_in_memory_have_learnt(tmp_path):
+    """An image that cannot be read is left out in memory before the cut, and streamed only later."""
+    write_folders(tmp_path / "set", n_train=40)
+    load = partial(load_data, root=tmp_path / "set", validation_from="train:0.1")
+    origin = describe_origin({"name": "Toy"}, load("folders:16"), choose_data(spec, None))
+    path = tmp_path / "ours.safetensors"
+    save_weights(spec.create_network(), path, origin)
+    choice = choose_data(spec, path)
+    assert compare_data(choice, path, load("stream:16")) == choice
+    (tmp_path / "set" / "train" / "bee" / "003.jpg").write_bytes(b"no image")
+    save_weights(spec.create_network(), path, describe_origin({"name": "Toy"}, load("folders:16"), choice))
+    assert compare_data(choice, path, load("folders:16")) == choice
+    assert compare_data(choice, path, load("stream:16")).validation_from == "test:0.5"
 
 
 def test_dense_network_is_trained_once_and_kept(tmp_path, roles):

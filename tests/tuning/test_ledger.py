@@ -578,3 +578,19 @@ def test_checkpoint_that_a_killed_driver_left_of_a_settled_trial_is_removed(tmp_
     second = open_ledger(tmp_path)
     assert not second.folder.checkpoint_dir(0).exists()
     assert second.folder.checkpoint_dir(1).exists()
+
+
+def test_images_that_trials_left_out_are_named_once(tmp_path, caplog):
+    ledger = open_ledger(tmp_path)
+    numbers = [ledger.next_configuration().number for _ in range(2)]
+    for number in numbers:
+        log = EventLog(ledger.folder.events(number), "attempt")
+        log.append("started", resumed_from=None)
+        for images in (["a.jpg: broken"], ["b.jpg: broken"]):
+            log.append("unreadable", images=images)
+            ledger.reported(number, 50, {"val_accuracy": 0.5, "macs": 1.0})
+    said = [f"image left out: {name}.jpg: broken" for name in "ab"]
+    assert caplog.messages == said
+    caplog.clear()
+    assert open_ledger(tmp_path).records[0].unreadable == ("a.jpg: broken", "b.jpg: broken")
+    assert caplog.messages == []

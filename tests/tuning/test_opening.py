@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from dirprune.architecture import Architecture
 from dirprune.errors import StudyError
+from dirprune.networks.weights import save_weights
+from dirprune.study.dense import choose_data, describe_origin
 from dirprune.study.space import SearchSpace
+from dirprune.study.spec import StudySpec
+from dirprune.tuning.cluster import Resources
 from dirprune.tuning.opening import _check_same, _count_given
+from dirprune.tuning.options import RunOptions
+from dirprune.tuning.subject import describe_subject, find_subject
+from tests.data.photograph_folders import write_folders
+from tests.integration.toy_study import spec, toy_data
 from tests.tuning.test_ledger import make_spec, open_ledger
 
 
@@ -31,3 +41,50 @@ def test_what_a_limit_refuses_is_not_given(tmp_path):
     space = SearchSpace(uniform_keep_ratios=(0.75, 0.25))
     assert _count_given(make_spec(space=space), prepared) == 1 + 1 + 2
     assert _count_given(make_spec(space=space, limits={"macs": 60_000.0}), prepared) == 1 + 1 + 1
+
+
+@pytest.mark.parametrize(("identity", "cut"), [(None, "train:0.1"), ("other", "test:0.5")])
+def test_a_study_with_weights_of_other_data_is_not_cut_as_their_training_was(tmp_path, identity, cut):
+    roles = toy_data(None, validation_from="train:0.1", seed=0)
+    trained_on = roles if identity is None else replace(roles, identity=identity)
+    weights = tmp_path / "ours.safetensors"
+    origin = describe_origin({"name": "Toy"}, trained_on, choose_data(spec, None))
+    save_weights(spec.create_network(), weights, origin)
+    lines = []
+    subject = find_subject(spec, RunOptions(tmp_path, weights=weights), None, lines.append)
+    assert describe_subject(spec, subject)["data"]["validation_from"] == cut
+    assert subject.roles.validation.source == cut.partition(":")[0]
+    assert f"validation from {cut}" in lines[0]
+    assert ("WARNING" in lines[0]) is (identity is not None)
+
+
+def build_small(n_classes: int = 3) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n_classes)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "cpus", "gpus", "is_warned"),
+    [
+        ("stream:16", 1.0, 1.0, True),
+        ("stream:16", 2.0, 2.0, True),
+        ("stream:16", 4.0, 1.0, False),
+        ("stream:16", 1.0, 0.0, False),
+        ("folders:16", 1.0, 1.0, False),
+    ],
+)
+def test_streaming_to_a_gpu_with_one_core_is_warned_of(tmp_path, data, cpus, gpus, is_warned):
+    write_folders(tmp_path / "set")
+    study = StudySpec(
+        name="small", network=build_small, data=data, space=SearchSpace(methods={"magnitude": {}})
+    )
+    options = RunOptions(
+        tmp_path, data=tmp_path / "set", resources=Resources(cpus_per_trial=cpus, gpus_per_trial=gpus)
+    )
+    lines = []
+    find_subject(study, options, None, lines.append)
+    assert (
+        any(line.startswith("WARNING: one process") and "--cpus-per-trial" in line for line in lines)
+        is is_warned
+    )

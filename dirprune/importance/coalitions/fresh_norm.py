@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
+from dirprune.layers import find_activation
 
 N_FOR_STATISTICS = 250
 
@@ -20,7 +21,7 @@ class FreshNorm(nn.Module):
     """Normalises each coalition's examples by their own mean and variance; weight and bias stay.
 
     Args:
-        norm: The batch norm in whose place it is.
+        norm: The batch norm in whose place it is; where it activates, so does this.
 
     Attributes:
         n_coalitions: How many coalitions the rows hold one after the other; set before each pass.
@@ -32,12 +33,13 @@ class FreshNorm(nn.Module):
         super().__init__()
         self.weight, self.bias = norm.weight, norm.bias
         self.n_features, self.eps = norm.num_features, norm.eps
+        self.activation = find_activation(norm)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return normalised values of shape (n_coalitions * n, n_features, ...)."""
+        """Return normalised (and activated) values of shape (n_coalitions * n, n_features, ...)."""
         parts = values.chunk(self.n_coalitions)
         normalised = [self._normalise(part) for part in parts]
-        return torch.cat(normalised) if len(parts) > 1 else normalised[0]
+        return self.activation(torch.cat(normalised) if len(parts) > 1 else normalised[0])
 
     def _normalise(self, values: Tensor) -> Tensor:
         if values.numel() == self.n_features:  # a single number has no variance

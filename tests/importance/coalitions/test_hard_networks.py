@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dirprune.errors import ImportanceError
+from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import ScoringContext
 from dirprune.importance.cache import context_key
@@ -137,6 +138,54 @@ def test_a_norm_under_two_names_is_recalibrated_under_both() -> None:
     fresh = with_fresh_norms(dataclasses.replace(make_context(SmallLeNet), network=network)).network
     assert isinstance(fresh.bn1, FreshNorm)
     assert fresh.bn_again is fresh.bn1
+
+
+class Normalises(nn.Module):
+    """Activates behind a batch norm that another class may do in one."""
+
+    def __init__(self, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(2, 5, 3), norm(5), nn.Conv2d(5, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.norm(self.first(images))).mean((2, 3))
+
+
+def plain(n_channels: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(n_channels), nn.ReLU())
+
+
+@pytest.mark.parametrize("is_recalibrated", [False, True])
+def test_a_batch_norm_that_activates_is_worth_what_one_with_an_activation_behind_it_is(
+    is_recalibrated: bool,
+) -> None:
+    norm_act = pytest.importorskip("timm.layers.norm_act")
+    parts, whole = (
+        make(Normalises(norm), ("first", "second"), 5, (2, 6, 6)) for norm in (plain, norm_act.BatchNormAct2d)
+    )
+    coalitions = draw(6, 5)
+    expected = open_values(parts, "first", is_recalibrated=is_recalibrated).evaluate(coalitions)
+    found = open_values(whole, "first", is_recalibrated=is_recalibrated)
+    assert not isinstance(found, MaskedValues)
+    np.testing.assert_allclose(found.evaluate(coalitions), expected, rtol=1e-5)
+    masked = MaskedValues(with_fresh_norms(whole, are_all=is_recalibrated), "first")
+    np.testing.assert_allclose(masked.evaluate(coalitions), expected, rtol=1e-5)
+
+
+class Doubling(nn.BatchNorm2d):
+    """A batch norm with a forward that nobody knows."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 2 * super().forward(inputs)
+
+
+def test_a_batch_norm_with_a_forward_of_its_own_is_refused_by_name_where_statistics_are_taken_anew() -> None:
+    context = make(Normalises(Doubling), ("first", "second"), 5, (2, 6, 6))
+    open_values(context, "first").evaluate(draw(3, 5))
+    with pytest.raises(
+        ConfigurationError, match=r"got .*test_hard_networks\.Doubling with a forward of its own"
+    ):
+        open_values(context, "first", is_recalibrated=True)
 
 
 def test_accuracy_of_outputs_that_are_not_numbers_is_an_error_as_their_loss_is() -> None:
