@@ -101,7 +101,7 @@ def test_readme_upgrades_a_server_in_containers_and_brings_it_back_from_its_back
     before = read_everything(default_tracking_uri(output))
     password = postgres.environment["PGPASSWORD"]
     postgres.query(f"CREATE ROLE mlflow SUPERUSER LOGIN PASSWORD '{password}'")
-    postgres.query("DROP DATABASE IF EXISTS mlflow")
+    postgres.query("DROP DATABASE IF EXISTS mlflow WITH (FORCE)")  # of another test
     postgres.query("CREATE DATABASE mlflow")
     monkeypatch.setenv("PGPASSWORD", password)
     uri = f"postgresql://mlflow@127.0.0.1:{postgres.port}/mlflow"
