@@ -87,6 +87,7 @@ class Chaos:
         command += ["--tracking-uri", self.server.uri] if self.server else ["--no-tracking"]
         command += ["--storage", self.store.uri] if self.store else []
         command += ["--optuna-storage", self.trials.uri] if self.trials else []
+        self.n_logged = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -170,12 +171,17 @@ class Chaos:
         return 1
 
     def wait_until_at_work(self) -> None:
-        """Return when the new driver has a trial under way: not only beginnings are to be killed."""
+        """Return when the new driver has a trial under way: not only beginnings are to be killed.
+
+        It has opened its study when it names its sampler; workers of the one before are gone by then.
+        """
         deadline = time.monotonic() + END_S
-        began = time.time()
+        opened = float("inf")
         while time.monotonic() < deadline:
             self.check_driver()
-            if any(path.stat().st_mtime > began for path in self.folder.events_dir.glob("*.jsonl")):
+            if opened == float("inf") and b"\nsampler " in self.log.read_bytes()[self.n_logged :]:
+                opened = time.time()
+            if any(path.stat().st_mtime > opened for path in self.folder.events_dir.glob("*.jsonl")):
                 return
             time.sleep(0.2)
         raise TimeoutError(self.read_log())
@@ -234,11 +240,8 @@ class Chaos:
             assert self.driver.wait(END_S) == 2, self.read_log()
         finally:
             self.trials.start()
-        assert (
-            self.read_log()
-            .rstrip()
-            .endswith("; when it answers again, the same command with --resume goes on")
-        )
+        said = self.read_log()
+        assert said.rstrip().endswith("; when it answers again, the same command with --resume goes on"), said
         self.driver = self.start_driver()
         self.wait_until_at_work()
         return 1
