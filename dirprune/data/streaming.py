@@ -197,9 +197,8 @@ class _Batches(Dataset):
             try:
                 image = self._decode(file, place)
             except BROKEN as error:
-                reason = one_line(error).replace(
-                    f" {file!r}", ""
-                )  # whose address each process has its own of
+                # Without the file's address in memory, which differs from process to process.
+                reason = one_line(error).replace(f" {file!r}", "")
                 failures.append((position, f"{self.index.describe(place)}: {reason}"))
                 continue
             inputs[len(read)] = torch.from_numpy(image)
