@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +16,27 @@ from dirprune.errors import ConfigurationError, StorageError, one_line
 from dirprune.files import write_atomically
 
 PATIENCE_S = 120.0
+PATIENCE_VARIABLE = "DIRPRUNE_STORAGE_PATIENCE"
+"""The environment variable that says otherwise, in seconds."""
 PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
 PROTOCOLS = ("file", "s3", "gs", "gcs", "az", "abfs")  # each process has a memory:// of its own
 DATABASES = ("sqlite", "postgresql", "mysql", "redis")
 
 Answer = TypeVar("Answer")
+
+
+def find_patience() -> float:
+    """Return for how many seconds a storage that fails is tried again.
+
+    Raises:
+        ConfigurationError: If the environment says something else than seconds.
+    """
+    said = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE_S)
+    with suppress(ValueError):
+        if math.isfinite(seconds := float(said)) and seconds >= 0:
+            return seconds
+    raise ConfigurationError(f"expected seconds in {PATIENCE_VARIABLE}, got {said!r}; try {PATIENCE_S:g}")
 
 
 @dataclass(frozen=True)
@@ -32,10 +49,13 @@ class RemoteFolder:
     Attributes:
         uri: A local path, or an address such as s3://bucket/studies.
         patience_s: Seconds for which each operation is tried again.
+
+    Raises:
+        ConfigurationError: As `find_patience` does, where none is given.
     """
 
     uri: str
-    patience_s: float = PATIENCE_S
+    patience_s: float = field(default_factory=find_patience)
 
     def check(self) -> None:
         """Find what is wrong with the address, without asking the store.

@@ -69,6 +69,22 @@ def test_a_store_that_stays_away_is_named_with_its_reason(monkeypatch: pytest.Mo
         RemoteFolder("memory://a", patience_s=0.3).write("b", b"")
 
 
+def test_the_environment_says_how_long_a_store_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIRPRUNE_STORAGE_PATIENCE", raising=False)
+    assert RemoteFolder("memory://a").patience_s == 120
+    monkeypatch.setenv("DIRPRUNE_STORAGE_PATIENCE", "2.5")
+    assert RemoteFolder("memory://a").below("b").patience_s == 2.5
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "nan", "inf"])
+def test_a_patience_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("DIRPRUNE_STORAGE_PATIENCE", said)
+    with pytest.raises(
+        ConfigurationError, match=f"expected seconds in DIRPRUNE_STORAGE_PATIENCE, got '{said}'; try 120"
+    ):
+        RemoteFolder("memory://a")
+
+
 def test_folders_pass_the_check(tmp_path: Path) -> None:
     for uri in (str(tmp_path), f"file://{tmp_path}"):
         RemoteFolder(uri).check()

@@ -282,7 +282,8 @@ def _places(spec: StudySpec) -> list[Option]:
             envvar="DIRPRUNE_STORAGE",
             show_envvar=True,
             help="Where the machines of a cluster exchange checkpoints, scores, models and results: a shared "
-            "folder or s3://bucket/folder. Default: all machines share the output folder.",
+            "folder or s3://bucket/folder. One that fails is tried again for 120 seconds, or as many as "
+            "DIRPRUNE_STORAGE_PATIENCE says. Default: all machines share the output folder.",
         ),
         Option(
             ["--optuna-storage"],
