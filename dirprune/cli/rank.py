@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,15 @@ import click
 import torch
 from scipy.stats import spearmanr
 
-from dirprune.cli.greedy_paths import PathPoint, format_path, measure_path, measure_point
-from dirprune.cli.options import (
-    DataOptions,
-    MethodOptions,
-    check_can_write,
-)
-from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
+from dirprune.cli.greedy_paths import format_path
+from dirprune.cli.options import DataOptions, MethodOptions, check_can_write
+from dirprune.cli.printing import format_table
+from dirprune.cli.ranking import Ranking, compute_ranking
 from dirprune.cli.subjects import Subject, format_comparison, trained_subject
 from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
-from dirprune.identity import digest
-from dirprune.importance import (
-    ScoreCache,
-    Scorer,
-    ScoringContext,
-    create,
-    find_scores,
-)
-from dirprune.importance.cache import score_key
-from dirprune.importance.greedy import Path as GreedySteps
-from dirprune.importance.greedy.path import GreedyPath, find_cost
-from dirprune.importance.shapley import ShapleyScorer
+from dirprune.importance import Scorer, create
+from dirprune.importance.greedy.path import GreedyPath
 from dirprune.records.scores import write_scores_png
 from dirprune.tracing import find_groups
 
@@ -66,72 +53,15 @@ def rank(
     subject = trained_subject(weights, network, data)
     grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
     grouping.check_any()
-    cache = ScoreCache(scoring.cache)
-    scored = [(scoring.method, scorer)] * (2 if isinstance(scorer, ShapleyScorer) else 1)  # and its intervals
-    pieces = [(name, method.is_kept_in_parts) for name, method in [*scored, *compared.items()]]
-    with kept_on_interrupt(cache, pieces), ScoringProgress(grouping.names) as progress:
-        context = ScoringContext(
-            subject.network,
-            grouping,
-            subject.roles.calibration,
-            subject.roles.normalise,
-            subject.task,
-            subject.seed,
-            subject.device,
-            memory_mb=scoring.memory_mb,
-            progress=progress,
-        )
-        cost_of = None
-        if isinstance(scorer, GreedyPath):
-            cost_of = find_cost(dataclasses.replace(context, workspace=cache.folder), scorer.options)
-            check_budget(budget, cost_of(dict.fromkeys(grouping.names, 1)))
-        scores, was_cached = find_scores(scorer, context, cache=cache)
-        half_widths, is_known = find_half_widths(scorer, context, cache)
-        of_others = {name: find_scores(other, context, cache=cache)[0] for name, other in compared.items()}
-        path, within = [], []
-        if cost_of is not None:
-            removals = GreedySteps.from_scores({name: scores[name] for name in grouping.names}, cost_of)
-            path = measure_path(subject, grouping, removals)
-            within = [] if budget is None else [measure_point(subject, grouping, removals, budget)]
-    scores = {name: scores[name] for name in grouping.names}
+    ranking = compute_ranking(scorer, scoring, compared, budget, subject, grouping)
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))
-    origin = "from the cache" if was_cached else "computed"
-    click.echo(
-        f"\n{scoring.method}: scores {origin}{', intervals computed' if was_cached > is_known else ''}"
-    )
-    click.echo(format_scores(scores, half_widths))
-    if isinstance(scorer, ShapleyScorer) and not half_widths:
-        click.echo(f"no intervals: {scoring.method}, used like this, does not know its error; shapley does")
-    cost = getattr(scorer.options, "cost", "")
-    is_timed = cost == "latency"
-    if path:
-        click.echo(f"\nthe path at {len(path)} shares of {cost}, right after pruning and recalibration:")
-        click.echo(format_path(path, is_timed))
-    if within:
-        click.echo(f"\nwithin {budget:,.10g} {'ms' if is_timed else cost}:")
-        click.echo(format_path(within, is_timed))
-    if of_others:
-        click.echo(f"\nrank correlation with {scoring.method} (Spearman):")
-        click.echo(format_correlations(scores, of_others))
+    click.echo(format_ranking(ranking))
     if output is not None:
-        write_scores(output, weights, scoring.method, scorer, subject, scores, half_widths, path, within)
+        write_scores(output, weights, scorer, subject, ranking)
         click.echo(f"\nscores: {output}")
     if plot is not None:
-        write_scores_png(plot, {scoring.method: scores, **of_others}, half_widths)
+        write_scores_png(plot, {ranking.method: ranking.scores, **ranking.of_others}, ranking.half_widths)
         click.echo(f"\npicture: {plot}")
-
-
-def check_budget(budget: float | None, lowest: float) -> None:
-    """Refuse a budget within which there is no network, before anything is scored.
-
-    Raises:
-        ConfigurationError: If it is below what the smallest network costs.
-    """
-    if budget is not None and budget < lowest:
-        raise ConfigurationError(
-            f"--budget must be at least {lowest:,.10g}, what one channel in each group costs, "
-            f"got {budget:,.10g}"
-        )
 
 
 def _create_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
@@ -143,26 +73,16 @@ def _create_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     return scorer
 
 
-def write_scores(
-    output: Path,
-    weights: Path,
-    method: str,
-    scorer: Scorer,
-    subject: Subject,
-    scores: Mapping[str, torch.Tensor],
-    half_widths: Mapping[str, torch.Tensor],
-    path: Sequence[PathPoint],
-    within: Sequence[PathPoint] = (),
-) -> None:
-    """Write scores with all that they depend on as JSON."""
+def write_scores(output: Path, weights: Path, scorer: Scorer, subject: Subject, ranking: Ranking) -> None:
+    """Write a ranking with all that it depends on as JSON."""
     groups: dict[str, dict[str, Any]] = {
-        name: {"scores": values.tolist(), "order": _order(values)} for name, values in scores.items()
+        name: {"scores": values.tolist(), "order": _order(values)} for name, values in ranking.scores.items()
     }
-    for name, widths in half_widths.items():
+    for name, widths in ranking.half_widths.items():
         groups[name]["half_widths"] = widths.tolist()
     content = {
         "weights": str(weights),
-        "method": {"name": method, "options": vars(scorer.options)},
+        "method": {"name": ranking.method, "options": vars(scorer.options)},
         "seed": subject.seed,
         "data": {
             "name": subject.roles.name,
@@ -173,40 +93,33 @@ def write_scores(
         },
         "groups": groups,
     }
-    if path:
-        content["path"] = [dataclasses.asdict(point) for point in path]
-    if within:
-        content["within_budget"] = dataclasses.asdict(within[0])
+    if ranking.path:
+        content["path"] = [dataclasses.asdict(point) for point in ranking.path]
+    if ranking.within_budget is not None:
+        content["within_budget"] = dataclasses.asdict(ranking.within_budget)
     write_json(output, content, SCHEMA)
 
 
-@torch.no_grad()
-def find_half_widths(
-    scorer: Scorer, context: ScoringContext, cache: ScoreCache
-) -> tuple[dict[str, torch.Tensor], bool]:
-    """Return the half widths of the 95% intervals of scores, and whether they were known.
-
-    Args:
-        scorer: The one that was scored with; what that found beside scores is taken as it is.
-        context: That of the scoring.
-        cache: Likewise; half widths are kept there as well.
-    Returns:
-        Shape (n_channels,), of the groups for which the method has them.
-    """
-    if not isinstance(scorer, ShapleyScorer):
-        return {}, True
-
-    def compute() -> dict[str, torch.Tensor]:
-        estimates = scorer.estimates
-        if estimates is None:
-            estimates = scorer.estimate(dataclasses.replace(context, workspace=cache.folder))
-        return {
-            name: torch.from_numpy(found.half_widths)
-            for name, found in estimates.items()
-            if found.half_widths is not None
-        }
-
-    return cache.get_or_compute(digest({"half_widths_of": score_key(scorer, context)}), compute)
+def format_ranking(ranking: Ranking) -> str:
+    """Return what a ranking has found, as text."""
+    method, cost = ranking.method, ranking.cost
+    is_timed = cost == "latency"
+    origin = "from the cache" if ranking.was_cached else "computed"
+    lines = [f"\n{method}: scores {origin}{', intervals computed' if ranking.has_new_intervals else ''}"]
+    lines.append(format_scores(ranking.scores, ranking.half_widths))
+    if ranking.lacks_intervals:
+        lines.append(f"no intervals: {method}, used like this, does not know its error; shapley does")
+    if ranking.path:
+        shares = f"{len(ranking.path)} shares of {cost}"
+        lines.append(f"\nthe path at {shares}, right after pruning and recalibration:")
+        lines.append(format_path(ranking.path, is_timed))
+    if (point := ranking.within_budget) is not None:
+        lines.append(f"\nwithin {ranking.budget:,.10g} {'ms' if is_timed else cost}:")
+        lines.append(format_path([point], is_timed))
+    if ranking.of_others:
+        lines.append(f"\nrank correlation with {method} (Spearman):")
+        lines.append(format_correlations(ranking.scores, ranking.of_others))
+    return "\n".join(lines)
 
 
 def format_scores(scores: Mapping[str, torch.Tensor], half_widths: Mapping[str, torch.Tensor]) -> str:
