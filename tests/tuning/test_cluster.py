@@ -130,6 +130,15 @@ def test_resources_are_checked(given, message):
         Resources(**given)
 
 
+def test_more_workers_of_a_trial_than_cores_are_refused():
+    nodes = [{"CPU": 2.0}, {"CPU": 1.0}]
+    assert _fit(Resources(workers_per_trial=3), nodes).n_workers == 3
+    with pytest.raises(
+        ConfigurationError, match=r"at most 3 workers for one trial.* got 200; try --workers-per-trial 3"
+    ):
+        _fit(Resources(workers_per_trial=200), nodes)
+
+
 def test_workers_of_a_trial_may_be_on_several_nodes_but_each_is_on_one():
     nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}]
     assert _fit(Resources(gpus_per_trial=4), nodes) == Slots(1, {"CPU": 0.25, "GPU": 1.0}, 4)
