@@ -28,6 +28,8 @@ MIN_LAYER_S = 0.5
 """Time for all layers and before them for the graph, for one, and for each that comes when the time for all
 is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow without end; ordinary layers
 take milliseconds."""
+MAX_CHECKING_S = 60.0
+"""Time for trying groups out, of this thread's processor; the trial in which it ends is still waited for."""
 
 
 def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[str] = ()) -> Grouping:
@@ -59,7 +61,8 @@ def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[
 class _Sieve:
     """Try groups out and keep those that can be cut, each alone and all together.
 
-    Halves of a set that fails are tried in turn, so that few bad groups among many take few trials.
+    Those of a set that fails are added half by half to what is kept already, so that few bad groups among
+    many take few trials. What is left when the time is up is refused.
 
     Args:
         network: It is not touched.
@@ -70,26 +73,23 @@ class _Sieve:
     def __init__(self, network: nn.Module, batch: Tensor, refused: dict[str, str]) -> None:
         self.batch, self.refused = batch, refused
         self.random = randomised_copy(network, torch.Generator().manual_seed(0))
+        self.used_s = read_processor_time()
 
-    def keep(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
-        """Return the groups that can be cut together."""
-        reason = self._check(groups)
-        if reason is None:
-            return list(groups)
+    def keep(self, groups: Sequence[ChannelGroup], kept: Sequence[ChannelGroup] = ()) -> list[ChannelGroup]:
+        """Return the groups that can be cut together, behind those that are kept already."""
+        if self.used_s() >= MAX_CHECKING_S:
+            reason = f"it was not tried out: the groups before it took more than {MAX_CHECKING_S:g} s"
+            self.refused.update((group.name, reason) for group in groups)
+            return [*kept]
+        found = self._check([*kept, *groups])
+        if found is None:
+            return [*kept, *groups]
         if len(groups) == 1:
-            self.refused[groups[0].name] = reason
-            return []
+            alone = self._check(groups) if kept else found
+            self.refused[groups[0].name] = alone or f"together with other groups, {found}"
+            return [*kept]
         middle = len(groups) // 2
-        first, second = self.keep(groups[:middle]), self.keep(groups[middle:])
-        if not first or not second or self._check([*first, *second]) is None:
-            return [*first, *second]
-        for group in second:
-            reason = self._check([*first, group])
-            if reason is None:
-                first.append(group)
-            else:
-                self.refused[group.name] = f"together with other groups, {reason}"
-        return first
+        return self.keep(groups[middle:], self.keep(groups[:middle], kept))
 
     def _check(self, groups: Sequence[ChannelGroup]) -> str | None:
         generator = torch.Generator().manual_seed(1)

@@ -301,6 +301,58 @@ def test_groups_that_can_be_cut_alone_but_not_together_are_not_both_accepted() -
     assert grouping.refused["second"].startswith("together with other groups, masked and compact outputs")
 
 
+class _Chain(nn.Module):
+    """Sixteen groups of which neither two of `sly` can be cut together nor one of `bad` alone."""
+
+    def __init__(self, sly: tuple[int, ...] = (), bad: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.sly, self.bad = sly, bad
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(17))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        narrow = set()
+        for place, layer in enumerate(self.layers):
+            inputs = F.leaky_relu(layer(inputs))
+            if inputs.shape[1] < 4 and place < 16:
+                narrow.add(place)
+        return inputs * (2.0 if narrow & set(self.bad) or len(narrow & set(self.sly)) > 1 else 1.0)
+
+
+@pytest.fixture
+def n_tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many groups each trial had; a clock of which each takes one second."""
+    tried: list[int] = []
+    check = tracing.check_masked_equals_compact
+
+    def count(network: nn.Module, grouping: Grouping, *given: object, **named: object) -> str | None:
+        tried.append(len(grouping.groups))
+        return check(network, grouping, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tracing, "check_masked_equals_compact", count)
+    monkeypatch.setattr(tracing, "read_processor_time", lambda: lambda: float(len(tried)))
+    return tried
+
+
+def test_few_groups_that_cannot_be_cut_are_found_in_few_trials(n_tried: list[int]) -> None:
+    grouping = find_groups(_Chain(sly=(0, 13), bad=(5,)), torch.zeros(2, 4))
+    assert list(grouping.refused) == ["layers.5", "layers.13"]
+    assert grouping.refused["layers.5"].startswith("masked and compact outputs")
+    assert grouping.refused["layers.13"].startswith("together with other groups, masked and compact outputs")
+    assert len(grouping.groups) == 14
+    assert len(n_tried) <= 1 + 2 * (2 * 4 + 1)  # both halves of four levels for each, and each alone
+
+
+def test_groups_that_are_left_when_the_time_is_up_are_refused(
+    n_tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "MAX_CHECKING_S", 5.0)
+    grouping = find_groups(_Chain(bad=tuple(range(2, 16))), torch.zeros(2, 4))
+    assert n_tried == [16, 8, 4, 2, 4]
+    assert grouping.names == ("layers.0", "layers.1")
+    reason = "it was not tried out: the groups before it took more than 5 s"
+    assert grouping.refused == {f"layers.{place}": reason for place in range(2, 16)}
+
+
 def test_network_that_the_tracer_cannot_follow_has_all_groups_refused() -> None:
     class _Deciding(nn.Sequential):
         def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
