@@ -14,7 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dirprune.data.images import BROKEN, MAX_BROKEN, SUFFIXES, decode
+from dirprune.data.images import BROKEN, MAX_BROKEN, decode
+from dirprune.data.index import ImageIndex, index_folders
+from dirprune.data.store import Store
 from dirprune.errors import DataError, one_line
 from dirprune.files import user_cache_folder, write_atomically
 from dirprune.identity import digest
@@ -35,7 +37,10 @@ def has_class_folders(root: Path) -> bool:
 def _find_held_out(root: Path) -> Path:
     parts = [root / name for name in HELD_OUT]
     there = [part for part in parts if part.is_dir()]  # ImageNet's test has no labels, and so no folders
-    return next((part for part in there if _list_classes(part)), (there or parts)[0])
+    has_classes = (
+        part for part in there if any(one.is_dir() and one.name[0] != "." for one in part.iterdir())
+    )
+    return next(has_classes, (there or parts)[0])
 
 
 def read_class_folders(
@@ -57,51 +62,38 @@ def read_class_folders(
         DataError: If there are fewer than two classes, the parts have different ones, a class is empty, more
             than 1% of the images cannot be read, or one has another size than the first.
     """
-    held_out_part = _find_held_out(root)
-    classes, held_out_classes = (_list_classes(part) for part in (root / "train", held_out_part))
-    if classes != held_out_classes:
-        odd = sorted(set(classes) ^ set(held_out_classes))[0]
-        where = "train" if odd in classes else held_out_part.name
+    store = Store(str(root))
+    train, held_out = (index_folders(store, str(part)) for part in (root / "train", _find_held_out(root)))
+    if train.classes != held_out.classes:
+        odd = sorted(set(train.classes) ^ set(held_out.classes))[0]
+        where = "train" if odd in train.classes else Path(held_out.folder).name
         raise DataError(
-            f"expected the same classes in {root / 'train'} and {held_out_part}, "
-            f"got {odd!r} in {where} alone ({len(classes)} and {len(held_out_classes)} classes)"
+            f"expected the same classes in {train.folder} and {held_out.folder}, "
+            f"got {odd!r} in {where} alone ({len(train.classes)} and {len(held_out.classes)} classes)"
         )
-    if len(classes) < 2:
-        raise DataError(f"expected at least two classes in {root / 'train'}, got {len(classes)}")
-    train, train_labels = _list_images(root / "train", classes)
-    held_out, held_out_labels = _list_images(held_out_part, classes)
-    images, is_whole = _read_images([*train, *held_out], size)
-    n = len(train)
-    if is_whole.all():
-        return images[:n], train_labels, images[n:], held_out_labels, classes
-    own, other = is_whole[:n], is_whole[n:]
-    for part, is_there in ((root / "train", own), (held_out_part, other)):
+    if len(train.classes) < 2:
+        raise DataError(f"expected at least two classes in {train.folder}, got {len(train.classes)}")
+    return (*read_indexed(train, held_out, size), train.classes)
+
+
+def read_indexed(
+    train: ImageIndex, held_out: ImageIndex, size: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Read the images of two parts in class folders of this machine, see `read_class_folders`."""
+    parts = (train, held_out)
+    images, is_whole = _read_images([Path(part.path(n)) for part in parts for n in range(len(part))], size)
+    read: list[Tensor] = []
+    for part, own, is_there in zip(
+        parts,
+        images.split([len(train), len(held_out)]),
+        is_whole.split([len(train), len(held_out)]),
+        strict=True,
+    ):
         if not is_there.any():
-            raise DataError(f"expected images that can be read in {part}, all {len(is_there)} are broken")
-    return images[:n][own], train_labels[own], images[n:][other], held_out_labels[other], classes
-
-
-def _list_classes(part: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name[0] != "."))
-
-
-def _list_images(part: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(
-            path
-            for path in (part / name).iterdir()
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-        )
-        if not found:
-            raise DataError(
-                f"expected images ({', '.join(sorted(SUFFIXES))}) of class {name!r}, "
-                f"found none in {part / name}"
-            )
-        paths += found
-        labels += [label] * len(found)
-    return paths, torch.tensor(labels)
+            raise DataError(f"expected images that can be read in {part.folder}, all {len(part)} are broken")
+        labels = torch.from_numpy(part.labels)
+        read += [own, labels] if is_there.all() else [own[is_there], labels[is_there]]
+    return read[0], read[1], read[2], read[3]
 
 
 def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:

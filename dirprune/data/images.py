@@ -13,8 +13,9 @@ from dirprune.data.views import RandomCrops
 
 MAX_BROKEN = 0.01
 """Largest share of images that may be unreadable; they are left out."""
-SUFFIXES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""How names of images end: those of torchvision's `ImageFolder`, and .gif."""
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are no whole images."""
 
 
@@ -65,6 +66,8 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 def _in_colour(image: Image.Image) -> Image.Image:
     """Return an image in 8-bit colour; of 16 bits the upper 8 count, which Pillow itself would clip."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range nobody knows")
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dirprune.data.class_folders import HELD_OUT, read_class_folders
+from dirprune.data.class_folders import HELD_OUT, read_indexed
 from dirprune.data.images import BROKEN, decode
 from dirprune.data.index import ImageIndex, index_folders
 from dirprune.data.roles import AnySplit
@@ -77,7 +77,7 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
     n_bytes = (len(train) + len(held_out)) * _count_bytes(train, size)
     fits = n_bytes <= MAX_IN_MEMORY and not streams
     if fits and not is_uri(root) and not (train.is_sharded or held_out.is_sharded):
-        images, labels, others, other_labels, _ = read_class_folders(Path(root), size)
+        images, labels, others, other_labels = read_indexed(train, held_out, size)
         return _in_memory(
             Split(images, labels, torch.arange(len(images)), "train"),
             Split(others, other_labels, torch.arange(len(others)), "test"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
-from torchvision.datasets import CIFAR10, SVHN
+from torchvision.datasets import CIFAR10, SVHN, ImageFolder
 
 from dirprune.data import class_folders, load_data
 from dirprune.data.class_folders import read_class_folders
+from dirprune.data.images import BROKEN, decode
 from dirprune.data.photographs import load_photographs
 from dirprune.errors import DataError
 
@@ -205,6 +207,50 @@ def test_images_of_all_sizes_and_modes_become_squares_of_one_size(tmp_path: Path
     assert labels.tolist() == [0] * 9 + [1] * 4
     assert train[4, 0].unique().tolist() == [7]
     assert train[8].unique().tolist() == [0x9A]  # the upper half of 16 bits, not clipped to 255
+
+
+@pytest.mark.parametrize("name", ["folders:8", "stream:8"])
+def test_class_folders_hold_the_images_that_torchvision_finds_there(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place, suffix in enumerate(("bmp", "jpeg", "PPM", "pgm", "tif", "tiff", "png", "webp")):
+        for part in ("train", "test"):
+            for kind in ("ant", "bee", "bee/small", "bee/small/red", "bee/small-", "bee/.hidden/small"):
+                write_image(tmp_path / part / kind / f"{place}.{suffix}", 10 * place, size=(8, 8))
+    (tmp_path / "train" / "bee" / "small" / "up").symlink_to(tmp_path / "train" / "bee")
+    for file in ("ant/1.HEIC", "bee/small/2.heic", "bee/notes", "bee/.DS_Store"):
+        (tmp_path / "train" / file).write_bytes(b"?")
+    train = load_data(name, tmp_path, validation_from="test:0.5").train
+    images = train.in_memory().inputs
+    (tmp_path / "train" / "bee" / "small" / "up").unlink()
+    folder = ImageFolder(tmp_path / "train")
+    expected = [
+        (np.asarray(image)[0, 0, 0], label)
+        for (image, label), (path, _) in zip(folder, folder.samples, strict=True)
+        if ".hidden" not in path
+    ]
+    assert len(images) == len(expected) == 5 * 8
+    assert train.targets.tolist() == [label for _, label in expected]
+    found = images[:, 0, 0, 0].tolist()
+    assert all(abs(own - int(other)) < 5 for own, (other, _) in zip(found, expected, strict=True))
+    (line,) = [one.getMessage() for one in caplog.records if "passed over" in one.getMessage()]
+    assert line.startswith(f"3 files in {tmp_path}/train are passed over, as they do not end in .bmp, .gif, ")
+    assert line.endswith(": 2 .heic, 1 without")
+
+
+def test_an_image_of_fractions_counts_as_broken(tmp_path: Path) -> None:
+    Image.fromarray(np.full((32, 32), 0.5, np.float32)).save(tmp_path / "0.tif")
+    with pytest.raises(BROKEN, match=r"its pixels are floating-point numbers, whose range nobody knows"):
+        decode(tmp_path / "0.tif", None)
+
+
+def test_a_tiff_whose_numbers_are_none_counts_as_broken() -> None:
+    stored = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(stored, "TIFF")
+    spoilt = bytearray(stored.getvalue())
+    spoilt[spoilt.index(b"\x11\x01\x04\x00") + 2] = 7  # where the pixels begin: bytes, no number any more
+    with pytest.raises(BROKEN, match="cannot be interpreted as an integer"):
+        decode(io.BytesIO(spoilt), None)
 
 
 def test_a_test_part_without_labels_is_passed_over(tmp_path: Path) -> None:
