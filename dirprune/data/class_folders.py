@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dirprune.data.images import BROKEN, MAX_BROKEN, decode
+from dirprune.data.images import BROKEN, count_bearable, decode, describe_broken, refuse_broken
 from dirprune.data.index import ImageIndex, index_folders
 from dirprune.data.store import Store
-from dirprune.errors import DataError, one_line
+from dirprune.errors import DataError
 from dirprune.files import user_cache_folder, write_atomically
 from dirprune.identity import digest
 
@@ -60,7 +60,7 @@ def read_class_folders(
         sorted by class and name.
     Raises:
         DataError: If there are fewer than two classes, the parts have different ones, a class is empty, more
-            than 1% of the images cannot be read, or one has another size than the first.
+            than one and more than 1% of the images cannot be read, or one has another size than the first.
     """
     store = Store(str(root))
     train, held_out = (index_folders(store, str(part)) for part in (root / "train", _find_held_out(root)))
@@ -115,9 +115,7 @@ def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tenso
         is_whole = kept.get("is_whole", torch.ones(len(paths), dtype=torch.bool))
         if not is_whole.all():
             gone = (~is_whole).nonzero().flatten().tolist()
-            logger.warning(
-                "%d of %d images left out: %s cannot be read", len(gone), len(paths), paths[gone[0]]
-            )
+            _warn_of_broken(len(gone), len(paths), f"{paths[gone[0]]} cannot be read")
         return kept["images"], is_whole
     images, is_whole = _decode(paths, size)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
@@ -127,18 +125,18 @@ def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tenso
 
 def _decode(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
     """Return the images as `_read_images` does, decoded in parallel threads."""
-    broken: dict[int, DataError] = {}
+    broken: dict[int, str] = {}
     first, example = _find_first(paths, size)
     images = torch.zeros(len(paths), *first.shape, dtype=torch.uint8)
 
     def fill(start: int) -> None:
         for place in range(start, min(start + n_in_turn, len(paths))):
             try:
-                image = _decode_one(paths[place], size)
-            except DataError as error:
-                broken[place] = error
-                if len(broken) > MAX_BROKEN * len(paths):
-                    raise
+                image = torch.from_numpy(decode(paths[place], size))
+            except BROKEN as error:
+                broken[place] = describe_broken(str(paths[place]), error, paths[place])
+                if len(broken) > count_bearable(len(paths)):
+                    raise refuse_broken([broken[place] for place in sorted(broken)], len(paths)) from error
                 continue
             if image.shape != first.shape:
                 expected, other = (f"{shape[2]} x {shape[1]}" for shape in (first.shape, image.shape))
@@ -155,21 +153,20 @@ def _decode(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
     is_whole = torch.ones(len(paths), dtype=torch.bool)
     is_whole[list(broken)] = False
     if broken:
-        logger.warning("%d of %d images left out: %s", len(broken), len(paths), broken[min(broken)])
+        _warn_of_broken(len(broken), len(paths), broken[min(broken)])
     return images, is_whole
+
+
+def _warn_of_broken(n_broken: int, n_images: int, example: str) -> None:
+    logger.warning("%d of %d images left out: %s", n_broken, n_images, example)
 
 
 def _find_first(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Path]:
     """Return the first image that can be read, as far as they are looked for, and its path."""
-    n_tried = 1 + int(MAX_BROKEN * len(paths))
-    for path in paths[: n_tried - 1]:
-        with suppress(DataError):
-            return _decode_one(path, size), path
-    return _decode_one(paths[n_tried - 1], size), paths[n_tried - 1]
-
-
-def _decode_one(path: Path, size: int | None) -> Tensor:
-    try:
-        return torch.from_numpy(decode(path, size))
-    except BROKEN as error:
-        raise DataError(f"expected an image in {path}, got {one_line(error)}") from error
+    reasons: list[str] = []
+    for path in paths[: 1 + int(count_bearable(len(paths)))]:
+        try:
+            return torch.from_numpy(decode(path, size)), path
+        except BROKEN as error:
+            reasons.append(describe_broken(str(path), error, path))
+    raise refuse_broken(reasons, len(paths))

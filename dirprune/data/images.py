@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,9 +11,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dirprune.data.views import RandomCrops
+from dirprune.errors import DataError, one_line
 
 MAX_BROKEN = 0.01
-"""Largest share of images that may be unreadable; they are left out."""
+"""Largest share of images that may be unreadable, beyond a single one; they are left out."""
+N_NAMED = 3
+"""Unreadable images that are named where they are too many."""
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """How names of images end: those of torchvision's `ImageFolder`, and .gif."""
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
@@ -58,6 +62,26 @@ def decode_crop(source: Path | BinaryIO, size: int, crops: RandomCrops, place: i
         box = (left * x, top * y, right * x, bottom * y)
         image = _in_colour(opened).resize((size, size), Image.Resampling.BILINEAR, box)
         return _to_array(image)
+
+
+def count_bearable(n_images: int) -> float:
+    """Return how many of some images may be unreadable."""
+    return max(1.0, MAX_BROKEN * n_images)
+
+
+def describe_broken(name: str, error: Exception, source: object) -> str:
+    """Return which image cannot be read and why, without the source, which Pillow repeats."""
+    repeated = repr(str(source) if isinstance(source, Path) else source)
+    return f"{name}: {one_line(error).replace(f' {repeated}', '')}"
+
+
+def refuse_broken(reasons: Sequence[str], n_images: int) -> DataError:
+    """Return the error of too many images that cannot be read, from what is wrong with each."""
+    more = f"; and {len(reasons) - N_NAMED} more" if len(reasons) > N_NAMED else ""
+    return DataError(
+        f"expected whole images, got {len(reasons)} of {n_images} that cannot be read: "
+        f"{'; '.join(reasons[:N_NAMED])}{more}"
+    )
 
 
 def _to_array(image: Image.Image) -> np.ndarray:

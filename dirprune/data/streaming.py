@@ -22,7 +22,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dirprune.data.images import BROKEN, MAX_BROKEN, decode, decode_crop
+from dirprune.data.images import (
+    BROKEN,
+    MAX_BROKEN,
+    count_bearable,
+    decode,
+    decode_crop,
+    describe_broken,
+    refuse_broken,
+)
 from dirprune.data.index import ImageIndex
 from dirprune.data.split import Batch, Split
 from dirprune.data.views import RandomCrops
@@ -115,7 +123,7 @@ class StreamedSplit:
                 than one, and more than 1% (of a part of this split a little more, by chance), cannot be read,
                 or the only one.
         """
-        broken: set[int] = set()
+        broken: dict[int, str] = {}
         n_planned = sum(map(len, plan))
         images = _Batches(self.index, self.indices, self.size, crops)
         plan = [places.cpu() for places in plan]
@@ -141,16 +149,13 @@ class StreamedSplit:
         """
         n_judged = max(n_planned, LEAST_JUDGED)
         expected = MAX_BROKEN * n_judged
-        return max(1, min(expected + 3 * math.sqrt(expected), MAX_BROKEN * len(self)))
+        return min(expected + 3 * math.sqrt(expected), count_bearable(len(self)))
 
-    def _note_broken_(self, position: int, reason: str, broken: set[int], n_planned: int) -> None:
+    def _note_broken_(self, position: int, reason: str, broken: dict[int, str], n_planned: int) -> None:
         place = int(self.indices[position])
-        broken.add(place)
+        broken[place] = reason
         if len(broken) > self._count_bearable(n_planned) or len(broken) == len(self):
-            raise DataError(
-                f"expected whole images, got {len(broken)} of {n_planned} that cannot be read, "
-                f"the last is {reason}"
-            )
+            raise refuse_broken(list(broken.values()), n_planned)
         if place not in self.index.broken:
             self.index.broken[place] = reason
             logger.warning("image left out: %s", reason)
@@ -198,8 +203,7 @@ class _Batches(Dataset):
                 image = self._decode(file, place)
             except BROKEN as error:
                 # Without the file's address in memory, which differs from process to process.
-                reason = one_line(error).replace(f" {file!r}", "")
-                failures.append((position, f"{self.index.describe(place)}: {reason}"))
+                failures.append((position, describe_broken(self.index.describe(place), error, file)))
                 continue
             inputs[len(read)] = torch.from_numpy(image)
             read.append(position)

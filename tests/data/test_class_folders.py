@@ -103,13 +103,20 @@ def test_torchvisions_files_with_another_check_sum_are_never_unpickled(tmp_path:
         load_data("cifar10", tmp_path)
 
 
-def break_image(root: Path) -> None:
-    (root / "train" / "class3" / "1.webp").write_bytes(b"RIFF no image")
+def break_images(root: Path) -> None:
+    for number in (1, 2):
+        (root / "train" / "class3" / f"{number}.webp").write_bytes(b"RIFF no image")
 
 
-def shorten_image(root: Path) -> None:
-    path = root / "train" / "class3" / "1.webp"
-    path.write_bytes(path.read_bytes()[:-12])
+def break_first_images(root: Path) -> None:
+    for number in (0, 1, 2):
+        (root / "train" / "class0" / f"{number}.webp").write_bytes(b"RIFF no image")
+
+
+def shorten_images(root: Path) -> None:
+    for number in (1, 2):
+        path = root / "train" / "class3" / f"{number}.webp"
+        path.write_bytes(path.read_bytes()[:-12])
 
 
 def resize_image(root: Path) -> None:
@@ -128,8 +135,14 @@ def rename_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil_", "message"),
     [
-        (break_image, r"^expected an image in .*train/class3/1\.webp, got "),
-        (shorten_image, r"^expected an image in .*train/class3/1\.webp, got "),
+        *(
+            (spoil_, rf"^expected whole images, got 2 of 60 that cannot be read: /.*{places}.*$")
+            for spoil_, places in (
+                (break_images, r"/train/class3/1\.webp: cannot identify image file; /.*/class3/2\.webp: "),
+                (shorten_images, r"/train/class3/1\.webp: .*; /.*/class3/2\.webp: "),
+                (break_first_images, r"/train/class0/0\.webp: .*; /.*/class0/1\.webp: "),
+            )
+        ),
         (
             resize_image,
             r"^expected images of 32 x 32 pixels, the size of .*, got 16 x 8 in .*/1\.webp; try folders:32",
@@ -300,8 +313,18 @@ def test_few_unreadable_images_are_left_out_and_named_each_time(
         assert "1 of 124 images left out: " in caplog.text
         assert "ant/0.webp" in caplog.text
     (tmp_path / "train" / "bee" / "3.webp").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"expected an image in .*\.webp"):
+    with pytest.raises(DataError, match=r"^expected whole images, got 2 of 124 that cannot be read: "):
         read_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folders", "stream"])
+def test_a_single_unreadable_image_of_few_is_left_out_in_memory_and_streamed(
+    tmp_path: Path, kind: str
+) -> None:
+    write_folders(tmp_path, ("ant", "bee"))
+    (tmp_path / "train" / "ant" / "0.webp").write_bytes(b"no image")
+    train = load_data(f"{kind}:8", tmp_path, validation_from="test:0.5").train
+    assert len(train.in_memory()) == 7
 
 
 @pytest.mark.parametrize(
