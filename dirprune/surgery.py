@@ -183,7 +183,10 @@ def check_masked_equals_compact(
                 with torch.set_grad_enabled(bool(without_influence)), switched(network, grouping, values):
                     masked = output_tensors(network(inputs))
             except Exception as error:
-                return f"the compact network cannot run: {one_line(error, has_type=True)}"
+                return (
+                    "the compact network cannot run, as where numbers of channels stand in its code or "
+                    f"a layer has further weights for each channel ({one_line(error, has_type=True)})"
+                )
             reason = _compare(masked, compacted)
             if reason is not None:
                 return reason

@@ -119,7 +119,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
             reason = f"the network takes too long to trace: more than {MAX_TRACING_S:g} s"
             return [], dict.fromkeys(order, reason)
         except Exception as error:
-            return [], dict.fromkeys(order, f"the network cannot be traced: {one_line(error, has_type=True)}")
+            return [], dict.fromkeys(order, f"the network cannot be traced: {_lost_channels(error)}")
         tracing = _Tracing(graph, copy, order)
         groups: list[ChannelGroup] = []
         refused: dict[str, str] = {}
@@ -135,7 +135,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
                 refused[path] = f"its dependencies take too long to trace: {error}"
                 continue
             except Exception as error:
-                refused[path] = f"its dependencies cannot be traced: {one_line(error, has_type=True)}"
+                refused[path] = f"its dependencies cannot be traced: {_lost_channels(error)}"
                 continue
             done.update(found.layers)
             if found.reason is not None:
@@ -143,6 +143,14 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
             elif found.group is not None:
                 groups.append(found.group)
     return groups, refused
+
+
+def _lost_channels(error: Exception) -> str:
+    """Return what the tracer's own errors, of its lists of indices, mean for a user."""
+    return (
+        "where channels go is lost, as behind a slice, a shuffle, a reshape or a product of layers "
+        f"({one_line(error, has_type=True)})"
+    )
 
 
 class _Clock:
@@ -321,6 +329,13 @@ def _reasons_against(slot: Slot, module: Any, n_channels: int) -> list[str]:
         return [f"{slot.module!r} is a {type(module).__name__}, which is not cut"]
     if isinstance(module, nn.LayerNorm):
         return [f"{slot.module!r} normalises over its channels: without one, all others change"]
+    if isinstance(module, nn.GroupNorm) and module.num_groups < module.num_channels:
+        return [f"{slot.module!r} normalises channels in groups: without one, others change"]
+    if isinstance(module, nn.Module) and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
+        return [
+            f"the weights of {slot.module!r} are computed for each pass, as by weight_norm or spectral_norm; "
+            "try to make them plain parameters before (remove_parametrizations)"
+        ]
     sizes = Counter(channel for channel in slot.channel_of if channel >= 0)
     if len(sizes) < n_channels or len(set(sizes.values())) > 1:
         return [f"its channels take unequal shares of {slot.module!r}"]

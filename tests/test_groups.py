@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from dirprune import tracing
 from dirprune.errors import ArchitectureError, ConfigurationError
@@ -226,6 +228,39 @@ class _PartsOfInput(nn.Module):
         return self.head(F.relu(self.last(F.relu(self.parts(images)))))
 
 
+class _GatedByGlu(_Gated):
+    """The same by a function, in which the tracer loses the channels."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.relu(self.last(F.glu(self.first(inputs)))))
+
+
+class _Gains(nn.Module):
+    """A layer with a weight of its own for each output channel, of which the tracer knows nothing."""
+
+    class Layer(nn.Linear):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.gain = nn.Parameter(torch.ones(sizes[1], 1))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return F.linear(inputs, self.weight * self.gain, self.bias)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.Layer(4, 5)
+        self.second = nn.Linear(5, 3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.relu(self.second(torch.relu(self.first(inputs)))))
+
+
+def _normed(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return a network whose first layer has weights that are computed."""
+    return nn.Sequential(wrap(nn.Linear(4, 5)), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
 class _Tied(nn.Module):
     """Two layers with one weight."""
 
@@ -265,6 +300,23 @@ class _ConcatenatedThenFlattened(nn.Module):
         (_Multiplied(), (4,), ("last",), {"first": "cannot be traced|cannot run|differ"}),
         (_AddedToParts(), (1, 5, 5), ("last",), {"first": "'parts', a convolution in parts, is added to it"}),
         (_PartsOfInput(), (4, 5, 5), ("last",), {"parts": "cannot run"}),
+        (_GatedByGlu(), (4,), ("last",), {"first": "where channels go is lost, as behind a slice"}),
+        (
+            _Gains(),
+            (4,),
+            ("second",),
+            {"first": "a layer has further weights for each channel (RuntimeError"},
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 1), nn.Conv2d(3, 2, 1)),
+            (1, 2, 2),
+            ("2",),
+            {"0": "'1' normalises channels in groups: without one, others change"},
+        ),
+        *(
+            (_normed(wrap), (4,), ("2",), {"0": "the weights of '0' are computed for each pass"})
+            for wrap in (parametrizations.weight_norm, parametrizations.spectral_norm)
+        ),
         (_Gated(), (4,), ("last",), {"first": "its channels take unequal shares of 'last'"}),
         (_Tied(), (4,), ("third",), {"first": "shares its weights", "second": "shares its weights"}),
         (_ConcatenatedThenFlattened(), (1, 2, 2), ("middle",), {"left": "cannot run|differ"}),
