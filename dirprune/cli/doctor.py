@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dirprune.cli.own_network import find_in_file
 from dirprune.cli.printing import format_count, format_table
 from dirprune.cli.subjects import choose_device
 from dirprune.cost import CostModel, count_costs
@@ -85,10 +86,12 @@ def doctor(
 
 
 def _find(network: str) -> str | Callable[..., nn.Module]:
-    """Return a known name as it is, and of module:function the function."""
-    module, colon, name = network.partition(":")
+    """Return a known name as it is, and of module:function or FILE.py:function the function."""
+    module, colon, name = network.rpartition(":")
     if not colon:
         return network
+    if module.endswith(".py"):
+        return find_in_file(network, "own.py:build")
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), name)

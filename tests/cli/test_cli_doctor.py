@@ -39,10 +39,18 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
         "from torch import nn\n"
         "def small():\n"
         "    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
+        "def boom():\n"
+        "    return small(3)\n"
     )
-    said = run("doctor", "--network", "own_networks:small", "--input-shape", "4").output
-    assert "1 can be cut, 0 cannot" in said
-    assert "evaluation 0 ms" not in said
+    for network in ("own_networks:small", "own_networks.py:small"):
+        said = run("doctor", "--network", network, "--input-shape", "4").output
+        assert "1 can be cut, 0 cannot" in said
+        assert "evaluation 0 ms" not in said
+    refused = run("doctor", "--network", "own_networks.py:boom", "--input-shape", "4")
+    assert refused.status == 2
+    assert "error: the network function boom fails at " in refused.errors
+    assert "own_networks.py:5: TypeError: small() takes 0 positional arguments" in refused.errors
+    assert refused.errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
