@@ -47,8 +47,8 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
             Only `num_batches_tracked`, which old files lack, may be missing.
         path: File that `read_state_dict` reads.
     Raises:
-        WeightsError: If the file cannot be read, or belongs to another network: `ClassesError` if only the
-            number of outputs is another one.
+        WeightsError: If the file cannot be read, holds numbers that are none where a fresh network has some,
+            or belongs to another network: `ClassesError` if only the number of outputs is another one.
     """
     expected = network.state_dict()
     state = _without_prefixes(_read(Path(path)), expected)
@@ -77,7 +77,17 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
             f"expected shape {tuple(expected[key].shape)} for {key} of {name}, "
             f"got {tuple(state[key].shape)} in {path}{more}; is it of {hint}?"
         )
+    broken = [key for key in expected if key in state and _is_finite(expected[key]) > _is_finite(state[key])]
+    if broken:
+        raise WeightsError(
+            f"expected weights of {name} that are finite, got NaN or infinity in {_list_few(broken)} of "
+            f"{path}; try weights from before the training diverged"
+        )
     network.load_state_dict(state)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def save_weights(

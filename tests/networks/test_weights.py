@@ -194,6 +194,29 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content) -> None
         read_state_dict(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_named_and_change_nothing(tmp_path: Path, value: float) -> None:
+    state = LeNet5().state_dict()
+    state["linear1.bias"][3] = value
+    state["bn2.running_var"][0] = value
+    save_weights(state, tmp_path / "diverged.safetensors")
+    network = LeNet5()
+    before = snapshot(network)
+    with pytest.raises(
+        WeightsError,
+        match=r"got NaN or infinity in bn2\.running_var, linear1\.bias of .*/diverged\.safetensors; ",
+    ):
+        load_weights_(network, tmp_path / "diverged.safetensors")
+    assert_same(before, snapshot(network))
+
+
+def test_infinity_that_the_network_itself_has_is_loaded(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    network.register_buffer("window", torch.full((2,), float("-inf")))
+    save_weights(network, tmp_path / "a.safetensors")
+    load_weights_(network, tmp_path / "a.safetensors")
+
+
 def test_weights_of_another_network_are_named_with_the_keys_and_change_nothing(tmp_path: Path) -> None:
     state = LeNet5().state_dict()
     state["convolution1.weight"] = state.pop("conv1.weight")
