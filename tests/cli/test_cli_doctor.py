@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 from torch import nn
 
+from dirprune.cli import doctor
 from dirprune.cli.doctor import format_ms
+from dirprune.errors import ConfigurationError
 from dirprune.networks import create_network, save_weights
 from tests.cli.conftest import Run
 from tests.data.photograph_folders import write_folders
@@ -30,6 +32,25 @@ def test_weights_are_judged_on_the_data(tmp_path: Path, run: Run) -> None:
     assert "fit; accuracy 0." in said
     assert "held-out images of digits" in said
     assert "inputs of 1 x 28 x 28" in said
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(run: Run) -> None:
+    refused = run("doctor", "--network", "lenet5", "--device", "cuda:99")
+    assert refused.status == 2
+    assert "expected a device that is here, got 'cuda:99'" in refused.errors
+    assert "network:" not in refused.output
+
+
+def test_weights_are_judged_on_the_device(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(network: nn.Module, *given: object) -> None:
+        raise ConfigurationError(f"{next(network.parameters()).device} and {given[-1]}")
+
+    monkeypatch.setattr(doctor, "choose_device", lambda name: "meta")
+    monkeypatch.setattr(doctor, "evaluate", evaluate)
+    path = tmp_path / "lenet.safetensors"
+    save_weights(create_network("lenet5", seed=0), path)
+    refused = run("doctor", "--network", "lenet5", "--weights", path, "--dataset", "digits")
+    assert "error: meta and meta" in refused.errors
 
 
 def test_a_network_of_ones_own_is_named_by_its_module_and_function(
