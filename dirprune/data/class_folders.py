@@ -44,7 +44,7 @@ def _find_held_out(root: Path) -> Path:
 
 
 def read_class_folders(
-    root: Path, size: int | None = None
+    root: Path, size: int | None = None, shorter: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[str, ...]]:
     """Read images in colour; grey ones and palettes become colour, transparency is dropped.
 
@@ -52,8 +52,9 @@ def read_class_folders(
 
     Args:
         root: Holds `train/<class>/<image>` and `test/<class>/<image>` (or `val`); nothing is written there.
-        size: Pixels to which the shorter side of each image is resized before its middle is cut out, square;
-            None: the images are of equal size and stay as they are.
+        size: Pixels of each side of the middle that is cut out of each image; None: the images are of equal
+            size and stay as they are.
+        shorter: Pixels to which its shorter side is resized before; None: to `size`.
     Returns:
         Images of the training part, shape (n, 3, height, width), uint8; their labels, shape (n,), int64, the
         places of the classes in alphabetical order; the same of the test part; and the classes. Images are
@@ -73,15 +74,17 @@ def read_class_folders(
         )
     if len(train.classes) < 2:
         raise DataError(f"expected at least two classes in {train.folder}, got {len(train.classes)}")
-    return (*read_indexed(train, held_out, size), train.classes)
+    return (*read_indexed(train, held_out, size, shorter), train.classes)
 
 
 def read_indexed(
-    train: ImageIndex, held_out: ImageIndex, size: int | None
+    train: ImageIndex, held_out: ImageIndex, size: int | None, shorter: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Read the images of two parts in class folders of this machine, see `read_class_folders`."""
     parts = (train, held_out)
-    images, is_whole = _read_images([Path(part.path(n)) for part in parts for n in range(len(part))], size)
+    images, is_whole = _read_images(
+        [Path(part.path(n)) for part in parts for n in range(len(part))], size, shorter
+    )
     read: list[Tensor] = []
     for part, own, is_there in zip(
         parts,
@@ -96,18 +99,19 @@ def read_indexed(
     return read[0], read[1], read[2], read[3]
 
 
-def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
+def _read_images(paths: Sequence[Path], size: int | None, shorter: int | None) -> tuple[Tensor, Tensor]:
     """Return the images, decoded or, if none of the files has changed since, as they were decoded before.
 
     Returns:
         Shape (n, 3, height, width), uint8, and whether each could be read, shape (n,).
     """
     if len(paths) < N_IMAGES_KEPT:
-        return _decode(paths, size)
+        return _decode(paths, size, shorter)
     stats = [path.stat() for path in paths]
     key = digest(
         [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)],
         size,
+        *([] if shorter is None else [shorter]),
     )
     stored = user_cache_folder() / "decoded" / f"{key}.safetensors"
     with suppress(OSError, SafetensorError):  # not there, or broken: decoded again
@@ -117,22 +121,22 @@ def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tenso
             gone = (~is_whole).nonzero().flatten().tolist()
             _warn_of_broken(len(gone), len(paths), f"{paths[gone[0]]} cannot be read")
         return kept["images"], is_whole
-    images, is_whole = _decode(paths, size)
+    images, is_whole = _decode(paths, size, shorter)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
         save_file({"images": images, "is_whole": is_whole}, temporary)
     return images, is_whole
 
 
-def _decode(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
+def _decode(paths: Sequence[Path], size: int | None, shorter: int | None) -> tuple[Tensor, Tensor]:
     """Return the images as `_read_images` does, decoded in parallel threads."""
     broken: dict[int, str] = {}
-    first, example = _find_first(paths, size)
+    first, example = _find_first(paths, size, shorter)
     images = torch.zeros(len(paths), *first.shape, dtype=torch.uint8)
 
     def fill(start: int) -> None:
         for place in range(start, min(start + n_in_turn, len(paths))):
             try:
-                image = torch.from_numpy(decode(paths[place], size))
+                image = torch.from_numpy(decode(paths[place], size, shorter))
             except BROKEN as error:
                 broken[place] = describe_broken(str(paths[place]), error, paths[place])
                 if len(broken) > count_bearable(len(paths)):
@@ -161,12 +165,12 @@ def _warn_of_broken(n_broken: int, n_images: int, example: str) -> None:
     logger.warning("%d of %d images left out: %s", n_broken, n_images, example)
 
 
-def _find_first(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Path]:
+def _find_first(paths: Sequence[Path], size: int | None, shorter: int | None) -> tuple[Tensor, Path]:
     """Return the first image that can be read, as far as they are looked for, and its path."""
     reasons: list[str] = []
     for path in paths[: 1 + int(count_bearable(len(paths)))]:
         try:
-            return torch.from_numpy(decode(path, size)), path
+            return torch.from_numpy(decode(path, size, shorter)), path
         except BROKEN as error:
             reasons.append(describe_broken(str(path), error, path))
     raise refuse_broken(reasons, len(paths))

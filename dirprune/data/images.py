@@ -23,13 +23,13 @@ BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, I
 """What Pillow raises for files that are no whole images."""
 
 
-def decode(source: Path | BinaryIO, size: int | None) -> np.ndarray:
+def decode(source: Path | BinaryIO, size: int | None, shorter: int | None = None) -> np.ndarray:
     """Decode one image; grey ones and palettes become colour, transparency is dropped.
 
     Args:
         source: An image file.
-        size: Pixels to which the shorter side is resized before the middle is cut out, square; None: the
-            image stays as it is.
+        size: Pixels of each side of the middle that is cut out; None: the image stays as it is.
+        shorter: Pixels to which its shorter side is resized before; None: to `size`.
     Returns:
         Shape (3, height, width), uint8.
     Raises:
@@ -37,9 +37,19 @@ def decode(source: Path | BinaryIO, size: int | None) -> np.ndarray:
     """
     with Image.open(source) as opened:
         image = _in_colour(opened)
-        if size is not None:
+        if size is not None and shorter is not None:
+            image = _cut_middle(image, size, shorter)
+        elif size is not None:
             image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
         return _to_array(image)
+
+
+def _cut_middle(image: Image.Image, size: int, shorter: int) -> Image.Image:
+    """Return what torchvision's `Resize(shorter)` and `CenterCrop(size)` leave of an image."""
+    width, height = (int(shorter * side / min(image.size)) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
 
 
 def decode_crop(source: Path | BinaryIO, size: int, crops: RandomCrops, place: int) -> np.ndarray:

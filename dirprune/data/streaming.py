@@ -62,6 +62,7 @@ class StreamedSplit:
         device: Where batches are put.
         n_workers: Processes that read and decode; None: as many as torch has threads here, up to
             `MAX_WORKERS`; 0: this process does.
+        shorter: Pixels to which the shorter side is resized before the middle is cut out; None: to `size`.
     """
 
     index: ImageIndex
@@ -71,6 +72,7 @@ class StreamedSplit:
     size: int
     device: torch.device = CPU
     n_workers: int | None = None
+    shorter: int | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -125,7 +127,7 @@ class StreamedSplit:
         """
         broken: dict[int, str] = {}
         n_planned = sum(map(len, plan))
-        images = _Batches(self.index, self.indices, self.size, crops)
+        images = _Batches(self, crops)
         plan = [places.cpu() for places in plan]
         for inputs, places, failures in _load(images, plan, self._count_workers(plan), self.device):
             for position, reason in failures:
@@ -171,7 +173,8 @@ class StreamedSplit:
     @cached_property
     def _fingerprint(self) -> str:
         arrays = [tensor.cpu().numpy() for tensor in (self.targets, self.indices)]
-        return digest(self.source, self.index.fingerprint, self.size, *arrays)
+        size = self.size if self.shorter is None else [self.size, self.shorter]
+        return digest(self.source, self.index.fingerprint, size, *arrays)
 
 
 Failures = list[tuple[int, str]]  # position in the split, and what is wrong with the image there
@@ -181,8 +184,9 @@ Loaded = tuple[Tensor, Tensor, Failures]  # images, their positions, and those l
 class _Batches(Dataset):
     """Batches by the positions of their images; what a worker process holds."""
 
-    def __init__(self, index: ImageIndex, indices: Tensor, size: int, crops: RandomCrops | None) -> None:
-        self.index, self.indices, self.size, self.crops = index, indices.numpy(), size, crops
+    def __init__(self, split: StreamedSplit, crops: RandomCrops | None) -> None:
+        self.index, self.indices, self.crops = split.index, split.indices.numpy(), crops
+        self.size, self.shorter = split.size, split.shorter
 
     def __getitem__(self, positions: Tensor) -> Loaded | str:
         """Return a batch, or what went wrong: of an error torch would make a traceback of many lines."""
@@ -213,7 +217,7 @@ class _Batches(Dataset):
         if isinstance(file, FileNotFoundError):
             raise file
         if self.crops is None:
-            return decode(file, self.size)
+            return decode(file, self.size, self.shorter)
         return decode_crop(file, self.size, self.crops, place)
 
 

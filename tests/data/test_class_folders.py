@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
+from torchvision import transforms
 from torchvision.datasets import CIFAR10, SVHN, ImageFolder
 
 from dirprune.data import class_folders, load_data
@@ -185,7 +186,9 @@ def test_what_was_decoded_is_kept_until_a_file_changes(
     n_decoded = []
     decode = class_folders._decode
     monkeypatch.setattr(
-        class_folders, "_decode", lambda paths, size: (n_decoded.append(len(paths)), decode(paths, size))[1]
+        class_folders,
+        "_decode",
+        lambda paths, *sizes: (n_decoded.append(len(paths)), decode(paths, *sizes))[1],
     )
     monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -266,6 +269,27 @@ def test_a_tiff_whose_numbers_are_none_counts_as_broken() -> None:
         decode(io.BytesIO(spoilt), None)
 
 
+def test_the_middle_of_resized_images_is_what_torchvision_cuts_out_in_memory_and_streamed(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, shape in (("ant", (47, 61)), ("bee", (80, 33)), ("cat", (20, 20))):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(2):
+                pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number}.png")
+    cut = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(28), transforms.PILToTensor()])
+    expected = torch.stack([image for image, _ in ImageFolder(tmp_path / "train", cut)])
+    fingerprints = set()
+    for name in ("folders:28/32", "stream:28/32", "stream:28"):
+        roles = load_data(name, tmp_path, validation_from="test:0.5")
+        fingerprints.add(roles.fingerprint())
+        assert torch.equal(roles.train.in_memory().inputs, expected) == (name != "stream:28")
+        assert roles.name == f"{tmp_path.name}-28" + ("-32" if "/" in name else "")
+    assert len(fingerprints) == 3
+
+
 def test_a_test_part_without_labels_is_passed_over(tmp_path: Path) -> None:
     write_folders(tmp_path, ("ant", "bee"))
     (tmp_path / "test").rename(tmp_path / "val")
@@ -331,6 +355,11 @@ def test_a_single_unreadable_image_of_few_is_left_out_in_memory_and_streamed(
     ("name", "message"),
     [
         ("folders:big", r"expected a size in pixels behind folders:, got 'big'; try folders:112"),
+        ("folders:224/", r"expected a size in pixels behind folders:, got '224/'; try folders:112, or fold"),
+        (
+            "stream:256/224",
+            r"expected a size in pixels behind folders:, got '256/224'; try folders:112, or fo",
+        ),
         ("mnist:28", r"unknown data set 'mnist:28'"),
         ("folders", r"expected train/<class>/<image> and test or val likewise in"),
     ],
