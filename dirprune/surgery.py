@@ -177,18 +177,22 @@ def check_masked_equals_compact(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                with torch.enable_grad(), switched(network, grouping, values):
-                    masked = output_tensors(network(inputs))
-                with torch.no_grad():
+                with torch.no_grad():  # first, as it is the sooner to fail
                     _cut_(small, grouping, kept)
                     compacted = output_tensors(small(inputs))
+                with torch.set_grad_enabled(bool(without_influence)), switched(network, grouping, values):
+                    masked = output_tensors(network(inputs))
             except Exception as error:
-                return f"the compact network cannot run: {one_line(error, has_type=True)}"
+                return (
+                    "the compact network cannot run, as where numbers of channels stand in its code or "
+                    f"a layer has further weights for each channel ({one_line(error, has_type=True)})"
+                )
             reason = _compare(masked, compacted)
             if reason is not None:
                 return reason
-            with torch.enable_grad():
-                without_influence -= _find_influential(masked, values, generator)
+            if without_influence:
+                with torch.enable_grad():
+                    without_influence -= _find_influential(masked, values, generator)
     if without_influence:
         names = ", ".join(sorted(without_influence))
         return f"the output does not depend on {names}, so cutting cannot be checked"

@@ -28,6 +28,8 @@ MIN_LAYER_S = 0.5
 """Time for all layers and before them for the graph, for one, and for each that comes when the time for all
 is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow without end; ordinary layers
 take milliseconds."""
+MAX_CHECKING_S = 60.0
+"""Time for trying groups out, of this thread's processor; the trial in which it ends is still waited for."""
 
 
 def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[str] = ()) -> Grouping:
@@ -59,7 +61,8 @@ def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[
 class _Sieve:
     """Try groups out and keep those that can be cut, each alone and all together.
 
-    Halves of a set that fails are tried in turn, so that few bad groups among many take few trials.
+    Those of a set that fails are added half by half to what is kept already, so that few bad groups among
+    many take few trials. What is left when the time is up is refused.
 
     Args:
         network: It is not touched.
@@ -70,26 +73,23 @@ class _Sieve:
     def __init__(self, network: nn.Module, batch: Tensor, refused: dict[str, str]) -> None:
         self.batch, self.refused = batch, refused
         self.random = randomised_copy(network, torch.Generator().manual_seed(0))
+        self.used_s = read_processor_time()
 
-    def keep(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
-        """Return the groups that can be cut together."""
-        reason = self._check(groups)
-        if reason is None:
-            return list(groups)
+    def keep(self, groups: Sequence[ChannelGroup], kept: Sequence[ChannelGroup] = ()) -> list[ChannelGroup]:
+        """Return the groups that can be cut together, behind those that are kept already."""
+        if self.used_s() >= MAX_CHECKING_S:
+            reason = f"it was not tried out: the groups before it took more than {MAX_CHECKING_S:g} s"
+            self.refused.update((group.name, reason) for group in groups)
+            return [*kept]
+        found = self._check([*kept, *groups])
+        if found is None:
+            return [*kept, *groups]
         if len(groups) == 1:
-            self.refused[groups[0].name] = reason
-            return []
+            alone = self._check(groups) if kept else found
+            self.refused[groups[0].name] = alone or f"together with other groups, {found}"
+            return [*kept]
         middle = len(groups) // 2
-        first, second = self.keep(groups[:middle]), self.keep(groups[middle:])
-        if not first or not second or self._check([*first, *second]) is None:
-            return [*first, *second]
-        for group in second:
-            reason = self._check([*first, group])
-            if reason is None:
-                first.append(group)
-            else:
-                self.refused[group.name] = f"together with other groups, {reason}"
-        return first
+        return self.keep(groups[middle:], self.keep(groups[:middle], kept))
 
     def _check(self, groups: Sequence[ChannelGroup]) -> str | None:
         generator = torch.Generator().manual_seed(1)
@@ -119,7 +119,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
             reason = f"the network takes too long to trace: more than {MAX_TRACING_S:g} s"
             return [], dict.fromkeys(order, reason)
         except Exception as error:
-            return [], dict.fromkeys(order, f"the network cannot be traced: {one_line(error, has_type=True)}")
+            return [], dict.fromkeys(order, f"the network cannot be traced: {_lost_channels(error)}")
         tracing = _Tracing(graph, copy, order)
         groups: list[ChannelGroup] = []
         refused: dict[str, str] = {}
@@ -135,7 +135,7 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
                 refused[path] = f"its dependencies take too long to trace: {error}"
                 continue
             except Exception as error:
-                refused[path] = f"its dependencies cannot be traced: {one_line(error, has_type=True)}"
+                refused[path] = f"its dependencies cannot be traced: {_lost_channels(error)}"
                 continue
             done.update(found.layers)
             if found.reason is not None:
@@ -143,6 +143,14 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
             elif found.group is not None:
                 groups.append(found.group)
     return groups, refused
+
+
+def _lost_channels(error: Exception) -> str:
+    """Return what the tracer's own errors, of its lists of indices, mean for a user."""
+    return (
+        "where channels go is lost, as behind a slice, a shuffle, a reshape or a product of layers "
+        f"({one_line(error, has_type=True)})"
+    )
 
 
 class _Clock:
@@ -321,6 +329,13 @@ def _reasons_against(slot: Slot, module: Any, n_channels: int) -> list[str]:
         return [f"{slot.module!r} is a {type(module).__name__}, which is not cut"]
     if isinstance(module, nn.LayerNorm):
         return [f"{slot.module!r} normalises over its channels: without one, all others change"]
+    if isinstance(module, nn.GroupNorm) and module.num_groups < module.num_channels:
+        return [f"{slot.module!r} normalises channels in groups: without one, others change"]
+    if isinstance(module, nn.Module) and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
+        return [
+            f"the weights of {slot.module!r} are computed for each pass, as by weight_norm or spectral_norm; "
+            "try to make them plain parameters before (remove_parametrizations)"
+        ]
     sizes = Counter(channel for channel in slot.channel_of if channel >= 0)
     if len(sizes) < n_channels or len(set(sizes.values())) > 1:
         return [f"its channels take unequal shares of {slot.module!r}"]

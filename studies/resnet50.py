@@ -10,7 +10,9 @@ third shows on a laptop that all of it runs. DIR holds class folders, train/<cla
 val/<class>/<image>, such as Imagenette's of 10 classes, or tar shards in train and val, and may be a URI such
 as s3://bucket/images; images are kept in memory at 112 pixels, above 4 GiB they are streamed (--dataset
 stream:112 always does). Streamed images are decoded on a trial's CPU cores, one unless --cpus-per-trial says
-more, for which a GPU would mostly wait. Leaves output/resnet50: front.csv, front.html and the models.
+more, for which a GPU would mostly wait. Random crops of a training are enlarged from the pixels in memory;
+streamed, they come from the whole files. Published accuracies on ImageNet are those of --dataset
+stream:224/256. Leaves output/resnet50: front.csv, front.html and the models.
 """
 
 from dirprune.cli.study import study_main

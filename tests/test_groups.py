@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from dirprune import tracing
 from dirprune.errors import ArchitectureError, ConfigurationError
@@ -226,6 +228,39 @@ class _PartsOfInput(nn.Module):
         return self.head(F.relu(self.last(F.relu(self.parts(images)))))
 
 
+class _GatedByGlu(_Gated):
+    """The same by a function, in which the tracer loses the channels."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.relu(self.last(F.glu(self.first(inputs)))))
+
+
+class _Gains(nn.Module):
+    """A layer with a weight of its own for each output channel, of which the tracer knows nothing."""
+
+    class Layer(nn.Linear):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.gain = nn.Parameter(torch.ones(sizes[1], 1))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return F.linear(inputs, self.weight * self.gain, self.bias)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.Layer(4, 5)
+        self.second = nn.Linear(5, 3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.relu(self.second(torch.relu(self.first(inputs)))))
+
+
+def _normed(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return a network whose first layer has weights that are computed."""
+    return nn.Sequential(wrap(nn.Linear(4, 5)), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
 class _Tied(nn.Module):
     """Two layers with one weight."""
 
@@ -265,6 +300,23 @@ class _ConcatenatedThenFlattened(nn.Module):
         (_Multiplied(), (4,), ("last",), {"first": "cannot be traced|cannot run|differ"}),
         (_AddedToParts(), (1, 5, 5), ("last",), {"first": "'parts', a convolution in parts, is added to it"}),
         (_PartsOfInput(), (4, 5, 5), ("last",), {"parts": "cannot run"}),
+        (_GatedByGlu(), (4,), ("last",), {"first": "where channels go is lost, as behind a slice"}),
+        (
+            _Gains(),
+            (4,),
+            ("second",),
+            {"first": "a layer has further weights for each channel (RuntimeError"},
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 1), nn.Conv2d(3, 2, 1)),
+            (1, 2, 2),
+            ("2",),
+            {"0": "'1' normalises channels in groups: without one, others change"},
+        ),
+        *(
+            (_normed(wrap), (4,), ("2",), {"0": "the weights of '0' are computed for each pass"})
+            for wrap in (parametrizations.weight_norm, parametrizations.spectral_norm)
+        ),
         (_Gated(), (4,), ("last",), {"first": "its channels take unequal shares of 'last'"}),
         (_Tied(), (4,), ("third",), {"first": "shares its weights", "second": "shares its weights"}),
         (_ConcatenatedThenFlattened(), (1, 2, 2), ("middle",), {"left": "cannot run|differ"}),
@@ -299,6 +351,58 @@ def test_groups_that_can_be_cut_alone_but_not_together_are_not_both_accepted() -
     grouping = find_groups(_Counting(), torch.zeros(2, 4))
     assert grouping.names == ("first",)
     assert grouping.refused["second"].startswith("together with other groups, masked and compact outputs")
+
+
+class _Chain(nn.Module):
+    """Sixteen groups of which neither two of `sly` can be cut together nor one of `bad` alone."""
+
+    def __init__(self, sly: tuple[int, ...] = (), bad: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.sly, self.bad = sly, bad
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(17))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        narrow = set()
+        for place, layer in enumerate(self.layers):
+            inputs = F.leaky_relu(layer(inputs))
+            if inputs.shape[1] < 4 and place < 16:
+                narrow.add(place)
+        return inputs * (2.0 if narrow & set(self.bad) or len(narrow & set(self.sly)) > 1 else 1.0)
+
+
+@pytest.fixture
+def n_tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many groups each trial had; a clock of which each takes one second."""
+    tried: list[int] = []
+    check = tracing.check_masked_equals_compact
+
+    def count(network: nn.Module, grouping: Grouping, *given: object, **named: object) -> str | None:
+        tried.append(len(grouping.groups))
+        return check(network, grouping, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tracing, "check_masked_equals_compact", count)
+    monkeypatch.setattr(tracing, "read_processor_time", lambda: lambda: float(len(tried)))
+    return tried
+
+
+def test_few_groups_that_cannot_be_cut_are_found_in_few_trials(n_tried: list[int]) -> None:
+    grouping = find_groups(_Chain(sly=(0, 13), bad=(5,)), torch.zeros(2, 4))
+    assert list(grouping.refused) == ["layers.5", "layers.13"]
+    assert grouping.refused["layers.5"].startswith("masked and compact outputs")
+    assert grouping.refused["layers.13"].startswith("together with other groups, masked and compact outputs")
+    assert len(grouping.groups) == 14
+    assert len(n_tried) <= 1 + 2 * (2 * 4 + 1)  # both halves of four levels for each, and each alone
+
+
+def test_groups_that_are_left_when_the_time_is_up_are_refused(
+    n_tried: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "MAX_CHECKING_S", 5.0)
+    grouping = find_groups(_Chain(bad=tuple(range(2, 16))), torch.zeros(2, 4))
+    assert n_tried == [16, 8, 4, 2, 4]
+    assert grouping.names == ("layers.0", "layers.1")
+    reason = "it was not tried out: the groups before it took more than 5 s"
+    assert grouping.refused == {f"layers.{place}": reason for place in range(2, 16)}
 
 
 def test_network_that_the_tracer_cannot_follow_has_all_groups_refused() -> None:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dirprune import quiet
 from dirprune.errors import ConfigurationError
@@ -62,7 +64,42 @@ def test_two_names_of_a_device_exclude_each_other(
 def test_two_gpus_are_measured_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(quiet, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(quiet, "read_gpu_use", lambda index: None)
     with quiet.device_to_itself("cuda"), quiet.device_to_itself("cuda:1"):
+        pass
+
+
+def fake_nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> None:
+    """Let a GPU be there and a program say how busy it is."""
+    program = folder / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\n{says}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.setattr(quiet, "SAMPLE_S", 0.01)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    card = SimpleNamespace(uuid="1b2c")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card if index == 1 else None)
+
+
+def test_a_gpu_on_which_others_compute_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, monkeypatch, "echo 87")
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"busy for 20% of the time at most, got 87% of GPU 1; end what"
+        ),
+        quiet.device_to_itself("cuda:1"),
+    ):
+        pytest.fail("measured beside others")
+    assert "-i GPU-1b2c" in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize("says", ["echo 3", "echo '[N/A]'", "exit 9"])
+def test_a_gpu_that_is_quiet_or_says_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    fake_nvidia_smi(tmp_path, monkeypatch, says)
+    with quiet.device_to_itself("cuda:1"):
         pass
 
 

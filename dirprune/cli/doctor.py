@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dirprune.cli.own_network import find_in_file
 from dirprune.cli.printing import format_count, format_table
 from dirprune.cli.subjects import choose_device
 from dirprune.cost import CostModel, count_costs
@@ -51,6 +52,7 @@ def doctor(
     device: str | None,
 ) -> None:
     """Print what a study of the network can and cannot do."""
+    device = choose_device(device)  # raises before anything is loaded
     space = SearchSpace(min_keep_ratio=min_keep_ratio, uniform_keep_ratios=())
     found = _find(network)
     if classes is not None and not isinstance(found, str):
@@ -69,7 +71,7 @@ def doctor(
     seconds = time.perf_counter() - began
     click.echo(f"network: {network}, inputs of {' x '.join(map(str, shape))}, {_count(dense, example)}")
     if weights is not None:
-        click.echo(f"weights: {weights} fit" + (f"; {_judge(dense, roles)}" if roles else ""))
+        click.echo(f"weights: {weights} fit" + (f"; {_judge(dense, roles, device)}" if roles else ""))
     click.echo(
         f"channel groups: {len(grouping.groups)} can be cut, {len(grouping.refused)} cannot "
         f"(looked for {seconds:.1f} s)\n"
@@ -81,14 +83,16 @@ def doctor(
     grouping.check_any()
     click.echo("\n" + _describe_range(dense, grouping, example, space))
     with threads_set_to(threads):
-        click.echo(_describe_steps(dense, shape, batch_size, choose_device(device), threads))
+        click.echo(_describe_steps(dense, shape, batch_size, device, threads))
 
 
 def _find(network: str) -> str | Callable[..., nn.Module]:
-    """Return a known name as it is, and of module:function the function."""
-    module, colon, name = network.partition(":")
+    """Return a known name as it is, and of module:function or FILE.py:function the function."""
+    module, colon, name = network.rpartition(":")
     if not colon:
         return network
+    if module.endswith(".py"):
+        return find_in_file(network, "own.py:build")
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), name)
@@ -112,9 +116,10 @@ def _count(network: nn.Module, example: Tensor) -> str:
     return f"{costs.macs:,} MACs, {costs.parameters:,} parameters"
 
 
-def _judge(network: nn.Module, roles: DataRoles) -> str:
+def _judge(network: nn.Module, roles: DataRoles, device: str) -> str:
     """Return the accuracy on the half of the held-out part that a study would take for validation."""
-    accuracy = evaluate(network, roles.validation, roles, make_task())["val_accuracy"]
+    accuracy = evaluate(network.to(device), roles.validation, roles, make_task(), device)["val_accuracy"]
+    network.cpu()
     return f"accuracy {accuracy:.4f} on {len(roles.validation):,} held-out images of {roles.name}"
 
 

@@ -217,7 +217,9 @@ data_options = _collected(
         "--dataset",
         metavar="NAME",
         help="digits, mnist, cifar10, ...; folders:112: any images of so many pixels, in memory up to 4 GiB; "
-        "stream:112: the same, decoded when they are wanted. Default: mnist with --data.",
+        "stream:112: decoded when they are wanted, so that random crops come from the whole files; "
+        "folders:224/256: the middle 224 pixels of images whose shorter side is resized to 256. "
+        "Default: mnist with --data.",
     ),
     click.option(
         "--validation-from",

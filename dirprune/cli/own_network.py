@@ -29,12 +29,28 @@ def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], n
         raise ConfigurationError(
             f"expected no --network: this study's is {name}, which dirprune knows; leave it out"
         )
+    found = find_in_file(place, f"{described['module']}.py:{described['name']}")
+    same = ("source_sha256", "state_sha256")
+    if [identify(found).get(key) for key in same] != [described.get(key) for key in same]:
+        raise ConfigurationError(
+            f"expected the network of this study, {described['name']}, got {place}, whose source is another; "
+            "try the file as it was when the study began"
+        )
+    return found
+
+
+def find_in_file(place: str, example: str) -> Callable[..., nn.Module]:
+    """Return a function or class from a file, which is run.
+
+    Args:
+        place: FILE.py:NAME.
+        example: Of such a place, for the message.
+    Raises:
+        ConfigurationError: If there is no such file or function, or the file fails.
+    """
     file, _, name = place.rpartition(":")
     if not file.endswith(".py") or not name:
-        raise ConfigurationError(
-            f"expected --network FILE.py:NAME, got {place!r}; "
-            f"try {described['module']}.py:{described['name']}"
-        )
+        raise ConfigurationError(f"expected --network FILE.py:NAME, got {place!r}; try {example}")
     if not Path(file).is_file():
         raise ConfigurationError(f"expected a file with the network in --network, found none at {file}")
     found: Any = _run(Path(file))
@@ -44,12 +60,6 @@ def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], n
     if not callable(found):
         raise ConfigurationError(
             f"expected a function or class in {file}, unknown {name!r}{suggest(name, known)}"
-        )
-    same = ("source_sha256", "state_sha256")
-    if [identify(found).get(key) for key in same] != [described.get(key) for key in same]:
-        raise ConfigurationError(
-            f"expected the network of this study, {described['name']}, got {place}, whose source is another; "
-            "try the file as it was when the study began"
         )
     return found
 

@@ -62,7 +62,7 @@ def _network_and_data(spec: StudySpec) -> list[Option]:
         Option(
             ["--dataset"],
             metavar="NAME",
-            help="Another data set by name, such as fashion_mnist, or stream:224.",
+            help="Another data set by name, such as fashion_mnist, stream:224 or folders:224/256.",
         ),
         Option(
             ["--weights"],

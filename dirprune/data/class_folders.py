@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dirprune.data.images import BROKEN, MAX_BROKEN, SUFFIXES, decode
-from dirprune.errors import DataError, one_line
+from dirprune.data.images import BROKEN, count_bearable, decode, describe_broken, refuse_broken
+from dirprune.data.index import ImageIndex, index_folders
+from dirprune.data.store import Store
+from dirprune.errors import DataError
 from dirprune.files import user_cache_folder, write_atomically
 from dirprune.identity import digest
 
@@ -35,11 +37,14 @@ def has_class_folders(root: Path) -> bool:
 def _find_held_out(root: Path) -> Path:
     parts = [root / name for name in HELD_OUT]
     there = [part for part in parts if part.is_dir()]  # ImageNet's test has no labels, and so no folders
-    return next((part for part in there if _list_classes(part)), (there or parts)[0])
+    has_classes = (
+        part for part in there if any(one.is_dir() and one.name[0] != "." for one in part.iterdir())
+    )
+    return next(has_classes, (there or parts)[0])
 
 
 def read_class_folders(
-    root: Path, size: int | None = None
+    root: Path, size: int | None = None, shorter: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[str, ...]]:
     """Read images in colour; grey ones and palettes become colour, transparency is dropped.
 
@@ -47,75 +52,66 @@ def read_class_folders(
 
     Args:
         root: Holds `train/<class>/<image>` and `test/<class>/<image>` (or `val`); nothing is written there.
-        size: Pixels to which the shorter side of each image is resized before its middle is cut out, square;
-            None: the images are of equal size and stay as they are.
+        size: Pixels of each side of the middle that is cut out of each image; None: the images are of equal
+            size and stay as they are.
+        shorter: Pixels to which its shorter side is resized before; None: to `size`.
     Returns:
         Images of the training part, shape (n, 3, height, width), uint8; their labels, shape (n,), int64, the
         places of the classes in alphabetical order; the same of the test part; and the classes. Images are
         sorted by class and name.
     Raises:
         DataError: If there are fewer than two classes, the parts have different ones, a class is empty, more
-            than 1% of the images cannot be read, or one has another size than the first.
+            than one and more than 1% of the images cannot be read, or one has another size than the first.
     """
-    held_out_part = _find_held_out(root)
-    classes, held_out_classes = (_list_classes(part) for part in (root / "train", held_out_part))
-    if classes != held_out_classes:
-        odd = sorted(set(classes) ^ set(held_out_classes))[0]
-        where = "train" if odd in classes else held_out_part.name
+    store = Store(str(root))
+    train, held_out = (index_folders(store, str(part)) for part in (root / "train", _find_held_out(root)))
+    if train.classes != held_out.classes:
+        odd = sorted(set(train.classes) ^ set(held_out.classes))[0]
+        where = "train" if odd in train.classes else Path(held_out.folder).name
         raise DataError(
-            f"expected the same classes in {root / 'train'} and {held_out_part}, "
-            f"got {odd!r} in {where} alone ({len(classes)} and {len(held_out_classes)} classes)"
+            f"expected the same classes in {train.folder} and {held_out.folder}, "
+            f"got {odd!r} in {where} alone ({len(train.classes)} and {len(held_out.classes)} classes)"
         )
-    if len(classes) < 2:
-        raise DataError(f"expected at least two classes in {root / 'train'}, got {len(classes)}")
-    train, train_labels = _list_images(root / "train", classes)
-    held_out, held_out_labels = _list_images(held_out_part, classes)
-    images, is_whole = _read_images([*train, *held_out], size)
-    n = len(train)
-    if is_whole.all():
-        return images[:n], train_labels, images[n:], held_out_labels, classes
-    own, other = is_whole[:n], is_whole[n:]
-    for part, is_there in ((root / "train", own), (held_out_part, other)):
+    if len(train.classes) < 2:
+        raise DataError(f"expected at least two classes in {train.folder}, got {len(train.classes)}")
+    return (*read_indexed(train, held_out, size, shorter), train.classes)
+
+
+def read_indexed(
+    train: ImageIndex, held_out: ImageIndex, size: int | None, shorter: int | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Read the images of two parts in class folders of this machine, see `read_class_folders`."""
+    parts = (train, held_out)
+    images, is_whole = _read_images(
+        [Path(part.path(n)) for part in parts for n in range(len(part))], size, shorter
+    )
+    read: list[Tensor] = []
+    for part, own, is_there in zip(
+        parts,
+        images.split([len(train), len(held_out)]),
+        is_whole.split([len(train), len(held_out)]),
+        strict=True,
+    ):
         if not is_there.any():
-            raise DataError(f"expected images that can be read in {part}, all {len(is_there)} are broken")
-    return images[:n][own], train_labels[own], images[n:][other], held_out_labels[other], classes
+            raise DataError(f"expected images that can be read in {part.folder}, all {len(part)} are broken")
+        labels = torch.from_numpy(part.labels)
+        read += [own, labels] if is_there.all() else [own[is_there], labels[is_there]]
+    return read[0], read[1], read[2], read[3]
 
 
-def _list_classes(part: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name[0] != "."))
-
-
-def _list_images(part: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(
-            path
-            for path in (part / name).iterdir()
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-        )
-        if not found:
-            raise DataError(
-                f"expected images ({', '.join(sorted(SUFFIXES))}) of class {name!r}, "
-                f"found none in {part / name}"
-            )
-        paths += found
-        labels += [label] * len(found)
-    return paths, torch.tensor(labels)
-
-
-def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
+def _read_images(paths: Sequence[Path], size: int | None, shorter: int | None) -> tuple[Tensor, Tensor]:
     """Return the images, decoded or, if none of the files has changed since, as they were decoded before.
 
     Returns:
         Shape (n, 3, height, width), uint8, and whether each could be read, shape (n,).
     """
     if len(paths) < N_IMAGES_KEPT:
-        return _decode(paths, size)
+        return _decode(paths, size, shorter)
     stats = [path.stat() for path in paths]
     key = digest(
         [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)],
         size,
+        *([] if shorter is None else [shorter]),
     )
     stored = user_cache_folder() / "decoded" / f"{key}.safetensors"
     with suppress(OSError, SafetensorError):  # not there, or broken: decoded again
@@ -123,30 +119,28 @@ def _read_images(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tenso
         is_whole = kept.get("is_whole", torch.ones(len(paths), dtype=torch.bool))
         if not is_whole.all():
             gone = (~is_whole).nonzero().flatten().tolist()
-            logger.warning(
-                "%d of %d images left out: %s cannot be read", len(gone), len(paths), paths[gone[0]]
-            )
+            _warn_of_broken(len(gone), len(paths), f"{paths[gone[0]]} cannot be read")
         return kept["images"], is_whole
-    images, is_whole = _decode(paths, size)
+    images, is_whole = _decode(paths, size, shorter)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
         save_file({"images": images, "is_whole": is_whole}, temporary)
     return images, is_whole
 
 
-def _decode(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
+def _decode(paths: Sequence[Path], size: int | None, shorter: int | None) -> tuple[Tensor, Tensor]:
     """Return the images as `_read_images` does, decoded in parallel threads."""
-    broken: dict[int, DataError] = {}
-    first, example = _find_first(paths, size)
+    broken: dict[int, str] = {}
+    first, example = _find_first(paths, size, shorter)
     images = torch.zeros(len(paths), *first.shape, dtype=torch.uint8)
 
     def fill(start: int) -> None:
         for place in range(start, min(start + n_in_turn, len(paths))):
             try:
-                image = _decode_one(paths[place], size)
-            except DataError as error:
-                broken[place] = error
-                if len(broken) > MAX_BROKEN * len(paths):
-                    raise
+                image = torch.from_numpy(decode(paths[place], size, shorter))
+            except BROKEN as error:
+                broken[place] = describe_broken(str(paths[place]), error, paths[place])
+                if len(broken) > count_bearable(len(paths)):
+                    raise refuse_broken([broken[place] for place in sorted(broken)], len(paths)) from error
                 continue
             if image.shape != first.shape:
                 expected, other = (f"{shape[2]} x {shape[1]}" for shape in (first.shape, image.shape))
@@ -163,21 +157,20 @@ def _decode(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Tensor]:
     is_whole = torch.ones(len(paths), dtype=torch.bool)
     is_whole[list(broken)] = False
     if broken:
-        logger.warning("%d of %d images left out: %s", len(broken), len(paths), broken[min(broken)])
+        _warn_of_broken(len(broken), len(paths), broken[min(broken)])
     return images, is_whole
 
 
-def _find_first(paths: Sequence[Path], size: int | None) -> tuple[Tensor, Path]:
+def _warn_of_broken(n_broken: int, n_images: int, example: str) -> None:
+    logger.warning("%d of %d images left out: %s", n_broken, n_images, example)
+
+
+def _find_first(paths: Sequence[Path], size: int | None, shorter: int | None) -> tuple[Tensor, Path]:
     """Return the first image that can be read, as far as they are looked for, and its path."""
-    n_tried = 1 + int(MAX_BROKEN * len(paths))
-    for path in paths[: n_tried - 1]:
-        with suppress(DataError):
-            return _decode_one(path, size), path
-    return _decode_one(paths[n_tried - 1], size), paths[n_tried - 1]
-
-
-def _decode_one(path: Path, size: int | None) -> Tensor:
-    try:
-        return torch.from_numpy(decode(path, size))
-    except BROKEN as error:
-        raise DataError(f"expected an image in {path}, got {one_line(error)}") from error
+    reasons: list[str] = []
+    for path in paths[: 1 + int(count_bearable(len(paths)))]:
+        try:
+            return torch.from_numpy(decode(path, size, shorter)), path
+        except BROKEN as error:
+            reasons.append(describe_broken(str(path), error, path))
+    raise refuse_broken(reasons, len(paths))

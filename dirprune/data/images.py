@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,21 +11,25 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dirprune.data.views import RandomCrops
+from dirprune.errors import DataError, one_line
 
 MAX_BROKEN = 0.01
-"""Largest share of images that may be unreadable; they are left out."""
-SUFFIXES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""Largest share of images that may be unreadable, beyond a single one; they are left out."""
+N_NAMED = 3
+"""Unreadable images that are named where they are too many."""
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""How names of images end: those of torchvision's `ImageFolder`, and .gif."""
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are no whole images."""
 
 
-def decode(source: Path | BinaryIO, size: int | None) -> np.ndarray:
+def decode(source: Path | BinaryIO, size: int | None, shorter: int | None = None) -> np.ndarray:
     """Decode one image; grey ones and palettes become colour, transparency is dropped.
 
     Args:
         source: An image file.
-        size: Pixels to which the shorter side is resized before the middle is cut out, square; None: the
-            image stays as it is.
+        size: Pixels of each side of the middle that is cut out; None: the image stays as it is.
+        shorter: Pixels to which its shorter side is resized before; None: to `size`.
     Returns:
         Shape (3, height, width), uint8.
     Raises:
@@ -32,9 +37,19 @@ def decode(source: Path | BinaryIO, size: int | None) -> np.ndarray:
     """
     with Image.open(source) as opened:
         image = _in_colour(opened)
-        if size is not None:
+        if size is not None and shorter is not None:
+            image = _cut_middle(image, size, shorter)
+        elif size is not None:
             image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
         return _to_array(image)
+
+
+def _cut_middle(image: Image.Image, size: int, shorter: int) -> Image.Image:
+    """Return what torchvision's `Resize(shorter)` and `CenterCrop(size)` leave of an image."""
+    width, height = (int(shorter * side / min(image.size)) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + size, top + size))
 
 
 def decode_crop(source: Path | BinaryIO, size: int, crops: RandomCrops, place: int) -> np.ndarray:
@@ -59,12 +74,34 @@ def decode_crop(source: Path | BinaryIO, size: int, crops: RandomCrops, place: i
         return _to_array(image)
 
 
+def count_bearable(n_images: int) -> float:
+    """Return how many of some images may be unreadable."""
+    return max(1.0, MAX_BROKEN * n_images)
+
+
+def describe_broken(name: str, error: Exception, source: object) -> str:
+    """Return which image cannot be read and why, without the source, which Pillow repeats."""
+    repeated = repr(str(source) if isinstance(source, Path) else source)
+    return f"{name}: {one_line(error).replace(f' {repeated}', '')}"
+
+
+def refuse_broken(reasons: Sequence[str], n_images: int) -> DataError:
+    """Return the error of too many images that cannot be read, from what is wrong with each."""
+    more = f"; and {len(reasons) - N_NAMED} more" if len(reasons) > N_NAMED else ""
+    return DataError(
+        f"expected whole images, got {len(reasons)} of {n_images} that cannot be read: "
+        f"{'; '.join(reasons[:N_NAMED])}{more}"
+    )
+
+
 def _to_array(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def _in_colour(image: Image.Image) -> Image.Image:
     """Return an image in 8-bit colour; of 16 bits the upper 8 count, which Pillow itself would clip."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range nobody knows")
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -15,7 +19,11 @@ from dirprune.data.store import Entry, Store
 from dirprune.errors import DataError
 from dirprune.identity import digest
 
+logger = logging.getLogger("dirprune.data")
+
 N_THREADS = 8
+N_KINDS = 3
+"""Endings of names that are told of files which are passed over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +98,14 @@ class ImageIndex:
 
 
 def index_folders(store: Store, folder: str) -> ImageIndex:
-    """Find the images of class folders.
+    """Find the images of class folders, in the order of torchvision's `ImageFolder`.
+
+    Folders in those of a class belong to it. What is no image by the end of its name is passed over, and one
+    line says so.
 
     Args:
         store: Where they lie.
-        folder: Holds `<class>/<image>`.
+        folder: Holds `<class>/<image>` or `<class>/<any folders>/<image>`.
     Raises:
         DataError: If a class has no image.
     """
@@ -102,19 +113,35 @@ def index_folders(store: Store, folder: str) -> ImageIndex:
     names: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
 
-    def list_images(entry: Entry) -> list[Entry]:
-        images = [one for one in store.list_folder(entry.path) if _is_image(one)]
+    passed_over: Counter[str] = Counter()
+
+    def list_images(entry: Entry) -> tuple[list[Entry], list[str]]:
+        files = sorted(_walk(store, entry.path), key=lambda one: one.path.rpartition("/")[::2])
+        images = [one for one in files if _suffix(one) in SUFFIXES]
         if not images:
             raise DataError(
                 f"expected images ({', '.join(sorted(SUFFIXES))}) of class {entry.name!r}, "
                 f"found none in {entry.path}"
             )
-        return images
+        return images, [_suffix(one) for one in files if _suffix(one) not in SUFFIXES]
 
     with ThreadPoolExecutor(N_THREADS) as pool:
-        for entry, images in zip(classes, pool.map(list_images, classes), strict=True):
-            names.append(np.array([f"{entry.name}/{one.name}".encode() for one in images]))
+        for entry, (images, others) in zip(classes, pool.map(list_images, classes), strict=True):
+            names.append(np.array([f"{entry.name}{one.path[len(entry.path) :]}".encode() for one in images]))
             sizes.append(np.array([one.size for one in images], np.int64))
+            passed_over.update(others)
+    if passed_over:
+        kinds = ", ".join(
+            f"{count} {suffix or 'without'}" for suffix, count in passed_over.most_common(N_KINDS)
+        )
+        logger.warning(
+            "%d files in %s are passed over, as they do not end in %s: %s%s",
+            passed_over.total(),
+            folder,
+            ", ".join(sorted(SUFFIXES)),
+            kinds,
+            " and others" if len(passed_over) > N_KINDS else "",
+        )
     counts = [len(one) for one in sizes]
     n = sum(counts)
     return ImageIndex(
@@ -129,5 +156,17 @@ def index_folders(store: Store, folder: str) -> ImageIndex:
     )
 
 
-def _is_image(entry: Entry) -> bool:
-    return not entry.is_folder and f".{entry.name.rpartition('.')[2].lower()}" in SUFFIXES
+def _walk(store: Store, folder: str, above: tuple[str, ...] = ()) -> Iterator[Entry]:
+    """Yield the files in a folder and in those that it holds, but for a link to a folder above it."""
+    real = os.path.realpath(folder) if store.is_local else folder
+    if real in above:
+        return
+    entries = store.list_folder(folder)
+    yield from (entry for entry in entries if not entry.is_folder)
+    for entry in entries:
+        if entry.is_folder:
+            yield from _walk(store, entry.path, (*above, real))
+
+
+def _suffix(entry: Entry) -> str:
+    return PurePosixPath(entry.name).suffix.lower()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dirprune.data.class_folders import HELD_OUT, read_class_folders
+from dirprune.data.class_folders import HELD_OUT, read_indexed
 from dirprune.data.images import BROKEN, decode
 from dirprune.data.index import ImageIndex, index_folders
 from dirprune.data.roles import AnySplit
@@ -47,7 +47,9 @@ class Photographs:
     identities: tuple[str, str]
 
 
-def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photographs:
+def load_photographs(
+    root: Place, size: int | None, shorter: int | None = None, *, streams: bool
+) -> Photographs:
     """Find the images of a data set, and read them where they are few.
 
     Args:
@@ -55,6 +57,7 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
             shards; or tar shards with these words in their names.
         size: Pixels of each side that images are resized to; None: they are of equal size and stay as they
             are, where they are class folders in memory.
+        shorter: Pixels to which the shorter side is resized before the middle is cut out; None: to `size`.
         streams: Whether to stream however few they are.
     Raises:
         DataError: If there are no such parts, they have fewer than two classes or different ones, or what
@@ -77,7 +80,7 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
     n_bytes = (len(train) + len(held_out)) * _count_bytes(train, size)
     fits = n_bytes <= MAX_IN_MEMORY and not streams
     if fits and not is_uri(root) and not (train.is_sharded or held_out.is_sharded):
-        images, labels, others, other_labels, _ = read_class_folders(Path(root), size)
+        images, labels, others, other_labels = read_indexed(train, held_out, size, shorter)
         return _in_memory(
             Split(images, labels, torch.arange(len(images)), "train"),
             Split(others, other_labels, torch.arange(len(others)), "test"),
@@ -89,7 +92,9 @@ def load_photographs(root: Place, size: int | None, *, streams: bool) -> Photogr
             f"try folders:{USUAL_SIZE}"
         )
     parts = [
-        StreamedSplit(index, torch.from_numpy(index.labels), torch.arange(len(index)), source, size)
+        StreamedSplit(
+            index, torch.from_numpy(index.labels), torch.arange(len(index)), source, size, shorter=shorter
+        )
         for index, source in ((train, "train"), (held_out, "test"))
     ]
     if fits:
@@ -184,20 +189,27 @@ def _count_bytes(index: ImageIndex, size: int | None) -> int:
     return 0
 
 
-def parse_size(text: str) -> int | None:
-    """Return the pixels that stand behind a data set's name, None where there are none.
+def parse_size(text: str) -> tuple[int | None, int | None]:
+    """Return the pixels that stand behind a data set's name.
 
+    Returns:
+        Of each side, and of the shorter one before the middle is cut out; None where it is not given.
     Raises:
-        DataError: If it is no whole number above 0.
+        DataError: If they are no whole numbers above 0, or the second is less than the first.
     """
     if not text:
-        return None
-    if not (text.isdecimal() and int(text) > 0):
-        raise DataError(f"expected a size in pixels behind folders:, got {text!r}; try folders:112")
-    return int(text)
+        return None, None
+    parts = text.split("/")
+    numbers = [int(part) for part in parts if part.isdecimal() and int(part) > 0]
+    if len(numbers) != len(parts) or len(numbers) > 2 or numbers != sorted(numbers):
+        raise DataError(
+            f"expected a size in pixels behind folders:, got {text!r}; try folders:112, or folders:224/256 "
+            "for the middle of images whose shorter side is resized to 256"
+        )
+    return numbers[0], numbers[1] if len(numbers) > 1 else None
 
 
-def describe_place(root: Place, size: int | None) -> str:
+def describe_place(root: Place, size: int | None, shorter: int | None = None) -> str:
     """Return the name of a data set that is known by its place alone."""
     name = (str(root) if is_uri(root) else str(Path(root).absolute())).rstrip("/").rpartition("/")[2]
-    return name if size is None else f"{name}-{size}"
+    return "-".join(map(str, (name, *(pixels for pixels in (size, shorter) if pixels is not None))))

@@ -50,7 +50,7 @@ def index_shards(store: Store, folder: str, shards: Sequence[Entry]) -> ImageInd
     Raises:
         DataError: If a shard is no tar file or cut short, or an image has no label.
     """
-    key = digest("shards 1", store.uri, [[shard.path, shard.size, shard.version] for shard in shards])
+    key = digest("shards 2", store.uri, [[shard.path, shard.size, shard.version] for shard in shards])
     stored = user_cache_folder() / "shards" / f"{key}.safetensors"
     names = np.array([shard.name.encode() for shard in shards])
     with suppress(OSError, SafetensorError, KeyError, ValueError):  # not there, or broken: gone through again

@@ -72,9 +72,10 @@ def load_data(
     Args:
         data: A name of `DATA_NAMES`; "folders" stands for `train/<class>/<image>` and `test` or `val`
             likewise, or tar shards, see `load_photographs`; "folders:112" where the images differ in size; in
-            memory up to 4 GiB. "stream:224" leaves the images where they are and decodes them when they are
-            wanted. Or a callable that takes `root` and, if it has parameters of these names,
-            `validation_from`, `train_limit` and `seed`, and returns `DataRoles`.
+            memory up to 4 GiB; "folders:224/256" is the middle, 224 pixels wide, of images whose shorter side
+            is resized to 256, as published weights are judged. "stream:224" leaves the images where they are
+            and decodes them when they are wanted. Or a callable that takes `root` and, if it has parameters
+            of these names, `validation_from`, `train_limit` and `seed`, and returns `DataRoles`.
         root: Folder that holds the data set, or for "folders" and "stream" a URI such as s3://bucket/images;
             nothing is ever written there. None downloads into the user's cache folder (the digits come with
             scikit-learn and need neither).
@@ -94,7 +95,7 @@ def load_data(
     check_data_name(data)
     data, _, size = data.partition(":")
     if data in (FOLDERS, STREAM):
-        return _load_photographs(root, parse_size(size), data == STREAM, choices)
+        return _load_photographs(root, *parse_size(size), data == STREAM, choices)
     if root is not None and is_uri(root):
         raise DataError(f"expected a folder with the data set {data!r}, got {root}; try --dataset folders")
     folder = _check_folder(data, root)
@@ -138,16 +139,16 @@ def _check_folder(data: str, root: Place | None) -> Path | None:
 
 
 def _load_photographs(
-    root: Place | None, size: int | None, streams: bool, choices: dict[str, Any]
+    root: Place | None, size: int | None, shorter: int | None, streams: bool, choices: dict[str, Any]
 ) -> DataRoles:
     if root is None:
         raise DataError("class folders are never downloaded; give --data DIR, which holds train and test")
     if not is_uri(root):
         _check_folder(FOLDERS, root)
-    found = load_photographs(root, size, streams=streams)
+    found = load_photographs(root, size, shorter, streams=streams)
     mean, std = MEAN_AND_STD[FOLDERS]
     return cut_roles(
-        describe_place(root, size or (USUAL_SIZE if streams else None)),
+        describe_place(root, size or (USUAL_SIZE if streams else None), shorter),
         found.train,
         found.held_out,
         n_classes=found.n_classes,

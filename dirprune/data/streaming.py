@@ -22,7 +22,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dirprune.data.images import BROKEN, MAX_BROKEN, decode, decode_crop
+from dirprune.data.images import (
+    BROKEN,
+    MAX_BROKEN,
+    count_bearable,
+    decode,
+    decode_crop,
+    describe_broken,
+    refuse_broken,
+)
 from dirprune.data.index import ImageIndex
 from dirprune.data.split import Batch, Split
 from dirprune.data.views import RandomCrops
@@ -54,6 +62,7 @@ class StreamedSplit:
         device: Where batches are put.
         n_workers: Processes that read and decode; None: as many as torch has threads here, up to
             `MAX_WORKERS`; 0: this process does.
+        shorter: Pixels to which the shorter side is resized before the middle is cut out; None: to `size`.
     """
 
     index: ImageIndex
@@ -63,6 +72,7 @@ class StreamedSplit:
     size: int
     device: torch.device = CPU
     n_workers: int | None = None
+    shorter: int | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -115,9 +125,9 @@ class StreamedSplit:
                 than one, and more than 1% (of a part of this split a little more, by chance), cannot be read,
                 or the only one.
         """
-        broken: set[int] = set()
+        broken: dict[int, str] = {}
         n_planned = sum(map(len, plan))
-        images = _Batches(self.index, self.indices, self.size, crops)
+        images = _Batches(self, crops)
         plan = [places.cpu() for places in plan]
         for inputs, places, failures in _load(images, plan, self._count_workers(plan), self.device):
             for position, reason in failures:
@@ -141,16 +151,13 @@ class StreamedSplit:
         """
         n_judged = max(n_planned, LEAST_JUDGED)
         expected = MAX_BROKEN * n_judged
-        return max(1, min(expected + 3 * math.sqrt(expected), MAX_BROKEN * len(self)))
+        return min(expected + 3 * math.sqrt(expected), count_bearable(len(self)))
 
-    def _note_broken_(self, position: int, reason: str, broken: set[int], n_planned: int) -> None:
+    def _note_broken_(self, position: int, reason: str, broken: dict[int, str], n_planned: int) -> None:
         place = int(self.indices[position])
-        broken.add(place)
+        broken[place] = reason
         if len(broken) > self._count_bearable(n_planned) or len(broken) == len(self):
-            raise DataError(
-                f"expected whole images, got {len(broken)} of {n_planned} that cannot be read, "
-                f"the last is {reason}"
-            )
+            raise refuse_broken(list(broken.values()), n_planned)
         if place not in self.index.broken:
             self.index.broken[place] = reason
             logger.warning("image left out: %s", reason)
@@ -166,7 +173,8 @@ class StreamedSplit:
     @cached_property
     def _fingerprint(self) -> str:
         arrays = [tensor.cpu().numpy() for tensor in (self.targets, self.indices)]
-        return digest(self.source, self.index.fingerprint, self.size, *arrays)
+        size = self.size if self.shorter is None else [self.size, self.shorter]
+        return digest(self.source, self.index.fingerprint, size, *arrays)
 
 
 Failures = list[tuple[int, str]]  # position in the split, and what is wrong with the image there
@@ -176,8 +184,9 @@ Loaded = tuple[Tensor, Tensor, Failures]  # images, their positions, and those l
 class _Batches(Dataset):
     """Batches by the positions of their images; what a worker process holds."""
 
-    def __init__(self, index: ImageIndex, indices: Tensor, size: int, crops: RandomCrops | None) -> None:
-        self.index, self.indices, self.size, self.crops = index, indices.numpy(), size, crops
+    def __init__(self, split: StreamedSplit, crops: RandomCrops | None) -> None:
+        self.index, self.indices, self.crops = split.index, split.indices.numpy(), crops
+        self.size, self.shorter = split.size, split.shorter
 
     def __getitem__(self, positions: Tensor) -> Loaded | str:
         """Return a batch, or what went wrong: of an error torch would make a traceback of many lines."""
@@ -198,8 +207,7 @@ class _Batches(Dataset):
                 image = self._decode(file, place)
             except BROKEN as error:
                 # Without the file's address in memory, which differs from process to process.
-                reason = one_line(error).replace(f" {file!r}", "")
-                failures.append((position, f"{self.index.describe(place)}: {reason}"))
+                failures.append((position, describe_broken(self.index.describe(place), error, file)))
                 continue
             inputs[len(read)] = torch.from_numpy(image)
             read.append(position)
@@ -209,7 +217,7 @@ class _Batches(Dataset):
         if isinstance(file, FileNotFoundError):
             raise file
         if self.crops is None:
-            return decode(file, self.size)
+            return decode(file, self.size, self.shorter)
         return decode_crop(file, self.size, self.crops, place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dirprune.errors import ConfigurationError, suggest
+from dirprune.errors import ConfigurationError, DirpruneError, one_line, suggest
 from dirprune.networks.lenet import LeNet5
 from dirprune.networks.libraries import LIBRARIES, as_file_name, create_from_library, is_of_a_library
 from dirprune.networks.resnet_cifar import RESNETS, ResNetCifar
@@ -71,7 +72,8 @@ def create_network(
         seed: Seed of the initial weights on the CPU; None draws them from torch's global generator. With a
             seed the state of the global generator is left as it was.
     Raises:
-        ConfigurationError: If the name or an option is unknown, or the callable returns something else.
+        ConfigurationError: If the name or an option is unknown, or the callable fails or returns anything
+            else.
     """
     chosen = dict(options or {})
     build: Callable[..., nn.Module]
@@ -100,9 +102,26 @@ def create_network(
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        built = build(**chosen)
+        built = build(**chosen) if isinstance(network, str) else _call(build, chosen)
     if not isinstance(built, nn.Module):
         raise ConfigurationError(
             f"expected a network function that returns a torch.nn.Module, got a {type(built).__name__}"
         )
     return built
+
+
+def _call(build: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
+    """Return what a user's function gives, or say where in their file it fails."""
+    try:
+        return build(**options)
+    except DirpruneError:
+        raise
+    except Exception as error:  # whatever it raises
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        code = getattr(inspect.unwrap(build), "__code__", None) or getattr(build.__init__, "__code__", None)
+        own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+        place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+        name = getattr(build, "__qualname__", type(build).__qualname__)
+        raise ConfigurationError(
+            f"the network function {name} fails{place}: {one_line(error, has_type=True)}"
+        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import pickle
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,24 @@ from dirprune.errors import ClassesError, WeightsError, one_line
 from dirprune.files import write_atomically
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".th")
-PARALLEL = "module."
-"""Stands before every name in the state dict of a `DataParallel`."""
+WRAPPERS = ("state_dict", "model", "net")
+"""Under what checkpoints hold the state dict."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""Stand before every name where a network was saved inside `DataParallel`, `torch.compile` or the like."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict onto the CPU without running code that the file may hold.
 
-    A checkpoint with the state dict under "state_dict" or "model" is unwrapped, and the prefix "module." of
-    networks saved inside `DataParallel` is removed.
+    A checkpoint with the state dict under one of `WRAPPERS` is unwrapped, and those of `PREFIXES` that stand
+    before all names are removed.
 
     Args:
         path: A `.safetensors` file, or a `.pt`, `.pth` or `.th` file that holds only tensors and plain data.
     Raises:
         WeightsError: If the file is missing, of another kind, broken, or would run code when unpickled.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"expected a weights file, found none at {path}")
-    if path.suffix == ".safetensors":
-        return _without_prefix(_read_safetensors(path))
-    if path.suffix not in PICKLE_SUFFIXES:
-        kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES))
-        raise WeightsError(f"expected a weights file that ends in one of {kinds}, got {path}")
-    return _unwrap(_read_pickle(path), path)
+    return _without_prefixes(_read(Path(path)))
 
 
 def load_weights_(network: nn.Module, path: str | Path) -> None:
@@ -53,11 +47,11 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
             Only `num_batches_tracked`, which old files lack, may be missing.
         path: File that `read_state_dict` reads.
     Raises:
-        WeightsError: If the file cannot be read, or belongs to another network: `ClassesError` if only the
-            number of outputs is another one.
+        WeightsError: If the file cannot be read, holds numbers that are none where a fresh network has some,
+            or belongs to another network: `ClassesError` if only the number of outputs is another one.
     """
-    state = read_state_dict(path)
     expected = network.state_dict()
+    state = _without_prefixes(_read(Path(path)), expected)
     missing = [key for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
     name = type(network).__name__
@@ -67,8 +61,8 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
             parts.append(f"missing {_list_few(missing)}")
         if unexpected:
             parts.append(f"unexpected {_list_few(unexpected)}")
-        if missing and (near := difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.6)):
-            parts.append(f"nearest to {missing[0]} is {near[0]}")
+        if near := _list_nearest(missing, unexpected):
+            parts.append(f"nearest to {near}")
         raise WeightsError(
             f"expected weights of {name}, got those of another network in {path}: {'; '.join(parts)}"
         )
@@ -83,7 +77,17 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
             f"expected shape {tuple(expected[key].shape)} for {key} of {name}, "
             f"got {tuple(state[key].shape)} in {path}{more}; is it of {hint}?"
         )
+    broken = [key for key in expected if key in state and _is_finite(expected[key]) > _is_finite(state[key])]
+    if broken:
+        raise WeightsError(
+            f"expected weights of {name} that are finite, got NaN or infinity in {_list_few(broken)} of "
+            f"{path}; try weights from before the training diverged"
+        )
     network.load_state_dict(state)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def save_weights(
@@ -131,6 +135,18 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         ) from error
 
 
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of a file under the names that it has there."""
+    if not path.is_file():
+        raise WeightsError(f"expected a weights file, found none at {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in PICKLE_SUFFIXES:
+        kinds = ", ".join((".safetensors", *PICKLE_SUFFIXES))
+        raise WeightsError(f"expected a weights file that ends in one of {kinds}, got {path}")
+    return _unwrap(_read_pickle(path), path)
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
@@ -157,22 +173,36 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    for _ in WRAPPERS:  # one within another
+        inner = [content.get(key) for key in WRAPPERS] if isinstance(content, Mapping) else []
+        content = next((one for one in inner if isinstance(one, Mapping)), content)
     is_state = isinstance(content, Mapping) and len(content) > 0
     if not is_state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise WeightsError(
-            f"expected a state dict (names and tensors) in {path}, or one under 'state_dict' or 'model', "
-            f"got a {type(content).__name__} of something else"
+            f"expected a state dict (names and tensors) in {path}, or one under "
+            f"{' or '.join(map(repr, WRAPPERS))}, got a {type(content).__name__} of something else"
         )
-    return _without_prefix(content)
+    return dict(content)
 
 
-def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if all(key.startswith(PARALLEL) for key in state):
-        return {key.removeprefix(PARALLEL): tensor for key, tensor in state.items()}
-    return dict(state)
+def _without_prefixes(state: dict[str, Tensor], expected: Container[str] = ()) -> dict[str, Tensor]:
+    """Return a state dict without prefixes that all names have, as far as none of them is expected so."""
+    while not any(key in expected for key in state):
+        prefix = next((one for one in PREFIXES if all(key.startswith(one) for key in state)), None)
+        if prefix is None or not state:
+            break
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return state
+
+
+def _list_nearest(missing: Iterable[str], unexpected: Iterable[str], n_shown: int = 3) -> str:
+    """Return which of the unexpected names is like each of the first missing ones, as far as one is."""
+    left, found = list(unexpected), []
+    for key in list(missing)[:n_shown]:
+        for near in difflib.get_close_matches(key, left, n=1, cutoff=0.6):
+            left.remove(near)
+            found.append(f"{key} is {near}")
+    return ", to ".join(found)
 
 
 def _list_few(names: Iterable[str], n_shown: int = 3) -> str:

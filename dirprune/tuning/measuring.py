@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -13,12 +16,21 @@ from dirprune.latency import LatencyModel
 from dirprune.study.latency import LatencyOptions, Measure, measure_here
 from dirprune.tuning.cluster import LOCAL, Resources, connect
 
+logger = logging.getLogger("dirprune.tuning")
+
+NOTICE_S = 5.0
+PATIENCE_S = 600.0
+"""How long a measurement waits until others have left its GPU."""
 OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """What Ray calls the resources of a task."""
 
 
 def choose_where(resources: Resources) -> Measure:
-    """Return what measures with the resources that a worker of a trial has, where they are."""
+    """Return what measures with the resources that a worker of a trial has, where they are.
+
+    Of GPUs it takes whole ones, so that no trial of another study computes beside it; of its own study none
+    runs yet.
+    """
     if resources.address == LOCAL:
         return measure_here
 
@@ -29,9 +41,11 @@ def choose_where(resources: Resources) -> Measure:
             import ray
             from ray.exceptions import RayError, RayTaskError
 
-            task = ray.remote(measure_here).options(**as_options(slots.bundle), max_retries=0)
+            bundle = with_whole_gpus(slots.bundle)
             try:
-                return ray.get(task.remote(network, grouping, input_shape, options))
+                with _reserved(bundle) as place:
+                    task = ray.remote(measure_here).options(**as_options(bundle), **place, max_retries=0)
+                    return ray.get(task.remote(network, grouping, input_shape, options))
             except RayTaskError as error:
                 if isinstance(error.cause, DirpruneError):
                     raise error.cause from None
@@ -47,6 +61,38 @@ def as_options(bundle: Mapping[str, float]) -> dict[str, Any]:
     further = {name: amount for name, amount in bundle.items() if name not in OPTIONS}
     named = {OPTIONS[name]: amount for name, amount in bundle.items() if name in OPTIONS}
     return {"num_cpus": 0, **named, "resources": further}
+
+
+def with_whole_gpus(bundle: Mapping[str, float]) -> dict[str, float]:
+    """Return resources with a whole GPU in place of a part of one."""
+    return {name: float(math.ceil(amount)) if name == "GPU" else amount for name, amount in bundle.items()}
+
+
+@contextmanager
+def _reserved(bundle: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """Hold resources with a GPU for a while, and yield the options of a task that uses them.
+
+    Raises:
+        ConfigurationError: If others do not leave a whole one in `PATIENCE_S`.
+    """
+    if "GPU" not in bundle:
+        yield {}
+        return
+    from ray.util import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    group = placement_group([dict(bundle)])
+    try:
+        if not group.wait(NOTICE_S):
+            logger.warning("latencies are measured on a GPU that nobody else uses: waiting for one")
+            if not group.wait(PATIENCE_S):
+                raise ConfigurationError(
+                    f"expected a whole GPU to measure latencies on, got none that others left in "
+                    f"{PATIENCE_S / 60:g} minutes; try again later, or --latency FILE of dirprune fit-latency"
+                )
+        yield {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0)}
+    finally:
+        remove_placement_group(group)
 
 
 def _cannot_measure(error: BaseException) -> ConfigurationError:

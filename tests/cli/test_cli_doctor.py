@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 from torch import nn
 
+from dirprune.cli import doctor
 from dirprune.cli.doctor import format_ms
+from dirprune.errors import ConfigurationError
 from dirprune.networks import create_network, save_weights
 from tests.cli.conftest import Run
 from tests.data.photograph_folders import write_folders
@@ -32,6 +34,25 @@ def test_weights_are_judged_on_the_data(tmp_path: Path, run: Run) -> None:
     assert "inputs of 1 x 28 x 28" in said
 
 
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(run: Run) -> None:
+    refused = run("doctor", "--network", "lenet5", "--device", "cuda:99")
+    assert refused.status == 2
+    assert "expected a device that is here, got 'cuda:99'" in refused.errors
+    assert "network:" not in refused.output
+
+
+def test_weights_are_judged_on_the_device(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(network: nn.Module, *given: object) -> None:
+        raise ConfigurationError(f"{next(network.parameters()).device} and {given[-1]}")
+
+    monkeypatch.setattr(doctor, "choose_device", lambda name: "meta")
+    monkeypatch.setattr(doctor, "evaluate", evaluate)
+    path = tmp_path / "lenet.safetensors"
+    save_weights(create_network("lenet5", seed=0), path)
+    refused = run("doctor", "--network", "lenet5", "--weights", path, "--dataset", "digits")
+    assert "error: meta and meta" in refused.errors
+
+
 def test_a_network_of_ones_own_is_named_by_its_module_and_function(
     run: Run,
 ) -> None:
@@ -39,10 +60,18 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
         "from torch import nn\n"
         "def small():\n"
         "    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
+        "def boom():\n"
+        "    return small(3)\n"
     )
-    said = run("doctor", "--network", "own_networks:small", "--input-shape", "4").output
-    assert "1 can be cut, 0 cannot" in said
-    assert "evaluation 0 ms" not in said
+    for network in ("own_networks:small", "own_networks.py:small"):
+        said = run("doctor", "--network", network, "--input-shape", "4").output
+        assert "1 can be cut, 0 cannot" in said
+        assert "evaluation 0 ms" not in said
+    refused = run("doctor", "--network", "own_networks.py:boom", "--input-shape", "4")
+    assert refused.status == 2
+    assert "error: the network function boom fails at " in refused.errors
+    assert "own_networks.py:5: TypeError: small() takes 0 positional arguments" in refused.errors
+    assert refused.errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
-from torchvision.datasets import CIFAR10, SVHN
+from torchvision import transforms
+from torchvision.datasets import CIFAR10, SVHN, ImageFolder
 
 from dirprune.data import class_folders, load_data
 from dirprune.data.class_folders import read_class_folders
+from dirprune.data.images import BROKEN, decode
 from dirprune.data.photographs import load_photographs
 from dirprune.errors import DataError
 
@@ -101,13 +104,20 @@ def test_torchvisions_files_with_another_check_sum_are_never_unpickled(tmp_path:
         load_data("cifar10", tmp_path)
 
 
-def break_image(root: Path) -> None:
-    (root / "train" / "class3" / "1.webp").write_bytes(b"RIFF no image")
+def break_images(root: Path) -> None:
+    for number in (1, 2):
+        (root / "train" / "class3" / f"{number}.webp").write_bytes(b"RIFF no image")
 
 
-def shorten_image(root: Path) -> None:
-    path = root / "train" / "class3" / "1.webp"
-    path.write_bytes(path.read_bytes()[:-12])
+def break_first_images(root: Path) -> None:
+    for number in (0, 1, 2):
+        (root / "train" / "class0" / f"{number}.webp").write_bytes(b"RIFF no image")
+
+
+def shorten_images(root: Path) -> None:
+    for number in (1, 2):
+        path = root / "train" / "class3" / f"{number}.webp"
+        path.write_bytes(path.read_bytes()[:-12])
 
 
 def resize_image(root: Path) -> None:
@@ -126,8 +136,14 @@ def rename_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil_", "message"),
     [
-        (break_image, r"^expected an image in .*train/class3/1\.webp, got "),
-        (shorten_image, r"^expected an image in .*train/class3/1\.webp, got "),
+        *(
+            (spoil_, rf"^expected whole images, got 2 of 60 that cannot be read: /.*{places}.*$")
+            for spoil_, places in (
+                (break_images, r"/train/class3/1\.webp: cannot identify image file; /.*/class3/2\.webp: "),
+                (shorten_images, r"/train/class3/1\.webp: .*; /.*/class3/2\.webp: "),
+                (break_first_images, r"/train/class0/0\.webp: .*; /.*/class0/1\.webp: "),
+            )
+        ),
         (
             resize_image,
             r"^expected images of 32 x 32 pixels, the size of .*, got 16 x 8 in .*/1\.webp; try folders:32",
@@ -170,7 +186,9 @@ def test_what_was_decoded_is_kept_until_a_file_changes(
     n_decoded = []
     decode = class_folders._decode
     monkeypatch.setattr(
-        class_folders, "_decode", lambda paths, size: (n_decoded.append(len(paths)), decode(paths, size))[1]
+        class_folders,
+        "_decode",
+        lambda paths, *sizes: (n_decoded.append(len(paths)), decode(paths, *sizes))[1],
     )
     monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -205,6 +223,71 @@ def test_images_of_all_sizes_and_modes_become_squares_of_one_size(tmp_path: Path
     assert labels.tolist() == [0] * 9 + [1] * 4
     assert train[4, 0].unique().tolist() == [7]
     assert train[8].unique().tolist() == [0x9A]  # the upper half of 16 bits, not clipped to 255
+
+
+@pytest.mark.parametrize("name", ["folders:8", "stream:8"])
+def test_class_folders_hold_the_images_that_torchvision_finds_there(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place, suffix in enumerate(("bmp", "jpeg", "PPM", "pgm", "tif", "tiff", "png", "webp")):
+        for part in ("train", "test"):
+            for kind in ("ant", "bee", "bee/small", "bee/small/red", "bee/small-", "bee/.hidden/small"):
+                write_image(tmp_path / part / kind / f"{place}.{suffix}", 10 * place, size=(8, 8))
+    (tmp_path / "train" / "bee" / "small" / "up").symlink_to(tmp_path / "train" / "bee")
+    for file in ("ant/1.HEIC", "bee/small/2.heic", "bee/notes", "bee/.DS_Store"):
+        (tmp_path / "train" / file).write_bytes(b"?")
+    train = load_data(name, tmp_path, validation_from="test:0.5").train
+    images = train.in_memory().inputs
+    (tmp_path / "train" / "bee" / "small" / "up").unlink()
+    folder = ImageFolder(tmp_path / "train")
+    expected = [
+        (np.asarray(image)[0, 0, 0], label)
+        for (image, label), (path, _) in zip(folder, folder.samples, strict=True)
+        if ".hidden" not in path
+    ]
+    assert len(images) == len(expected) == 5 * 8
+    assert train.targets.tolist() == [label for _, label in expected]
+    found = images[:, 0, 0, 0].tolist()
+    assert all(abs(own - int(other)) < 5 for own, (other, _) in zip(found, expected, strict=True))
+    (line,) = [one.getMessage() for one in caplog.records if "passed over" in one.getMessage()]
+    assert line.startswith(f"3 files in {tmp_path}/train are passed over, as they do not end in .bmp, .gif, ")
+    assert line.endswith(": 2 .heic, 1 without")
+
+
+def test_an_image_of_fractions_counts_as_broken(tmp_path: Path) -> None:
+    Image.fromarray(np.full((32, 32), 0.5, np.float32)).save(tmp_path / "0.tif")
+    with pytest.raises(BROKEN, match=r"its pixels are floating-point numbers, whose range nobody knows"):
+        decode(tmp_path / "0.tif", None)
+
+
+def test_a_tiff_whose_numbers_are_none_counts_as_broken() -> None:
+    stored = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(stored, "TIFF")
+    spoilt = bytearray(stored.getvalue())
+    spoilt[spoilt.index(b"\x11\x01\x04\x00") + 2] = 7  # where the pixels begin: bytes, no number any more
+    with pytest.raises(BROKEN, match="cannot be interpreted as an integer"):
+        decode(io.BytesIO(spoilt), None)
+
+
+def test_the_middle_of_resized_images_is_what_torchvision_cuts_out_in_memory_and_streamed(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, shape in (("ant", (47, 61)), ("bee", (80, 33)), ("cat", (20, 20))):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(2):
+                pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number}.png")
+    cut = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(28), transforms.PILToTensor()])
+    expected = torch.stack([image for image, _ in ImageFolder(tmp_path / "train", cut)])
+    fingerprints = set()
+    for name in ("folders:28/32", "stream:28/32", "stream:28"):
+        roles = load_data(name, tmp_path, validation_from="test:0.5")
+        fingerprints.add(roles.fingerprint())
+        assert torch.equal(roles.train.in_memory().inputs, expected) == (name != "stream:28")
+        assert roles.name == f"{tmp_path.name}-28" + ("-32" if "/" in name else "")
+    assert len(fingerprints) == 3
 
 
 def test_a_test_part_without_labels_is_passed_over(tmp_path: Path) -> None:
@@ -254,14 +337,29 @@ def test_few_unreadable_images_are_left_out_and_named_each_time(
         assert "1 of 124 images left out: " in caplog.text
         assert "ant/0.webp" in caplog.text
     (tmp_path / "train" / "bee" / "3.webp").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"expected an image in .*\.webp"):
+    with pytest.raises(DataError, match=r"^expected whole images, got 2 of 124 that cannot be read: "):
         read_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folders", "stream"])
+def test_a_single_unreadable_image_of_few_is_left_out_in_memory_and_streamed(
+    tmp_path: Path, kind: str
+) -> None:
+    write_folders(tmp_path, ("ant", "bee"))
+    (tmp_path / "train" / "ant" / "0.webp").write_bytes(b"no image")
+    train = load_data(f"{kind}:8", tmp_path, validation_from="test:0.5").train
+    assert len(train.in_memory()) == 7
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("folders:big", r"expected a size in pixels behind folders:, got 'big'; try folders:112"),
+        ("folders:224/", r"expected a size in pixels behind folders:, got '224/'; try folders:112, or fold"),
+        (
+            "stream:256/224",
+            r"expected a size in pixels behind folders:, got '256/224'; try folders:112, or fo",
+        ),
         ("mnist:28", r"unknown data set 'mnist:28'"),
         ("folders", r"expected train/<class>/<image> and test or val likewise in"),
     ],

@@ -124,10 +124,12 @@ NETWORKS_THAT_KEEP_ALL_GROUPS = (
     "wide_resnet50_2",
     "vgg16",
     "mobilenet_v2",
+    "mobilenet_v3_small",
     "mobilenet_v3_large",
     "densenet121",
     "efficientnet_b0",
     "googlenet",
+    "regnet_x_400mf",
     "regnet_y_400mf",
 )
 

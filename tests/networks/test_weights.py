@@ -67,6 +67,12 @@ def test_only_safetensors_are_written(tmp_path: Path) -> None:
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 3, "best": 93.4},
         lambda state: {"model": state},
+        lambda state: {"net": state, "epoch": 3},
+        lambda state: {"model": {"state_dict": state}},
+        lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+        lambda state: {f"net.{key}": value for key, value in state.items()},
         lambda state: {"state_dict": OrderedDict((f"module.{key}", value) for key, value in state.items())},
     ],
 )
@@ -89,6 +95,31 @@ def test_the_prefix_of_data_parallel_is_removed_from_safetensors_too(tmp_path: P
 def test_a_prefix_that_only_some_keys_have_stays(tmp_path: Path) -> None:
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "a.pt")
     assert set(read_state_dict(tmp_path / "a.pt")) == {"module.a", "b"}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_prefix_that_the_network_itself_has_stays(tmp_path: Path, prefix: str) -> None:
+    class Wrapping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = LeNet5()
+
+    network, other = Wrapping(), Wrapping()
+    saved = {f"{prefix}{key}": value for key, value in network.state_dict().items()}
+    save_weights(saved, tmp_path / "a.safetensors")
+    load_weights_(other, tmp_path / "a.safetensors")
+    assert_same(snapshot(network), snapshot(other))
+
+
+def test_several_missing_keys_have_their_nearest_named(tmp_path: Path) -> None:
+    state = {key.replace("conv", "convolution"): value for key, value in LeNet5().state_dict().items()}
+    save_weights(state, tmp_path / "other.safetensors")
+    with pytest.raises(
+        WeightsError,
+        match=r"; nearest to conv1\.weight is convolution1\.weight, to conv1\.bias is convolution1\.bias, "
+        r"to conv2\.weight is convolution2\.weight$",
+    ):
+        load_weights_(LeNet5(), tmp_path / "other.safetensors")
 
 
 def test_old_files_without_batch_counters_are_read(tmp_path: Path) -> None:
@@ -161,6 +192,29 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content) -> None
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match="expected a state dict"):
         read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_named_and_change_nothing(tmp_path: Path, value: float) -> None:
+    state = LeNet5().state_dict()
+    state["linear1.bias"][3] = value
+    state["bn2.running_var"][0] = value
+    save_weights(state, tmp_path / "diverged.safetensors")
+    network = LeNet5()
+    before = snapshot(network)
+    with pytest.raises(
+        WeightsError,
+        match=r"got NaN or infinity in bn2\.running_var, linear1\.bias of .*/diverged\.safetensors; ",
+    ):
+        load_weights_(network, tmp_path / "diverged.safetensors")
+    assert_same(before, snapshot(network))
+
+
+def test_infinity_that_the_network_itself_has_is_loaded(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    network.register_buffer("window", torch.full((2,), float("-inf")))
+    save_weights(network, tmp_path / "a.safetensors")
+    load_weights_(network, tmp_path / "a.safetensors")
 
 
 def test_weights_of_another_network_are_named_with_the_keys_and_change_nothing(tmp_path: Path) -> None:

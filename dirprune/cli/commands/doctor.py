@@ -15,7 +15,7 @@ from dirprune.cli.options import FILE, PLACE, Number, WholeNumber
     "--network",
     required=True,
     metavar="NAME",
-    help="resnet56, torchvision/resnet50, or module:function, which returns a network of your own.",
+    help="resnet56, torchvision/resnet50, or FILE.py:NAME or module:NAME, a function of your own.",
 )
 @click.option("--weights", type=FILE, help="Trained weights, to see whether they load and how good they are.")
 @click.option("--data", type=PLACE, help="Folder or URI of the data set, to judge the weights.")
