@@ -213,15 +213,23 @@ def test_class_that_calibration_lacks_does_no_harm(name: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["inputs", "weights"])
-@pytest.mark.parametrize("name", [name for name in METHODS if get_method(name).needs_data])
-def test_activations_that_are_not_a_number_end_in_one_line(name: str, where: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in METHODS if get_method(name).needs_data),
+        *((name, {"search": "curvature"}) for name in ("greedy", "greedy-path")),  # for deep networks only
+    ],
+)
+def test_activations_that_are_not_a_number_end_in_one_line(
+    name: str, options: dict[str, str], where: str
+) -> None:
     context = make_context()
     if where == "inputs":
         context.calibration.inputs[5, 0, 3, 3] = torch.nan
     else:
         context.network.conv1.weight.data[1, 0, 0, 0] = torch.nan  # type: ignore[operator,index]
     with pytest.raises(ImportanceError) as caught:
-        select_channels(create(name), context, {"conv1": 2, "conv2": 3, "linear1": 4})
+        select_channels(create(name, options), context, {"conv1": 2, "conv2": 3, "linear1": 4})
     assert "\n" not in str(caught.value)
     assert "look for NaN in weights and calibration inputs" in str(caught.value)
 

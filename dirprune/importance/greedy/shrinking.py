@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dirprune.device import is_out_of_memory
+from dirprune.errors import ImportanceError
 from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
 from dirprune.importance.coalitions.fresh_norm import (
@@ -105,7 +106,7 @@ class Shrinking:
         than `LEAST_FOR_STATISTICS`.
 
         Raises:
-            ImportanceError: If there is not enough memory even so.
+            ImportanceError: If there is not enough memory even so, or something is not finite.
         """
         return self._with_fewer(self._look)
 
@@ -142,9 +143,11 @@ class Shrinking:
         self._n_looks += 1
         self.loss = loss / n_seen
         mean = torch.stack(gradients).sum(0).double() / n_seen
+        factors = torch.cat(rows)
+        _check_finite("loss and derivatives", torch.tensor(self.loss), mean, factors)
         sizes = [len(channels) for channels in self.kept.values()]
         groups = np.repeat(np.arange(len(sizes)), sizes)
-        return Quadratic(mean.cpu().numpy(), torch.cat(rows).cpu().numpy(), groups)
+        return Quadratic(mean.cpu().numpy(), factors.cpu().numpy(), groups)
 
     def cut(self, is_removed: NDArray[np.bool_], note: Any = None) -> None:
         """Remove channels for good; there is one cut for each look.
@@ -190,6 +193,7 @@ class Shrinking:
                 for part in self._compute(positions, run, has_own_statistics)
             ]
         )
+        _check_finite("outputs of the dense network", outputs)
         self._is_classifier &= outputs.dim() == 2
         return outputs.softmax(1) if self._is_classifier else outputs
 
@@ -231,6 +235,7 @@ class Shrinking:
             }
             with switched(judged.network, judged.grouping, switches):
                 outputs = judged.network(inputs)
+        _check_finite("outputs", outputs)
         loss = float(judged.task.summed_loss(outputs.detach(), targets))
         self._rng.set_state(drawn)
         reference = self._reference[positions[places]]
@@ -256,6 +261,21 @@ class Shrinking:
         signs = torch.randint(0, 2, (N_PROBES, n_examples, *outputs.shape[1:]), generator=self._rng)
         directions = (signs[:, places].to(outputs) * 2 - 1) * (2 / n_outputs) ** 0.5
         return [2 * (outputs - reference) / n_outputs, *directions]
+
+
+def _check_finite(what: str, *tensors: Tensor) -> None:
+    """Refuse numbers from which no curvature follows.
+
+    Raises:
+        ImportanceError: If one is not finite.
+    """
+    for tensor in tensors:
+        is_finite = tensor.isfinite()
+        if not is_finite.all():
+            raise ImportanceError(
+                f"{WHAT} needs finite {what}, got {float(tensor[~is_finite][0])}; "
+                "look for NaN in weights and calibration inputs"
+            )
 
 
 def _pull_back(outputs: Tensor, direction: Tensor, switches: Mapping[str, Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from dirprune.networks import create_network
 from dirprune.surgery import compact
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
-from tests.importance.cases import evidence_case, identity, make_context, make_split
+from tests.importance.cases import evidence_case, identity, linear_case, make_context, make_split
 from tests.importance.greedy.networks import two_sides
 from tests.networks_for_tests import Residual, SmallLeNet
 
@@ -105,6 +105,15 @@ def test_interrupted_choice_goes_on_from_its_last_cut(tmp_path: Path) -> None:
     going_on = dataclasses.replace(context, progress=lambda what, done, total: told.append(done))
     assert select_channels(method, going_on, architecture).kept == expected
     assert told == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy-path"])
+@pytest.mark.parametrize("where", ["inputs", "targets"])
+def test_a_regression_on_what_is_not_a_number_is_refused(name: str, where: str) -> None:
+    context = linear_case([4.0, 3.0, 2.0, 1.0])
+    getattr(context.calibration, where)[3, 0] = torch.nan
+    with pytest.raises(ImportanceError, match="got nan; look for NaN in weights and calibration inputs"):
+        select_channels(create(name, {"search": "curvature"}), context, {"0": 2})
 
 
 @pytest.mark.parametrize("is_recalibrated", [True, False])
