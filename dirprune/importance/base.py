@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +41,7 @@ class ScoringContext:
         memory_mb: Memory in MiB that coalitions and derivatives may take, whatever the size of the data. One
             example is looked at whatever it takes, and so are those from which batch norm takes statistics.
         progress: Told, on long work, what is being done and how much of it is.
+        said: What the user was warned of already, so that it is said once.
     """
 
     network: nn.Module
@@ -53,6 +54,7 @@ class ScoringContext:
     workspace: Path | None = None
     memory_mb: int = MEMORY_MB
     progress: Progress | None = None
+    said: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def load(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return normalised inputs and targets of some calibration examples, on the device."""

@@ -13,10 +13,8 @@ from torch import Tensor
 from dirprune.errors import ImportanceError
 from dirprune.groups import Grouping
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
-from dirprune.importance.channels import find_dead_channels
+from dirprune.importance.dead import find_dead_channels
 from dirprune.importance.untouched import Fingerprint
-
-N_FOR_DEAD = 64  # examples in a batch: nearly always the first one shows every channel alive
 
 
 def compute_scores(method: Scorer, context: ScoringContext) -> Scores:
@@ -39,7 +37,7 @@ def compute_scores(method: Scorer, context: ScoringContext) -> Scores:
     lent = _lend(context)
     scores = _call_untouched(method, lent, lambda: method.score(lent))
     checked = _check_scores(method, scores, context.grouping)
-    dead = find_dead_channels(lent.network, lent.grouping, (inputs for inputs, _ in lent.batches(N_FOR_DEAD)))
+    dead = find_dead_channels(lent)
     return {name: put_dead_last(values, dead[name]) for name, values in checked.items()}
 
 
@@ -87,10 +85,13 @@ def put_dead_last(scores: Tensor, is_dead: Tensor) -> Tensor:
 
 
 def _lend(context: ScoringContext) -> ScoringContext:
-    """Return the context with a copy of the network on the device, frozen and in evaluation mode."""
+    """Return the context with a copy of the network on the device, frozen and in evaluation mode.
+
+    What is said once is said once of each scoring.
+    """
     network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
     network.zero_grad(set_to_none=True)
-    return dataclasses.replace(context, network=network)
+    return dataclasses.replace(context, network=network, said=set())
 
 
 def _call_untouched(method: Selector, lent: ScoringContext, call: Callable[[], Any]) -> Any:

@@ -39,7 +39,8 @@ def allow(
             if not is_out_of_memory(error):
                 raise
             n_fitting = 1.0  # where not even that works, whoever takes one says so
-    return Shortage(max(0, math.ceil(math.log2(max(1, n_taken) / max(1.0, n_fitting)))))
+    n_halvings = max(0, math.ceil(math.log2(max(1, n_taken) / max(1.0, n_fitting))))
+    return Shortage(n_halvings, context.said)
 
 
 def measure_footprint(context: ScoringContext, is_differentiated: bool) -> int:

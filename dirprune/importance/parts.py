@@ -16,23 +16,26 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+SHORTAGE = "out of memory"
+
 
 class Shortage:
     """How small batches have become, so that work that follows starts as small.
 
     Args:
         n_halvings: With which they start.
+        said: What the user was warned of already, by whomever.
     """
 
-    def __init__(self, n_halvings: int = 0) -> None:
+    def __init__(self, n_halvings: int = 0, said: set[str] | None = None) -> None:
         self.n_halvings = n_halvings
-        self._is_told = False
+        self._said: set[str] = set() if said is None else said
 
     def halve_(self, what: str) -> None:
         """Take half from now on, as memory ran out, and say so the first time."""
-        if not self._is_told:
-            logger.warning("out of memory on %s: going on in smaller batches", what)
-        self._is_told = True
+        if SHORTAGE not in self._said:
+            logger.warning("%s on %s: going on in smaller batches", SHORTAGE, what)
+        self._said.add(SHORTAGE)
         self.n_halvings += 1
 
     def compute_in_parts(

@@ -58,7 +58,7 @@ class Opener:
         self.judge = Judge(context.task, value)
         self.judged = with_fresh_norms(context, are_all=is_recalibrated)
         self.has_fresh_norms = bool(find_fresh_norms(self.judged.network))
-        self.shortage = Shortage()
+        self.shortage = Shortage(said=context.said)
         self.handover: Handover | None = None
         if len(context.grouping.names) > 1 and not self.has_fresh_norms:
             # Two of them are there at once: what is known, and what is being collected.
