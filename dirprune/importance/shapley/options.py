@@ -84,7 +84,9 @@ class PartialOptions(ValueOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k < 1:
-            raise ImportanceError(f"k must be at least 1 and at most the number of channels, got {self.k}")
+            raise ImportanceError(
+                f"k must be at least 1 and at most the number of channels, got {self.k}; try k=1"
+            )
         _check_choice("adding", self.adding, ADDING)
 
 
