@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dirprune.groups import Slot
+from dirprune.identity import digest
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.cache import ScoreCache, context_key
 from dirprune.importance.footprint import allow
 from dirprune.layers import CONVOLUTIONS
 
+DEAD_VERSION = 1  # raised when the same images show other channels dead
 WHAT = "channels that are dead"
 MAX_BATCH = 64  # nearly always the first one shows every channel alive
 
 
-@torch.no_grad()
 def find_dead_channels(context: ScoringContext) -> dict[str, Tensor]:
     """Find the channels whose removal changes no output for any of the calibration images.
 
     A channel is dead when at every place where it enters a consumer its values are all zero, or the
-    consumer's weights are. Reading stops as soon as no channel can still be dead.
+    consumer's weights are. Reading stops as soon as no channel can still be dead; where one is, it comes to
+    all images, so that what is found is kept in the workspace, for every method.
 
     Args:
         context: The network must be in evaluation mode; it is left as it is. As many images are taken at
@@ -31,6 +35,15 @@ def find_dead_channels(context: ScoringContext) -> dict[str, Tensor]:
     Raises:
         ImportanceError: If there is not enough memory for one image.
     """
+    if context.workspace is None or not context.grouping.groups:
+        return _look(context)
+    key = digest({"dead_version": DEAD_VERSION, "context": context_key(context)})
+    return ScoreCache(context.workspace / "dead").get_or_compute(key, partial(_look, context))[0]
+
+
+@torch.no_grad()
+def _look(context: ScoringContext) -> dict[str, Tensor]:
+    """Return what `find_dead_channels` does, from the images."""
     network, groups = context.network, context.grouping.groups
     consumers = {slot.module for group in groups for slot in group.consumers}
     used = {path: _used_by_weights(network.get_submodule(path)) for path in consumers}
@@ -54,12 +67,20 @@ def find_dead_channels(context: ScoringContext) -> dict[str, Tensor]:
     shortage = allow(context, MAX_BATCH, is_differentiated=False)
     handles = [watch(path, network.get_submodule(path)) for path in sorted(consumers)]
     try:
-        for batch in torch.arange(len(context.calibration)).split(MAX_BATCH):
+        n_images = len(context.calibration)
+        for batch in torch.arange(n_images).split(MAX_BATCH):
             shortage.compute_in_parts(batch, run, WHAT)
             dead = {
                 group.name: ~_is_live(group.n_channels, group.consumers, reached, used) for group in groups
             }
-            if not any(bool(is_dead.any()) for is_dead in dead.values()):
+            are_all_alive = not any(bool(is_dead.any()) for is_dead in dead.values())
+            if (
+                context.progress is not None
+                and n_images > MAX_BATCH
+                and not (are_all_alive and batch[0] == 0)
+            ):
+                context.progress(WHAT, n_images if are_all_alive else int(batch[-1]) + 1, n_images)
+            if are_all_alive:
                 break
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import ScoringContext
 from dirprune.importance.dead import MAX_BATCH, find_dead_channels
 from dirprune.tasks import make_task
-from tests.importance.cases import identity, make_context, make_split
+from tests.importance.cases import identity, make_context, make_split, score, silence_
 from tests.networks_for_tests import SmallLeNet
 
 
@@ -72,3 +73,27 @@ def test_search_stops_when_every_channel_is_seen_alive_and_leaves_no_hook() -> N
     assert max(read) == MAX_BATCH
     assert sum(read) < 2 * MAX_BATCH
     assert not any(module._forward_pre_hooks for module in context.network.modules())
+
+
+def test_a_dead_channel_is_looked_for_once_in_all_images_and_told_of(tmp_path: Path) -> None:
+    context = make_context(SmallLeNet, n_examples=2 * MAX_BATCH + 1)
+    silence_(context.network, context.grouping.groups[0], [0])
+    read, told = [], []
+
+    def note(inputs: Tensor) -> Tensor:
+        read.append(len(inputs))
+        return inputs
+
+    context = dataclasses.replace(
+        context,
+        normalise=note,
+        workspace=tmp_path,
+        progress=lambda what, n_done, n_total: told.append((n_done, n_total)),
+    )
+    magnitudes = score("magnitude", context)
+    assert sum(read) > len(context.calibration)
+    assert told == [(64, 129), (128, 129), (129, 129)]
+    read.clear()
+    assert score("bn-scale", context)["conv1"].argmin() == magnitudes["conv1"].argmin() == 0
+    assert sum(read) <= 8  # which the key is taken from
+    assert len(told) == 3
