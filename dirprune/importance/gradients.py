@@ -49,11 +49,14 @@ class SwitchGradients(Scorer):
         groups = context.grouping.groups
         totals = {group.name: torch.zeros(group.n_channels, dtype=torch.float64) for group in groups}
         shortage = allow(context, self.options.batch_size)
-        for batch in torch.arange(len(context.calibration)).split(self.options.batch_size):
+        n_images = len(context.calibration)
+        for batch in torch.arange(n_images).split(self.options.batch_size):
             for sums in shortage.compute_in_parts(batch, partial(self._sum_up, context), "gradients"):
                 for name, total in sums.items():
                     totals[name] += total
-        return {name: total / len(context.calibration) for name, total in totals.items()}
+            if context.progress is not None:
+                context.progress("gradients", int(batch[-1]) + 1, n_images)
+        return {name: total / n_images for name, total in totals.items()}
 
     def _sum_up(self, context: ScoringContext, positions: Tensor) -> Scores:
         """Return the summed contributions of some examples, each of shape (n_channels,), on the CPU."""

@@ -7,6 +7,7 @@ import functools
 import io
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -88,14 +89,18 @@ class Opener:
         """
         others = {name: channels for name, channels in (kept or {}).items() if name != group}
         values = choose_engine(self, group, others)
-        if self.context.workspace is None or not self.is_stored:
+        progress = progress or self.context.progress
+        if not self.is_stored or (self.context.workspace is None and progress is None):
             return values
-        return self._store(values, others, progress or self.context.progress)
+        path = self._find_file(values, others)
+        told = None if progress is None else functools.partial(progress, values.group)
+        return StoredValues(values, path, told)
 
-    def _store(
-        self, values: CoalitionValues, others: Mapping[str, Sequence[int]], progress: Progress | None
-    ) -> StoredValues:
+    def _find_file(self, values: CoalitionValues, others: Mapping[str, Sequence[int]]) -> Path | None:
+        """Return where a group's values are kept; None where the context has no workspace."""
         context = self.context
+        if context.workspace is None:
+            return None
         key = digest(
             {
                 "values_version": VALUES_VERSION,
@@ -106,12 +111,7 @@ class Opener:
                 "is_recalibrated": self.is_recalibrated,
             }
         )
-        assert context.workspace is not None
-        return StoredValues(
-            values,
-            context.workspace / "coalitions" / f"{key}.jsonl",
-            None if progress is None else lambda n_done, n_total: progress(values.group, n_done, n_total),
-        )
+        return context.workspace / "coalitions" / f"{key}.jsonl"
 
 
 def open_values(
