@@ -82,5 +82,6 @@ class MaskedValues(CoalitionValues):
                 switched(network, grouping, {**others, self.group: coalition}),
                 exact_products(self.context.device),
             ):
-                outputs.append(network(inputs))
+                parts = [network(part) for part in inputs.split(self.batch_size)]
+            outputs.append(parts[0] if len(parts) == 1 else torch.cat(parts))
         return torch.stack(outputs)

@@ -188,8 +188,7 @@ def _open_contributions(
     if len(slots) != 1 or len(calls) != 1 or not has_contributions(traced.get_submodule(slots[0].module)):
         return None
     values = ContributionValues(context, group, judge, traced, slots[0], calls[0])
-    n_at_once = values.chunk_size if values.norms else 1
-    return values if 4 * values.shared * n_at_once <= values.memory else None
+    return values if values.fits(values.shared) else None
 
 
 def _open_prefix(
