@@ -89,6 +89,13 @@ def test_selection_keeps_what_the_architecture_says(name: str) -> None:
         assert set(kept) <= set(range(group.n_channels))
 
 
+@every_method
+def test_every_option_says_what_it_means(name: str) -> None:
+    method = get_method(name)
+    assert list(method.meanings) == list(method.options)
+    assert all(meaning.endswith(".") for meaning in method.meanings.values())
+
+
 @every_scorer
 def test_same_seed_gives_the_same_scores(name: str) -> None:
     assert is_equal(score(name, make_context()), cached_scores(name, SmallLeNet))
