@@ -20,7 +20,6 @@ from dirprune.importance.base import Progress, ScoringContext
 from dirprune.importance.cache import context_key
 from dirprune.importance.coalitions.contributions import has_contributions
 from dirprune.importance.coalitions.engines import ContributionValues, PrefixValues
-from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms, with_fresh_norms
 from dirprune.importance.coalitions.graph import find_calls, trace
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
@@ -29,6 +28,7 @@ from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
 from dirprune.importance.footprint import allow
+from dirprune.importance.fresh_norm import count_in_part, find_fresh_norms, with_fresh_norms
 from dirprune.importance.parts import Shortage
 
 logger = logging.getLogger(__name__)

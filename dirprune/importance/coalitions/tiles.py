@@ -13,10 +13,10 @@ from torch import Tensor, fx
 
 from dirprune.device import exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms, tell_no_statistics
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.prefix import Handover, Prefix
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
+from dirprune.importance.fresh_norm import count_in_part, find_fresh_norms, tell_no_statistics
 from dirprune.importance.parts import Shortage, tell_shortage
 
 TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}

@@ -17,13 +17,13 @@ from dirprune.device import is_out_of_memory
 from dirprune.errors import ImportanceError
 from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
-from dirprune.importance.coalitions.fresh_norm import (
+from dirprune.importance.footprint import allow
+from dirprune.importance.fresh_norm import (
     count_in_part,
     find_fresh_norms,
     tell_no_statistics,
     with_fresh_norms,
 )
-from dirprune.importance.footprint import allow
 from dirprune.importance.greedy.quadratic import Quadratic
 from dirprune.importance.lines import CheckedLines
 from dirprune.surgery import compact
