@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ from dirprune.surgery import compact
 from dirprune.switches import switched
 from dirprune.tasks import make_task
 
+logger = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 
 N_PROBES = 2
@@ -37,6 +40,7 @@ N_SWEEPS = 10
 WHAT = "the curvature"
 LEAST_FOR_STATISTICS = 32
 """Examples from which batch norm's statistics are taken at least."""
+FEWER = "batch norm takes its statistics from fewer images"
 N_PARTS = 2
 """Parts of about 250 examples that each look is at; the next look is at the parts behind."""
 
@@ -90,6 +94,8 @@ class Shrinking:
             if record["looks"] == len(made) + 1:  # two processes at once write the same ones
                 made.append(record)
         if made:
+            # Statistics were taken from so many; earlier versions did not say from how many.
+            self._size = min(self._size, made[-1].get("size", self._size))
             self._n_looks = len(made)
             self._leave(made[-1]["kept"])
         return [record["note"] for record in made]
@@ -120,6 +126,9 @@ class Shrinking:
                     raise tell_no_statistics(WHAT, self._size) from error
             self._size = -(-self._size // 2)
             self._shortage.halve_(WHAT)
+            if FEWER not in self.context.said:
+                logger.warning("%s, from %d: cuts may be others than with more memory", FEWER, self._size)
+            self.context.said.add(FEWER)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -164,7 +173,7 @@ class Shrinking:
             staying[name] = np.flatnonzero(~removed).tolist()
         self._leave(staying)
         if self._lines is not None:
-            self._lines.append({"looks": self._n_looks, "kept": self.kept, "note": note})
+            self._lines.append({"looks": self._n_looks, "kept": self.kept, "note": note, "size": self._size})
 
     def _leave(self, staying: Kept) -> None:
         """Cut the network to some of the channels that are left, given by their places."""
