@@ -196,7 +196,7 @@ class ShapleyExact(CountedScorer):
 
 @register(
     "shapley-permutation",
-    "Shapley values from random orders and their reverses",
+    "Shapley values from random orders and their reverses; intervals know only changes that were seen",
     paper="Castro, Gomez and Tejada 2009; Mitchell et al. 2022, arXiv:2104.12199",
     cost=DEFAULT_COST,
     needs_data=True,
