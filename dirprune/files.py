@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
 
     The temporary name begins with a dot and keeps the suffix, so that a writer which goes by the suffix
-    (pictures, compressed arrays) does the same as it would for `path`. Missing folders are created.
+    (pictures, compressed arrays) does the same as it would for `path`. Missing folders are created. Whoever
+    may read new files here may read this one, also where the writer made it for its owner alone.
 
     Args:
         path: The final name; an existing file is replaced in one step.
@@ -34,7 +36,11 @@ def write_atomically(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.partial{path.suffix}")
     try:
+        temporary.touch()  # the umask itself can only be read by changing it, for all threads
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        temporary.unlink()
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dirprune.errors import StudyError
 from dirprune.files import read_json, write_atomically, write_json
@@ -36,6 +40,19 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> N
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_file_that_its_writer_kept_to_itself_may_be_read_as_others_are(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with write_atomically(tmp_path / "scores.safetensors") as temporary:
+            save_file({"scores": torch.ones(1)}, temporary)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "scores.safetensors").stat().st_mode) == mode
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

@@ -11,15 +11,9 @@ from dirprune.importance import (
     shapley,
     simplex,
 )
-from dirprune.importance.base import (
-    Scorer,
-    ScoringContext,
-    Selector,
-    compute_scores,
-    compute_selection,
-    keep_best,
-)
+from dirprune.importance.base import Scorer, ScoringContext, Selector, keep_best
 from dirprune.importance.cache import ScoreCache
+from dirprune.importance.calling import compute_scores, compute_selection
 from dirprune.importance.registry import Method, create, get_method, list_methods, register
 from dirprune.importance.selection import Selection, find_scores, select_channels
 

@@ -16,7 +16,7 @@ from dirprune.importance.registry import register
     "bn-scale",
     "the scale |gamma| of the batch norms that act on a channel; without any, the L2 norm of its weights",
     paper="Liu et al. 2017, Network Slimming, arXiv:1708.06519",
-    cost="nothing to speak of: the weights are read once",
+    cost="nothing to speak of: the weights are read once, and images until all channels were seen alive",
     needs_data=False,
     needs_gradients=False,
     stochastic=False,

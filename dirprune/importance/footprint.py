@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dirprune.device import is_out_of_memory
 from dirprune.importance.base import ScoringContext
+from dirprune.importance.fresh_norm import lacks_statistics
 from dirprune.importance.parts import Shortage
 from dirprune.switches import switched
 
@@ -23,12 +24,16 @@ def allow(
 ) -> Shortage:
     """Return a shortage from which batches start as small as the allowed memory asks for.
 
+    Those from which batch norm takes statistics, as it has stored none, stay whole.
+
     Args:
         context: `memory_mb` is what is allowed; where a single example takes more, batches are of one.
         batch_size: Examples that one would like to take at once, >= 1.
         is_differentiated: Whether derivatives with respect to switches are taken.
         n_bytes_beside: What else each example takes.
     """
+    if any(map(lacks_statistics, context.network.modules())):
+        return Shortage(said=context.said, is_divisible=False)
     n_taken = min(batch_size, len(context.calibration))
     n_fitting = float(n_taken)
     if n_taken and context.grouping.groups:
@@ -39,7 +44,8 @@ def allow(
             if not is_out_of_memory(error):
                 raise
             n_fitting = 1.0  # where not even that works, whoever takes one says so
-    return Shortage(max(0, math.ceil(math.log2(max(1, n_taken) / max(1.0, n_fitting)))))
+    n_halvings = max(0, math.ceil(math.log2(max(1, n_taken) / max(1.0, n_fitting))))
+    return Shortage(n_halvings, context.said)
 
 
 def measure_footprint(context: ScoringContext, is_differentiated: bool) -> int:

@@ -15,7 +15,7 @@ from dirprune.importance.registry import register
     "fpgm",
     "the summed distance of a channel's weights to those of the other channels of its group",
     paper="He et al. 2019, Filter Pruning via Geometric Median, arXiv:1811.00250",
-    cost="n^2 distances a group; no pass of the network",
+    cost="n^2 distances a group; images are read until all channels were seen alive",
     needs_data=False,
     needs_gradients=False,
     stochastic=False,

@@ -12,6 +12,7 @@ from torch import Tensor
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.footprint import allow
+from dirprune.importance.fresh_norm import count_in_part
 from dirprune.importance.registry import register
 from dirprune.switches import switched
 
@@ -21,7 +22,8 @@ class GradientOptions:
     """Options of `Taylor` and `Fisher`.
 
     Attributes:
-        batch_size: Calibration examples differentiated at once; >= 1. Changes memory, not scores.
+        batch_size: Calibration examples differentiated at once; >= 1. Changes memory, not scores. Where batch
+            norm has no stored statistics, about 250 are, from which it takes them.
     """
 
     batch_size: int = 250
@@ -48,12 +50,16 @@ class SwitchGradients(Scorer):
         """Return scores >= 0, each of shape (n_channels,)."""
         groups = context.grouping.groups
         totals = {group.name: torch.zeros(group.n_channels, dtype=torch.float64) for group in groups}
+        n_images = len(context.calibration)
         shortage = allow(context, self.options.batch_size)
-        for batch in torch.arange(len(context.calibration)).split(self.options.batch_size):
+        size = self.options.batch_size if shortage.is_divisible else count_in_part(n_images)
+        for batch in torch.arange(n_images).split(size):
             for sums in shortage.compute_in_parts(batch, partial(self._sum_up, context), "gradients"):
                 for name, total in sums.items():
                     totals[name] += total
-        return {name: total / len(context.calibration) for name, total in totals.items()}
+            if context.progress is not None:
+                context.progress("gradients", int(batch[-1]) + 1, n_images)
+        return {name: total / n_images for name, total in totals.items()}
 
     def _sum_up(self, context: ScoringContext, positions: Tensor) -> Scores:
         """Return the summed contributions of some examples, each of shape (n_channels,), on the CPU."""

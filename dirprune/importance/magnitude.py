@@ -35,7 +35,7 @@ class MagnitudeOptions:
     "magnitude",
     "the L1 or L2 norm of the weights that make a channel",
     paper="Li et al. 2017, Pruning Filters for Efficient ConvNets, arXiv:1608.08710",
-    cost="nothing to speak of: the weights are read once",
+    cost="nothing to speak of: the weights are read once, and images until all channels were seen alive",
     needs_data=False,
     needs_gradients=False,
     stochastic=False,

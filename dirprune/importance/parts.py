@@ -11,10 +11,13 @@ from torch import Tensor
 
 from dirprune.device import is_out_of_memory
 from dirprune.errors import ImportanceError
+from dirprune.importance.fresh_norm import tell_no_statistics
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+SHORTAGE = "out of memory"
 
 
 class Shortage:
@@ -22,17 +25,21 @@ class Shortage:
 
     Args:
         n_halvings: With which they start.
+        said: What the user was warned of already, by whomever.
+        is_divisible: Otherwise batch norm takes statistics from the examples of a batch, in parts of which
+            they would be others.
     """
 
-    def __init__(self, n_halvings: int = 0) -> None:
+    def __init__(self, n_halvings: int = 0, said: set[str] | None = None, is_divisible: bool = True) -> None:
         self.n_halvings = n_halvings
-        self._is_told = False
+        self.is_divisible = is_divisible
+        self._said: set[str] = set() if said is None else said
 
     def halve_(self, what: str) -> None:
         """Take half from now on, as memory ran out, and say so the first time."""
-        if not self._is_told:
-            logger.warning("out of memory on %s: going on in smaller batches", what)
-        self._is_told = True
+        if SHORTAGE not in self._said:
+            logger.warning("%s on %s: going on in smaller batches", SHORTAGE, what)
+        self._said.add(SHORTAGE)
         self.n_halvings += 1
 
     def compute_in_parts(
@@ -45,7 +52,7 @@ class Shortage:
             compute: Called with the positions of each part; anew with smaller ones where memory runs out.
             what: Is computed, for the warning.
         Raises:
-            ImportanceError: If there is not enough memory for one example.
+            ImportanceError: If there is not enough memory for one example, or for what must stay whole.
         """
         while True:
             size = max(1, math.ceil(len(positions) / 2**self.n_halvings))
@@ -54,6 +61,8 @@ class Shortage:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if not self.is_divisible:
+                    raise tell_no_statistics(what, len(positions), is_recalibrated=False) from error
                 if size == 1:
                     raise tell_shortage(what) from error
                 self.halve_(what)

@@ -14,7 +14,7 @@ from dirprune.importance.registry import register
 @register(
     "random",
     "a random order: what any method must beat",
-    cost="nothing to speak of: the weights are read once",
+    cost="nothing to speak of: the weights are read once, and images until all channels were seen alive",
     needs_data=False,
     needs_gradients=False,
     stochastic=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import types
 import typing
@@ -48,6 +49,14 @@ class Method:
     def options(self) -> dict[str, Any]:
         """The names of the method's options with their defaults, in order."""
         return dataclasses.asdict(self.factory.Options())
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each option means and may be, as the attributes of its class are documented."""
+        documented: dict[str, str] = {}
+        for kind in reversed(self.factory.Options.__mro__):
+            documented |= _read_attributes(kind.__dict__.get("__doc__") or "")
+        return {name: documented[name] for name in self.options if name in documented}
 
 
 _METHODS: dict[str, Method] = {}
@@ -135,6 +144,20 @@ def describe(method: Selector) -> dict[str, Any]:
         if record.factory is type(method):
             identity = {"name": record.name, "version": record.version}
     return (identity or identify(type(method))) | {"options": dataclasses.asdict(method.options)}
+
+
+def _read_attributes(docstring: str) -> dict[str, str]:
+    """Return what a docstring says of each attribute, on one line."""
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    texts: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if not line.startswith("    "):
+            break
+        if not line.startswith("     "):
+            name, _, line = line.strip().partition(": ")
+        texts[name] = f"{texts.get(name, '')} {line.strip()}".strip()
+    return texts
 
 
 def _read(value: Any, expected: Any, what: str) -> Any:

@@ -9,17 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from dirprune.importance.base import (
-    Kept,
-    Scorer,
-    Scores,
-    ScoringContext,
-    Selector,
-    compute_scores,
-    compute_selection,
-    keep_best,
-)
+from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
 from dirprune.importance.cache import ScoreCache, score_key
+from dirprune.importance.calling import compute_scores, compute_selection
 
 
 @dataclass(frozen=True)

@@ -93,3 +93,8 @@ def test_help_of_a_study_shows_its_options_by_what_they_are_about() -> None:
 def test_defaults_that_help_names_without_importing_torch_are_those_in_use() -> None:
     assert (Recipe.lr, Recipe.batch_size) == (options.TRAINING_LR, options.TRAINING_BATCH_SIZE)
     assert options.MEMORY["default"] == MEMORY_MB
+
+
+def test_help_of_rank_has_an_example() -> None:
+    said, _ = run("dirprune/__main__.py", "rank", "--help")
+    assert "  dirprune rank --weights lenet.safetensors --method shapley" in said

@@ -135,11 +135,16 @@ def test_an_output_that_cannot_be_made_ends_in_one_line(run: Run, weights: Path)
     assert "Traceback" not in result.errors
 
 
-def test_a_budget_that_fits_no_group_names_them_all(run: Run, weights: Path) -> None:
+def test_a_budget_that_fits_no_group_names_them_all_and_what_would_fit(run: Run, weights: Path) -> None:
     result = run("rank", "--weights", weights, "--method", "shapley", "--evaluations", 11)
     assert result.status == 2
     assert "conv1: evaluations must be at least 12" in result.errors
-    assert "(nor do the options fit conv2, linear1, linear2)" in result.errors
+    assert (
+        "(nor do the options fit conv2, linear1, linear2; 102 evaluations fit every group)" in result.errors
+    )
+    result = run("rank", "--weights", weights, "--method", "shapley-kernel", "--evaluations", 199)
+    assert "linear1: evaluations must be at least 200 for a group of 100 channels, got 199;" in result.errors
+    assert "fit every group" not in result.errors
 
 
 def test_an_order_that_is_noise_is_marked() -> None:

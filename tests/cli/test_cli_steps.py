@@ -150,7 +150,9 @@ def test_list_says_what_a_method_needs_and_costs_and_can_be_narrowed(run: Run) -
         "    needs    weights, calibration images",
         "    costs    n + 1 coalitions a group, each one pass of what follows the group",
         "    options  value=loss",
+        '      value: What is lost: "loss" (its increase) or "accuracy" (its decrease).',
     ]
+    assert "      value: " not in run("rank", "--list", "shapley*").output
 
 
 def test_a_pruned_model_is_smaller_and_loads_as_measured(run: Run, weights: Path) -> None:

@@ -24,6 +24,7 @@ from tests.importance.cases import ignore_, make_context, make_split, permute_, 
 from tests.networks_for_tests import Narrow, Residual, SmallLeNet
 
 ROOT = Path(__file__).parents[2]
+LIMIT = 8  # examples for which there is memory
 METHODS = list_methods()
 SCORERS = [name for name in METHODS if issubclass(get_method(name).factory, Scorer)]
 KINDS = [SmallLeNet, Residual]
@@ -86,6 +87,13 @@ def test_selection_keeps_what_the_architecture_says(name: str) -> None:
         assert kept == sorted(set(kept))
         assert len(kept) == architecture[group.name]
         assert set(kept) <= set(range(group.n_channels))
+
+
+@every_method
+def test_every_option_says_what_it_means(name: str) -> None:
+    method = get_method(name)
+    assert list(method.meanings) == list(method.options)
+    assert all(meaning.endswith(".") for meaning in method.meanings.values())
 
 
 @every_scorer
@@ -213,15 +221,23 @@ def test_class_that_calibration_lacks_does_no_harm(name: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["inputs", "weights"])
-@pytest.mark.parametrize("name", [name for name in METHODS if get_method(name).needs_data])
-def test_activations_that_are_not_a_number_end_in_one_line(name: str, where: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in METHODS if get_method(name).needs_data),
+        *((name, {"search": "curvature"}) for name in ("greedy", "greedy-path")),  # for deep networks only
+    ],
+)
+def test_activations_that_are_not_a_number_end_in_one_line(
+    name: str, options: dict[str, str], where: str
+) -> None:
     context = make_context()
     if where == "inputs":
         context.calibration.inputs[5, 0, 3, 3] = torch.nan
     else:
         context.network.conv1.weight.data[1, 0, 0, 0] = torch.nan  # type: ignore[operator,index]
     with pytest.raises(ImportanceError) as caught:
-        select_channels(create(name), context, {"conv1": 2, "conv2": 3, "linear1": 4})
+        select_channels(create(name, options), context, {"conv1": 2, "conv2": 3, "linear1": 4})
     assert "\n" not in str(caught.value)
     assert "look for NaN in weights and calibration inputs" in str(caught.value)
 
@@ -231,29 +247,30 @@ def test_activations_that_are_not_a_number_end_in_one_line(name: str, where: str
     [
         name
         for name in SCORERS
-        if get_method(name).needs_data and name != "greedy-path"  # its statistics need all images at once
+        if name != "greedy-path"  # its statistics need all images at once
     ],
 )
 def test_out_of_memory_means_smaller_batches_and_is_said_once(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = make_context()
-    assert len(context.calibration) > 64
+    assert len(context.calibration) > 64 > LIMIT
+    is_simplex = issubclass(get_method(name).factory, SimplexSwitches)
     found_before = cached_scores(name, SmallLeNet)
     convolve = nn.Conv2d.forward
 
     def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
-        if len(values) > 64:
+        if len(values) > LIMIT:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return convolve(self, values)
 
     monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
     with caplog.at_level(logging.WARNING):
-        scores = score(name, context)
+        scores = score(name, context, {"steps": 5} if is_simplex else {})
     said = [record.message for record in caplog.records]
     assert sum("going on in smaller batches" in message for message in said) == 1, said
     for group, expected in found_before.items():
-        if issubclass(get_method(name).factory, SimplexSwitches):  # its parts have samples of their own
+        if is_simplex:  # of fewer steps, for time
             assert scores[group].isfinite().all()
         else:
             torch.testing.assert_close(scores[group], expected, rtol=1e-4, atol=1e-7)

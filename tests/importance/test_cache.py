@@ -18,7 +18,7 @@ from dirprune.importance import ScoreCache, Scorer, ScoringContext, create, find
 from dirprune.importance.cache import score_key
 from dirprune.tasks import make_task
 from tests.importance.cases import linear_case
-from tests.importance.test_base import FirstOnes
+from tests.importance.test_calling import FirstOnes
 
 ROOT = Path(__file__).parents[2]
 WORKER = """

@@ -8,17 +8,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
-from dirprune.importance import ScoringContext, create, select_channels
-from dirprune.importance.coalitions import fresh_norm, open_values
+from dirprune.errors import ImportanceError
+from dirprune.importance import ScoringContext, create, fresh_norm, select_channels
+from dirprune.importance.coalitions import open_values
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.importance.footprint import measure_footprint
 from dirprune.importance.simplex import laplace
 from dirprune.importance.simplex.laplace import compute_curvature
 from tests.importance.cases import make_context, score
-from tests.networks_for_tests import SmallLeNet
+from tests.networks_for_tests import Residual, SmallLeNet
 
 N_EXAMPLES = 400
 
@@ -96,3 +97,43 @@ def test_passes_of_a_network_that_cannot_be_traced_keep_to_the_memory(context: S
     roomy = open_values(dataclasses.replace(context, memory_mb=64), "conv1").evaluate(coalitions)
     np.testing.assert_allclose(found, roomy, rtol=1e-6)
     assert max(Noted.sizes) == N_EXAMPLES
+
+
+@pytest.fixture
+def without_statistics() -> ScoringContext:
+    """Return a context of a network whose batch norm takes those of the images at hand, and 1 MiB."""
+    context = make_context(Residual, n_examples=N_EXAMPLES)
+    for norm in (module for module in context.network.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean = norm.running_var = None
+        norm.track_running_stats = False
+    return dataclasses.replace(context, memory_mb=1)
+
+
+@pytest.mark.parametrize("method", ["taylor", "fisher", "dirichlet", "magnitude"])
+def test_batches_from_which_batch_norm_takes_statistics_stay_whole(
+    without_statistics: ScoringContext, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"steps": 3} if method == "dirichlet" else {}
+    assert (1 << 20) // measure_footprint(without_statistics, is_differentiated=True) < 128
+    found = score(method, without_statistics, options)
+    roomy = dataclasses.replace(without_statistics, memory_mb=64)
+    for group, scores in score(method, roomy, options).items():
+        assert torch.equal(found[group], scores)
+    convolve = nn.Conv2d.forward
+
+    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
+        if len(values) > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return convolve(self, values)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
+    with pytest.raises(ImportanceError, match=r"memory for \d+ examples at once, from which batch norm"):
+        score(method, without_statistics, options)
+
+
+def test_derivatives_do_not_depend_on_the_batches_where_batch_norm_has_no_statistics(
+    without_statistics: ScoringContext,
+) -> None:
+    expected = score("taylor", without_statistics)
+    for group, scores in score("taylor", without_statistics, {"batch_size": 7}).items():
+        assert torch.equal(scores, expected[group])

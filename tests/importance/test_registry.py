@@ -204,3 +204,10 @@ def test_registered_methods_are_described_by_version_and_others_by_source() -> N
     described = describe(Unregistered())
     assert described["name"] == "Unregistered"
     assert described["source_sha256"]
+
+
+def test_meanings_come_from_the_attributes_of_the_options_and_their_bases() -> None:
+    meanings = get_method("logistic-normal").meanings
+    assert meanings["rank"].startswith("Of the part of the Gaussian's covariance that channels share; >= 0")
+    assert meanings["lr"].endswith("falling to zero along a cosine; > 0.")  # of a base, over two lines
+    assert "More by default than of the other families" in meanings["steps"]  # the base's is replaced

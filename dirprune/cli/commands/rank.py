@@ -18,7 +18,15 @@ def _list_methods(context: click.Context, parameter: click.Parameter, pattern: s
         context.exit()
 
 
-@click.command
+EXAMPLE = """\b
+Example:
+  dirprune train --output lenet.safetensors
+  dirprune rank --weights lenet.safetensors --method shapley \\
+      --compare taylor --plot scores.png
+"""
+
+
+@click.command(epilog=EXAMPLE)
 @click.option("--weights", type=FILE, help="Weights of the trained network.")
 @click.option(
     "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
@@ -32,7 +40,8 @@ def _list_methods(context: click.Context, parameter: click.Parameter, pattern: s
     is_eager=True,
     expose_value=False,
     callback=_list_methods,
-    help="List the importance methods, or those that match, such as 'shapley*', and leave.",
+    help="List the importance methods, or those that match, such as 'shapley*', and leave; of a single one "
+    "also what its options mean.",
 )
 @click.option(
     "--compare",

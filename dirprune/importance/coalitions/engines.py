@@ -22,6 +22,9 @@ from dirprune.importance.coalitions.prefix import Prefix
 from dirprune.importance.coalitions.rest import Rest, find_beside
 from dirprune.importance.coalitions.tiles import TiledValues
 
+N_WHEN_PREPARED = 3
+"""Times that the contributions are there at once while they are prepared."""
+
 
 class ContributionValues(TiledValues):
     """Values by one matrix product [coalitions, channels + 1] x [channels + 1, outputs of the consumer].
@@ -63,10 +66,17 @@ class ContributionValues(TiledValues):
 
     @torch.no_grad()
     def _measure(self) -> None:
-        """Find out how large things are on one example."""
+        """Find out how large things are on one example.
+
+        Raises:
+            ValueError: If its contributions take more memory than there is, which is known before they are.
+        """
         entering = self.enter_first()
+        n_bytes = count_bytes([self.contributions.layer(entering[0])]) * (self.n_channels + 1)
+        n_preparing = max(2 * self.prefix.largest, N_WHEN_PREPARED * n_bytes)
+        if not self.fits(n_preparing):
+            raise ValueError(f"the contributions of one example take {n_bytes >> 20:,} MiB")
         parts = self._take_apart(entering)
-        n_preparing = max(2 * self.prefix.largest, 3 * count_bytes([parts]))
         tensors = self._arrange(parts, entering)
         values = self._sum_up(tensors, torch.ones(1, self.n_channels).to(tensors[0]))
         self.rest.multiply_out(values.shape[1:], values)

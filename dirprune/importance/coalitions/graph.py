@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from dirprune.errors import one_line
-from dirprune.importance.coalitions.fresh_norm import FreshNorm
+from dirprune.importance.fresh_norm import FreshNorm
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dirprune.device import exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.coalitions.fresh_norm import find_fresh_norms, tell_no_statistics
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
+from dirprune.importance.fresh_norm import find_fresh_norms, tell_no_statistics
 from dirprune.importance.parts import Shortage, tell_shortage
 from dirprune.switches import mask, switched
 
@@ -82,5 +82,6 @@ class MaskedValues(CoalitionValues):
                 switched(network, grouping, {**others, self.group: coalition}),
                 exact_products(self.context.device),
             ):
-                outputs.append(network(inputs))
+                parts = [network(part) for part in inputs.split(self.batch_size)]
+            outputs.append(parts[0] if len(parts) == 1 else torch.cat(parts))
         return torch.stack(outputs)

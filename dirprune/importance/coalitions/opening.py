@@ -7,6 +7,7 @@ import functools
 import io
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,7 +20,6 @@ from dirprune.importance.base import Progress, ScoringContext
 from dirprune.importance.cache import context_key
 from dirprune.importance.coalitions.contributions import has_contributions
 from dirprune.importance.coalitions.engines import ContributionValues, PrefixValues
-from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms, with_fresh_norms
 from dirprune.importance.coalitions.graph import find_calls, trace
 from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
@@ -28,6 +28,7 @@ from dirprune.importance.coalitions.store import StoredValues
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.coalitions.values import CoalitionValues
 from dirprune.importance.footprint import allow
+from dirprune.importance.fresh_norm import count_in_part, find_fresh_norms, with_fresh_norms
 from dirprune.importance.parts import Shortage
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Opener:
         self.judge = Judge(context.task, value)
         self.judged = with_fresh_norms(context, are_all=is_recalibrated)
         self.has_fresh_norms = bool(find_fresh_norms(self.judged.network))
-        self.shortage = Shortage()
+        self.shortage = Shortage(said=context.said)
         self.handover: Handover | None = None
         if len(context.grouping.names) > 1 and not self.has_fresh_norms:
             # Two of them are there at once: what is known, and what is being collected.
@@ -88,14 +89,18 @@ class Opener:
         """
         others = {name: channels for name, channels in (kept or {}).items() if name != group}
         values = choose_engine(self, group, others)
-        if self.context.workspace is None or not self.is_stored:
+        progress = progress or self.context.progress
+        if not self.is_stored or (self.context.workspace is None and progress is None):
             return values
-        return self._store(values, others, progress or self.context.progress)
+        path = self._find_file(values, others)
+        told = None if progress is None else functools.partial(progress, values.group)
+        return StoredValues(values, path, told)
 
-    def _store(
-        self, values: CoalitionValues, others: Mapping[str, Sequence[int]], progress: Progress | None
-    ) -> StoredValues:
+    def _find_file(self, values: CoalitionValues, others: Mapping[str, Sequence[int]]) -> Path | None:
+        """Return where a group's values are kept; None where the context has no workspace."""
         context = self.context
+        if context.workspace is None:
+            return None
         key = digest(
             {
                 "values_version": VALUES_VERSION,
@@ -106,12 +111,7 @@ class Opener:
                 "is_recalibrated": self.is_recalibrated,
             }
         )
-        assert context.workspace is not None
-        return StoredValues(
-            values,
-            context.workspace / "coalitions" / f"{key}.jsonl",
-            None if progress is None else lambda n_done, n_total: progress(values.group, n_done, n_total),
-        )
+        return context.workspace / "coalitions" / f"{key}.jsonl"
 
 
 def open_values(
@@ -188,8 +188,7 @@ def _open_contributions(
     if len(slots) != 1 or len(calls) != 1 or not has_contributions(traced.get_submodule(slots[0].module)):
         return None
     values = ContributionValues(context, group, judge, traced, slots[0], calls[0])
-    n_at_once = values.chunk_size if values.norms else 1
-    return values if 4 * values.shared * n_at_once <= values.memory else None
+    return values if values.fits(values.shared) else None
 
 
 def _open_prefix(

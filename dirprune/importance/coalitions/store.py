@@ -28,16 +28,16 @@ class StoredValues(CoalitionValues):
 
     Args:
         values: Computes what is missing.
-        path: The file. Its name must tell everything that the values depend on.
+        path: The file. Its name must tell everything that the values depend on. None keeps them in memory.
         progress: Told how many of the coalitions asked for are known, at first and after each batch.
     """
 
     def __init__(
-        self, values: CoalitionValues, path: Path, progress: Callable[[int, int], None] | None = None
+        self, values: CoalitionValues, path: Path | None, progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.values = values
         self.group, self.n_channels = values.group, values.n_channels
-        self.lines = CheckedLines(path)
+        self.lines = None if path is None else CheckedLines(path)
         self.progress = progress or (lambda n_done, n_total: None)
         self.known: dict[bytes, float] = {}
         self.n_computed = 0
@@ -53,6 +53,9 @@ class StoredValues(CoalitionValues):
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
+        if self.lines is None:
+            yield
+            return
         lock = FileLock(self.lines.path.with_suffix(".lock"))
         try:
             lock.acquire()
@@ -85,13 +88,14 @@ class StoredValues(CoalitionValues):
             size = max(1, min(4 * size, round(size * SECONDS_PER_RECORD / seconds)))
 
     def _append(self, keys: list[bytes], values: NDArray[np.float64]) -> None:
-        packed = base64.b64encode(b"".join(keys)).decode()
-        self.lines.append({"coalitions": packed, "values": values.tolist()})
+        if self.lines is not None:
+            packed = base64.b64encode(b"".join(keys)).decode()
+            self.lines.append({"coalitions": packed, "values": values.tolist()})
         self.known.update(zip(keys, values.tolist(), strict=True))
 
     def _read(self) -> None:
         width = -(-self.n_channels // 8)
-        for record in self.lines.read():
+        for record in () if self.lines is None else self.lines.read():
             packed, values = base64.b64decode(record["coalitions"]), record["values"]
             if len(packed) != width * len(values):
                 continue

@@ -13,10 +13,10 @@ from torch import Tensor, fx
 
 from dirprune.device import exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
-from dirprune.importance.coalitions.fresh_norm import count_in_part, find_fresh_norms, tell_no_statistics
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.prefix import Handover, Prefix
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
+from dirprune.importance.fresh_norm import count_in_part, find_fresh_norms, tell_no_statistics
 from dirprune.importance.parts import Shortage, tell_shortage
 
 TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
@@ -99,16 +99,27 @@ class TiledValues(CoalitionValues):
     ) -> Tensor:
         """Return the outputs of all coalitions on all inputs, shape (n_coalitions, n, ...).
 
+        As many at once as the memory allows; all inputs at once where batch norm takes statistics from them.
+
         Args:
             inputs: Shape (n, ...).
             coalitions: Shape (n_coalitions, n_channels).
             known: Values of nodes on these inputs, from `read_known`; everything is computed without.
         """
+        size = len(inputs)
+        if not self.norms:
+            size = min(size, max(1, self.memory // (4 * max(self.shared, 1))))
+        n_rows = max(1, self.memory // (4 * size * max(self.largest, 1)))
+        outputs = []
         with torch.no_grad(), exact_products(self.device):
-            tensors = self.prepare(self._enter(inputs, known))
-            return self._run(
-                tensors, coalitions.to(inputs), len(inputs)
-            ).clone()  # `run` may use its memory again
+            for start in range(0, len(inputs), size):
+                part = inputs[start : start + size]
+                of_part = {node: values[start : start + size] for node, values in (known or {}).items()}
+                tensors = self.prepare(self._enter(part, of_part))
+                rows = coalitions.to(inputs).split(n_rows)
+                # `run` may use its memory again.
+                outputs.append(torch.cat([self._run(tensors, some, len(part)).clone() for some in rows]))
+        return torch.cat(outputs, dim=1)
 
     def take_over(self, handover: Handover) -> None:
         """Start from what another group has left, and leave something for the next one."""
@@ -148,6 +159,10 @@ class TiledValues(CoalitionValues):
         if not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in tensors):
             raise ValueError("something else than tensors with a row for each example enters the rest")
         return tensors
+
+    def fits(self, n_bytes: int) -> bool:
+        """Return whether examples that take so much each can be prepared: one, or those of statistics."""
+        return 4 * n_bytes * (self.chunk_size if self.norms else 1) <= self.memory
 
     @property
     def chunk_size(self) -> int:

@@ -71,6 +71,8 @@ class PathOptions:
 @register(
     "greedy-path",
     "the place in a joint elimination over all groups, each time of what loses least per unit of cost saved",
+    paper="Marill and Green 1963, IEEE Transactions on Information Theory 9 (backward elimination; to weigh "
+    "it by cost is dirprune's own)",
     cost="about 10 n coalitions a group, given what the other groups have lost",
     version=2,
     needs_data=True,

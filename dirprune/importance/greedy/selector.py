@@ -61,6 +61,7 @@ class GreedyOptions:
 @register(
     "greedy",
     "cuts the channel that costs least given all cut before, again and again; then exchanges",
+    paper="Marill and Green 1963, IEEE Transactions on Information Theory 9 (backward elimination)",
     cost="anew for each architecture: n^2 coalitions a group; of large networks 24 passes over the images",
     version=2,
     needs_data=True,

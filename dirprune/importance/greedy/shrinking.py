@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -14,20 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dirprune.device import is_out_of_memory
+from dirprune.errors import ImportanceError
 from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
-from dirprune.importance.coalitions.fresh_norm import (
+from dirprune.importance.footprint import allow
+from dirprune.importance.fresh_norm import (
     count_in_part,
     find_fresh_norms,
     tell_no_statistics,
     with_fresh_norms,
 )
-from dirprune.importance.footprint import allow
 from dirprune.importance.greedy.quadratic import Quadratic
 from dirprune.importance.lines import CheckedLines
 from dirprune.surgery import compact
 from dirprune.switches import switched
 from dirprune.tasks import make_task
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -36,6 +40,7 @@ N_SWEEPS = 10
 WHAT = "the curvature"
 LEAST_FOR_STATISTICS = 32
 """Examples from which batch norm's statistics are taken at least."""
+FEWER = "batch norm takes its statistics from fewer images"
 N_PARTS = 2
 """Parts of about 250 examples that each look is at; the next look is at the parts behind."""
 
@@ -89,6 +94,8 @@ class Shrinking:
             if record["looks"] == len(made) + 1:  # two processes at once write the same ones
                 made.append(record)
         if made:
+            # Statistics were taken from so many; earlier versions did not say from how many.
+            self._size = min(self._size, made[-1].get("size", self._size))
             self._n_looks = len(made)
             self._leave(made[-1]["kept"])
         return [record["note"] for record in made]
@@ -105,7 +112,7 @@ class Shrinking:
         than `LEAST_FOR_STATISTICS`.
 
         Raises:
-            ImportanceError: If there is not enough memory even so.
+            ImportanceError: If there is not enough memory even so, or something is not finite.
         """
         return self._with_fewer(self._look)
 
@@ -119,6 +126,9 @@ class Shrinking:
                     raise tell_no_statistics(WHAT, self._size) from error
             self._size = -(-self._size // 2)
             self._shortage.halve_(WHAT)
+            if FEWER not in self.context.said:
+                logger.warning("%s, from %d: cuts may be others than with more memory", FEWER, self._size)
+            self.context.said.add(FEWER)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -142,9 +152,11 @@ class Shrinking:
         self._n_looks += 1
         self.loss = loss / n_seen
         mean = torch.stack(gradients).sum(0).double() / n_seen
+        factors = torch.cat(rows)
+        _check_finite("loss and derivatives", torch.tensor(self.loss), mean, factors)
         sizes = [len(channels) for channels in self.kept.values()]
         groups = np.repeat(np.arange(len(sizes)), sizes)
-        return Quadratic(mean.cpu().numpy(), torch.cat(rows).cpu().numpy(), groups)
+        return Quadratic(mean.cpu().numpy(), factors.cpu().numpy(), groups)
 
     def cut(self, is_removed: NDArray[np.bool_], note: Any = None) -> None:
         """Remove channels for good; there is one cut for each look.
@@ -161,7 +173,7 @@ class Shrinking:
             staying[name] = np.flatnonzero(~removed).tolist()
         self._leave(staying)
         if self._lines is not None:
-            self._lines.append({"looks": self._n_looks, "kept": self.kept, "note": note})
+            self._lines.append({"looks": self._n_looks, "kept": self.kept, "note": note, "size": self._size})
 
     def _leave(self, staying: Kept) -> None:
         """Cut the network to some of the channels that are left, given by their places."""
@@ -190,6 +202,7 @@ class Shrinking:
                 for part in self._compute(positions, run, has_own_statistics)
             ]
         )
+        _check_finite("outputs of the dense network", outputs)
         self._is_classifier &= outputs.dim() == 2
         return outputs.softmax(1) if self._is_classifier else outputs
 
@@ -231,6 +244,7 @@ class Shrinking:
             }
             with switched(judged.network, judged.grouping, switches):
                 outputs = judged.network(inputs)
+        _check_finite("outputs", outputs)
         loss = float(judged.task.summed_loss(outputs.detach(), targets))
         self._rng.set_state(drawn)
         reference = self._reference[positions[places]]
@@ -256,6 +270,21 @@ class Shrinking:
         signs = torch.randint(0, 2, (N_PROBES, n_examples, *outputs.shape[1:]), generator=self._rng)
         directions = (signs[:, places].to(outputs) * 2 - 1) * (2 / n_outputs) ** 0.5
         return [2 * (outputs - reference) / n_outputs, *directions]
+
+
+def _check_finite(what: str, *tensors: Tensor) -> None:
+    """Refuse numbers from which no curvature follows.
+
+    Raises:
+        ImportanceError: If one is not finite.
+    """
+    for tensor in tensors:
+        is_finite = tensor.isfinite()
+        if not is_finite.all():
+            raise ImportanceError(
+                f"{WHAT} needs finite {what}, got {float(tensor[~is_finite][0])}; "
+                "look for NaN in weights and calibration inputs"
+            )
 
 
 def _pull_back(outputs: Tensor, direction: Tensor, switches: Mapping[str, Tensor]) -> Tensor:

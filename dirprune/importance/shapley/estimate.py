@@ -35,6 +35,18 @@ class Estimate:
     n_evaluations: int
 
 
+class TooFewError(ImportanceError):
+    """A budget from which nothing can be said of a group.
+
+    Attributes:
+        least: The evaluations from which on something can.
+    """
+
+    def __init__(self, message: str, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
     """Refuse a budget from which nothing can be said, or that nobody can pay.
 
@@ -42,7 +54,8 @@ def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
     larger ones minutes and gigabytes before the first value is asked for.
 
     Raises:
-        ImportanceError: If it is below `least` or above 2^20.
+        TooFewError: If it is below `least`.
+        ImportanceError: If it is above 2^20.
     """
     if n_evaluations > 2**MAX_EXACT:
         raise ImportanceError(
@@ -50,9 +63,10 @@ def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
             f"got {n_evaluations:,}; try evaluations=default or auto"
         )
     if n_evaluations < least:
-        raise ImportanceError(
+        raise TooFewError(
             f"evaluations must be at least {least} for a group of {n_channels} channels, "
-            f"got {n_evaluations}; try evaluations=default or auto"
+            f"got {n_evaluations}; try evaluations=default or auto",
+            least,
         )
 
 

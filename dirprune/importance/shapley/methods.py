@@ -14,7 +14,14 @@ from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.coalitions import Opener
 from dirprune.importance.registry import register
 from dirprune.importance.shapley.borders_first import estimate_by_borders_first
-from dirprune.importance.shapley.estimate import Array, Coalitions, Estimate, Value, count_coalitions
+from dirprune.importance.shapley.estimate import (
+    Array,
+    Coalitions,
+    Estimate,
+    TooFewError,
+    Value,
+    count_coalitions,
+)
 from dirprune.importance.shapley.exact import compute_exact
 from dirprune.importance.shapley.kernel import count_least, estimate_by_kernel
 from dirprune.importance.shapley.ols import estimate_by_ols
@@ -83,7 +90,11 @@ class ShapleyScorer(Scorer):
                 refused[name] = error
         if refused:
             first, *others = refused
-            also = f" (nor do the options fit {', '.join(others)})" if others else ""
+            least = max(
+                (error.least for error in refused.values() if isinstance(error, TooFewError)), default=0
+            )
+            enough = f"; {least} evaluations fit every group" if least else ""
+            also = f" (nor do the options fit {', '.join(others)}{enough})" if others else ""
             raise ImportanceError(f"{first}: {refused[first]}{also}") from refused[first]
 
     def _check(self, n_channels: int) -> None:
@@ -185,7 +196,7 @@ class ShapleyExact(CountedScorer):
 
 @register(
     "shapley-permutation",
-    "Shapley values from random orders and their reverses",
+    "Shapley values from random orders and their reverses; intervals know only changes that were seen",
     paper="Castro, Gomez and Tejada 2009; Mitchell et al. 2022, arXiv:2104.12199",
     cost=DEFAULT_COST,
     needs_data=True,

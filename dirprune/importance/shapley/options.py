@@ -32,8 +32,7 @@ class FixedOptions(ValueOptions):
 
     Attributes:
         evaluations: Coalitions to evaluate in each group; "default" is 2 n + 2 and another 2 n + 98, at most
-            1,000 others, for n channels. At least n + 1 (n + 2 for "shapley", 2 n for "shapley-kernel",
-            2 n + 2 for "shapley-shap"), at most 2^20.
+            1,000 others, for n channels. At least n + 1 (2 n + 2 for "shapley-shap"), at most 2^20.
     """
 
     evaluations: int | str = "default"
@@ -56,7 +55,9 @@ class SampledOptions(FixedOptions):
     """Options of a sampled method that knows when to stop.
 
     Attributes:
-        evaluations: As above; "auto" doubles the budget until the order around the cut is settled.
+        evaluations: Coalitions to evaluate in each group; "default" is 2 n + 2 and another 2 n + 98, at most
+            1,000 others, for n channels; "auto" doubles the budget until the order around the cut is settled.
+            At least n + 1 (n + 2 for "shapley", 2 n for "shapley-kernel"), at most 2^20.
         cut: Keep ratio at which "auto" looks, in (0, 1).
     """
 
@@ -84,7 +85,9 @@ class PartialOptions(ValueOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k < 1:
-            raise ImportanceError(f"k must be at least 1 and at most the number of channels, got {self.k}")
+            raise ImportanceError(
+                f"k must be at least 1 and at most the number of channels, got {self.k}; try k=1"
+            )
         _check_choice("adding", self.adding, ADDING)
 
 

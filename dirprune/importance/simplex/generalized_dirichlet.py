@@ -84,7 +84,9 @@ class GeneralizedDirichletPosterior(SimplexFamily):
 
         The symmetric Dirichlet(p) has v_i ~ Beta(p, (n - i) p) in every order. The mean over orders is the
         KL of switches and order together; that of the switches alone is at most as large, and equal for one
-        order.
+        order. Estimated from 64 samples and fitted with in its place, it lets the orders drift apart: of
+        LeNet-5 on the digits, 24 random architectures right after pruning were 3 to 5 points less accurate
+        with each of three seeds, for 1.3 to 1.6 times the time.
         """
         a, b = self.logits.exp()
         p, r = self.prior, self.prior_rest

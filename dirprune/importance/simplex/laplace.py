@@ -94,10 +94,13 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
         group.name: torch.zeros(group.n_channels, group.n_channels, dtype=torch.float64) for group in groups
     }
     shortage = allow(context, MAX_BATCH, n_bytes_beside=_count_bytes(context))
-    for batch in torch.arange(len(context.calibration)).split(MAX_BATCH):
+    n_images = len(context.calibration)
+    for batch in torch.arange(n_images).split(MAX_BATCH):
         for sums in shortage.compute_in_parts(batch, partial(_sum_up_curvature, context), "curvature"):
             for name, total in sums.items():
                 totals[name] += total
+        if context.progress is not None:
+            context.progress("images of a part", int(batch[-1]) + 1, n_images)
     return totals
 
 

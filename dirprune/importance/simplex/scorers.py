@@ -63,7 +63,8 @@ class LogisticNormalOptions(SimplexOptions):
 
     Attributes:
         rank: Of the part of the Gaussian's covariance that channels share; >= 0, 0 is diagonal.
-        steps: As for all families; more by default, as there is more to fit and its gradients are noisier.
+        steps: Optimiser steps; >= 0. More by default than of the other families, as there is more to fit and
+            its gradients are noisier.
     """
 
     steps: int = 200

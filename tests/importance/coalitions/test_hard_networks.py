@@ -17,8 +17,8 @@ from dirprune.importance import ScoringContext
 from dirprune.importance.cache import context_key
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.coalitions.engines import ContributionValues
-from dirprune.importance.coalitions.fresh_norm import FreshNorm, with_fresh_norms
 from dirprune.importance.coalitions.masked import MaskedValues
+from dirprune.importance.fresh_norm import FreshNorm, with_fresh_norms
 from dirprune.tasks import Task, make_task
 from tests.importance.cases import identity, make_context, make_split
 from tests.networks_for_tests import SmallLeNet

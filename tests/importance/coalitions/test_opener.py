@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from dirprune.importance.coalitions import Opener, open_values, opening
-from dirprune.importance.coalitions.engines import ContributionValues
+from dirprune.importance.coalitions.engines import ContributionValues, PrefixValues
 from dirprune.importance.coalitions.prefix import Handover, Prefix
+from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.importance.shapley.methods import ShapleyPartial
 from tests.importance.cases import make_context
 from tests.importance.coalitions.test_engines import draw_coalitions, make_classification
@@ -127,3 +128,49 @@ def test_a_prefix_computes_nothing_that_is_known() -> None:
     expected = whole(inputs)[0]
     assert torch.equal(found(inputs.fill_(float("nan")), {nodes["conv2"]: middle})[0], expected)
     assert found.largest < whole.largest
+
+
+def test_engines_are_checked_with_no_more_examples_at_once_than_the_memory_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = make_context(SmallLeNet, n_examples=48)
+    roomy = open_values(context, "conv1")
+    assert isinstance(roomy, ContributionValues)
+    whole = 4 * roomy.shared * 2 * opening.N_CHECKED
+    make, sizes, n_rows = opening._open_contributions, [], []
+    prepare, run = ContributionValues.prepare, ContributionValues.run
+
+    def make_tight(*arguments: object) -> object:
+        values = make(*arguments)  # type: ignore[arg-type]
+        values.memory = whole // 4  # type: ignore[union-attr]
+        values.largest = values.memory // 16  # type: ignore[union-attr]
+        return values
+
+    def note_sizes(self: ContributionValues, entering: list[Tensor]) -> list[Tensor]:
+        sizes.append(len(entering[0]))
+        return prepare(self, entering)
+
+    def note_rows(self: ContributionValues, tensors: list[Tensor], rows: Tensor) -> Tensor:
+        n_rows.append(len(rows))
+        return run(self, tensors, rows)
+
+    monkeypatch.setattr(opening, "_open_contributions", make_tight)
+    monkeypatch.setattr(ContributionValues, "prepare", note_sizes)
+    monkeypatch.setattr(ContributionValues, "run", note_rows)
+    assert isinstance(open_values(context, "conv1"), ContributionValues)
+    assert max(sizes) == max(n_rows) == 2
+
+
+def test_contributions_that_do_not_fit_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = make_context(SmallLeNet, n_examples=48)
+    n_bytes = open_values(context, "conv1").shared  # type: ignore[attr-defined]
+
+    def refuse(self: ContributionValues, entering: list[Tensor]) -> Tensor:
+        raise AssertionError("contributions were computed")
+
+    def allow_less(self: TiledValues, n_bytes_of_one: int) -> bool:
+        return n_bytes_of_one < n_bytes
+
+    monkeypatch.setattr(ContributionValues, "_take_apart", refuse)
+    monkeypatch.setattr(TiledValues, "fits", allow_less)
+    assert isinstance(open_values(context, "conv1"), PrefixValues)

@@ -9,7 +9,7 @@ import pytest
 
 from dirprune.errors import ImportanceError
 from dirprune.importance import create
-from dirprune.importance.base import compute_selection
+from dirprune.importance.calling import compute_selection
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.greedy import selector
 from dirprune.importance.greedy.images import with_examples

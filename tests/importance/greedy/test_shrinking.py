@@ -16,12 +16,13 @@ from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext, create, get_method, select_channels
 from dirprune.importance.greedy.search import is_exact
 from dirprune.importance.greedy.shrinking import LEAST_FOR_STATISTICS, Shrinking, shrink
+from dirprune.importance.lines import CheckedLines
 from dirprune.importance.parts import Shortage
 from dirprune.networks import create_network
 from dirprune.surgery import compact
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
-from tests.importance.cases import evidence_case, identity, make_context, make_split
+from tests.importance.cases import evidence_case, identity, linear_case, make_context, make_split
 from tests.importance.greedy.networks import two_sides
 from tests.networks_for_tests import Residual, SmallLeNet
 
@@ -105,6 +106,42 @@ def test_interrupted_choice_goes_on_from_its_last_cut(tmp_path: Path) -> None:
     going_on = dataclasses.replace(context, progress=lambda what, done, total: told.append(done))
     assert select_channels(method, going_on, architecture).kept == expected
     assert told == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy-path"])
+@pytest.mark.parametrize("where", ["inputs", "targets"])
+def test_a_regression_on_what_is_not_a_number_is_refused(name: str, where: str) -> None:
+    context = linear_case([4.0, 3.0, 2.0, 1.0])
+    getattr(context.calibration, where)[3, 0] = torch.nan
+    with pytest.raises(ImportanceError, match="got nan; look for NaN in weights and calibration inputs"):
+        select_channels(create(name, {"search": "curvature"}), context, {"0": 2})
+
+
+def test_cuts_that_began_with_fewer_images_go_on_with_as_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = make_context(Residual)
+    architecture = Architecture.uniform(context.grouping, 0.3)
+    convolve = nn.Conv2d.forward
+
+    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
+        if len(values) > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return convolve(self, values)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    lines = CheckedLines(tmp_path / "cuts.jsonl")
+    with monkeypatch.context() as tight:
+        tight.setattr(nn.Conv2d, "forward", run_out_of_memory)
+        expected = shrink(context, architecture, 6, True)
+        assert caplog.text.count("its statistics from fewer images, from 48: cuts may be others than") == 1
+        with pytest.raises(KeyboardInterrupt):
+            shrink(dataclasses.replace(context, progress=interrupt), architecture, 6, True, lines)
+    resumed = Shrinking(context, True, CheckedLines(lines.path))
+    assert resumed._size == 48 < Shrinking(context, True)._size == 96
+    assert shrink(context, architecture, 6, True, CheckedLines(lines.path)) == expected
 
 
 @pytest.mark.parametrize("is_recalibrated", [True, False])

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from dirprune.importance.coalitions import open_values
-from dirprune.importance.shapley import compute_exact
+from dirprune.importance.shapley import compute_exact, estimate_by_permutations
 from dirprune.importance.shapley.estimate import quantile_of_student
 from tests.importance.cases import make_context
-from tests.importance.shapley.games import Recorder, additive, saturating
+from tests.importance.shapley.games import Recorder, additive, saturating, unanimity
 from tests.importance.shapley.test_estimators import CONVERGING, every_converging
 
 
@@ -78,3 +78,12 @@ def test_intervals_of_a_game_without_interactions_are_narrow() -> None:
 def test_quantiles_of_student_are_right_from_three_degrees_on_and_never_too_small(degrees: float) -> None:
     excess = quantile_of_student(degrees) / stats.t.ppf(0.975, degrees) - 1
     assert -0.01 < excess < (0.01 if degrees >= 3 or degrees in (1, 2) else 2)
+
+
+def test_intervals_of_permutations_have_no_width_where_no_order_shows_a_change() -> None:
+    n = 12
+    estimate = estimate_by_permutations(unanimity([0, 1, 2, 3, 4, 5, 6, 7]), n, 100, seed=0)
+    unseen = estimate.values == 0
+    assert unseen[8:].all()
+    assert unseen[:8].any()  # worth 1/8 each
+    assert (estimate.half_widths[unseen] == 0).all()  # type: ignore[index]

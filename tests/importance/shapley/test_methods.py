@@ -129,7 +129,11 @@ def test_auto_settles_an_easy_cut_early(tmp_path: Path) -> None:
         ("shapley-ols", {"evaluations": "auto"}, r"a whole number, 'default', got 'auto'"),
         ("shapley", {"cut": 50}, r"cut must be a keep ratio in \(0, 1\), got 50"),
         ("shapley", {"value": "lost"}, r"value must be 'loss' or 'accuracy', got 'lost'.*'loss'"),
-        ("shapley-partial", {"k": 0}, r"k must be at least 1 and at most the number of channels, got 0"),
+        (
+            "shapley-partial",
+            {"k": 0},
+            r"k must be at least 1 and at most the number of channels, got 0; try k=1",
+        ),
         ("shapley-partial", {"adding": "maybe"}, r"adding must be 'both', 'yes' or 'no', got 'maybe'"),
         ("shapley-shap", {"explainer": "tree"}, r"explainer must be 'kernel' or 'permutation', got 'tree'"),
     ],

@@ -78,3 +78,12 @@ def test_curvature_takes_no_more_images_at_once_than_fit_into_the_memory(monkeyp
     small = compute_curvature(dataclasses.replace(case, memory_mb=1))["0"]
     assert max(sizes) * case.grouping.groups[0].n_channels <= 16
     torch.testing.assert_close(small, expected)
+
+
+def test_progress_is_told_of_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(laplace, "MAX_BATCH", 20)
+    told: list[tuple[str, int, int]] = []
+    context = dataclasses.replace(linear_case([1.0, 2.0]), progress=lambda *state: told.append(state))
+    compute_laplace_covariances(context, n_parts=2)
+    of_part = [("images of a part", 20, 32), ("images of a part", 32, 32)]
+    assert told == [*of_part, ("parts of the images", 1, 2), *of_part, ("parts of the images", 2, 2)]

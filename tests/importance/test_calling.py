@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dirprune.errors import ImportanceError
 from dirprune.importance import Scorer, ScoringContext, Selector, compute_scores, compute_selection, keep_best
-from dirprune.importance.base import NoOptions, put_dead_last
+from dirprune.importance.base import NoOptions
+from dirprune.importance.calling import put_dead_last
 from dirprune.importance.magnitude import MagnitudeOptions
 from tests.importance.cases import linear_case
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,17 +53,25 @@ def with_fresh_norms(context: ScoringContext, are_all: bool = True) -> ScoringCo
     """Return the context with a copy of the network in which batch norms are `FreshNorm`s.
 
     Args:
-        are_all: Otherwise only those that have no stored statistics and use the examples' own anyway.
+        are_all: Otherwise only those that use the examples' own statistics anyway.
     """
-    modules = context.network.modules()
-    if not any(isinstance(m, _BatchNorm) and (are_all or m.running_mean is None) for m in modules):
+
+    def is_replaced(module: nn.Module) -> bool:
+        return isinstance(module, _BatchNorm) if are_all else lacks_statistics(module)
+
+    if not any(map(is_replaced, context.network.modules())):
         return context
     network = copy.deepcopy(context.network)
     fresh: dict[int, FreshNorm] = {}  # one for each, under however many names it is known
     for path, module in list(network.named_modules(remove_duplicate=False)):
-        if isinstance(module, _BatchNorm) and (are_all or module.running_mean is None):
-            network.set_submodule(path, fresh.setdefault(id(module), FreshNorm(module)))
+        if is_replaced(module):
+            network.set_submodule(path, fresh.setdefault(id(module), FreshNorm(cast(_BatchNorm, module))))
     return dataclasses.replace(context, network=network)
+
+
+def lacks_statistics(module: nn.Module) -> bool:
+    """Return whether a module is a batch norm without stored statistics, which uses the examples' own."""
+    return isinstance(module, _BatchNorm) and module.running_mean is None
 
 
 def find_fresh_norms(network: nn.Module) -> list[FreshNorm]:
@@ -76,9 +85,14 @@ def count_in_part(n_examples: int) -> int:
     return -(-n_examples // max(n_parts, 1))
 
 
-def tell_no_statistics(what: str, n_examples: int) -> ImportanceError:
-    """Return the error that says that fewer examples at once, which fit, would have other statistics."""
+def tell_no_statistics(what: str, n_examples: int, is_recalibrated: bool = True) -> ImportanceError:
+    """Return the error that says that fewer examples at once, which fit, would have other statistics.
+
+    Args:
+        is_recalibrated: Whether that is an option of the method; otherwise the network has no others.
+    """
+    hint = "try recalibrate=false" if is_recalibrated else "store statistics in the network"
     return ImportanceError(
         f"{what}: expected memory for {n_examples} examples at once, from which batch norm takes its "
-        "statistics, got out of memory; free some, use another device, or try recalibrate=false"
+        f"statistics, got out of memory; free some, use another device, or {hint}"
     )

@@ -1,0 +1,135 @@
+"""The checked way to call an importance method."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dirprune.errors import ImportanceError
+from dirprune.groups import Grouping
+from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
+from dirprune.importance.dead import find_dead_channels
+from dirprune.importance.untouched import Fingerprint
+
+
+def compute_scores(method: Scorer, context: ScoringContext) -> Scores:
+    """Score every channel with all checks: the way in which scores are computed everywhere.
+
+    The caller's network is never handed to the method, only a frozen copy in evaluation mode. Dead channels
+    (zero wherever they enter a consumer on all calibration images, or met there by zero weights only) are put
+    strictly below every live channel of their group, here, once for all methods.
+
+    Returns:
+        float64 scores on the CPU, for each group a tensor of shape (n_channels,); higher means keep.
+    Raises:
+        ImportanceError: If scores are missing, of the wrong shape or not finite, if the method changed the
+            network that it was lent, or if there is no calibration example.
+    """
+    if len(context.calibration) == 0:
+        raise ImportanceError(
+            "scoring needs at least one calibration example, got none; enlarge the training set"
+        )
+    lent = _lend(context)
+    scores = _call_untouched(method, lent, lambda: method.score(lent))
+    checked = _check_scores(method, scores, context.grouping)
+    dead = find_dead_channels(lent)
+    return {name: put_dead_last(values, dead[name]) for name, values in checked.items()}
+
+
+def compute_selection(method: Selector, context: ScoringContext, architecture: Mapping[str, int]) -> Kept:
+    """Choose channels with the same checks of the network as `compute_scores`.
+
+    Returns:
+        Sorted kept indices of every group, `architecture[group]` of them.
+    Raises:
+        ImportanceError: If a group is missing, or its indices are not that many different channels.
+    """
+    if isinstance(method, Scorer):
+        return keep_best(compute_scores(method, context), architecture)
+    lent = _lend(context)
+    chosen = _call_untouched(method, lent, lambda: method.select(lent, architecture))
+    kept: Kept = {}
+    for group in context.grouping.groups:
+        indices = sorted({int(index) for index in chosen.get(group.name, ())})
+        n_kept = architecture[group.name]
+        if len(indices) != n_kept or indices[0] < 0 or indices[-1] >= group.n_channels:
+            raise ImportanceError(
+                f"{type(method).__name__} must keep {n_kept} of {group.n_channels} channels "
+                f"of {group.name!r}, got {list(chosen.get(group.name, ()))}"
+            )
+        kept[group.name] = indices
+    return kept
+
+
+def put_dead_last(scores: Tensor, is_dead: Tensor) -> Tensor:
+    """Move the scores of dead channels strictly below those of all live ones, the rest unchanged.
+
+    Dead channels get zero where that is below every live score, otherwise the lowest live score less the
+    spread of the live ones. A group without live channels is left as it is.
+
+    Args:
+        scores: Shape (n_channels,).
+        is_dead: Shape (n_channels,), bool.
+    """
+    live = scores[~is_dead]
+    if len(live) == 0 or not is_dead.any():
+        return scores
+    lowest = float(live.min())
+    below = 0.0 if lowest > 0 else lowest - (float(live.max()) - lowest or 1.0)
+    return torch.where(is_dead & (scores >= lowest), torch.full_like(scores, below), scores)
+
+
+def _lend(context: ScoringContext) -> ScoringContext:
+    """Return the context with a copy of the network on the device, frozen and in evaluation mode.
+
+    What is said once is said once of each scoring.
+    """
+    network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
+    network.zero_grad(set_to_none=True)
+    return dataclasses.replace(context, network=network, said=set())
+
+
+def _call_untouched(method: Selector, lent: ScoringContext, call: Callable[[], Any]) -> Any:
+    """Run a method on the network lent to it and refuse its result when it changed that network."""
+    before = Fingerprint.of(lent.network)
+    result = call()
+    change = before.difference(lent.network)
+    if change is not None:
+        raise ImportanceError(
+            f"{type(method).__name__} must leave the network as it was, got {change}; work on a copy of it"
+        )
+    return result
+
+
+def _check_scores(method: Scorer, scores: Mapping[str, Tensor], grouping: Grouping) -> Scores:
+    """Return the scores as detached float64 tensors on the CPU, or say what is wrong with them."""
+    name = type(method).__name__
+    if set(scores) != set(grouping.names):
+        raise ImportanceError(
+            f"{name} must score the groups {_listed(grouping.names)}, got {_listed(scores)}"
+        )
+    checked: Scores = {}
+    for group in grouping.groups:
+        values = torch.as_tensor(scores[group.name]).detach().to("cpu", torch.float64).clone()
+        if values.shape != (group.n_channels,):
+            raise ImportanceError(
+                f"{name} must give {group.name!r} scores of shape ({group.n_channels},), "
+                f"got {tuple(values.shape)}"
+            )
+        if not values.isfinite().all():
+            bad = (~values.isfinite()).nonzero().flatten().tolist()
+            raise ImportanceError(
+                f"{name} must give finite scores, got {values[bad[0]]} for channel {bad[0]} "
+                f"of {group.name!r} ({len(bad)} in all); look for NaN in weights and calibration inputs"
+            )
+        checked[group.name] = values
+    return checked
+
+
+def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+    return ", ".join(sorted(names)) or "none"
