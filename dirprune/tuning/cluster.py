@@ -224,10 +224,10 @@ def _fit(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
     per_trial = {"CPU": resources.cpus_per_trial, "GPU": gpus, **resources.further_per_trial}
     bundle = {name: amount / n_workers for name, amount in per_trial.items() if amount > 0}
     n_cores = math.floor(sum(node.get("CPU", 0.0) for node in nodes))
-    if gpus == 0 and n_workers > max(1, n_cores):
+    if gpus == 0 and n_workers > (most := max(1, n_cores)):
         raise ConfigurationError(
-            f"expected at most {max(1, n_cores)} workers for one trial, one for each core there is, got {n_workers}; "
-            f"try --workers-per-trial {max(1, n_cores)}"
+            f"expected at most {most} workers for one trial, one for each core there is, got {n_workers}; "
+            f"try --workers-per-trial {most}"
         )
     n_trials = sum(_count_places(node, bundle) for node in nodes) // n_workers
     if n_trials == 0:
