@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -173,7 +174,9 @@ def connect(resources: Resources) -> Iterator[Slots]:
                     _node_ip_address="127.0.0.1",
                 )
             else:
-                ray.init(address=resources.address, log_to_driver=False, logging_level=logging.CRITICAL)
+                _join(resources.address)
+    except ConfigurationError:
+        raise
     except Exception as error:  # a bare one where a node does not start in time
         if is_local:
             raise ConfigurationError(
@@ -189,6 +192,39 @@ def connect(resources: Resources) -> Iterator[Slots]:
         yield _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
     finally:
         leave_without_collections(ray.shutdown)
+
+
+def _join(address: str) -> None:
+    """Connect to a running cluster.
+
+    One that asks for another token makes Ray's compiled part write a line each second to standard error, and
+    its exception does not say why: the lines are taken aside, and tell.
+    """
+    import ray
+
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except Exception as error:
+            aside.seek(0)
+            if b"InvalidAuthToken" not in aside.read():
+                raise
+            has_mode = os.environ.get("RAY_AUTH_MODE") == "token"
+            hint = (
+                "RAY_AUTH_TOKEN, else ~/.ray/auth_token, must hold its token"
+                if has_mode
+                else "try RAY_AUTH_MODE=token"
+            )
+            what = "refuses this token" if has_mode else "asks for a token"
+            raise ConfigurationError(
+                f"expected a Ray cluster at {address!r}, the one there {what}; {hint}"
+            ) from error
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _count_cpus() -> int:

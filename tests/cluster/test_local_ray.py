@@ -90,7 +90,9 @@ def test_what_local_sh_cannot_use_is_said_in_one_line(tmp_path: Path) -> None:
 def test_the_token_that_local_sh_makes_is_for_its_user_alone(tmp_path: Path) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
-    makes = 'mkdir -p "$HOME/.ray" && echo secret > "$HOME/.ray/auth_token"'  # as Ray does, by the umask alone
+    makes = (
+        'mkdir -p "$HOME/.ray" && echo secret > "$HOME/.ray/auth_token"'  # as Ray does, by the umask alone
+    )
     (programs / "ray").write_text(f'#!/bin/sh\n[ "$1" != get-auth-token ] || {{ {makes}; }}\n')
     (programs / "ray").chmod(0o755)
     shutil.copytree(ROOT / "cluster", tmp_path / "cluster")
@@ -109,10 +111,15 @@ def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: 
         with ThreadPoolExecutor() as at_once:
             other = at_once.submit(run, STRANGER, *study, "--name", "other", *options)
             done, refused = run(ENVIRONMENT, *study, *options), other.result()
+            unasked = run({**ENVIRONMENT, "RAY_AUTH_MODE": ""}, *study, "--name", "unasked", *options)
         assert done.returncode == 0, done.stderr
         assert "Pareto front:" in done.stdout
         assert refused.returncode == 2
-        assert "expected a Ray cluster at" in refused.stderr
+        there = f"error: expected a Ray cluster at '127.0.0.1:{port}', the one there"
+        hint = "RAY_AUTH_TOKEN, else ~/.ray/auth_token, must hold its token"
+        assert refused.stderr == f"{there} refuses this token; {hint}\n"
+        assert unasked.returncode == 2
+        assert unasked.stderr == f"{there} asks for a token; try RAY_AUTH_MODE=token\n"
         assert reachable_from_outside(port) is False
         assert "ERROR" not in (tmp_path / "ray.log").read_text()
 
