@@ -11,7 +11,7 @@ import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +20,7 @@ from dirprune.errors import ConfigurationError, one_line
 from dirprune.interruption import keeping_sigterm
 from dirprune.tuning.garbage import leave_without_collections
 from dirprune.tuning.growth import list_nodes
+from dirprune.tuning.last_words import last_words
 
 LOCAL = "local"
 PATIENCE_S = 5.0
@@ -38,6 +39,10 @@ _QUIET = {
 _KEEPING_TO_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray binds every port to all interfaces, and takes 127.0.0.1 for an address of the network, unless told that
 it is no cluster; it looks for that while it is imported, as for the way of authentication."""
+_GONE = (
+    "error: the Ray at {address} has ended, or this process was killed; unfinished trials are kept: the same "
+    "command with --resume goes on, on a Ray that runs"
+)
 _ASKING = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
@@ -189,7 +194,9 @@ def connect(resources: Resources) -> Iterator[Slots]:
         ) from error
     try:
         living = [node for node in ray.nodes() if node["Alive"]]
-        yield _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
+        slots = _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
+        with nullcontext() if is_local else last_words(_GONE.format(address=resources.address)):
+            yield slots
     finally:
         leave_without_collections(ray.shutdown)
 
