@@ -62,9 +62,14 @@ def main(arguments: list[str]) -> int:
         print("error: expected one cluster file, such as cluster/onprem.yaml", file=sys.stderr)
         return 2
     path = Path(arguments[0])
+    environment = path.parent / ENVIRONMENT
     marks = find_marks(path)
-    if ENVIRONMENT in path.read_text(encoding="utf-8"):
-        marks += find_marks(path.parent / ENVIRONMENT)
+    if path.name != ENVIRONMENT and ENVIRONMENT in path.read_text(encoding="utf-8"):
+        if not environment.is_file():
+            message = f"expected {ENVIRONMENT} beside {path}, found none; keep both in one folder"
+            print(f"error: {message}", file=sys.stderr)
+            return 2
+        marks += find_marks(environment)
     errors = [f"expected this place to be edited: {mark}" for mark in marks] + find_miscounts(path)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

@@ -12,6 +12,10 @@
 set -euo pipefail
 python3 cluster/check.py cluster/slurm.sh
 source cluster/environment.sh
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  echo "error: expected a job of Slurm; try sbatch cluster/slurm.sh ${*:-studies/resnet56.py}" >&2
+  exit 2
+fi
 export PATH="$PWD/.venv/bin:$PATH"
 export RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN="$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')"

@@ -142,7 +142,9 @@ def _load_photographs(
     root: Place | None, size: int | None, shorter: int | None, streams: bool, choices: dict[str, Any]
 ) -> DataRoles:
     if root is None:
-        raise DataError("class folders are never downloaded; give --data DIR, which holds train and test")
+        raise DataError(
+            "class folders are never downloaded; give --data DIR, which holds train and val or test"
+        )
     if not is_uri(root):
         _check_folder(FOLDERS, root)
     found = load_photographs(root, size, shorter, streams=streams)

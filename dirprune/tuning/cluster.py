@@ -8,9 +8,10 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,7 @@ from dirprune.errors import ConfigurationError, one_line
 from dirprune.interruption import keeping_sigterm
 from dirprune.tuning.garbage import leave_without_collections
 from dirprune.tuning.growth import list_nodes
+from dirprune.tuning.last_words import last_words
 
 LOCAL = "local"
 PATIENCE_S = 5.0
@@ -37,6 +39,10 @@ _QUIET = {
 _KEEPING_TO_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray binds every port to all interfaces, and takes 127.0.0.1 for an address of the network, unless told that
 it is no cluster; it looks for that while it is imported, as for the way of authentication."""
+_GONE = (
+    "error: the Ray at {address} has ended, or this process was killed; unfinished trials are kept: the same "
+    "command with --resume goes on, on a Ray that runs"
+)
 _ASKING = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
@@ -173,7 +179,9 @@ def connect(resources: Resources) -> Iterator[Slots]:
                     _node_ip_address="127.0.0.1",
                 )
             else:
-                ray.init(address=resources.address, log_to_driver=False, logging_level=logging.CRITICAL)
+                _join(resources.address)
+    except ConfigurationError:
+        raise
     except Exception as error:  # a bare one where a node does not start in time
         if is_local:
             raise ConfigurationError(
@@ -186,9 +194,44 @@ def connect(resources: Resources) -> Iterator[Slots]:
         ) from error
     try:
         living = [node for node in ray.nodes() if node["Alive"]]
-        yield _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
+        slots = _fit(resources, list_nodes(living, ray.get_runtime_context().get_node_id()))
+        with nullcontext() if is_local else last_words(_GONE.format(address=resources.address)):
+            yield slots
     finally:
         leave_without_collections(ray.shutdown)
+
+
+def _join(address: str) -> None:
+    """Connect to a running cluster.
+
+    One that asks for another token makes Ray's compiled part write a line each second to standard error, and
+    its exception does not say why: the lines are taken aside, and tell.
+    """
+    import ray
+
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except Exception as error:
+            aside.seek(0)
+            if b"InvalidAuthToken" not in aside.read():
+                raise
+            has_mode = os.environ.get("RAY_AUTH_MODE") == "token"
+            hint = (
+                "RAY_AUTH_TOKEN, else ~/.ray/auth_token, must hold its token"
+                if has_mode
+                else "try RAY_AUTH_MODE=token"
+            )
+            what = "refuses this token" if has_mode else "asks for a token"
+            raise ConfigurationError(
+                f"expected a Ray cluster at {address!r}, the one there {what}; {hint}"
+            ) from error
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _count_cpus() -> int:

@@ -360,6 +360,28 @@ def test_machine_that_is_left_to_edit_is_named_alone_also_on_a_line_of_its_own(t
     assert lines[0].endswith(": - EDIT-ME")
 
 
+def test_cluster_file_without_its_environment_is_told_so_and_no_place_is_named_twice(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    shutil.copy(CLUSTER / "onprem.yaml", own)
+    assert check(own).returncode == 2
+    assert check(own).stderr == (
+        f"error: expected environment.sh beside {own}, found none; keep both in one folder\n"
+    )
+    assert len(check(CLUSTER / "environment.sh").stderr.splitlines()) == 2
+
+
+def test_slurm_sh_outside_a_job_of_slurm_says_how_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    for name in ("check.py", "slurm.sh"):
+        shutil.copy(CLUSTER / name, tmp_path / "cluster" / name)
+    (tmp_path / "cluster" / "environment.sh").write_text("")
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    command = ["bash", "cluster/slurm.sh", "studies/lenet.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: expected a job of Slurm; try sbatch cluster/slurm.sh studies/lenet.py\n"
+
+
 @pytest.mark.parametrize("command", [["node.sh", "ray", "start"], ["slurm.sh", "studies/lenet.py"]])
 def test_a_node_refuses_an_unedited_environment(command: list[str]) -> None:
     started = ["bash", str(CLUSTER / command[0]), *command[1:]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,6 +72,37 @@ def run(environment: Mapping[str, str], *command: str) -> subprocess.CompletedPr
     )
 
 
+def test_what_local_sh_cannot_use_is_said_in_one_line(tmp_path: Path) -> None:
+    (port,) = find_ports(1)
+    with socket.create_server(("127.0.0.1", port)):
+        for given, expected in {
+            ("--help",): "expected cluster/local.sh [PORT [DASHBOARD_PORT]], got '--help'",
+            (str(port),): f"something listens at port {port} already",
+            (str(find_ports(1)[0]), str(port)): f"something listens at port {port} already",
+        }.items():
+            refused = run({**os.environ, "HOME": str(tmp_path)}, "bash", "cluster/local.sh", *given)
+            assert refused.returncode == 2
+            assert refused.stderr.startswith(f"error: {expected}")
+            assert len((refused.stdout + refused.stderr).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_token_that_local_sh_makes_is_for_its_user_alone(tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    makes = (
+        'mkdir -p "$HOME/.ray" && echo secret > "$HOME/.ray/auth_token"'  # as Ray does, by the umask alone
+    )
+    (programs / "ray").write_text(f'#!/bin/sh\n[ "$1" != get-auth-token ] || {{ {makes}; }}\n')
+    (programs / "ray").chmod(0o755)
+    shutil.copytree(ROOT / "cluster", tmp_path / "cluster")
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+    settings = {"HOME": str(tmp_path), "PATH": f"{programs}:{ENVIRONMENT['PATH']}"}
+    (port,) = find_ports(1)
+    run({**kept, **settings}, "bash", str(tmp_path / "cluster" / "local.sh"), str(port))
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
+
+
 def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: Path) -> None:
     (port,) = find_ports(1)
     with another_ray_is_here(), local_ray(tmp_path, port):
@@ -79,10 +111,15 @@ def test_a_study_runs_on_the_ray_of_local_sh_which_keeps_to_localhost(tmp_path: 
         with ThreadPoolExecutor() as at_once:
             other = at_once.submit(run, STRANGER, *study, "--name", "other", *options)
             done, refused = run(ENVIRONMENT, *study, *options), other.result()
+            unasked = run({**ENVIRONMENT, "RAY_AUTH_MODE": ""}, *study, "--name", "unasked", *options)
         assert done.returncode == 0, done.stderr
         assert "Pareto front:" in done.stdout
         assert refused.returncode == 2
-        assert "expected a Ray cluster at" in refused.stderr
+        there = f"error: expected a Ray cluster at '127.0.0.1:{port}', the one there"
+        hint = "RAY_AUTH_TOKEN, else ~/.ray/auth_token, must hold its token"
+        assert refused.stderr == f"{there} refuses this token; {hint}\n"
+        assert unasked.returncode == 2
+        assert unasked.stderr == f"{there} asks for a token; try RAY_AUTH_MODE=token\n"
         assert reachable_from_outside(port) is False
         assert "ERROR" not in (tmp_path / "ray.log").read_text()
 

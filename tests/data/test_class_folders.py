@@ -370,7 +370,7 @@ def test_what_names_no_folders_is_one_clear_line(tmp_path: Path, name: str, mess
 
 
 def test_folders_are_never_downloaded() -> None:
-    with pytest.raises(DataError, match="never downloaded; give --data DIR"):
+    with pytest.raises(DataError, match="give --data DIR, which holds train and val or test"):
         load_data("folders")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -97,6 +99,29 @@ def test_trials_fit_where_all_of_their_resources_are():
     assert slots == Slots(1, {"CPU": 1.0, "A100": 0.5}, 2)
     with pytest.raises(ConfigurationError, match=r"memory=16GiB, the nodes .*memory=8GiB; .*memory=4GiB"):
         _fit(Resources(further_per_trial={"memory": 2.0**34}), nodes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("token", "refuses this token; RAY_AUTH_TOKEN, else ~/.ray/auth_token, must hold its token"),
+        ("disabled", "asks for a token; try RAY_AUTH_MODE=token"),
+    ],
+)
+def test_cluster_with_another_token_is_one_line_that_says_so(mode, said, monkeypatch, capfd):
+    def refuse(**_given):
+        for _ in range(3):
+            os.write(2, b"gcs_client.cc:210: RPC error: InvalidAuthToken: token is missing or incorrect\n")
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setattr("ray.init", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConfigurationError, match=re.escape(f"at '{address}', the one there {said}")):
+            check(Resources(address=address))
+    os.write(2, b"heard again\n")
+    assert capfd.readouterr().err == "heard again\n"
 
 
 def test_address_at_which_nothing_answers_is_found_within_seconds():
