@@ -34,6 +34,7 @@ from dirprune.tracking import (
     check_name,
     check_server,
     default_tracking_uri,
+    is_in_default_store,
     register_front,
     ui_command,
 )
@@ -158,13 +159,16 @@ def _check_companions(arguments: Arguments) -> None:
 
 def _check_store(spec: StudySpec, arguments: Arguments) -> None:
     """Raise a TrackingError unless the study can be written to its tracking store."""
-    if not arguments.tracking_uri:
+    uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
+    if arguments.tracking_uri:
+        check_server(uri)
+    else:
         check_default_store(arguments.output)
-        return
-    check_server(arguments.tracking_uri)
+        if not is_in_default_store(arguments.output):
+            return
     folder = StudyFolder(arguments.output / spec.name)
     known = read_study_json(folder)["id"] if folder.study_json.exists() else None
-    check_name(arguments.tracking_uri, spec.name, spec.objectives, known)
+    check_name(uri, spec.name, spec.objectives, known)
 
 
 def run(spec: StudySpec, arguments: Arguments) -> StudyResult:

@@ -117,7 +117,7 @@ def check_default_store(output: Path, study_id: str | None = None) -> None:
             _refuse_other_schema(uri)
 
 
-def is_in_default_store(output: Path, study_id: str | None) -> bool:
+def is_in_default_store(output: Path, study_id: str | None = None) -> bool:
     """Whether the store beside the studies is there and has, or may have, runs of a study.
 
     Its file is read without MLflow, which opens no store of another version.

@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow.pytorch
 import pytest
 import torch
 from mlflow import MlflowClient
 
+from dirprune.cli import study_run
+from dirprune.errors import TrackingError
 from dirprune.records.folder import StudyFolder
 from dirprune.records.models import load_model
+from dirprune.study.objectives import Objective
 from dirprune.tracking import default_tracking_uri, names
 from dirprune.tuning import storage
 from tests.cli.conftest import Run
@@ -72,6 +76,22 @@ def test_namesake_with_other_objectives_is_one_line(run: Run, folder: StudyFolde
     result = run("sync", folder.root)
     assert (result.status, result.errors.count("\n")) == (2, 1)
     assert "another study lenet with the objectives val_accuracy:maximize, macs:minimize" in result.errors
+
+
+def test_a_new_study_is_refused_where_a_namesake_in_the_store_beside_it_has_other_objectives(
+    run: Run, folder: StudyFolder
+) -> None:
+    run("sync", folder.root)
+    shutil.rmtree(folder.root)
+    objectives = (Objective("val_accuracy", "maximize"), Objective("parameters", "minimize"))
+    spec = SimpleNamespace(name=folder.root.name, objectives=objectives)
+    arguments = SimpleNamespace(output=folder.output, tracking_uri=None)
+    with pytest.raises(
+        TrackingError, match="another study lenet with the objectives val_accuracy:maximize, m"
+    ):
+        study_run._check_store(spec, arguments)
+    spec.objectives = (objectives[0], Objective("macs", "minimize"))
+    study_run._check_store(spec, arguments)
 
 
 def test_store_of_an_older_schema_is_one_line_with_the_way_out(run: Run, folder: StudyFolder) -> None:
