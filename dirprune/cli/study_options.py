@@ -21,6 +21,7 @@ from dirprune.cli.options import (
 )
 from dirprune.cli.study_arguments import NO_FLOOR
 from dirprune.cli.study_types import Amounts, Duration, Epochs, Metrics, Objectives
+from dirprune.data import is_downloaded
 from dirprune.halving import KINDS
 from dirprune.study.shapes import SHAPES
 from dirprune.study.space import WARM_STARTS_FROM
@@ -45,7 +46,12 @@ def study_options(spec: StudySpec) -> dict[str, list[Option]]:
 
 
 def _network_and_data(spec: StudySpec) -> list[Option]:
-    embedded = f"the embedded {spec.embedded['data']}" if spec.embedded else "downloaded into the cache"
+    if spec.embedded:
+        default = f"the embedded {spec.embedded['data']}"
+    elif is_downloaded(spec.data):
+        default = "downloaded into the cache"
+    else:
+        default = "none, nothing is downloaded"
     return [
         Option(
             ["--network"],
@@ -57,7 +63,7 @@ def _network_and_data(spec: StudySpec) -> list[Option]:
             ["--data"],
             type=PLACE,
             help=f"Folder of the data set, or the URI of images, such as s3://bucket/images. "
-            f"Default: {embedded}.",
+            f"Default: {default}.",
         ),
         Option(
             ["--dataset"],

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dirprune.data.roles import DataRoles, Split, make_roles
-from dirprune.data.sources import DATA_NAMES, check_data_name, load_data
+from dirprune.data.sources import DATA_NAMES, check_data_name, is_downloaded, load_data
 from dirprune.data.store import Place
 
-__all__ = ["DATA_NAMES", "DataRoles", "Place", "Split", "check_data_name", "load_data", "make_roles"]
+__all__ = [
+    "DATA_NAMES",
+    "DataRoles",
+    "Place",
+    "Split",
+    "check_data_name",
+    "is_downloaded",
+    "load_data",
+    "make_roles",
+]

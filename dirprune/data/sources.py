@@ -59,6 +59,11 @@ def check_data_name(name: str) -> None:
         raise DataError(f"unknown data set {name!r}{suggest(name, DATA_NAMES)}")
 
 
+def is_downloaded(data: str | Callable[..., DataRoles]) -> bool:
+    """Whether a data set is fetched where no folder is given: neither photographs nor one of one's own is."""
+    return isinstance(data, str) and data.partition(":")[0] not in (FOLDERS, STREAM)
+
+
 def load_data(
     data: str | Callable[..., DataRoles],
     root: Place | None = None,

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 
-from dirprune.data import DataRoles, load_data, make_roles
+from dirprune.data import DataRoles, is_downloaded, load_data, make_roles
 from dirprune.errors import DataError
 
 RAW_FILES = [
@@ -31,6 +31,13 @@ def write_idx(raw: Path, n_train: int = 40, n_test: int = 20) -> None:
         (raw / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + images.numpy().tobytes())
         labels = bytes(number % 10 for number in range(count))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + count.to_bytes(4, "big") + labels)
+
+
+def test_only_data_sets_by_name_are_downloaded():
+    assert is_downloaded("cifar10")
+    assert not is_downloaded("folders:112")
+    assert not is_downloaded("stream:224/256")
+    assert not is_downloaded(load_data)
 
 
 def test_digits_come_without_a_folder_and_fit_lenet() -> None:
