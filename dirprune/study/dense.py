@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dirprune.data import DataRoles
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
-from dirprune.errors import ConfigurationError, WeightsError, suggest
+from dirprune.errors import ConfigurationError, suggest
 from dirprune.identity import digest, identify
 from dirprune.kept_training import train_kept_
 from dirprune.networks import as_file_name
@@ -178,10 +178,6 @@ def obtain_dense(
     metrics |= evaluate(network, roles.test, roles, spec.task(), device, prefix="test_")
     check_metrics(spec, metrics)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
-        raise WeightsError(
-            f"expected finite weights, got NaN or infinity in {weights}; train the network again"
-        )
     parts = [part for name, tensor in state.items() for part in (name, tensor.contiguous().numpy())]
     return Dense(state, metrics, digest(*parts), weights)
 

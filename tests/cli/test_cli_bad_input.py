@@ -155,13 +155,22 @@ def test_options_that_do_not_fit_a_group_are_refused_before_any_is_worked_on(
     assert not list(Path("output/scores").rglob("*.jsonl"))
 
 
-@pytest.mark.parametrize("method", ["leave-one-out", "shapley-shap", "dirichlet", "magnitude"])
-def test_weights_that_are_not_a_number_end_in_one_line(
+def test_weights_that_are_not_a_number_end_in_one_line(run: Run, weights: Path, tmp_path: Path) -> None:
+    network = LeNet5()
+    load_weights_(network, weights)
+    network.conv1.weight.data[1, 0, 2, 2] = torch.nan
+    torch.save(network.state_dict(), tmp_path / "nan.pt")
+    result = run("rank", "--weights", tmp_path / "nan.pt", "--method", "magnitude")
+    check_one_line(result, "expected weights of LeNet5 that are finite", "conv1.weight")
+
+
+@pytest.mark.parametrize("method", ["leave-one-out", "shapley-shap", "dirichlet"])
+def test_outputs_that_are_not_a_number_end_in_one_line(
     run: Run, weights: Path, tmp_path: Path, method: str
 ) -> None:
     network = LeNet5()
     load_weights_(network, weights)
-    network.conv1.weight.data[1, 0, 2, 2] = torch.nan
+    network.conv1.weight.data.fill_(3e38)
     torch.save(network.state_dict(), tmp_path / "nan.pt")
     arguments = ["--weights", tmp_path / "nan.pt", "--method", method, "--train-images", 100]
     result = run("rank", *arguments)

@@ -148,7 +148,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, roles):
     torch.nn.init.constant_(network.last.bias, float("inf"))
     save_weights(network, tmp_path / "broken.safetensors")
     choice = choose_data(spec, tmp_path / "broken.safetensors")
-    with pytest.raises(WeightsError, match="expected finite weights, got NaN or infinity"):
+    with pytest.raises(WeightsError, match="weights of Toy that are finite, got NaN or infinity in last"):
         obtain_dense(spec, roles, choice, tmp_path, tmp_path / "broken.safetensors")
 
 

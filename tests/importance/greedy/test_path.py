@@ -231,7 +231,9 @@ def test_progress_counts_removed_channels() -> None:
     )
     compute_path(context)
     assert told[-1] == ("greedy-path", 2, 2)
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    removed = [done for what, done, _ in told if what == "greedy-path"]
+    assert len(removed) > 1
+    assert removed == sorted(removed)
 
 
 def test_network_without_groups_has_no_path() -> None:
