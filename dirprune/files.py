@@ -7,7 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
         mode = stat.S_IMODE(temporary.stat().st_mode)
         temporary.unlink()
         yield temporary
-        temporary.chmod(mode)
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            with suppress(OSError):  # some mounts know no modes
+                temporary.chmod(mode)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)

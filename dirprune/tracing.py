@@ -28,8 +28,8 @@ MIN_LAYER_S = 0.5
 """Time for all layers and before them for the graph, for one, and for each that comes when the time for all
 is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow without end; ordinary layers
 take milliseconds."""
-MAX_CHECKING_S = 60.0
-"""Time for trying groups out, of this thread's processor; the trial in which it ends is still waited for."""
+MAX_CHECKS = 100
+"""Trials of sets of groups. Not a time, as a network must have the same groups on every machine."""
 
 
 def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[str] = ()) -> Grouping:
@@ -62,7 +62,7 @@ class _Sieve:
     """Try groups out and keep those that can be cut, each alone and all together.
 
     Those of a set that fails are added half by half to what is kept already, so that few bad groups among
-    many take few trials. What is left when the time is up is refused.
+    many take few trials. What is left after `MAX_CHECKS` of them is refused.
 
     Args:
         network: It is not touched.
@@ -73,12 +73,12 @@ class _Sieve:
     def __init__(self, network: nn.Module, batch: Tensor, refused: dict[str, str]) -> None:
         self.batch, self.refused = batch, refused
         self.random = randomised_copy(network, torch.Generator().manual_seed(0))
-        self.used_s = read_processor_time()
+        self.n_checks = 0
 
     def keep(self, groups: Sequence[ChannelGroup], kept: Sequence[ChannelGroup] = ()) -> list[ChannelGroup]:
         """Return the groups that can be cut together, behind those that are kept already."""
-        if self.used_s() >= MAX_CHECKING_S:
-            reason = f"it was not tried out: the groups before it took more than {MAX_CHECKING_S:g} s"
+        if self.n_checks >= MAX_CHECKS:
+            reason = f"it was not tried out: {self.n_checks} trials of groups before it are all that is done"
             self.refused.update((group.name, reason) for group in groups)
             return [*kept]
         found = self._check([*kept, *groups])
@@ -92,6 +92,7 @@ class _Sieve:
         return self.keep(groups[middle:], self.keep(groups[:middle], kept))
 
     def _check(self, groups: Sequence[ChannelGroup]) -> str | None:
+        self.n_checks += 1
         generator = torch.Generator().manual_seed(1)
         return check_masked_equals_compact(
             self.random, Grouping(tuple(groups)), self.batch, generator=generator

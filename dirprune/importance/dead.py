@@ -13,6 +13,7 @@ from dirprune.identity import digest
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.cache import ScoreCache, context_key
 from dirprune.importance.footprint import allow
+from dirprune.importance.fresh_norm import count_in_part
 from dirprune.layers import CONVOLUTIONS
 
 DEAD_VERSION = 1  # raised when the same images show other channels dead
@@ -68,17 +69,14 @@ def _look(context: ScoringContext) -> dict[str, Tensor]:
     handles = [watch(path, network.get_submodule(path)) for path in sorted(consumers)]
     try:
         n_images = len(context.calibration)
-        for batch in torch.arange(n_images).split(MAX_BATCH):
+        size = MAX_BATCH if shortage.is_divisible else count_in_part(n_images)
+        for batch in torch.arange(n_images).split(size):
             shortage.compute_in_parts(batch, run, WHAT)
             dead = {
                 group.name: ~_is_live(group.n_channels, group.consumers, reached, used) for group in groups
             }
             are_all_alive = not any(bool(is_dead.any()) for is_dead in dead.values())
-            if (
-                context.progress is not None
-                and n_images > MAX_BATCH
-                and not (are_all_alive and batch[0] == 0)
-            ):
+            if context.progress is not None and n_images > size and not (are_all_alive and batch[0] == 0):
                 context.progress(WHAT, n_images if are_all_alive else int(batch[-1]) + 1, n_images)
             if are_all_alive:
                 break

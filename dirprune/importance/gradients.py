@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.footprint import allow
-from dirprune.importance.fresh_norm import count_in_part
+from dirprune.importance.fresh_norm import count_in_part, lacks_statistics
 from dirprune.importance.registry import register
 from dirprune.switches import switched
 
@@ -45,6 +46,11 @@ class SwitchGradients(Scorer):
     @abstractmethod
     def contribution(self, derivatives: Tensor) -> Tensor:
         """Map dL/ds of single examples, shape (batch, n_channels), to what is averaged over the examples."""
+
+    def depends_on(self, context: ScoringContext) -> Any:
+        """Return what tells scores from those of an earlier version, whose batches were others."""
+        has_all = not any(map(lacks_statistics, context.network.modules()))
+        return None if has_all else "batches from which statistics come are whole"
 
     def score(self, context: ScoringContext) -> Scores:
         """Return scores >= 0, each of shape (n_channels,)."""

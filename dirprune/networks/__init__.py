@@ -114,7 +114,7 @@ def _call(build: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Mod
     """Return what a user's function gives, or say where in their file it fails."""
     try:
         return build(**options)
-    except DirpruneError:
+    except (DirpruneError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever it raises
         frames = traceback.extract_tb(error.__traceback__)[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import pickle
 import warnings
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,22 @@ WRAPPERS = ("state_dict", "model", "net")
 """Under what checkpoints hold the state dict."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """Stand before every name where a network was saved inside `DataParallel`, `torch.compile` or the like."""
+SURE_PREFIXES = PREFIXES[:2]
+"""Those that no network of one's own is likely to have: `model` and `net` are names that it may."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict onto the CPU without running code that the file may hold.
 
-    A checkpoint with the state dict under one of `WRAPPERS` is unwrapped, and those of `PREFIXES` that stand
-    before all names are removed.
+    A checkpoint with the state dict under one of `WRAPPERS` is unwrapped, and those of `SURE_PREFIXES` that
+    stand before all names are removed.
 
     Args:
         path: A `.safetensors` file, or a `.pt`, `.pth` or `.th` file that holds only tensors and plain data.
     Raises:
         WeightsError: If the file is missing, of another kind, broken, or would run code when unpickled.
     """
-    return _without_prefixes(_read(Path(path)))
+    return _without_prefixes(_read(Path(path)), SURE_PREFIXES)
 
 
 def load_weights_(network: nn.Module, path: str | Path) -> None:
@@ -51,7 +53,7 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
             or belongs to another network: `ClassesError` if only the number of outputs is another one.
     """
     expected = network.state_dict()
-    state = _without_prefixes(_read(Path(path)), expected)
+    state = _without_prefixes(_read(Path(path)), PREFIXES, expected)
     missing = [key for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
     name = type(network).__name__
@@ -185,10 +187,12 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _without_prefixes(state: dict[str, Tensor], expected: Container[str] = ()) -> dict[str, Tensor]:
+def _without_prefixes(
+    state: dict[str, Tensor], prefixes: Sequence[str], expected: Container[str] = ()
+) -> dict[str, Tensor]:
     """Return a state dict without prefixes that all names have, as far as none of them is expected so."""
     while not any(key in expected for key in state):
-        prefix = next((one for one in PREFIXES if all(key.startswith(one) for key in state)), None)
+        prefix = next((one for one in prefixes if all(key.startswith(one) for key in state)), None)
         if prefix is None or not state:
             break
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}

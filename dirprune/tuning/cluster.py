@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import IO
 
 import torch
 
@@ -179,7 +180,8 @@ def connect(resources: Resources) -> Iterator[Slots]:
                     _node_ip_address="127.0.0.1",
                 )
             else:
-                _join(resources.address)
+                with last_words(_GONE.format(address=resources.address)):
+                    _join(resources.address)
     except ConfigurationError:
         raise
     except Exception as error:  # a bare one where a node does not start in time
@@ -205,20 +207,22 @@ def _join(address: str) -> None:
     """Connect to a running cluster.
 
     One that asks for another token makes Ray's compiled part write a line each second to standard error, and
-    its exception does not say why: the lines are taken aside, and tell.
+    its exception does not say why: the lines are taken aside, and tell. Others are written afterwards.
     """
     import ray
 
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept, said = os.dup(2), b""
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            said = _read_all(aside)
         except Exception as error:
-            aside.seek(0)
-            if b"InvalidAuthToken" not in aside.read():
+            said = _read_all(aside)
+            if b"InvalidAuthToken" not in said:
                 raise
+            said = b""
             has_mode = os.environ.get("RAY_AUTH_MODE") == "token"
             hint = (
                 "RAY_AUTH_TOKEN, else ~/.ray/auth_token, must hold its token"
@@ -232,6 +236,12 @@ def _join(address: str) -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+            os.write(2, said)
+
+
+def _read_all(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _count_cpus() -> int:

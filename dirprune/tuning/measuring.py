@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,6 +16,9 @@ from dirprune.groups import Grouping
 from dirprune.latency import LatencyModel
 from dirprune.study.latency import LatencyOptions, Measure, measure_here
 from dirprune.tuning.cluster import LOCAL, Resources, connect
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
 
 logger = logging.getLogger("dirprune.tuning")
 
@@ -68,6 +72,15 @@ def with_whole_gpus(bundle: Mapping[str, float]) -> dict[str, float]:
     return {name: float(math.ceil(amount)) if name == "GPU" else amount for name, amount in bundle.items()}
 
 
+def _is_ready(group: PlacementGroup, patience_s: float) -> bool:
+    """Wait for resources, in steps between which Ctrl-C is heard."""
+    deadline = time.monotonic() + patience_s
+    while not group.wait(1):
+        if time.monotonic() >= deadline:
+            return False
+    return True
+
+
 @contextmanager
 def _reserved(bundle: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """Hold resources with a GPU for a while, and yield the options of a task that uses them.
@@ -83,12 +96,13 @@ def _reserved(bundle: Mapping[str, float]) -> Iterator[dict[str, Any]]:
 
     group = placement_group([dict(bundle)])
     try:
-        if not group.wait(NOTICE_S):
+        if not _is_ready(group, NOTICE_S):
             logger.warning("latencies are measured on a GPU that nobody else uses: waiting for one")
-            if not group.wait(PATIENCE_S):
+            if not _is_ready(group, PATIENCE_S):
                 raise ConfigurationError(
-                    f"expected a whole GPU to measure latencies on, got none that others left in "
-                    f"{PATIENCE_S / 60:g} minutes; try again later, or --latency FILE of dirprune fit-latency"
+                    f"expected a whole GPU to measure latencies on, got none in {PATIENCE_S / 60:g} minutes: "
+                    "others have them, or no machine with one came; try again later, or --latency FILE of "
+                    "dirprune fit-latency"
                 )
         yield {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0)}
     finally:

@@ -18,6 +18,7 @@ from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scores, ScoringContext
 from dirprune.importance.cache import ScoreCache, context_key
 from dirprune.importance.footprint import allow
+from dirprune.importance.fresh_norm import count_in_part
 from dirprune.importance.simplex.covariances import GroupCovariances, find_moments
 from dirprune.switches import switched
 
@@ -95,7 +96,8 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     }
     shortage = allow(context, MAX_BATCH, n_bytes_beside=_count_bytes(context))
     n_images = len(context.calibration)
-    for batch in torch.arange(n_images).split(MAX_BATCH):
+    size = MAX_BATCH if shortage.is_divisible else count_in_part(n_images)
+    for batch in torch.arange(n_images).split(size):
         for sums in shortage.compute_in_parts(batch, partial(_sum_up_curvature, context), "curvature"):
             for name, total in sums.items():
                 totals[name] += total
