@@ -124,10 +124,16 @@ export function makeScale(metric, values) {
   return linear(low, high);
 }
 
+/** Return what an axis has beyond its least and its largest value. */
+function padOf(from, to) {
+  return (to - from) * 0.04 || 0.5;
+}
+
 function spread(from, to, transform, ticks, kind) {
-  const pad = (to - from) * 0.04 || 0.5;
+  const pad = padOf(from, to);
   const [start, end] = [from - pad, to + pad];
-  return { kind, ticks, place: (value) => (transform(value) - start) / (end - start) };
+  const place = (value) => (transform(value) - start) / (end - start);
+  return { kind, ticks: ticks.filter((tick) => place(tick) >= 0 && place(tick) <= 1), place };
 }
 
 function linear(low, high) {
@@ -154,9 +160,10 @@ function ofError(values, low, high) {
   const errors = values.filter((value) => value < 1).map((value) => 1 - value);
   const floor = errors.reduce((a, b) => Math.min(a, b), 0.02) / 2;
   const place = (value) => -Math.log10(Math.max(1 - value, floor));
+  const pad = padOf(place(low), place(high));
   const ticks = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001]
     .map((error) => 1 - error)
-    .filter((tick) => place(tick) >= place(low) - 0.1 && place(tick) <= place(high) + 0.1);
+    .filter((tick) => place(tick) >= place(low) - pad && place(tick) <= place(high) + pad);
   const shown = ticks.length < 3 ? linear(low, high).ticks : ticks; // a narrow range holds few round errors
   return spread(place(low), place(high), place, shown, "log-error");
 }

@@ -44,6 +44,11 @@ function groupOf(trial) {
   return choices.by === "study" ? know.studies.get(trial.study)?.name ?? trial.study : trial[choices.by];
 }
 
+/** Return the names of studies, each once, in the order of their colours in every picture. */
+function listNames(studies) {
+  return [...new Set(studies.map(({ name }) => name))].sort();
+}
+
 /** Return the relative error of a trial's value of a metric, as its study tells it. */
 function marginOf(trial, metric) {
   return know.studies.get(trial.study)?.objectives.find((one) => one.metric === metric)?.margin ?? 0;
@@ -106,7 +111,7 @@ function draw() {
 function drawPicture(studies) {
   const [trials, finalists] = [view.shown, view.finalists].map((all) => all.filter(hasPlace));
   const [x, y] = [choices.x, choices.y].map((metric) => axisOf(metric, [...trials, ...finalists]));
-  const names = [...new Set(allTrials().map(groupOf))].sort();
+  const names = choices.by === "study" ? listNames(studies) : [...new Set(allTrials().map(groupOf))].sort();
   view.scene = makeScene({
     trials, finalists, names, groupOf, marginOf, x, y,
     colours: names.map((_, place) => pickColour(place)),
@@ -126,8 +131,9 @@ function replacePicture(box, svg) {
 }
 
 function drawHypervolume(studies) {
-  const known = studies.map(({ id, name }, place) => ({
-    name, colour: pickColour(place), points: know.hypervolumes.get(id) ?? [],
+  const names = listNames(studies);
+  const known = studies.map(({ id, name }) => ({
+    name, colour: pickColour(names.indexOf(name)), points: know.hypervolumes.get(id) ?? [],
   })).filter(({ points }) => points.length > 1);
   find("growth").hidden = !known.length;
   if (!known.length) return;

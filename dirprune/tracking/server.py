@@ -98,7 +98,29 @@ def check_server(tracking_uri: str) -> None:
     elif kind == "sqlite" and _prepare_file(tracking_uri):
         return
     with _told_in_one_line(tracking_uri):
-        open_client(tracking_uri).search_experiments(max_results=1)
+        client = open_client(tracking_uri)
+        client.search_experiments(max_results=1)
+        if scheme in ("http", "https"):
+            _check_rights(client, tracking_uri)
+
+
+def _check_rights(client: MlflowClient, tracking_uri: str) -> None:
+    """Raise if our login may read the studies of a server and not write any: no trial can be told there."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        return
+    try:
+        for name, text in names.EXPERIMENT_TAGS.items():  # what it has had since it was made
+            client.set_experiment_tag(experiment.experiment_id, name, text)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        raise TrackingError(
+            f"the experiment {names.EXPERIMENT} at {describe_address(tracking_uri)} may be read by this "
+            "login and not written; ask its owner for the permission EDIT"
+        ) from error
 
 
 def check_default_store(output: Path, study_id: str | None = None) -> None:
@@ -173,10 +195,12 @@ def _told_in_one_line(tracking_uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        said = one_line(error, address=tracking_uri)
+        said, advice = one_line(error, address=tracking_uri), "check --tracking-uri"
+        if getattr(error, "error_code", None) == "UNAUTHENTICATED":
+            said = "it knows no such user and password"
+            advice = "give them in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         raise TrackingError(
-            f"the tracking store {describe_address(tracking_uri)} cannot be used: {said}; "
-            "check --tracking-uri"
+            f"the tracking store {describe_address(tracking_uri)} cannot be used: {said}; {advice}"
         ) from error
 
 

@@ -35,7 +35,8 @@ def run_script(folder: Path, *arguments: str, **settings: str) -> tuple[int, lis
     [
         (("--prot", "5000"), "unknown argument --prot; try"),
         (("--port",), "--port: expected a value, got nothing"),
-        (("--port", "5000x"), "--port: expected a number, got 5000x"),
+        (("--port", "5000x"), "--port: expected a number from 1 to 65535, got 5000x"),
+        (("--port", "65536"), "--port: expected a number from 1 to 65535, got 65536"),
         (("--workers", "0"), "--workers: expected a number above 0, got 0"),
     ],
 )

@@ -272,6 +272,23 @@ def test_an_axis_of_close_accuracies_has_marks_to_read_them_by(show: Show) -> No
     assert {"0.87", "0.88", "0.89", "0.9", "0.91"} <= set(marks.all_text_contents())
 
 
+def test_no_line_of_the_grid_lies_outside_of_the_picture(show: Show) -> None:
+    records = [
+        make_trial(number, "sampler", 0.2 + number / 10, 0.8403 + number * 0.03) for number in range(5)
+    ]
+    page = show(mark_front(records, OBJECTIVES))
+    grid = [path.get_attribute("d") or "" for path in page.locator("#picture svg > path").all()]
+    frame = next(
+        re.fullmatch(r"M[\d.]+ ([\d.]+)V([\d.]+)H[\d.]+", line)
+        for line in grid
+        if "V" in line and "H" in line
+    )
+    assert frame is not None
+    heights = [float(found[1]) for line in grid if (found := re.fullmatch(r"M[\d.]+ ([\d.]+)H[\d.]+", line))]
+    assert len(heights) >= 3
+    assert all(float(frame[1]) <= height <= float(frame[2]) for height in heights)
+
+
 def test_the_hypervolume_grows_with_finished_trials(show: Show) -> None:
     page = show()
     line = page.locator("#hypervolume .hypervolume").get_attribute("d") or ""

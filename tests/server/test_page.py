@@ -52,6 +52,14 @@ def list_numbers(page: Page) -> list[int]:
     return [int(text) for text in page.locator("#trials tbody td:first-child").all_inner_texts()]
 
 
+def read_legend(page: Page, picture: str) -> dict[str, str | None]:
+    """Return the colour of each name in a picture's legend, in its order."""
+    entries = page.locator(f"{picture} svg > g")
+    return {
+        entry.text_content() or "": entry.locator("path").get_attribute("fill") for entry in entries.all()
+    }
+
+
 def test_studies_are_listed_and_a_name_with_markup_stays_text(
     page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
 ) -> None:
@@ -146,10 +154,11 @@ def test_the_table_sorts_by_a_click_and_back_by_another(
 def test_fronts_of_several_studies_and_of_methods_lie_over_each_other(
     page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
 ) -> None:
-    open_study(page, server, "?study=5ca1ab1e&study=decade")
+    open_study(page, server, "?study=decade&study=5ca1ab1e")
     expect(page.locator("#picture path.front:not(.point)")).to_have_count(2)
     expect(page.locator("#count")).to_contain_text("of 36 trials")
     expect(page.locator("#hypervolume .hypervolume")).to_have_count(2)
+    assert read_legend(page, "#hypervolume") == dict(list(read_legend(page, "#picture").items())[:2])
     page.get_by_label("one front per").select_option("method")
     methods = {record.method for record in RECORDS if record.state == "COMPLETE"}
     expect(page.locator("#picture path.front:not(.point)")).to_have_count(len(methods))

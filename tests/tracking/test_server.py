@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import socket
 import threading
 import time
@@ -128,6 +129,63 @@ def test_login_in_an_address_reaches_the_server() -> None:
     assert "expected MLflow 3 or newer" in message
     assert "hunter" not in message
     assert seen == ["Basic bWU6aHVudGVyITI="] * 2
+
+
+class _Reader(http.server.BaseHTTPRequestHandler):
+    """A server where everything may be read and nothing written."""
+
+    def do_GET(self) -> None:
+        experiment = {"experiment_id": "1", "name": "dirprune", "lifecycle_stage": "active"}
+        is_named = "get-by-name" in self.path
+        body = {"experiment": experiment} if is_named else {"experiments": [experiment]}
+        self.answer(200, b"3.17.0" if self.path == "/version" else json.dumps(body).encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.endswith("experiments/search"):
+            self.do_GET()
+        else:
+            self.answer(403, b"Permission denied")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+class _Stranger(_Reader):
+    """A server that knows nobody."""
+
+    def do_GET(self) -> None:
+        self.answer(401, b"You are not authenticated.")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+
+@pytest.mark.parametrize(
+    ("handler", "part"),
+    [
+        (_Reader, "may be read by this login and not written; ask its owner for the permission EDIT"),
+        (_Stranger, "give them in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    ],
+)
+def test_login_that_is_none_or_may_not_write_is_told_with_the_way_out(
+    handler: type[http.server.BaseHTTPRequestHandler], part: str
+) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        message = complain(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert part in message
+    assert "Response body" not in message
 
 
 def test_secret_in_an_address_is_not_shown() -> None:
