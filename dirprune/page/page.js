@@ -41,12 +41,19 @@ function listMetrics(trials) {
 }
 
 function groupOf(trial) {
-  return choices.by === "study" ? know.studies.get(trial.study)?.name ?? trial.study : trial[choices.by];
+  return choices.by === "study" ? titleOf(trial.study) : trial[choices.by];
 }
 
-/** Return the names of studies, each once, in the order of their colours in every picture. */
-function listNames(studies) {
-  return [...new Set(studies.map(({ name }) => name))].sort();
+/** Return a study's name, with a part of its id where another one that is chosen has the same name. */
+function titleOf(id) {
+  const name = know.studies.get(id)?.name ?? id;
+  const isShared = chosenStudies().some((other) => other.name === name && other.id !== id);
+  return isShared ? `${name} (${id.slice(0, 8)})` : name;
+}
+
+/** Return the titles of studies in the order of their colours in every picture. */
+function listTitles(studies) {
+  return studies.map(({ id }) => titleOf(id)).sort();
 }
 
 /** Return the relative error of a trial's value of a metric, as its study tells it. */
@@ -111,7 +118,7 @@ function draw() {
 function drawPicture(studies) {
   const [trials, finalists] = [view.shown, view.finalists].map((all) => all.filter(hasPlace));
   const [x, y] = [choices.x, choices.y].map((metric) => axisOf(metric, [...trials, ...finalists]));
-  const names = choices.by === "study" ? listNames(studies) : [...new Set(allTrials().map(groupOf))].sort();
+  const names = choices.by === "study" ? listTitles(studies) : [...new Set(allTrials().map(groupOf))].sort();
   view.scene = makeScene({
     trials, finalists, names, groupOf, marginOf, x, y,
     colours: names.map((_, place) => pickColour(place)),
@@ -131,9 +138,9 @@ function replacePicture(box, svg) {
 }
 
 function drawHypervolume(studies) {
-  const names = listNames(studies);
-  const known = studies.map(({ id, name }) => ({
-    name, colour: pickColour(names.indexOf(name)), points: know.hypervolumes.get(id) ?? [],
+  const names = listTitles(studies);
+  const known = studies.map(({ id }) => ({
+    name: titleOf(id), colour: pickColour(names.indexOf(titleOf(id))), points: know.hypervolumes.get(id) ?? [],
   })).filter(({ points }) => points.length > 1);
   find("growth").hidden = !known.length;
   if (!known.length) return;
@@ -164,7 +171,7 @@ function drawTable(id, orderName, trials, columns, readFront) {
   const isBestFirst = (column) => isMaximized(column, chosenStudies());
   const order = view[orderName] ?? { column: choices.y, isDescending: isBestFirst(choices.y) };
   const valueOf = (trial, column) => {
-    if (column === "study") return know.studies.get(trial.study)?.name ?? "";
+    if (column === "study") return titleOf(trial.study);
     if (column === "front") return readFront().has(trial.key) ? "yes" : "";
     return column in trial ? trial[column] : trial.metrics[column];
   };

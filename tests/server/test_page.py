@@ -391,6 +391,19 @@ def test_finalists_stand_before_the_front_of_the_search(
     )
 
 
+def test_two_studies_of_one_name_have_a_front_each(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...], tmp_path: Path
+) -> None:
+    namesake = TrackedStudy(server.uri, tmp_path, "second", "f00df00df00d")
+    namesake.tell(mark_front(make_study(12, 2), OBJECTIVES))
+    open_study(page, server, "?study=decade&study=f00df00df00d")
+    expect(page.locator("#picture path.front:not(.point)")).to_have_count(2)
+    legend = read_legend(page, "#picture")
+    assert list(legend)[:2] == ["second (decade)", "second (f00df00d)"]
+    assert read_legend(page, "#hypervolume") == dict(list(legend.items())[:2])
+    assert len(set(list(legend.values())[:2])) == 2
+
+
 def test_a_server_that_is_away_is_said_and_what_was_known_stays(
     page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
 ) -> None:
