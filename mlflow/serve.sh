@@ -41,7 +41,9 @@ while [ $# -gt 0 ]; do
     *) fail "unknown argument $1; try $0 --help" ;;
   esac
 done
-[[ $port =~ ^[0-9]{1,5}$ ]] && ((10#$port > 0 && 10#$port < 65536)) || fail "--port: expected a number from 1 to 65535, got $port"
+if ! [[ $port =~ ^[0-9]{1,5}$ ]] || ((10#$port < 1 || 10#$port > 65535)); then
+  fail "--port: expected a number from 1 to 65535, got $port"
+fi
 [[ $workers =~ ^[1-9][0-9]*$ ]] || fail "--workers: expected a number above 0, got $workers"
 case "$host" in
   127.0.0.1 | localhost | ::1) ;;
