@@ -212,17 +212,15 @@ def _join(address: str) -> None:
     import ray
 
     sys.stderr.flush()
-    kept, said = os.dup(2), b""
+    kept, is_refused = os.dup(2), False
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-            said = _read_all(aside)
         except Exception as error:
-            said = _read_all(aside)
-            if b"InvalidAuthToken" not in said:
+            is_refused = b"InvalidAuthToken" in _read_all(aside)
+            if not is_refused:
                 raise
-            said = b""
             has_mode = os.environ.get("RAY_AUTH_MODE") == "token"
             hint = (
                 "RAY_AUTH_TOKEN, else ~/.ray/auth_token, must hold its token"
@@ -236,7 +234,8 @@ def _join(address: str) -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            os.write(2, said)
+            if not is_refused:
+                os.write(2, _read_all(aside))
 
 
 def _read_all(file: IO[bytes]) -> bytes:

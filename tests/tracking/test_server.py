@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,24 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Yield the port of localhost at which a handler answers."""
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
 def web_server() -> Iterator[str]:
     """Yield the address of a server that knows no page at all."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(http.server.BaseHTTPRequestHandler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def complain(uri: str) -> str:
@@ -73,12 +82,8 @@ class _OldServer(http.server.BaseHTTPRequestHandler):
 
 
 def test_server_of_an_older_generation_is_told_with_the_way_out() -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), _OldServer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        message = complain(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
+    with serving(_OldServer) as port:
+        message = complain(f"http://127.0.0.1:{port}")
     assert "expected MLflow 3 or newer" in message
     assert "got 2.22.1; upgrade the server" in message
 
@@ -120,12 +125,8 @@ def test_login_in_an_address_reaches_the_server() -> None:
             seen.append(self.headers["Authorization"])
             super().do_GET()
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        message = complain(f"http://me:hunter%212@127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as port:
+        message = complain(f"http://me:hunter%212@127.0.0.1:{port}")
     assert "expected MLflow 3 or newer" in message
     assert "hunter" not in message
     assert seen == ["Basic bWU6aHVudGVyITI="] * 2
@@ -178,12 +179,8 @@ class _Stranger(_Reader):
 def test_login_that_is_none_or_may_not_write_is_told_with_the_way_out(
     handler: type[http.server.BaseHTTPRequestHandler], part: str
 ) -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        message = complain(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
+    with serving(handler) as port:
+        message = complain(f"http://127.0.0.1:{port}")
     assert part in message
     assert "Response body" not in message
 
