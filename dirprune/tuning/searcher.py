@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ MACHINE_LOST = ("its node has died", "is temporarily unavailable")
 """How Ray puts it. A worker that died on a living machine is reported as dead; one of which nobody can say
 anything has lost its machine, or the way to it."""
 MAX_FORGIVEN = 20  # for each trial, so that nothing is repeated for ever
+MAX_START_S = 60.0  # of a worker: Python and torch come from a network's disk, on a machine that is new
 
 
 class LedgerSearcher(Searcher):
@@ -80,11 +82,28 @@ class LedgerScheduler(FIFOScheduler):
 
     Ray restarts a trial whose worker was lost and one that raised alike. A trial that raised would only raise
     again, so it announces its failure in one last result, upon which its restarts are taken away.
+
+    Ray gives a worker that has become free to the trial that waits longest, and ends for it the start of the
+    worker which that trial has waited for: of trials shorter than such a start, a machine that has come later
+    would get none. So a trial keeps what is being started for it, and the free worker gets another one.
     """
 
     def __init__(self, searcher: LedgerSearcher) -> None:
         super().__init__()
         self.searcher = searcher
+        self.waiting_since: dict[Trial, float] = {}
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the trial that should get the next free worker though one may be on its way, if any.
+
+        It waits for a worker that there seems to be no room for. Trials that nothing is started for yet are
+        none of this method's: Ray gives them what is free, or has a worker started.
+        """
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        now = time.monotonic()
+        self.waiting_since = {trial: self.waiting_since.get(trial, now) for trial in waiting}
+        oldest = min(waiting, key=self.waiting_since.__getitem__, default=None)
+        return oldest if oldest and now - self.waiting_since[oldest] > MAX_START_S else None
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
         """Decide after a report that is not the trial's last."""

@@ -18,23 +18,8 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(find_missing()), reason=f"needs machines of its own: {find_missing()}"),
 ]
-STUDY = [
-    "--train-images",
-    "10000",
-    "--epochs",
-    "15",
-    "--halving",
-    "none",
-    "--dense-epochs",
-    "1",
-    "--warm-starts",
-    "0",
-]
-"""Trials that take much longer than a worker's start.
-
-Ray Tune gives a trial to the worker that is free first, and takes back the start of another one for it: of
-shorter trials, a new machine gets none.
-"""
+STUDY = ["--train-images", "10000", "--epochs", "3", "--halving", "none", "--dense-epochs", "1"]
+STUDY += ["--warm-starts", "0"]
 
 
 def test_a_study_survives_lost_nodes_and_a_lost_driver_and_uses_new_nodes(

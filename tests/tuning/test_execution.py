@@ -1,12 +1,24 @@
-"""What Ray Tune is given to hand to its workers."""
+"""What Ray Tune makes of a ledger's trials, and what it is given to hand to its workers."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from ray.tune import Trainable
 from ray.tune.execution import class_cache
 
+from dirprune.architecture import Architecture
+from dirprune.records.folder import StudyFolder
+from dirprune.study.space import Configuration
+from dirprune.tuning.cluster import Resources, Slots, connect
+from dirprune.tuning.execution import execute
+from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.mends import keep_keys_from_ray_
+from dirprune.tuning.searcher import IMAGES, IS_FINAL, METRICS
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
@@ -25,3 +37,76 @@ def test_no_key_of_a_store_goes_where_ray_logs_it(monkeypatch: pytest.MonkeyPatc
     )
     assert handed["env_vars"]
     assert "a-key-of-tests" not in str(handed)
+
+
+class ShortTrials:
+    """Accounts of trials that are all alike; they end when one has run elsewhere, or at their number.
+
+    Args:
+        folder: Where the study would be.
+        number: Trials at most.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = StudyFolder(folder)
+        self.number, self.started, self.places = number, 0, list[float]()
+
+    @property
+    def may_have_more(self) -> bool:
+        return self.started < self.number and 1.0 not in self.places
+
+    def next_configuration(self) -> Configuration | None:
+        if not self.may_have_more:
+            return None
+        self.started += 1
+        return Configuration(self.started, "sampler", Architecture({}), "magnitude", {}, {})
+
+    def completed(self, number: int, metrics: Mapping[str, float]) -> None:
+        self.places.append(metrics["is_elsewhere"])
+
+
+class ShortTrial(Trainable):
+    """A trial of a blink; away from the driver's machine, a worker takes many of them to start."""
+
+    def setup(self, config: dict[str, Any], home: str = "") -> None:
+        import ray
+
+        self.is_elsewhere = float(ray.get_runtime_context().get_node_id() != home)
+        time.sleep(5 * self.is_elsewhere)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return True
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(0.2)
+        return {IMAGES: 1, METRICS: [("is_elsewhere", self.is_elsewhere)], IS_FINAL: True, "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Ray asks for one at the end; nothing needs it."""
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[str]:
+    """Yield the address of two nodes with room for one trial each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_trials_shorter_than_the_start_of_a_worker_use_all_nodes(tmp_path: Path, two_nodes: str) -> None:
+    import ray
+
+    trials = ShortTrials(tmp_path, 300)
+    with connect(Resources(two_nodes)) as slots:
+        assert slots == Slots(2, {"CPU": 1.0})
+        execute(cast("Ledger", trials), slots, ShortTrial, home=ray.get_runtime_context().get_node_id())
+    assert 1.0 in trials.places
+    assert 0.0 in trials.places
+    assert len(trials.places) == trials.started
