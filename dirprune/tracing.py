@@ -143,6 +143,8 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
                 refused[path] = found.reason
             elif found.group is not None:
                 groups.append(found.group)
+    for node in graph.module2node.values():  # they hold each other, and so the copy, in circles
+        vars(node).clear()
     return groups, refused
 
 
