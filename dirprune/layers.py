@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dirprune.computed_weights import check_plain
 from dirprune.errors import ConfigurationError, one_line
 
 CONVOLUTIONS = (
@@ -42,8 +43,9 @@ def copy_for_evaluation(network: nn.Module) -> nn.Module:
     """Return a deep copy on the CPU in evaluation mode, so that looking at it cannot change `network`.
 
     Raises:
-        ConfigurationError: If the network cannot be copied.
+        ConfigurationError: If the network cannot be copied, or masks or norms compute its weights.
     """
+    check_plain(network)
     try:
         return copy.deepcopy(network).cpu().eval()
     except (RuntimeError, TypeError) as error:

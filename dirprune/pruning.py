@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from dirprune.evaluation import MAX_BATCH_VALUES
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, Selector, create, select_channels
 from dirprune.importance.base import MEMORY_MB, Progress
-from dirprune.layers import modes_restored
+from dirprune.layers import copy_for_evaluation, modes_restored
 from dirprune.reconstruction import list_consumers, reconstruct_
 from dirprune.surgery import compact
 from dirprune.tasks import Task, make_task
@@ -95,11 +94,11 @@ def prune(
         reconstruct: Whether the layers behind the cuts are refitted to the dense network's outputs. Without
             it, or where a layer cannot be refitted, batch-norm statistics are estimated anew.
     Raises:
-        ConfigurationError: If no channel group can be cut; says why.
+        ConfigurationError: If no channel group can be cut, or the network cannot be copied; says why.
         ArchitectureError: If not exactly one of `architecture` and `kept` is given, or it does not fit.
         ImportanceError: If the method or an option is unknown, or scores break the contract.
     """
-    dense = copy.deepcopy(network).to(device).eval()
+    dense = copy_for_evaluation(network).to(device)
     example = roles.example_input().to(device)
     grouping = find_groups(dense, example) if grouping is None else grouping
     grouping.check_any()

@@ -81,12 +81,12 @@ def reconstruct_(
 
     def refit_(path: str, inputs: Iterator[Tensor]) -> None:
         nonlocal n_done
-        if context.progress is not None:
-            context.progress("reconstruction", n_done, len(paths))
         wanted = targets.pop(path)
         layer = cast(Layer, network.get_submodule(path))
         _refit_(layer, inputs, wanted[:, left[path]] if path in left else wanted, ridge)
         n_done += 1
+        if context.progress is not None:
+            context.progress("reconstruction", n_done, len(paths))
 
     with modes_restored(network), modes_restored(context.network):
         network.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -12,11 +11,20 @@ from torch import Tensor, nn
 from dirprune.allocation import Curve
 from dirprune.architecture import Architecture
 from dirprune.errors import ConfigurationError
-from dirprune.importance import ScoreCache, ScoringContext, Selector, select_channels
+from dirprune.importance import (
+    ScoreCache,
+    Scorer,
+    ScoringContext,
+    Selector,
+    find_scores,
+    keep_best,
+    select_channels,
+)
 from dirprune.importance.greedy.images import with_examples
 from dirprune.pruning import repair_
 from dirprune.surgery import compact
 
+WHAT = "sensitivity"
 BATCH = 250
 N_IMAGES = 500
 
@@ -52,24 +60,29 @@ def measure_curves(
         raise ConfigurationError("expected calibration images, got none; enlarge the training set")
     judging = with_examples(context, n_images)
     whole = dict(context.grouping.n_channels)
-    base = measure_loss(judging, context.network)
     plan = {
         name: sorted({int(width) for width in widths[name] if width < n_channels})
         for name, n_channels in whole.items()
     }
     n_total, n_done = sum(map(len, plan.values())), 0
+    tell = context.progress or (lambda what, n_done, n_total: None)
+    tell(WHAT, n_done, n_total)
+    base = measure_loss(judging, context.network)
     curves = {}
     known: dict[str, Tensor] = {}
+    scores = find_scores(method, context, cache=cache)[0] if isinstance(method, Scorer) else None
     for name, narrower in plan.items():
         losses = []
         for width in narrower:
             architecture = Architecture({**whole, name: width})
-            kept = select_channels(method, context, architecture, cache).kept
+            if scores is None:
+                kept = select_channels(method, context, architecture, cache).kept
+            else:  # the same for every architecture
+                kept = keep_best(scores, architecture)
             network = _cut_and_repair(judging, kept, reconstruct, known)
             losses.append(measure_loss(judging, network) - base)
             n_done += 1
-            if context.progress is not None:
-                context.progress("sensitivity", n_done, n_total)
+            tell(WHAT, n_done, n_total)
         n_broken = max((n for n, loss in enumerate(losses, 1) if not math.isfinite(loss)), default=0)
         curves[name] = Curve((*narrower[n_broken:], whole[name]), (*losses[n_broken:], 0.0))
     return curves
@@ -83,7 +96,7 @@ def _cut_and_repair(
 ) -> nn.Module:
     example, _ = context.load(slice(0, 2))
     network = compact(context.network, context.grouping, kept, example).eval()
-    repair_(network, dataclasses.replace(context, progress=None), kept, reconstruct, known)
+    repair_(network, context, kept, reconstruct, known)
     return network
 
 

@@ -136,13 +136,13 @@ def _cut_parameter_(network: nn.Module, path: str, positions: set[int], length: 
 
 
 def randomised_copy(network: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Return a float64 copy on the CPU, in evaluation mode, whose parameters and statistics are random.
+    """Return a frozen float64 copy on the CPU, in evaluation mode, with random parameters and statistics.
 
     Args:
         network: It is not touched.
         generator: Source of all random numbers, on the CPU.
     """
-    copied = copy_for_evaluation(network).double()
+    copied = copy_for_evaluation(network).double().requires_grad_(False)
     _randomise_(copied, generator)
     return copied
 
@@ -173,13 +173,12 @@ def check_masked_equals_compact(
     for is_half in (True, False):
         kept = {name: _draw_kept(n, is_half, generator) for name, n in grouping.n_channels.items()}
         values = {name: part.double().requires_grad_() for name, part in mask(grouping, kept).items()}
-        small = copy.deepcopy(network)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                with torch.no_grad():  # first, as it is the sooner to fail
-                    _cut_(small, grouping, kept)
-                    compacted = output_tensors(small(inputs))
+                compacted = _run_compact(
+                    network, grouping, kept, inputs
+                )  # first, as it is the sooner to fail
                 with torch.set_grad_enabled(bool(without_influence)), switched(network, grouping, values):
                     masked = output_tensors(network(inputs))
             except Exception as error:
@@ -199,6 +198,16 @@ def check_masked_equals_compact(
     return None
 
 
+@torch.no_grad()
+def _run_compact(
+    network: nn.Module, grouping: Grouping, kept: Mapping[str, list[int]], inputs: Tensor
+) -> list[Tensor]:
+    """Return the outputs of the compact network, which shares the weights that nothing is cut from."""
+    small = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
+    _cut_(small, grouping, kept)
+    return output_tensors(small(inputs))
+
+
 def _draw_kept(n_channels: int, is_half: bool, generator: torch.Generator) -> list[int]:
     n_kept = max(1, n_channels // 2)
     if not is_half and n_channels > 1:
@@ -210,7 +219,7 @@ def _randomise_(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all parameters and batch-norm statistics anew, of a size that keeps the layers' outputs near 1."""
 
     def uniform_(tensor: Tensor, low: float, high: float) -> None:
-        tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) * (high - low) + low)
+        tensor.uniform_(generator=generator).mul_(high - low).add_(low)
 
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -143,6 +143,8 @@ def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGro
                 refused[path] = found.reason
             elif found.group is not None:
                 groups.append(found.group)
+    for node in graph.module2node.values():  # they hold each other, and so the copy, in circles
+        vars(node).clear()
     return groups, refused
 
 
@@ -335,7 +337,7 @@ def _reasons_against(slot: Slot, module: Any, n_channels: int) -> list[str]:
     if isinstance(module, nn.Module) and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
         return [
             f"the weights of {slot.module!r} are computed for each pass, as by weight_norm or spectral_norm; "
-            "try to make them plain parameters before (remove_parametrizations)"
+            'try torch.nn.utils.parametrize.remove_parametrizations(module, "weight") first'
         ]
     sizes = Counter(channel for channel in slot.channel_of if channel >= 0)
     if len(sizes) < n_channels or len(set(sizes.values())) > 1:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import warnings
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +18,7 @@ from torch.nn.utils import parametrizations
 from dirprune import tracing
 from dirprune.errors import ArchitectureError, ConfigurationError
 from dirprune.groups import Grouping, narrow
+from dirprune.layers import copy_for_evaluation
 from dirprune.networks.lenet import LeNet5
 from dirprune.surgery import compact
 from dirprune.tracing import find_groups
@@ -545,3 +548,24 @@ def test_segmentation_network_is_cut_through_its_skip_connection() -> None:
     grouping = find_groups(Segmenting(), torch.zeros(2, 1, 8, 8))
     consumers = {slot.module: slot.channel_of for slot in grouping["encode1"].consumers}
     assert consumers["classify"] == (-1,) * 5 + (0, 1, 2, 3)
+
+
+def test_copies_of_the_network_are_gone_as_soon_as_its_groups_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied: list[weakref.ref[nn.Module]] = []
+
+    def copy_and_note(network: nn.Module) -> nn.Module:
+        found = copy_for_evaluation(network)
+        copied.extend(map(weakref.ref, found.modules()))
+        return found
+
+    monkeypatch.setattr(tracing, "copy_for_evaluation", copy_and_note)
+    network, inputs = build_case("residual")
+    gc.disable()  # what holds itself in circles would go at some time
+    try:
+        assert find_groups(network, inputs).groups
+        assert copied
+        assert not [module() for module in copied if module() is not None]
+    finally:
+        gc.enable()

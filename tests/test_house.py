@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "networks",
             "data",
             "layers",
+            "computed_weights",
             "groups",
             "tracing",
             "switches",

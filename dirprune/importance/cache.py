@@ -165,11 +165,12 @@ def describe_modules(network: nn.Module) -> dict[str, Any]:
     kinds: dict[type, dict[str, Any]] = {}
     described = {}
     for path, module in network.named_modules():
-        kind = kinds.setdefault(type(module), identify(type(module)))
+        if type(module) not in kinds:
+            kinds[type(module)] = identify(type(module))
         carried = {
             name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"
         }
-        described[path] = [kind, keep_plain(carried)]
+        described[path] = [kinds[type(module)], keep_plain(carried)]
     return described
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -26,6 +27,7 @@ class FreshNorm(nn.Module):
 
     Attributes:
         n_coalitions: How many coalitions the rows hold one after the other; set before each pass.
+        is_chosen: Whether the network has statistics of its own, which are left aside.
     """
 
     n_coalitions = 1
@@ -34,6 +36,7 @@ class FreshNorm(nn.Module):
         super().__init__()
         self.weight, self.bias = norm.weight, norm.bias
         self.n_features, self.eps = norm.num_features, norm.eps
+        self.is_chosen = not lacks_statistics(norm)
         self.activation = find_activation(norm)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -85,13 +88,18 @@ def count_in_part(n_examples: int) -> int:
     return -(-n_examples // max(n_parts, 1))
 
 
-def tell_no_statistics(what: str, n_examples: int, is_recalibrated: bool = True) -> ImportanceError:
+def tell_no_statistics(what: str, n_examples: int, norms: Sequence[FreshNorm] = ()) -> ImportanceError:
     """Return the error that says that fewer examples at once, which fit, would have other statistics.
 
     Args:
-        is_recalibrated: Whether that is an option of the method; otherwise the network has no others.
+        norms: Those of the network that is judged, where statistics may have been left aside by an option.
     """
-    hint = "try recalibrate=false" if is_recalibrated else "store statistics in the network"
+    is_optional = bool(norms) and all(norm.is_chosen for norm in norms)
+    hint = (
+        f"try recalibrate=false, or n_examples below {n_examples}"
+        if is_optional
+        else "store statistics in the network"
+    )
     return ImportanceError(
         f"{what}: expected memory for {n_examples} examples at once, from which batch norm takes its "
         f"statistics, got out of memory; free some, use another device, or {hint}"

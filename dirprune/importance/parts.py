@@ -62,7 +62,7 @@ class Shortage:
                 if not is_out_of_memory(error):
                     raise
                 if not self.is_divisible:
-                    raise tell_no_statistics(what, len(positions), is_recalibrated=False) from error
+                    raise tell_no_statistics(what, len(positions)) from error
                 if size == 1:
                     raise tell_shortage(what) from error
                 self.halve_(what)

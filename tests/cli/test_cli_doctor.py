@@ -74,6 +74,24 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
     assert refused.errors.count("\n") == 1
 
 
+def test_a_network_of_ones_own_with_masks_ends_in_a_line_that_says_what_to_do(run: Run) -> None:
+    Path("masked.py").write_text(
+        "from torch import nn\n"
+        "from torch.nn.utils import prune\n"
+        "def masked():\n"
+        "    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
+        "    prune.random_unstructured(network[0], 'weight', 0.5)\n"
+        "    return network\n"
+    )
+    refused = run("doctor", "--network", "masked.py:masked", "--input-shape", "4")
+    assert refused.status == 2
+    assert refused.errors == (
+        "error: expected plain weights, got 'weight' of '0' computed for each pass by masks of "
+        'torch.nn.utils.prune; try torch.nn.utils.prune.remove(module, "weight") first, for each such '
+        "module\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.0000456, "0.0456"), (0.00123, "1.23"), (0.0999, "99.9"), (12.3456, "12,346")]
 )

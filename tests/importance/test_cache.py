@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
+from dirprune.identity import identify
 from dirprune.importance import ScoreCache, Scorer, ScoringContext, create, find_scores, select_channels
-from dirprune.importance.cache import score_key
+from dirprune.importance.cache import context_key, score_key
 from dirprune.tasks import make_task
-from tests.importance.cases import linear_case
+from tests.importance.cases import linear_case, make_context
 from tests.importance.test_calling import FirstOnes
+from tests.networks_for_tests import Residual
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -205,3 +207,18 @@ def test_cached_scores_are_those_computed(tmp_path: Path) -> None:
         scores, found = find_scores(create("dirichlet", {"steps": 3}), context, cache=cache)
         assert found is was_cached
         assert torch.equal(scores["0"], direct["0"])
+
+
+def test_a_key_reads_the_source_of_each_class_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+
+    def read_and_note(target: object) -> dict[str, object]:
+        read.append(target)
+        return identify(target)  # type: ignore[arg-type]
+
+    context = make_context(Residual)
+    monkeypatch.setattr("dirprune.importance.cache.identify", read_and_note)
+    context_key(context)
+    classes = {type(module) for module in context.network.modules()}
+    assert len(classes) < len(list(context.network.modules()))
+    assert sorted(map(repr, classes)) == sorted(repr(target) for target in read if isinstance(target, type))

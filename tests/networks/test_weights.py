@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from dirprune.errors import WeightsError
 from dirprune.networks import LeNet5, load_weights_, read_state_dict, save_weights
@@ -49,6 +50,19 @@ def test_shared_and_strided_tensors_are_written_whole(tmp_path: Path) -> None:
     state = {"table": table, "turned": table.T, "part": table[:, 1]}
     save_weights(state, tmp_path / "a.safetensors")
     assert_same(read_state_dict(tmp_path / "a.safetensors"), state)
+
+
+def test_weights_with_masks_are_named_with_what_makes_them_plain(tmp_path: Path) -> None:
+    network = LeNet5()
+    prune.l1_unstructured(network.conv1, "weight", 0.5)
+    torch.save(network.state_dict(), tmp_path / "masked.pt")
+    with pytest.raises(
+        WeightsError, match=r"got masks of torch\.nn\.utils\.prune .* try torch\.nn\.utils\.prune"
+    ):
+        load_weights_(LeNet5(), tmp_path / "masked.pt")
+    prune.remove(network.conv1, "weight")
+    torch.save(network.state_dict(), tmp_path / "plain.pt")
+    load_weights_(LeNet5(), tmp_path / "plain.pt")
 
 
 def test_only_safetensors_are_written(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
-from dirprune.importance import ScoreCache, create
+from dirprune.importance import ScoreCache, Scorer, create
 from dirprune.importance.greedy import compute_path
 from dirprune.records.folder import StudyFolder
 from dirprune.sensitivity import measure_curves, measure_loss
@@ -133,6 +133,27 @@ def test_widths_whose_loss_is_not_finite_are_no_warm_starts_and_no_reason_to_ref
     found = find_warm_starts(make_spec(), fragile, costs)
     assert found
     assert all(allocation.architecture[name] > 4 for allocation in found)
+
+
+def test_a_scorer_scores_once_for_all_widths_and_what_is_done_is_told_all_along():
+    class Counting(Scorer):
+        count = 0
+
+        def score(self, context):
+            type(self).count += 1
+            return {name: torch.arange(n).float() for name, n in context.grouping.n_channels.items()}
+
+    context, costs = make_case()
+    ((name, n_channels),) = costs.n_channels.items()
+    told = []
+    watched = dataclasses.replace(context, progress=lambda *report: told.append(report))
+    measure_curves(watched, Counting(), {name: range(1, n_channels)})
+    assert Counting.count == 1
+    n_total = n_channels - 1
+    assert told[0] == ("sensitivity", 0, n_total)
+    widths = [n_done for what, n_done, _ in told if what == "sensitivity"]
+    assert widths == list(range(n_channels))
+    assert [what for what, *_ in told[1:3]] == ["reconstruction", "sensitivity"]
 
 
 def test_measuring_leaves_the_network_as_it_was():

@@ -54,9 +54,9 @@ class MaskedValues(CoalitionValues):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if find_fresh_norms(self.context.network):
+                if norms := find_fresh_norms(self.context.network):
                     n_examples = min(self.batch_size, len(self.context.calibration))
-                    raise tell_no_statistics(f"coalitions of {self.group}", n_examples) from error
+                    raise tell_no_statistics(f"coalitions of {self.group}", n_examples, norms) from error
                 if self.batch_size == 1:
                     raise tell_shortage(f"coalitions of {self.group}") from error
                 self.batch_size //= 2

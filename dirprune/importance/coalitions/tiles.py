@@ -238,7 +238,9 @@ class TiledValues(CoalitionValues):
         """Halve the memory that is used, or give up."""
         if self.norms:
             if self.tile_bytes < 2 * self.chunk_size * self.largest:
-                raise tell_no_statistics(f"coalitions of {self.group}", self.chunk_size) from error
+                raise tell_no_statistics(
+                    f"coalitions of {self.group}", self.chunk_size, self.norms
+                ) from error
         elif self.tile_bytes < 2 * max(self.largest, 1) and self.memory < 8 * max(self.shared, 1):
             raise tell_shortage(f"coalitions of {self.group}") from error
         self._kept.clear()

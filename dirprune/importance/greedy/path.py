@@ -74,7 +74,7 @@ class PathOptions:
     paper="Marill and Green 1963, IEEE Transactions on Information Theory 9 (backward elimination; to weigh "
     "it by cost is dirprune's own)",
     cost="about 10 n coalitions a group, given what the other groups have lost",
-    version=2,
+    version=3,
     needs_data=True,
     needs_gradients=True,
     stochastic=False,

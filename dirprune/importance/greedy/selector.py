@@ -63,7 +63,7 @@ class GreedyOptions:
     "cuts the channel that costs least given all cut before, again and again; then exchanges",
     paper="Marill and Green 1963, IEEE Transactions on Information Theory 9 (backward elimination)",
     cost="anew for each architecture: n^2 coalitions a group; of large networks 24 passes over the images",
-    version=2,
+    version=3,
     needs_data=True,
     needs_gradients=True,
     stochastic=False,

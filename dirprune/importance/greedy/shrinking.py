@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -38,15 +39,11 @@ Result = TypeVar("Result")
 N_PROBES = 2
 N_SWEEPS = 10
 WHAT = "the curvature"
-LEAST_FOR_STATISTICS = 32
-"""Examples from which batch norm's statistics are taken at least."""
-FEWER = "batch norm takes its statistics from fewer images"
+ELSEWHERE = (
+    "out of memory on %s: what derivatives need is kept in the machine's own memory, which takes longer"
+)
 N_PARTS = 2
 """Parts of about 250 examples that each look is at; the next look is at the parts behind."""
-
-
-class _TooManyError(Exception):
-    """Memory ran out on examples that are looked at together."""
 
 
 class Shrinking:
@@ -83,7 +80,8 @@ class Shrinking:
         self._is_classifier = context.task.loss_identity == make_task("cross_entropy").loss_identity
         self._is_divisible = not find_fresh_norms(self._judge().network)
         self._shortage = allow(context, self._size, is_differentiated=self._is_divisible)
-        self._reference = self._with_fewer(self._predict)
+        self._is_kept_elsewhere = False
+        self._reference = self._predict()
         self._lines = lines
         self.notes = [] if lines is None else self._go_on(lines.read())
 
@@ -94,8 +92,6 @@ class Shrinking:
             if record["looks"] == len(made) + 1:  # two processes at once write the same ones
                 made.append(record)
         if made:
-            # Statistics were taken from so many; earlier versions did not say from how many.
-            self._size = min(self._size, made[-1].get("size", self._size))
             self._n_looks = len(made)
             self._leave(made[-1]["kept"])
         return [record["note"] for record in made]
@@ -107,32 +103,12 @@ class Shrinking:
     def look(self) -> Quadratic:
         """Return what removing channels costs from here, in the order of groups and of what is left.
 
-        Where memory is short, fewer examples are taken at once, which changes nothing but rounding. Where
-        batch norm takes its statistics from them, fewer are taken only when memory has run out, and no fewer
-        than `LEAST_FOR_STATISTICS`.
+        Where memory is short, fewer examples are taken at once, which changes nothing but rounding. Those
+        from which batch norm takes its statistics stay together: with fewer, the cuts would be others.
 
         Raises:
             ImportanceError: If there is not enough memory even so, or something is not finite.
         """
-        return self._with_fewer(self._look)
-
-    def _with_fewer(self, run: Callable[[], Result]) -> Result:
-        """Return what a function gives, with half the examples together each time that memory runs out."""
-        while True:
-            try:
-                return run()
-            except _TooManyError as error:
-                if self._size < 2 * LEAST_FOR_STATISTICS:
-                    raise tell_no_statistics(WHAT, self._size) from error
-            self._size = -(-self._size // 2)
-            self._shortage.halve_(WHAT)
-            if FEWER not in self.context.said:
-                logger.warning("%s, from %d: cuts may be others than with more memory", FEWER, self._size)
-            self.context.said.add(FEWER)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def _look(self) -> Quadratic:
         judged = self._judge()
         n_examples = len(judged.calibration)
         n_parts = -(-n_examples // self._size)
@@ -173,7 +149,7 @@ class Shrinking:
             staying[name] = np.flatnonzero(~removed).tolist()
         self._leave(staying)
         if self._lines is not None:
-            self._lines.append({"looks": self._n_looks, "kept": self.kept, "note": note, "size": self._size})
+            self._lines.append({"looks": self._n_looks, "kept": self.kept, "note": note})
 
     def _leave(self, staying: Kept) -> None:
         """Cut the network to some of the channels that are left, given by their places."""
@@ -211,19 +187,32 @@ class Shrinking:
     ) -> list[Result]:
         """Return what a function gives on examples: as many at once as memory allows, or all together.
 
+        Where memory runs out on all together, what is saved for derivatives leaves the device from then on.
+
         Args:
             is_divisible: Otherwise batch norm takes statistics from them.
         Raises:
-            _TooManyError: If memory runs out where they are not.
+            ImportanceError: If there is not enough memory even so.
         """
         if is_divisible:
             return self._shortage.compute_in_parts(positions, compute, WHAT)
-        try:
-            return [compute(positions)]
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise _TooManyError from error
+        while True:
+            keep = torch.autograd.graph.save_on_cpu if self._is_kept_elsewhere else contextlib.nullcontext
+            try:
+                with keep():
+                    return [compute(positions)]
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._is_kept_elsewhere:
+                    norms = find_fresh_norms(self._judge().network)
+                    raise tell_no_statistics(WHAT, len(positions), norms) from error
+            self._is_kept_elsewhere = True
+            if ELSEWHERE not in self.context.said:
+                logger.warning(ELSEWHERE, WHAT)
+            self.context.said.add(ELSEWHERE)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def _differentiate(
         self, judged: ScoringContext, positions: Tensor, drawn: Tensor, places: Tensor

@@ -35,14 +35,14 @@ class Estimate:
     n_evaluations: int
 
 
-class TooFewError(ImportanceError):
-    """A budget from which nothing can be said of a group.
+class BudgetError(ImportanceError):
+    """A budget from which nothing can be said of a group, or that nobody can pay.
 
     Attributes:
-        least: The evaluations from which on something can.
+        least: The evaluations from which on something can be said; 0 where they are too many.
     """
 
-    def __init__(self, message: str, least: int) -> None:
+    def __init__(self, message: str, least: int = 0) -> None:
         super().__init__(message)
         self.least = least
 
@@ -54,18 +54,16 @@ def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
     larger ones minutes and gigabytes before the first value is asked for.
 
     Raises:
-        TooFewError: If it is below `least`.
-        ImportanceError: If it is above 2^20.
+        BudgetError: If it is below `least` or above 2^20.
     """
     if n_evaluations > 2**MAX_EXACT:
-        raise ImportanceError(
+        raise BudgetError(
             f"evaluations must be at most {2**MAX_EXACT:,}, the coalitions of {MAX_EXACT} channels, "
-            f"got {n_evaluations:,}; try evaluations=default or auto"
+            f"got {n_evaluations:,}"
         )
     if n_evaluations < least:
-        raise TooFewError(
-            f"evaluations must be at least {least} for a group of {n_channels} channels, "
-            f"got {n_evaluations}; try evaluations=default or auto",
+        raise BudgetError(
+            f"evaluations must be at least {least} for a group of {n_channels} channels, got {n_evaluations}",
             least,
         )
 

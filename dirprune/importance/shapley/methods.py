@@ -16,9 +16,9 @@ from dirprune.importance.registry import register
 from dirprune.importance.shapley.borders_first import estimate_by_borders_first
 from dirprune.importance.shapley.estimate import (
     Array,
+    BudgetError,
     Coalitions,
     Estimate,
-    TooFewError,
     Value,
     count_coalitions,
 )
@@ -91,7 +91,7 @@ class ShapleyScorer(Scorer):
         if refused:
             first, *others = refused
             least = max(
-                (error.least for error in refused.values() if isinstance(error, TooFewError)), default=0
+                (error.least for error in refused.values() if isinstance(error, BudgetError)), default=0
             )
             enough = f"; {least} evaluations fit every group" if least else ""
             also = f" (nor do the options fit {', '.join(others)}{enough})" if others else ""
@@ -148,6 +148,14 @@ class SampledScorer(ShapleyScorer):
         if n_evaluations == "default":
             n_evaluations = default_evaluations(n_channels)
         return self._sample(value, n_channels, n_evaluations, seed)
+
+    def _check(self, n_channels: int) -> None:
+        """Say also which words the method accepts in place of a number."""
+        try:
+            super()._check(n_channels)
+        except BudgetError as error:
+            words = " or ".join(self.options.words)
+            raise BudgetError(f"{error}; try evaluations={words}", error.least) from error
 
     @abstractmethod
     def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.coalitions import VALUES
 from dirprune.importance.shapley.partial import ADDING
 from dirprune.importance.shapley.with_shap import EXPLAINERS
-
-BUDGETS = ("default", "auto")
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,18 @@ class FixedOptions(ValueOptions):
             1,000 others, for n channels. At least n + 1 (2 n + 2 for "shapley-shap"), at most 2^20.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("default",)
+    """What `evaluations` may be beside a number."""
+
     evaluations: int | str = "default"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_evaluations(BUDGETS[:1])
-
-    def _check_evaluations(self, words: tuple[str, ...]) -> None:
         """Check words; how many evaluations are too few, each estimator says of the groups at hand."""
-        if isinstance(self.evaluations, str) and self.evaluations not in words:
+        super().__post_init__()
+        if isinstance(self.evaluations, str) and self.evaluations not in self.words:
             raise ImportanceError(
-                f"evaluations must be a whole number, {' or '.join(map(repr, words))}, "
-                f"got {self.evaluations!r}{suggest(self.evaluations, words)}"
+                f"evaluations must be a whole number, {' or '.join(map(repr, self.words))}, "
+                f"got {self.evaluations!r}{suggest(self.evaluations, self.words)}"
             )
 
 
@@ -61,11 +60,12 @@ class SampledOptions(FixedOptions):
         cut: Keep ratio at which "auto" looks, in (0, 1).
     """
 
+    words: ClassVar[tuple[str, ...]] = ("default", "auto")
+
     cut: float = 0.5
 
     def __post_init__(self) -> None:
-        ValueOptions.__post_init__(self)
-        self._check_evaluations(BUDGETS)
+        super().__post_init__()
         if not 0 < self.cut < 1:
             raise ImportanceError(f"cut must be a keep ratio in (0, 1), got {self.cut}; half is 0.5")
 

@@ -24,7 +24,7 @@ from dirprune.importance.coalitions.prefix import Prefix
 from dirprune.importance.coalitions.tiles import TiledValues
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
-from tests.importance.cases import identity, make_context, make_split
+from tests.importance.cases import identity, make_context, make_split, score
 from tests.networks_for_tests import CASES, Residual, SmallLeNet, build_case
 
 N_EXAMPLES = 13
@@ -296,9 +296,27 @@ def test_too_little_memory_for_statistics_says_how_many_examples_they_take(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Prefix, "__call__", always_fail)
-    with pytest.raises(ImportanceError, match=rf"for {len(context.calibration)} examples at once"):
+    refused = rf"for {len(context.calibration)} examples at once, .* or try recalibrate=false, or n_examples"
+    with pytest.raises(ImportanceError, match=refused):
         values.evaluate(draw_coalitions(3, values.n_channels))
     assert n_tries > 1
+
+
+@pytest.mark.parametrize("method", ["leave-one-out", "shapley-partial"])
+def test_methods_that_do_not_recalibrate_do_not_say_that_one_should_not(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(Residual)
+    for norm in (module for module in context.network.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean = norm.running_var = None
+        norm.track_running_stats = False
+
+    def always_fail(self: TiledValues, *arguments: object) -> list[Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TiledValues, "_go_through", always_fail)
+    with pytest.raises(ImportanceError, match=r"use another device, or store statistics in the network$"):
+        score(method, context)
 
 
 class LoopingWithNorm(Looping):

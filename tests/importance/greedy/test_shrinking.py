@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
 from dirprune.errors import ImportanceError
-from dirprune.importance import ScoringContext, create, get_method, select_channels
+from dirprune.importance import ScoreCache, ScoringContext, create, get_method, select_channels
+from dirprune.importance.footprint import N_EXAMPLES
 from dirprune.importance.greedy.search import is_exact
-from dirprune.importance.greedy.shrinking import LEAST_FOR_STATISTICS, Shrinking, shrink
-from dirprune.importance.lines import CheckedLines
+from dirprune.importance.greedy.shrinking import Shrinking, shrink
 from dirprune.importance.parts import Shortage
 from dirprune.networks import create_network
 from dirprune.surgery import compact
@@ -117,102 +117,104 @@ def test_a_regression_on_what_is_not_a_number_is_refused(name: str, where: str) 
         select_channels(create(name, {"search": "curvature"}), context, {"0": 2})
 
 
-def test_cuts_that_began_with_fewer_images_go_on_with_as_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    context = make_context(Residual)
-    architecture = Architecture.uniform(context.grouping, 0.3)
-    convolve = nn.Conv2d.forward
-
-    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
-        if len(values) > 64:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return convolve(self, values)
-
-    def interrupt(what: str, done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    lines = CheckedLines(tmp_path / "cuts.jsonl")
-    with monkeypatch.context() as tight:
-        tight.setattr(nn.Conv2d, "forward", run_out_of_memory)
-        expected = shrink(context, architecture, 6, True)
-        assert caplog.text.count("its statistics from fewer images, from 48: cuts may be others than") == 1
-        with pytest.raises(KeyboardInterrupt):
-            shrink(dataclasses.replace(context, progress=interrupt), architecture, 6, True, lines)
-    resumed = Shrinking(context, True, CheckedLines(lines.path))
-    assert resumed._size == 48 < Shrinking(context, True)._size == 96
-    assert shrink(context, architecture, 6, True, CheckedLines(lines.path)) == expected
-
-
-@pytest.mark.parametrize("is_recalibrated", [True, False])
 @pytest.mark.parametrize("name", ["greedy", "greedy-path"])
 def test_out_of_memory_means_fewer_images_at_once_and_is_said_once(
-    name: str, is_recalibrated: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = make_context(Residual)
     assert len(context.calibration) > 64
-    convolve = nn.Conv2d.forward
-    sizes = []
-
-    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            sizes.append(len(values))
-        if len(values) > 64:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return convolve(self, values)
-
-    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
     architecture = Architecture.uniform(context.grouping, 0.5)
-    options = {"search": "curvature", "recalibrate": is_recalibrated}
-    kept = select_channels(create(name, options), context, architecture).kept
-    assert {group: len(channels) for group, channels in kept.items()} == dict(architecture)
+    method = create(name, {"search": "curvature", "recalibrate": False})
+    expected = select_channels(method, context, architecture).kept
+    sizes = run_out_of_memory_(monkeypatch, lambda values: len(values) > 64)
+    assert select_channels(method, context, architecture).kept == expected
     assert sum("smaller batches" in record.message for record in caplog.records) == 1
     assert 32 < max(sizes[len(sizes) // 2 :]) <= 64
-
-    def always_fail(self: nn.Conv2d, values: Tensor) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(nn.Conv2d, "forward", always_fail)
+    run_out_of_memory_(monkeypatch, lambda values: True)
     with pytest.raises(ImportanceError, match="curvature: expected memory for at least one example"):
-        Shrinking(context, True)
+        Shrinking(context, False)
 
 
-def test_statistics_are_not_taken_from_a_handful_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["greedy", "greedy-path"])
+def test_images_of_statistics_stay_together_while_derivatives_are_kept_in_other_memory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     context = make_context(Residual)
-    shrinking, convolve = Shrinking(context, True), nn.Conv2d.forward
+    architecture = Architecture.uniform(context.grouping, 0.5)
+    method = create(name, {"search": "curvature"})
+    expected = select_channels(method, context, architecture).scores
+    is_elsewhere = [False]
 
-    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
-        if len(values) > 8:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return convolve(self, values)
+    class Noted(torch.autograd.graph.save_on_cpu):
+        def __enter__(self) -> None:
+            is_elsewhere[0] = True
+            super().__enter__()
 
-    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
-    refused = r"curvature: expected memory for (\d+) examples at once, from which"
-    with pytest.raises(ImportanceError, match=refused) as told:
-        shrinking.look()
-    least = int(re.search(refused, str(told.value))[1])
-    assert LEAST_FOR_STATISTICS <= least == shrinking._size < 2 * LEAST_FOR_STATISTICS
+        def __exit__(self, *raised: object) -> None:
+            is_elsewhere[0] = False
+            super().__exit__(*raised)
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Noted)
+    n_all = len(context.calibration)
+    sizes = run_out_of_memory_(
+        monkeypatch, lambda v: torch.is_grad_enabled() and len(v) == n_all and not is_elsewhere[0]
+    )
+    found = select_channels(method, context, architecture, ScoreCache(tmp_path)).scores
+    assert all(torch.equal(found[group], scores) for group, scores in expected.items())
+    assert set(sizes) == {N_EXAMPLES, n_all}  # the former to learn what one of them takes
+    assert sum("kept in the machine's own memory" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy-path"])
+def test_what_fewer_images_would_say_is_not_kept_as_what_all_of_them_say(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(Residual)
+    architecture = Architecture.uniform(context.grouping, 0.5)
+    method = create(name, {"search": "curvature"})
+    expected = select_channels(method, context, architecture).kept
+    refused = r"curvature: expected memory for 96 examples .* try recalibrate=false, or n_examples below 96$"
+    with monkeypatch.context() as tight:
+        run_out_of_memory_(tight, lambda values: len(values) > 64)
+        with pytest.raises(ImportanceError, match=refused):
+            select_channels(method, context, architecture, ScoreCache(tmp_path))
+        fewer = create(name, {"search": "curvature", "n_examples": 64})
+        select_channels(fewer, context, architecture, ScoreCache(tmp_path))
+    found = select_channels(method, context, architecture, ScoreCache(tmp_path))
+    assert not found.was_cached
+    assert found.kept == expected
 
 
 @pytest.mark.parametrize("is_recalibrated", [True, False])
-def test_a_network_without_stored_statistics_is_looked_at_with_what_memory_allows(
+def test_too_little_memory_for_a_network_without_stored_statistics_says_what_helps(
     is_recalibrated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = make_context(Residual, n_examples=200)
     for norm in (module for module in context.network.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.running_mean = norm.running_var = None
         norm.track_running_stats = False
-    convolve = nn.Conv2d.forward
+    Shrinking(context, is_recalibrated).look()
+    run_out_of_memory_(monkeypatch, lambda values: len(values) > 120)
+    with pytest.raises(
+        ImportanceError, match=r"for 200 examples at once, .* store statistics in the network$"
+    ):
+        Shrinking(context, is_recalibrated)
 
-    def run_out_of_memory(self: nn.Conv2d, values: Tensor) -> Tensor:
-        if len(values) > 120:
+
+def run_out_of_memory_(monkeypatch: pytest.MonkeyPatch, is_too_much: Callable[[Tensor], bool]) -> list[int]:
+    """Let convolutions run out of memory; return a list that takes the sizes of what is differentiated."""
+    convolve = nn.Conv2d.forward
+    sizes: list[int] = []
+
+    def run(self: nn.Conv2d, values: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            sizes.append(len(values))
+        if is_too_much(values):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return convolve(self, values)
 
-    monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
-    shrinking = Shrinking(context, is_recalibrated)
-    shrinking.look()
-    assert shrinking._size == 100
+    monkeypatch.setattr(nn.Conv2d, "forward", run)
+    return sizes
 
 
 @pytest.mark.parametrize("case", ["classifier", "regression"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +160,19 @@ def test_options_that_do_not_fit_a_group_are_refused(
 ) -> None:
     with pytest.raises(ImportanceError, match=message):
         score(name, make_context(n_examples=8), options)
+
+
+@pytest.mark.parametrize("evaluations", [0, 2_000_000])
+@pytest.mark.parametrize("name", [*SAMPLED, "shapley-shap"])
+def test_what_a_refused_budget_says_to_try_is_what_the_method_accepts(name: str, evaluations: int) -> None:
+    with pytest.raises(ImportanceError, match=r"0: evaluations must be at .*; try evaluations=") as refused:
+        score(name, linear_case(WEIGHTS), {"evaluations": evaluations})
+    accepted = set()
+    for word in ("default", "auto"):
+        with contextlib.suppress(ImportanceError):
+            create(name, {"evaluations": word})
+            accepted.add(word)
+    assert set(re.findall(r"default|auto", str(refused.value))) == accepted
 
 
 def test_without_shap_the_method_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
