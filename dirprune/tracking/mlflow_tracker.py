@@ -60,6 +60,7 @@ class MlflowTracker(StudyObserver):
         self._points: list[Point] = []
         self._told_ms = 0
         self._ended: bool | None = None  # whether interrupted, once it has ended
+        self._has_failed = False
         self._is_study_waiting = False
         self._has_warned = False
         self._thread: threading.Thread | None = None
@@ -96,6 +97,11 @@ class MlflowTracker(StudyObserver):
             self._is_study_waiting = True
             self._lock.notify()
 
+    def study_failed(self, reason: str) -> None:
+        """Note that the end, of which is told next, is one before the last trial."""
+        with self._lock:
+            self._has_failed = True
+
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Note the end; `close` waits until it has been told."""
         with self._lock:
@@ -130,12 +136,16 @@ class MlflowTracker(StudyObserver):
     def close(self, timeout: float = 120.0) -> list[str]:
         """Wait until everything is in MLflow, at most `timeout` s, and end the thread.
 
+        A study of whose end nobody told is one that was interrupted.
+
         Returns:
             What could not be uploaded, in words; empty if all is there.
         """
         if self._thread is None:
             return []
         with self._lock:
+            if self._ended is None:
+                self._ended, self._is_study_waiting = True, True
             self._is_closing = True
             self._lock.notify()
         self._thread.join(timeout)
@@ -229,10 +239,11 @@ class MlflowTracker(StudyObserver):
                 uploader.check_alive()  # raises where it was not the trial's own fault
                 failure = error
         with self._lock:
-            points, ended, front = list(self._points), self._ended, self._list_front()
+            points, front = list(self._points), self._list_front()
+            ended, has_failed = self._ended, self._has_failed and self._ended is not None
             self._is_study_waiting = False
         try:
-            uploader.upload_study(points, front, ended)
+            uploader.upload_study(points, front, ended, has_failed)
         except Exception:
             with self._lock:
                 self._is_study_waiting = True
