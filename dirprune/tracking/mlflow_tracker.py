@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from dirprune.errors import one_line
 from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.tracking.outage import Outage
 from dirprune.tracking.store import RunKey
 from dirprune.tracking.uploader import FILES_EVERY_S, Uploader
 from dirprune.tracking.views import (
@@ -62,9 +62,9 @@ class MlflowTracker(StudyObserver):
         self._ended: bool | None = None  # whether interrupted, once it has ended
         self._has_failed = False
         self._is_study_waiting = False
-        self._has_warned = False
         self._thread: threading.Thread | None = None
         self._uploader: Uploader | None = None
+        self._outage: Outage | None = None
 
     @property
     def has_started(self) -> bool:
@@ -77,6 +77,7 @@ class MlflowTracker(StudyObserver):
             self._summary = summary
             self._is_study_waiting = True
         self._uploader = Uploader(summary, self.tracking_uri, self.network)
+        self._outage = Outage(self._uploader.tracking_uri, summary.folder)
         self._thread = threading.Thread(target=self._work, name="dirprune-tracking", daemon=True)
         self._thread.start()
 
@@ -179,6 +180,7 @@ class MlflowTracker(StudyObserver):
         return left + self._uploader.refused
 
     def _work(self) -> None:
+        assert self._outage is not None
         n_failures, was_closing = 0, False
         while True:
             with self._lock:
@@ -191,17 +193,10 @@ class MlflowTracker(StudyObserver):
             try:
                 self._do_round()
                 n_failures = 0
-                if self._has_warned:
-                    logger.warning("tracking works again")
-                    self._has_warned = False
+                self._outage.end()
             except Exception as error:  # tracking never fails a study
                 n_failures += 1
-                if not self._has_warned:
-                    logger.warning(
-                        "tracking failed and will be tried again: %s",
-                        one_line(error, has_type=True, address=self.tracking_uri or ""),
-                    )
-                    self._has_warned = True
+                self._outage.begin(error)
             wait_s = min(self.interval_s * 2**n_failures, LONGEST_WAIT_S)
             with self._lock:
                 if not is_closing:
