@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from dirprune.addresses import hide_secrets
 
 LEAST_ALIKE = 0.5
 """How alike a name must be to one that is wanted to be taken for a slip."""
+_AROUND = re.compile(
+    r"\((?:sqlite3|psycopg2?|pymysql|MySQLdb|mysql|pyodbc|pymssql)\.[\w.]+\) "
+    r"|\s*\[SQL: .*?(?=\s\(Background on )"
+    r"|\s*\(Background on this error at: [^)]*\)",
+    re.DOTALL,
+)
+"""What SQLAlchemy writes around what a database says: the driver's class, the statement, a link."""
 
 
 class DirpruneError(Exception):
@@ -70,7 +78,7 @@ def one_line(error: object, *, has_type: bool = False, address: str = "") -> str
     """
     kind = type(error).__name__
     said = str(error) if isinstance(error, DirpruneError) else hide_secrets(str(error), address)
-    text = " ".join(said.split())
+    text = " ".join(_AROUND.sub("", said).split())
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
 
 

@@ -1,12 +1,44 @@
-"""What SIGTERM does to a driver: the same as Ctrl-C, also where another library has ideas of its own."""
+"""What Ctrl-C and SIGTERM do while libraries are loaded and run that have ideas of their own."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
+@contextmanager
+def leaving_at_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, with one line and status 130, while the body imports.
+
+    A KeyboardInterrupt in numpy's or torch's imports is caught there by some, who go on half imported, into
+    other errors or without an end. Nothing has begun yet that would have to be kept. Where someone types, as
+    in a notebook, and where Ctrl-C does something else already, all stays as it is.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    raising = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _interrupt}
+    replaced = {number: handler for number, handler in raising.items() if signal.getsignal(number) is handler}
+    if not is_main or hasattr(sys, "ps1"):
+        replaced = {}
+    for number in replaced:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"interrupted\n")  # nothing of Python may be half imported
+    os._exit(INTERRUPTED)
 
 
 @contextmanager

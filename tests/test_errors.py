@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy
 
 from dirprune.errors import one_line, suggest
 
@@ -25,6 +26,22 @@ def test_errors_become_one_line_or_the_name_of_their_type(error: object, text: s
 def test_a_line_has_300_characters_at_most() -> None:
     assert one_line(ValueError("x" * 1000)) == "x" * 300
     assert len(one_line(ValueError("x" * 1000), has_type=True)) == 300
+
+
+@pytest.mark.parametrize(
+    ("address", "statement", "said"),
+    [
+        ("sqlite:////proc/none/trials.db", "SELECT 1", "unable to open database file"),
+        ("sqlite://", "SELECT a FROM absent WHERE b = :b", "no such table: absent"),
+    ],
+)
+def test_of_a_database_only_its_own_words_are_told(address: str, statement: str, said: str) -> None:
+    engine = sqlalchemy.create_engine(address)
+    with pytest.raises(sqlalchemy.exc.SQLAlchemyError) as raised, engine.connect() as connection:
+        connection.execute(sqlalchemy.text(statement), {"b": 1})
+    assert "https://sqlalche.me" in str(raised.value)
+    assert one_line(raised.value) == said
+    assert one_line(RuntimeError(f"failed: {raised.value}")) == f"failed: {said}"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_with_all() -> None:

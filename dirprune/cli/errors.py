@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import click
 
 from dirprune.errors import DirpruneError, suggest
+from dirprune.interruption import INTERRUPTED
 
 MISTAKE = 2
-INTERRUPTED = 130
 CLOSED_PIPE = 141
 
 # What the system says of a path, a full disk or a missing right: nothing that a traceback would help with.

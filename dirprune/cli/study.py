@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import click
+from dirprune.interruption import INTERRUPTED, ended_by_sigterm, leaving_at_ctrl_c
 
-from dirprune.cli.errors import INTERRUPTED, run_command
-from dirprune.cli.study_arguments import Arguments
-from dirprune.cli.study_options import study_options
-from dirprune.interruption import ended_by_sigterm
-from dirprune.study.spec import StudySpec
+with leaving_at_ctrl_c():  # a study script begins with importing this, and so with waiting for torch
+    import click
+
+    from dirprune.cli.errors import run_command
+    from dirprune.cli.study_arguments import Arguments
+    from dirprune.cli.study_options import study_options
+    from dirprune.study.spec import StudySpec
 
 
 class StudyCommand(click.Command):
@@ -57,7 +59,8 @@ def make_command(spec: StudySpec) -> click.Command:
 
     def command(**given: Any) -> None:
         with ended_by_sigterm():
-            from dirprune.cli.study_run import run  # loads Ray, Optuna and MLflow
+            with leaving_at_ctrl_c():
+                from dirprune.cli.study_run import run  # loads Ray, Optuna and MLflow
 
             result = run(spec, Arguments(**given))
         if result.is_interrupted and not result.finish_reason:

@@ -4,6 +4,7 @@ const EXPERIMENT = "dirprune";
 const PAGE_SIZE = 1000;
 const SAFE_ID = /^[\w-]{1,200}$/;
 const STATES = { FINISHED: "finished", FAILED: "failed", KILLED: "abandoned" };
+const STUDY_STATES = { FINISHED: "ended", FAILED: "failed", KILLED: "stopped" };
 
 /** Why the server gave no answer that can be used; `status` is 0 where there was none at all. */
 export class ServerError extends Error {
@@ -93,13 +94,17 @@ function readStudy(run) {
     return { metric, isMaximized: direction === "maximize", margin };
   });
   const metrics = run.data.metrics ?? [];
+  const { status, start_time: start = 0, end_time: end = 0 } = run.info;
+  const isPaused = status === "RUNNING" && tags["dirprune.paused"] === "true";
+  const news = metrics.map(({ timestamp }) => Number(timestamp));
   return {
     id: tags["dirprune.study_id"],
     name: tags["dirprune.study"] ?? run.info.run_name,
     runId: run.info.run_id,
     experiment: run.info.experiment_id,
-    isRunning: run.info.status === "RUNNING",
-    start: Number(run.info.start_time ?? 0),
+    state: isPaused ? "stopped" : STUDY_STATES[status] ?? "running",
+    start: Number(start),
+    lastNews: [...news, Number(end)].reduce((newest, time) => Math.max(newest, time), Number(start)),
     nTrials: Number(tags["dirprune.n_trials"] ?? 0),
     folder: tags["dirprune.folder"],
     network: parameters.network,

@@ -1,13 +1,23 @@
 // Fronts, limits and scales: what follows from numbers alone, without a page.
 
 const FACTORS = { "": 1, k: 1e3, M: 1e6, G: 1e9, "%": 0.01 };
+const WAYS = [ // names of metrics, the units that amounts of them may have, and an example
+  { names: /accuracy$/, units: "%", example: "93%" },
+  { names: /^(macs|parameters)$/, units: "kMG", example: "60M" },
+  { names: /_(ms|s)$/, units: "", example: "2.5" },
+  { names: /^/, units: "kMG%", example: "0.5" },
+];
 
-/** Return the number that people write as 60M, 1.5k, 93% or 2e6; NaN for anything else. */
-export function parseAmount(text) {
+/** Return how people write an amount of a metric: {units, example}. */
+export const findWay = (metric) => WAYS.find(({ names }) => names.test(metric));
+
+/** Return the number that people write as 60M, 1.5k or 2e6, or 93% of an accuracy; NaN for anything else. */
+export function parseAmount(text, metric) {
   const found = /^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([kKMmGg%]?)\s*$/.exec(text);
   if (!found) return NaN;
   const unit = { K: "k", m: "M", g: "G" }[found[2]] ?? found[2];
-  return Number(found[1]) * FACTORS[unit];
+  const amount = findWay(metric).units.includes(unit) ? Number(found[1]) * FACTORS[unit] : NaN;
+  return Number.isFinite(amount) ? amount : NaN;
 }
 
 /** The axis that shows when a trial began rather than what it is worth. */

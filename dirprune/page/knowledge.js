@@ -13,6 +13,7 @@ import { findUndominated, isCandidate } from "./front.js";
  */
 export class Knowledge {
   isLive = false; // whether `update` may bring more at another time
+  hasRead = true; // whether `studies` holds all that there are
   studies = new Map();
   trials = new Map(); // of each study by key
   hypervolumes = new Map(); // of each study: [[finished trials, hypervolume, s since its first trial began], ...]

@@ -1,13 +1,13 @@
 // Limits that trials must keep: a metric, at most or at least, and an amount as people write it.
 
 import { fillSelect, find, make } from "./dom.js";
-import { parseAmount } from "./front.js";
+import { findWay, parseAmount } from "./front.js";
 
 /** Return the limits whose amounts can be read, as numbers. */
 export function readLimits(limits) {
   return limits
-    .map((limit) => ({ ...limit, amount: parseAmount(limit.text) }))
-    .filter((limit) => Number.isFinite(limit.amount));
+    .map((limit) => ({ ...limit, amount: parseAmount(limit.text, limit.metric) }))
+    .filter((limit) => !Number.isNaN(limit.amount));
 }
 
 /**
@@ -25,7 +25,13 @@ export function showLimits(limits, options, onChange) {
     fillSelect(metric, options, limit.metric);
     way.value = limit.isMost ? "most" : "least";
     if (amount !== document.activeElement) amount.value = limit.text;
-    amount.setAttribute("aria-invalid", limit.text !== "" && Number.isNaN(parseAmount(limit.text)));
+    const { example } = findWay(limit.metric);
+    const isRead = limit.text === "" || !Number.isNaN(parseAmount(limit.text, limit.metric));
+    amount.placeholder = example;
+    amount.setAttribute("aria-invalid", !isRead);
+    const problem = isRead ? "" : `expected a number such as ${example}; this limit is left out`;
+    const told = box.children[place].querySelector(".problem");
+    if (told.textContent !== problem) told.textContent = problem;
   });
 }
 
@@ -34,7 +40,8 @@ function makeLimit(limits, place, onChange) {
   const way = make("select", { "aria-label": "kind of limit" }, [
     make("option", { value: "most" }, "at most"), make("option", { value: "least" }, "at least"),
   ]);
-  const amount = make("input", { "aria-label": "limit", size: 8, placeholder: "60M", autocomplete: "off" });
+  const id = `limit-problem-${place}`;
+  const amount = make("input", { "aria-label": "limit", "aria-describedby": id, size: 8, autocomplete: "off" });
   const remove = make("button", { type: "button", "aria-label": "remove this limit" }, "×");
   const change = () => {
     limits[place] = { metric: metric.value, isMost: way.value === "most", text: amount.value.trim() };
@@ -46,5 +53,6 @@ function makeLimit(limits, place, onChange) {
     limits.splice(place, 1);
     onChange();
   });
-  return make("div", { class: "limit" }, [metric, way, amount, remove]);
+  const problem = make("span", { class: "problem", id, role: "status" });
+  return make("div", { class: "limit" }, [metric, way, amount, remove, problem]);
 }

@@ -11,12 +11,14 @@ const LONGEST_PAUSE_MS = 600_000;
 /** What a server knows of all studies, and of the trials of those that were asked for. */
 export class LiveKnowledge extends Knowledge {
   isLive = true;
+  hasRead = false;
   #wholes = new Map(); // of each study, when all its trials were read: {missing, pause, again}
   #told = new Map(); // of each study, what was known when the hypervolume was read
 
   async update(ids, onChange) {
     const before = JSON.stringify([...this.studies]);
     this.studies = await readStudies();
+    this.hasRead = true;
     if (!this.studies.size || JSON.stringify([...this.studies]) !== before) onChange();
     for (const id of ids) await this.#readStudy(id, onChange);
   }

@@ -88,6 +88,7 @@ function chooseAxes(metrics) {
 
 function draw() {
   isDrawing = false;
+  if (!know.hasRead) return;
   const studies = chosenStudies();
   if (find("studies")) showStudies(know.studies, choices.studies, labelOf);
   find("view").hidden = !studies.length;

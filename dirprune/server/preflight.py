@@ -91,7 +91,10 @@ def check_store(uri: str) -> None:
         other = find_other_schema(uri)
     except Exception as error:  # whatever the drivers raise, or a driver that is missing
         said = one_line(error, address=uri)
-        raise TrackingError(f"the database {shown} cannot be opened ({said}); check {_STORE}") from error
+        raise TrackingError(
+            f"expected a database that opens at {shown}, got: {said}; "
+            f"check that it runs, {_STORE} and the login"
+        ) from error
     if other is not None:
         raise TrackingError(f"the database {shown} cannot be used: {other.advise(_UPGRADE, _STORE)}")
 

@@ -77,6 +77,13 @@ class StudyObserver:
             counts: Number of trials by state, by Optuna's names.
         """
 
+    def study_failed(self, reason: str) -> None:
+        """Called once, before `study_ended` or `finalists_ended`, where the study ends by itself too early.
+
+        Args:
+            reason: Why: its trials kept failing, say, or the disk is full.
+        """
+
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Called once, when the search is over or the driver is about to leave in order.
 

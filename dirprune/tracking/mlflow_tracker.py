@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from dirprune.errors import one_line
 from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
+from dirprune.tracking.outage import Outage
 from dirprune.tracking.store import RunKey
 from dirprune.tracking.uploader import FILES_EVERY_S, Uploader
 from dirprune.tracking.views import (
@@ -60,10 +60,11 @@ class MlflowTracker(StudyObserver):
         self._points: list[Point] = []
         self._told_ms = 0
         self._ended: bool | None = None  # whether interrupted, once it has ended
+        self._has_failed = False
         self._is_study_waiting = False
-        self._has_warned = False
         self._thread: threading.Thread | None = None
         self._uploader: Uploader | None = None
+        self._outage: Outage | None = None
 
     @property
     def has_started(self) -> bool:
@@ -76,6 +77,7 @@ class MlflowTracker(StudyObserver):
             self._summary = summary
             self._is_study_waiting = True
         self._uploader = Uploader(summary, self.tracking_uri, self.network)
+        self._outage = Outage(self._uploader.tracking_uri, summary.folder)
         self._thread = threading.Thread(target=self._work, name="dirprune-tracking", daemon=True)
         self._thread.start()
 
@@ -95,6 +97,11 @@ class MlflowTracker(StudyObserver):
             self._front = now
             self._is_study_waiting = True
             self._lock.notify()
+
+    def study_failed(self, reason: str) -> None:
+        """Note that the end, of which is told next, is one before the last trial."""
+        with self._lock:
+            self._has_failed = True
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Note the end; `close` waits until it has been told."""
@@ -130,12 +137,16 @@ class MlflowTracker(StudyObserver):
     def close(self, timeout: float = 120.0) -> list[str]:
         """Wait until everything is in MLflow, at most `timeout` s, and end the thread.
 
+        A study of whose end nobody told is one that was interrupted.
+
         Returns:
             What could not be uploaded, in words; empty if all is there.
         """
         if self._thread is None:
             return []
         with self._lock:
+            if self._ended is None:
+                self._ended, self._is_study_waiting = True, True
             self._is_closing = True
             self._lock.notify()
         self._thread.join(timeout)
@@ -169,6 +180,7 @@ class MlflowTracker(StudyObserver):
         return left + self._uploader.refused
 
     def _work(self) -> None:
+        assert self._outage is not None
         n_failures, was_closing = 0, False
         while True:
             with self._lock:
@@ -181,17 +193,10 @@ class MlflowTracker(StudyObserver):
             try:
                 self._do_round()
                 n_failures = 0
-                if self._has_warned:
-                    logger.warning("tracking works again")
-                    self._has_warned = False
+                self._outage.end()
             except Exception as error:  # tracking never fails a study
                 n_failures += 1
-                if not self._has_warned:
-                    logger.warning(
-                        "tracking failed and will be tried again: %s",
-                        one_line(error, has_type=True, address=self.tracking_uri or ""),
-                    )
-                    self._has_warned = True
+                self._outage.begin(error)
             wait_s = min(self.interval_s * 2**n_failures, LONGEST_WAIT_S)
             with self._lock:
                 if not is_closing:
@@ -229,10 +234,11 @@ class MlflowTracker(StudyObserver):
                 uploader.check_alive()  # raises where it was not the trial's own fault
                 failure = error
         with self._lock:
-            points, ended, front = list(self._points), self._ended, self._list_front()
+            points, front = list(self._points), self._list_front()
+            ended, has_failed = self._ended, self._has_failed and self._ended is not None
             self._is_study_waiting = False
         try:
-            uploader.upload_study(points, front, ended)
+            uploader.upload_study(points, front, ended, has_failed)
         except Exception:
             with self._lock:
                 self._is_study_waiting = True

@@ -17,7 +17,7 @@ finalist, children of its trial's run:
 | dirprune.source | trial, final | dense, uniform, reference, warm-start or sampler |
 | dirprune.method | trial, final | importance method |
 | dirprune.front | trial, final | true or false; of a final run: whether its model stands on the final front |
-| dirprune.paused | trial | true or false: whether it only waits at a rung, RUNNING though it is by name |
+| dirprune.paused | study, trial | true or false: RUNNING by name, it only waits for a driver, or at a rung |
 | dirprune.not_acceptable | trial | why it may not be on the front though it is complete |
 | dirprune.stopped_at | trial | training images after which it was stopped at a rung |
 | dirprune.error | trial, final | why it failed, or "abandoned" |
@@ -48,7 +48,7 @@ finalist, children of its trial's run:
 | RUNNING | the trial runs, is paused at a rung, or waits for a driver that continues the study |
 | FINISHED | it ran to its full resource; the study: all is done |
 | KILLED | it was stopped at a rung, or abandoned |
-| FAILED | it raised, or gave no finite objective |
+| FAILED | it raised, or gave no finite objective; the study: it ended by itself before its last trial |
 """
 
 from __future__ import annotations

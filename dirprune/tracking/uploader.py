@@ -17,7 +17,7 @@ from dirprune.tracking import names
 from dirprune.tracking.front_models import log_model
 from dirprune.tracking.server import default_tracking_uri
 from dirprune.tracking.store import RemoteRun, RunKey, RunStore
-from dirprune.tracking.views import Point, view_study, view_training, view_trial
+from dirprune.tracking.views import Point, Status, view_study, view_training, view_trial
 
 logger = logging.getLogger("dirprune.tracking")
 
@@ -107,24 +107,32 @@ class Uploader:
             self._is_creating = False
         self.store.update_(run, view)
 
-    def upload_study(self, points: Sequence[Point], front: Sequence[RunKey], ended: bool | None) -> None:
+    def upload_study(
+        self,
+        points: Sequence[Point],
+        front: Sequence[RunKey],
+        ended: bool | None,
+        has_failed: bool = False,
+    ) -> None:
         """Bring the study's run up to date, now and then its files; in the end models and status.
 
         Args:
             points: Hypervolume, size of the front and counts so far.
             front: The trials on the front, and the trainings whose models are those of the final front.
             ended: Whether it was interrupted; None = it still runs.
+            has_failed: Whether it ends by itself before its last trial.
         """
         assert self._study is not None
-        running = view_study(self.summary, "RUNNING", points)
-        self.store.update_(self._study, running)
+        view = view_study(self.summary, "RUNNING", points, is_paused=bool(ended))
+        self.store.update_(self._study, view)
         if ended is not None or time.monotonic() > self._files_at + FILES_EVERY_S:
             self._upload_files()
             self._files_at = time.monotonic()
         if ended is False:
             self._upload_models(front)
             self.store.delete_doubles(self._study, self._runs)
-            self.store.update_(self._study, replace(running, status="FINISHED"))
+        if has_failed or ended is False:
+            self.store.update_(self._study, replace(view, status="FAILED" if has_failed else "FINISHED"))
 
     def complete(
         self, history: Sequence[Point], front: Sequence[RunKey], start_ms: int | None, end_ms: int | None
@@ -144,7 +152,8 @@ class Uploader:
         points = [self._be_newest(point) for point in history if (point.name, point.step) not in known]
         n_trials = max(self.summary.n_trials, int(self._study.tags.get(names.N_TRIALS, 0)))
         summary = replace(self.summary, n_trials=n_trials)  # the total that was asked for is no record
-        view = view_study(summary, "RUNNING" if end_ms is None else "FINISHED", points)
+        ended: Status = "FAILED" if self._study.status == "FAILED" else "FINISHED"
+        view = view_study(summary, "RUNNING" if end_ms is None else ended, points, is_paused=end_ms is None)
         view = replace(view, start_ms=start_ms, end_ms=end_ms)
         self.store.update_(self._study, view, with_status=False)
         self._upload_files()

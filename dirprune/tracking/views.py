@@ -121,14 +121,24 @@ def view_finalists(finalists: Sequence[Finalist], time_ms: int) -> list[Point]:
     return [*points, Point("final_front_size", size, n_trainings, time_ms)]
 
 
-def view_study(summary: StudySummary, status: Status, points: Sequence[Point]) -> RunView:
-    """Return what the run of a study should hold."""
+def view_study(
+    summary: StudySummary, status: Status, points: Sequence[Point], is_paused: bool = False
+) -> RunView:
+    """Return what the run of a study should hold.
+
+    Args:
+        summary: The study.
+        status: By MLflow's names.
+        points: Values of metrics.
+        is_paused: Whether nobody drives it, and something is left for a driver that continues it.
+    """
     tags = {
         names.KIND: "study",
         names.STUDY: summary.name,
         names.STUDY_ID: summary.study_id,
         names.N_TRIALS: str(summary.n_trials),
         names.FOLDER: str(summary.folder.root.absolute()),
+        names.PAUSED: "true" if is_paused else "false",
     }
     parameters = {
         **{name: _text(value) for name, value in summary.description.items()},

@@ -66,6 +66,8 @@ def run_finalists(
             is_interrupted = True
         failures = accounts.failures
     if options is not None or trainings:
+        if ledger.end_reason:
+            tell_all(ledger.observers, lambda observer: observer.study_failed(ledger.end_reason))
         finalists = read_finalists(folder, records, objectives, ledger.summary.floor)
         tell_all(ledger.observers, lambda observer: observer.finalists_ended(finalists, is_interrupted))
     return is_interrupted, failures

@@ -366,6 +366,8 @@ class Ledger:
         if not interrupted and not self.end_reason:
             self._stop_paused()
         self._take_into_front(list(self._records.values()))
+        if self.end_reason:
+            self._tell_observers(lambda observer: observer.study_failed(self.end_reason))
         records = self.records
         self._tell_observers(lambda observer: observer.study_ended(records, interrupted))
 

@@ -1,4 +1,4 @@
-"""Scoring and training that are stopped go on where they were, in a real process with real signals."""
+"""Commands that are stopped: at once while they load, and else to go on where they were; by real signals."""
 
 from __future__ import annotations
 
@@ -73,6 +73,55 @@ def read_coalitions(files: dict[str, bytes]) -> list[tuple[str, bytes]]:
             width = len(packed) // len(record["values"])
             found += [(name, packed[start : start + width]) for start in range(0, len(packed), width)]
     return found
+
+
+INTERRUPTED_AT_AN_IMPORT = """
+import contextlib, os, runpy, signal, sys
+
+at, *sys.argv = sys.argv[1:]
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == at:
+            with contextlib.suppress(KeyboardInterrupt):  # as some library does
+                os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+DOCTOR, STUDY = (
+    ("dirprune/__main__.py", "doctor", "--network", "lenet5"),
+    ("studies/lenet.py", "--data", "absent"),
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [
+        (DOCTOR, "click"),
+        (DOCTOR, "torch"),
+        (DOCTOR, "numpy.linalg"),
+        (STUDY, "click"),
+        (STUDY, "torch"),
+        (STUDY, "numpy.linalg"),
+        (STUDY, "optuna"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_ctrl_c_while_libraries_load_is_one_line(
+    tmp_path: Path, script: tuple[str, ...], module: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT_AN_IMPORT, module, str(ROOT / script[0]), *script[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        preexec_fn=hear_ctrl_c,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize(

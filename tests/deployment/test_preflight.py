@@ -88,14 +88,40 @@ def test_database_of_an_older_schema_is_refused_until_it_is_upgraded(
 
 
 @pytest.mark.parametrize(
-    "uri", ["postgresql://me:hunter2@127.0.0.1:1/mlflow", "nosuch://me:hunter2@host/mlflow"]
+    ("uri", "shown", "said"),
+    [
+        (
+            "postgresql://me:hunter2@127.0.0.1:1/mlflow",
+            "postgresql://127.0.0.1:1/mlflow",
+            "Connection refused",
+        ),
+        ("nosuch://me:hunter2@host/mlflow", "nosuch://host/mlflow", "Can't load plugin"),
+        ("sqlite:////proc/none/mlflow.db", "sqlite:////proc/none/mlflow.db", "unable to open database file"),
+        (f"sqlite:///{__file__}", f"sqlite:///{__file__}", "file is not a database"),
+    ],
 )
-def test_database_that_cannot_be_opened_is_one_line_without_its_password(uri: str) -> None:
+def test_database_that_cannot_be_opened_is_one_line_without_its_password(
+    uri: str, shown: str, said: str
+) -> None:
     with pytest.raises(DirpruneError) as raised:
         preflight.check_store(uri)
-    assert "cannot be opened" in str(raised.value)
-    assert "check MLFLOW_BACKEND_STORE_URI" in str(raised.value)
-    assert "hunter2" not in str(raised.value)
+    line = str(raised.value)
+    assert line.startswith(f"expected a database that opens at {shown}, got: ")
+    assert said in line
+    assert line.endswith("; check that it runs, MLFLOW_BACKEND_STORE_URI and the login")
+    for part in ("hunter2", "sqlalche.me", "OperationalError", "DatabaseError", "SQL:", "\n"):
+        assert part not in line
+
+
+@pytest.mark.slow
+def test_server_whose_database_is_away_says_so_in_one_line_and_ends(tmp_path: Path) -> None:
+    uri = f"postgresql://me:hunter2@127.0.0.1:{find_free_port()}/mlflow"
+    status, lines = run_script(tmp_path, "--port", str(find_free_port()), MLFLOW_BACKEND_STORE_URI=uri)
+    assert (status, len(lines)) == (2, 1)
+    assert lines[0].startswith(
+        f"error: expected a database that opens at {uri.replace('me:hunter2@', '')}, got"
+    )
+    assert "sqlalche.me" not in lines[0]
 
 
 @pytest.mark.slow

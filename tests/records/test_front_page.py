@@ -173,6 +173,35 @@ def test_limits_and_words_leave_trials_and_their_front(show: Show) -> None:
     expect(page.locator("#picture path.front:not(.point)")).to_have_count(len(methods))
 
 
+@pytest.mark.parametrize(
+    ("metric", "wrong", "example", "right"),
+    [
+        ("macs", "98%", "60M", "498.75K"),
+        ("parameters", "1e999", "60M", "2e6"),
+        ("val_accuracy", "60M", "93%", "100 %"),
+    ],
+)
+def test_a_limit_that_is_no_number_of_its_metric_is_said_and_leaves_every_row(
+    show: Show, metric: str, wrong: str, example: str, right: str
+) -> None:
+    page = show()
+    page.get_by_role("button", name="Add a limit").click()
+    page.get_by_label("metric of the limit").select_option(metric)
+    field = page.get_by_label("limit", exact=True)
+    field.fill(wrong)
+    expect(field).to_have_attribute("aria-invalid", "true")
+    said = f"expected a number such as {example}; this limit is left out"
+    expect(field).to_have_accessible_description(said)
+    expect(page.locator("#limits .problem")).to_have_text(said)
+    expect(page.locator("#trials tbody tr")).to_have_count(len(RECORDS))
+    field.fill(right)
+    expect(field).to_have_attribute("aria-invalid", "false")
+    expect(page.locator("#limits .problem")).to_have_text("")
+    expect(page.locator("#trials tbody tr")).to_have_count(len(RECORDS))
+    field.fill("0")
+    expect(page.locator("#trials tbody tr")).to_have_count(0)
+
+
 def test_the_table_sorts_and_shows_what_is_kept(show: Show) -> None:
     page = show()
     best_first = sorted(RECORDS, key=lambda record: (-record.metrics["val_accuracy"], record.number))

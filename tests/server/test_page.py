@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from dirprune.records.front import mark_front
 from dirprune.records.record import TrialRecord
-from dirprune.tracking.views import view_finalists, view_progress, view_study
+from dirprune.tracking.views import Status, view_finalists, view_progress, view_study
 from tests.page.growth import find_steps
 from tests.records.example_study import (
     FINALISTS,
@@ -72,6 +72,67 @@ def test_studies_are_listed_and_a_name_with_markup_stays_text(
     page.locator(".point.front").first.click()
     expect(page.locator("#details h2")).to_contain_text(NAME)
     assert page.locator("b, img").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "is_paused", "state"),
+    [
+        ("RUNNING", False, "running"),
+        ("RUNNING", True, "stopped"),
+        ("KILLED", False, "stopped"),
+        ("FAILED", True, "failed"),
+        ("FINISHED", False, "ended"),
+    ],
+)
+def test_the_list_says_how_a_study_stands_and_since_when_with_no_more_requests(
+    page: Page, server: MlflowServer, tmp_path: Path, status: Status, is_paused: bool, state: str
+) -> None:
+    name = f"{status} {is_paused}"
+    study = TrackedStudy(server.uri, tmp_path, name, name.lower().replace(" ", "-"))
+    before, news = 1_900_000_000_000, 1_900_000_060_000  # beyond the start and the end of the run
+    points = view_progress(0.5, 1, {"COMPLETE": 1}, before) + view_progress(0.6, 2, {"COMPLETE": 2}, news)
+    study.store.update_(study.run, view_study(study.summary, status, points, is_paused))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition("mlflow/")[2].partition("?")[0]))
+    open_study(page, server, "")
+    cells = page.locator("#studies tbody tr", has_text=name).locator("td")
+    expect(cells.nth(1)).to_have_text(state)
+    expect(cells.last).to_have_text(page.evaluate(f"new Date({news}).toLocaleString()"))
+    assert set(filter(None, asked)) == {"experiments/get-by-name", "runs/search"}
+
+
+def test_studies_that_are_not_there_are_said_and_markup_in_an_address_stays_text(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    said = page.locator("#unknown")
+    open_study(page, server, "?study=nonesuch")
+    expect(said).to_have_text("There is no study with the id nonesuch here.")
+    expect(page.locator("#view")).to_be_hidden()
+    below, listed = said.bounding_box(), page.locator("#studies").bounding_box()
+    assert below is not None
+    assert listed is not None
+    assert below["y"] + below["height"] <= listed["y"]
+    open_study(page, server, "?study=%3Cimg%20src=x%20onerror=alert(1)%3E&study=decade&study=a%26b")
+    expect(said).to_have_text("There are no studies with the ids <img src=x onerror=alert(1)>, a&b here.")
+    expect(page.locator("#count")).to_contain_text("of 12 trials")
+    assert page.locator("img").count() == 0
+    open_study(page, server, "?study=decade")
+    expect(page.locator("#count")).to_contain_text("of 12 trials")
+    expect(said).to_be_hidden()
+
+
+def test_no_study_is_called_missing_before_the_server_has_answered(
+    page: Page, server: MlflowServer, studies: tuple[TrackedStudy, ...]
+) -> None:
+    page.route("**/ajax-api/**", lambda route: route.abort())
+    page.goto(f"{server.uri}/pareto?study=decade")
+    expect(page.locator("#status")).to_contain_text("does not answer")
+    page.set_viewport_size({"width": 900, "height": 700})  # draws again
+    page.wait_for_timeout(300)
+    expect(page.locator("#unknown")).to_be_hidden()
+    expect(page.locator("#none")).to_be_hidden()
+    page.unroute("**/ajax-api/**")
+    expect(page.locator("#count")).to_contain_text("of 12 trials")
 
 
 def test_the_front_is_the_one_that_the_study_has(

@@ -24,7 +24,7 @@ from dirprune.records.tables import write_front
 from dirprune.study.observer import StudySummary
 from dirprune.surgery import compact
 from dirprune.tracing import find_groups
-from dirprune.tracking import MlflowTracker, default_tracking_uri, names
+from dirprune.tracking import MlflowTracker, default_tracking_uri, names, sync_study
 from dirprune.tracking.store import RemoteRun, RunStore
 from dirprune.tracking.views import RunView
 from tests.records.example_study import OBJECTIVES, make_trial
@@ -138,11 +138,12 @@ def test_resumed_study_goes_on_with_the_same_runs_and_nothing_doubles(
     track(summary, mark_front([done, half], OBJECTIVES), interrupted=True)
     study, trials = read_runs(output)
     assert (study.info.status, trials[1].info.status) == ("RUNNING", "RUNNING")
+    assert study.data.tags[names.PAUSED] == "true"
     records = mark_front([done, running, make_trial(2, "sampler", 0.4, 0.8)], OBJECTIVES)
     track(replace(summary, resumed=True, n_trials=9, description={"network": "changed"}), records)
     again, after = read_runs(output)
     assert again.info.run_id == study.info.run_id
-    assert again.info.status == "FINISHED"
+    assert (again.info.status, again.data.tags[names.PAUSED]) == ("FINISHED", "false")
     assert again.data.params["network"] == "lenet5"
     assert again.data.tags[names.N_TRIALS] == "9"
     assert {n: run.info.run_id for n, run in trials.items()}.items() <= {
@@ -154,6 +155,44 @@ def test_resumed_study_goes_on_with_the_same_runs_and_nothing_doubles(
             [] if curve[-1][1] == record.metrics["val_accuracy"] else [(1200, record.metrics["val_accuracy"])]
         )
     assert [step for step, _ in read_history(output, again, "hypervolume")] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("without_models")
+@pytest.mark.parametrize(
+    ("has_failed", "has_ended", "is_interrupted", "status", "is_paused"),
+    [
+        (True, True, False, "FAILED", "false"),
+        (True, True, True, "FAILED", "true"),
+        (False, True, False, "FINISHED", "false"),
+        (False, True, True, "RUNNING", "true"),
+        (False, False, False, "RUNNING", "true"),
+    ],
+)
+def test_how_a_study_was_left_is_there_also_where_nobody_told_of_its_end(
+    summary: StudySummary,
+    output: Path,
+    has_failed: bool,
+    has_ended: bool,
+    is_interrupted: bool,
+    status: str,
+    is_paused: str,
+) -> None:
+    tracker = MlflowTracker(interval_s=0.05)
+    tracker.study_started(summary)
+    records = make_records()[:1]
+    tracker.trial_changed(records[0])
+    if has_failed:
+        tracker.study_failed("10 trials in a row failed")
+    if has_ended:
+        tracker.study_ended(records, is_interrupted)
+    assert tracker.close(timeout=60) == []
+    study, _ = read_runs(output)
+    assert (study.info.status, study.data.tags[names.PAUSED]) == (status, is_paused)
+    uri = default_tracking_uri(output)
+    sync_study(summary, records, uri)  # whose trials have all ended
+    study, _ = read_runs(output)
+    expected = "FAILED" if has_failed else "FINISHED"
+    assert (study.info.status, study.data.tags[names.PAUSED]) == (expected, "false")
 
 
 @pytest.mark.usefixtures("without_models")
@@ -198,11 +237,12 @@ def test_store_that_fails_for_a_while_loses_nothing_and_warns_once(
     monkeypatch.setattr("dirprune.tracking.mlflow_tracker.FAILURES_AT_CLOSE", 20)
     with caplog.at_level(logging.WARNING, "dirprune.tracking"):
         assert track(summary, make_records()) == []
-    texts = [record.message for record in caplog.records]
-    assert texts == [
-        "tracking failed and will be tried again: ConnectionError: connection refused",
-        "tracking works again",
-    ]
+    away, back = [record.message for record in caplog.records]
+    store = default_tracking_uri(output)
+    assert away.startswith(f"MLflow at {store} has not answered since 20")
+    assert away.endswith(f"is sent when MLflow is back, or by dirprune sync {summary.folder.root}")
+    assert " (connection refused); the study goes on and nothing is lost" in away
+    assert back.startswith(f"MLflow at {store} is back since 20")
     assert sorted(read_runs(output)[1]) == [0, 1, 2, 3, 4]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.records.example_study import OBJECTIVES, make_trial
 from tests.tracking.mlflow_process import SERVER_STORE, MlflowServer, run_server
 
 pytestmark = pytest.mark.slow
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 RECORDS = mark_front([make_trial(n, "sampler", 0.9 - n / 10, 0.99 - n / 100) for n in range(6)], OBJECTIVES)
 
@@ -71,13 +73,22 @@ def test_study_goes_on_without_its_server_and_is_complete_when_it_returns(
         deadline = time.monotonic() + 60
         while not caplog.records and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert [record.message[:47] for record in caplog.records] == [
-            "tracking failed and will be tried again: Mlflow"
-        ]
+        time.sleep(1)  # in which it is tried again
+        (away,) = [record.message for record in caplog.records]
+        sync = f"dirprune sync {summary.folder.root} --tracking-uri {server.uri}"
+        assert re.fullmatch(
+            rf"MLflow at {server.uri} has not answered since {TIME} \([\w ]+\); the study goes on "
+            "and nothing is lost: its own records keep all, and it is sent when MLflow is back, or by "
+            f"{sync}",
+            away,
+        )
         server.start()
         tell(tracker, 5)
         tracker.study_ended(RECORDS, False)
         assert tracker.close(timeout=120) == []
+        back = rf"MLflow at {server.uri} is back since {TIME}; what it lacked has been sent"
+        assert re.fullmatch(back, caplog.records[-1].message)
+        assert len(caplog.records) == 2
         client = MlflowClient(server.uri)
         experiment = client.get_experiment_by_name(names.EXPERIMENT)
         assert experiment is not None

@@ -140,6 +140,7 @@ def test_study_with_unfinished_trials_stays_open(summary: StudySummary, output: 
     sync_study(summary, mark_front([make_trial(0, "dense", 1.0, 0.99), running], OBJECTIVES), uri_of(output))
     study, trials = read_runs(output)
     assert (study.info.status, study.info.end_time, trials[1].info.status) == ("RUNNING", None, "RUNNING")
+    assert study.data.tags[names.PAUSED] == "true"
 
 
 @pytest.mark.usefixtures("without_models")

@@ -322,13 +322,24 @@ def test_dense_network_above_a_limit_takes_no_place_at_a_rung(tmp_path, is_resum
 
 
 def test_study_ends_by_itself_after_failures_in_a_row_and_says_why(tmp_path):
-    ledger = open_ledger(tmp_path, trials=50)
+    told = []
+
+    class Listener(StudyObserver):
+        def study_failed(self, reason):
+            told.append(reason)
+
+        def study_ended(self, records, interrupted):
+            told.append("ended")
+
+    ledger = open_ledger(tmp_path, [Listener()], trials=50)
     for _ in range(MAX_FAILURES_IN_A_ROW):
         configuration = ledger.next_configuration()
         EventLog(ledger.folder.events(configuration.number), "a").append("started", resumed_from=None)
         ledger.failed(configuration.number, "RuntimeError: broken")
     assert ledger.next_configuration() is None
     assert "10 trials in a row failed, the last one with: RuntimeError: broken" in ledger.end_reason
+    ledger.end(interrupted=False)
+    assert told == [ledger.end_reason, "ended"]
 
 
 def test_abandoned_trials_fail_with_that_reason(tmp_path):

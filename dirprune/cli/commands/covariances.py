@@ -16,6 +16,7 @@ from dirprune.cli.options import (
     data_options,
     memory_option,
 )
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 class Seeds(click.ParamType):
@@ -80,6 +81,7 @@ def covariances(**given: Any) -> None:
     Correlations and excesses are covariances over both standard deviations. Believe only pairs that all
     seeds show, and more of them than chance would.
     """
-    from dirprune.cli.covariances import covariances as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.covariances import covariances as run
 
     run(**given)

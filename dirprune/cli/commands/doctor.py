@@ -8,6 +8,7 @@ import click
 
 from dirprune.cli.commands.latency import Shape, device_option, threads_option
 from dirprune.cli.options import FILE, PLACE, Number, WholeNumber
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -48,6 +49,7 @@ def doctor(**given: Any) -> None:
 
     Nothing is written. Each group is tried out: cutting it must give what masking its channels gives.
     """
-    from dirprune.cli.doctor import doctor as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.doctor import doctor as run
 
     run(**given)

@@ -14,6 +14,7 @@ from dirprune.cli.options import (
     refuse_password,
     storage_option,
 )
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -44,6 +45,7 @@ def explain(**given: Any) -> None:
     moved each trial at full resource. A table and a picture for each objective go into the study's folder and
     to its run in MLflow.
     """
-    from dirprune.cli.explain import explain as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.explain import explain as run
 
     run(**given)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FILE, FOLDER, Number, OneOf, network_option, storage_option
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -48,6 +49,7 @@ def export(**given: Any) -> None:
     give the same outputs, for more than one batch size. Without --trial and --finalist it says which there
     are.
     """
-    from dirprune.cli.export import export as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.export import export as run
 
     run(**given)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FOLDER, TRACKING_URI, refuse_password, storage_option
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -14,7 +15,8 @@ from dirprune.cli.options import FOLDER, TRACKING_URI, refuse_password, storage_
 @storage_option
 def front(**given: Any) -> None:
     """Print the Pareto front of the study in folder STUDY, and redraw its tables and pictures."""
-    from dirprune.cli.front import front as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.front import front as run
 
     run(**given)
 
@@ -31,6 +33,7 @@ def front(**given: Any) -> None:
 )
 def abandon(**given: Any) -> None:
     """Give up the unfinished trials of the study in folder STUDY; they count as failed."""
-    from dirprune.cli.front import abandon as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.front import abandon as run
 
     run(**given)

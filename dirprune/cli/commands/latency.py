@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FILE, FOLDER, WholeNumber, network_option
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 class Shape(click.ParamType):
@@ -55,7 +56,8 @@ def latency(**given: Any) -> None:
     MACs and latency disagree: run this where the network will be deployed. A device on which passes differ
     too much, because something else runs there, is refused. Writes latency.csv and latency.png into STUDY.
     """
-    from dirprune.cli.latency import latency as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.latency import latency as run
 
     run(**given)
 
@@ -87,6 +89,7 @@ def fit_latency(**given: Any) -> None:
     command it takes the latencies of another machine: the one on which the network will be deployed. A
     device that is busy is refused.
     """
-    from dirprune.cli.latency import fit_latency as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.latency import fit_latency as run
 
     run(**given)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FILE, FOLDER, data_options, method_options, training_options
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -36,6 +37,7 @@ from dirprune.cli.options import FILE, FOLDER, data_options, method_options, tra
 )
 def prune(**given: Any) -> None:
     """Keep the most important channels of a trained network and store the smaller one."""
-    from dirprune.cli.prune import prune as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.prune import prune as run
 
     run(**given)

@@ -7,12 +7,14 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FILE, Number, data_options, method_options
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 def _list_methods(context: click.Context, parameter: click.Parameter, pattern: str | None) -> None:
     """List the methods that match a pattern, if one is given, and leave."""
     if pattern is not None:
-        from dirprune.cli.methods import format_methods
+        with leaving_at_ctrl_c():
+            from dirprune.cli.methods import format_methods
 
         click.echo(format_methods(pattern))
         context.exit()
@@ -61,6 +63,7 @@ Example:
 @click.option("--plot", type=FILE, help="PNG file to draw the scores in.")
 def rank(**given: Any) -> None:
     """Score the channels of a trained network, which stays as it is; a higher score means keep."""
-    from dirprune.cli.rank import rank as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.rank import rank as run
 
     run(**given)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FOLDER, FilePath, data_options, training_options
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -16,6 +17,7 @@ from dirprune.cli.options import FOLDER, FilePath, data_options, training_option
 @click.option("--output", type=FOLDER, help="Folder for the result. Default: <model>-retrained.")
 def retrain(**given: Any) -> None:
     """Fine-tune a pruned model; FILE is its folder, or a file in it, as prune or a study wrote it."""
-    from dirprune.cli.retrain import retrain as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.retrain import retrain as run
 
     run(**given)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FOLDER, TRACKING_URI, network_option, refuse_password, storage_option
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -29,6 +30,7 @@ def sync(**given: Any) -> None:
     Trials, curves, tables, pictures and models of the front; what is there already stays as it is. A study
     that is being driven is refused: its driver brings it to MLflow.
     """
-    from dirprune.cli.sync import sync as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.sync import sync as run
 
     run(**given)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dirprune.cli.options import FILE, data_options, training_options
+from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
@@ -20,6 +21,7 @@ from dirprune.cli.options import FILE, data_options, training_options
 )
 def train(**given: Any) -> None:
     """Train a network from scratch and keep its weights."""
-    from dirprune.cli.train import train as run
+    with leaving_at_ctrl_c():
+        from dirprune.cli.train import train as run
 
     run(**given)
