@@ -19,6 +19,7 @@ import click
 import torch
 from importance_common import Setting, write_machine
 from importance_estimates import reference_ranking, shapley_error
+from importance_peer import torch_pruning_peer
 from importance_quality import after_fine_tuning, after_pruning, joint_switches
 from importance_report import report
 from importance_speed import coalitions, seconds
@@ -64,6 +65,7 @@ for command in (
     shapley_error,
     after_pruning,
     after_fine_tuning,
+    torch_pruning_peer,
     seconds,
     report,
 ):

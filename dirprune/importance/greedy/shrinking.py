@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+TEMPERATURE = 8.0
+"""Of the softmax whose divergence counts, as in distillation (Hinton, Vinyals, Dean 2015, section 2). At 1
+the outputs for images that a network is sure of, most of those that it has learned from, hardly move whatever
+is cut, and the few others decide."""
 N_PROBES = 2
 N_SWEEPS = 10
 WHAT = "the curvature"
@@ -50,10 +54,11 @@ class Shrinking:
     """Cuts a network again and again, for good: with every cut it becomes faster.
 
     A look gives, to second order and for all groups at once, how far the outputs move away from those of the
-    dense network when channels are removed: that has no slope at first, unlike the loss, whose slope on few
-    images is mostly noise. For classifiers it is the Kullback-Leibler divergence, for other tasks the mean
-    squared distance. The curvature is the generalized Gauss-Newton matrix, of which `N_PROBES` random
-    directions in the space of outputs give an unbiased estimate (Martens 2020, JMLR 21, sections 8 and 9).
+    dense network, judged by the same statistics, when channels are removed: that has no slope at first,
+    unlike the loss, whose slope on few images is mostly noise. For classifiers it is the Kullback-Leibler
+    divergence at `TEMPERATURE`, times its square, for other tasks the mean squared distance. The curvature is
+    the generalized Gauss-Newton matrix, of which `N_PROBES` random directions in the space of outputs give an
+    unbiased estimate (Martens 2020, JMLR 21, sections 8 and 9).
 
     Args:
         context: The dense network and the images; left as they are.
@@ -165,22 +170,22 @@ class Shrinking:
 
     @torch.no_grad()
     def _predict(self) -> Tensor:
-        """Return the dense network's outputs on all examples, shape (n, ...), or its probabilities."""
+        """Return the dense network's outputs on all examples, shape (n, ...), or its soft probabilities."""
+        judged = self._judge()
 
         def run(positions: Tensor) -> Tensor:
-            return self.context.network(self.context.load(positions)[0])
+            return judged.network(judged.load(positions)[0])
 
-        has_own_statistics = not find_fresh_norms(with_fresh_norms(self.context, are_all=False).network)
         outputs = torch.cat(
             [
                 part
                 for positions in torch.arange(len(self.context.calibration)).split(self._size)
-                for part in self._compute(positions, run, has_own_statistics)
+                for part in self._compute(positions, run, self._is_divisible)
             ]
         )
         _check_finite("outputs of the dense network", outputs)
         self._is_classifier &= outputs.dim() == 2
-        return outputs.softmax(1) if self._is_classifier else outputs
+        return (outputs / TEMPERATURE).softmax(1) if self._is_classifier else outputs
 
     def _compute(
         self, positions: Tensor, compute: Callable[[Tensor], Result], is_divisible: bool
@@ -249,12 +254,12 @@ class Shrinking:
         They are drawn for all `n_examples` that belong together, of which `places` are at hand.
         """
         if self._is_classifier:
-            predicted = outputs.softmax(1)
+            predicted = (outputs / TEMPERATURE).softmax(1)
             odds = torch.ones(n_examples, predicted.shape[1], dtype=predicted.dtype)
             odds[places] = predicted.cpu()
             labels = torch.multinomial(odds, N_PROBES, replacement=True, generator=self._rng)[places]
             chosen = F.one_hot(labels.T.to(outputs.device), predicted.shape[1])
-            return [predicted - reference, *(predicted - chosen)]
+            return [TEMPERATURE * (predicted - reference), *(predicted - chosen)]
         n_outputs = outputs[0].numel()
         signs = torch.randint(0, 2, (N_PROBES, n_examples, *outputs.shape[1:]), generator=self._rng)
         directions = (signs[:, places].to(outputs) * 2 - 1) * (2 / n_outputs) ** 0.5

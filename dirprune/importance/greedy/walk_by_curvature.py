@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import math
 
 import numpy as np
 
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.greedy.shrinking import Shrinking
+from dirprune.importance.greedy.steps import Path
 from dirprune.importance.greedy.walk import Cost, Walk, compute_rate
 from dirprune.importance.lines import CheckedLines
 
@@ -37,12 +38,25 @@ class CurvatureWalk(Walk):
         super().__init__(context, cost)
         self.step = step
         self.shrinking = Shrinking(context, is_recalibrated, lines)
-        for group, channel, value in itertools.chain.from_iterable(self.shrinking.notes):
-            self.record(group, channel, value)
+        self._looked_at: tuple[int, float] | None = None  # the steps before the last look, and the loss there
+        for note in self.shrinking.notes:
+            self._tell_values(note["loss"])
+            for group, channel in note["removed"]:
+                self.record(group, channel, math.nan)
+
+    def walk(self) -> Path:
+        """Return the whole path."""
+        path = super().walk()
+        if self._looked_at is not None and self._looked_at[0] < len(self.steps):
+            estimate = self.shrinking.look()  # only for the loss at the end
+            self._tell_values(self.shrinking.loss)
+            self.shrinking.cut(estimate.is_removed, note={"loss": self.shrinking.loss, "removed": []})
+        return dataclasses.replace(path, steps=tuple(self.steps))
 
     def remove_some(self) -> None:
         """Look once, and cut as many channels as may go before the next look."""
         estimate = self.shrinking.look()
+        self._tell_values(self.shrinking.loss)
         names = list(self.full)
         channels = [channel for name in names for channel in self.shrinking.kept[name]]
         n_left = self.n_total - len(self.steps)
@@ -59,7 +73,18 @@ class CurvatureWalk(Walk):
             rates = {name: compute_rate(costs[found], saved[name]) for name, found in cheapest.items()}
             first = min(rates, key=rates.__getitem__)
             estimate.remove(cheapest[first])
-            value = -(self.shrinking.loss + estimate.increase())
-            removed.append((first, channels[cheapest[first]], value))
-            self.record(*removed[-1])
-        self.shrinking.cut(estimate.is_removed, note=removed)
+            removed.append((first, channels[cheapest[first]]))
+            self.record(*removed[-1], math.nan)
+        self.shrinking.cut(estimate.is_removed, note={"loss": self.shrinking.loss, "removed": removed})
+
+    def _tell_values(self, loss: float) -> None:
+        """Put the steps since the last look on the line from the loss there to the loss here."""
+        if self._looked_at is not None:
+            start, before = self._looked_at
+            n_since = len(self.steps) - start
+            for place in range(1, n_since + 1):
+                value = -(before + (loss - before) * place / n_since)
+                self.steps[start + place - 1] = dataclasses.replace(
+                    self.steps[start + place - 1], value=value
+                )
+        self._looked_at = len(self.steps), loss

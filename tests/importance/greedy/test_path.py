@@ -115,7 +115,7 @@ def test_path_by_curvature_is_near_the_exact_one_where_outputs_are_linear_in_the
     sides, planted = two_sides([3, 1, 2, 0.1], [0.5, 4, 2.5]), planted_case()
     apart, together = (
         [
-            compute_path(context, PathOptions(search=search, step=0.01, cost="parameters"))
+            compute_path(context, PathOptions(search=search, n_examples=500, step=0.01, cost="parameters"))
             for search in ("exact", "curvature")
         ]
         for context in (sides, planted)

@@ -50,6 +50,20 @@ def test_divergence_of_a_classifier_is_estimated_near_its_own_value() -> None:
             assert cost == pytest.approx(divergence, rel=0.25)
 
 
+def test_dense_network_has_no_slope_by_the_statistics_of_the_images_either() -> None:
+    context = make_context(Residual)
+    assert np.abs(Shrinking(context, True).look().gradient).max() < 1e-5
+
+
+def test_outputs_of_a_network_that_is_sure_count_too() -> None:
+    context = evidence_case([20.0, 10.0, 5.0])
+    inputs, _ = context.load(slice(0, 500))
+    with torch.no_grad():
+        assert float(context.network(inputs).softmax(1).max(1).values.median()) > 0.999
+    costs = Shrinking(context, False).look().costs()
+    assert costs[0] > 2 * costs[1] > 4 * costs[2] > 0.1
+
+
 @pytest.mark.parametrize("kind", [SmallLeNet, Residual])
 def test_what_is_kept_is_the_network_that_is_left(kind: type[nn.Module]) -> None:
     context = make_context(kind)
