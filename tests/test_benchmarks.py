@@ -76,6 +76,21 @@ def test_rows_are_measured_once_and_reported(modules: dict[str, ModuleType], tmp
     assert (tmp_path / "after-pruning-lenet5.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_torch_pruning_comes_down_to_the_same_costs(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    main = modules["importance"].main
+    for side in ("dirprune, magnitude", "Torch-Pruning, magnitude, global"):
+        choice = ("torch-pruning", "--sides", side, "--train-images", "128", "--seeds", "1")
+        text = run(main, tmp_path, *choice)
+    rows = [
+        json.loads(line)["values"] for line in (tmp_path / "torch-pruning.jsonl").read_text().splitlines()
+    ]
+    assert [0.68 < row["macs"] <= 0.7 for row in rows] == [True, True]
+    assert rows[0]["architecture"] == "11-11-11-22-22-22-45-45-45"
+    assert [len(row["fine_tuned"]) for row in rows] == [1, 1]
+    assert len([line for line in text.splitlines() if line.startswith("70%")]) == 2
+
+
 def test_the_architectures_are_the_committed_ones(modules: dict[str, ModuleType]) -> None:
     grouping = Grouping(
         tuple(ChannelGroup(name, n, (), ()) for name, n in zip("abcd", (10, 20, 100, 25), strict=True))
