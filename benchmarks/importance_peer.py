@@ -167,7 +167,8 @@ class Course:
             name: [int(width) for width in np.linspace(all_[0], all_[-1], N_WIDTHS).round()]
             for name, all_ in widths.items()
         }
-        curves = measure_curves(self.subject.context(N_SCORING), create("magnitude"), few)
+        context = self.subject.context(N_SCORING)
+        curves = measure_curves(context, create("magnitude"), few, n_images=N_SCORING)
         finer = {name: curve.at(list(widths[name])) for name, curve in curves.items()}
         found = allocate(self.cost, "macs", finer)
         seconds = time.perf_counter() - began

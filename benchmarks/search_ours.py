@@ -19,7 +19,7 @@ from search_table import CHANCE, DATA, Place, Table, TableProjection
 from dirprune.allocation import Allocation, Curve, choose_spread
 from dirprune.architecture import Architecture
 from dirprune.halving import PromotingHalving, StoppingHalving
-from dirprune.sensitivity import N_IMAGES
+from dirprune.sensitivity import MOST_IMAGES
 from dirprune.study.ranking import MethodScores
 from dirprune.study.shapes import PER_GROUP, RANKED, Budgeted, PerGroup, Ranked, Shapes, Suggests
 from dirprune.study.space import CURVES, PATH, SearchSpace
@@ -155,7 +155,7 @@ class Ours(Side):
             found = _find_warm_starts(grid, spec, options)
             self._enqueue(allocation.architecture for allocation in found)
             n_cuts = sum(len(widths) - 1 for widths in grid.widths)
-            self.preparation = n_cuts * N_IMAGES * PASSES * FORWARD
+            self.preparation = n_cuts * MOST_IMAGES * PASSES * FORWARD
             if options.warm_starts_from == PATH:
                 self.preparation *= PATH_TIMES
         if options.first:

@@ -26,7 +26,10 @@ from dirprune.surgery import compact
 
 WHAT = "sensitivity"
 BATCH = 250
-N_IMAGES = 500
+LEAST_IMAGES, MOST_IMAGES, SHARE = 250, 500, 4
+"""A quarter of the calibration images judges, within these bounds, so a small study begins soon: the time
+grows with the images. Judged by curves of 1,000 other images, warm starts of ResNet-20 on CIFAR-10 lose 0.03
+nats more than need be when 250 have judged, 0.02 when 500 have; 125 of the 1,000 lead to 0.04."""
 
 
 def measure_curves(
@@ -35,7 +38,7 @@ def measure_curves(
     widths: Mapping[str, Sequence[int]],
     *,
     reconstruct: bool = True,
-    n_images: int = N_IMAGES,
+    n_images: int | None = None,
     cache: ScoreCache | None = None,
 ) -> dict[str, Curve]:
     """Cut each group alone to each of its widths, repair the network, and take by how much the loss rises.
@@ -48,7 +51,7 @@ def measure_curves(
         method: Chooses the channels.
         widths: For every group the kept channels to try; the whole group is added.
         reconstruct: Whether layers are refitted.
-        n_images: Calibration images at most; >= 1.
+        n_images: Calibration images at most, >= 1; None takes `count_images`.
         cache: Where scores are looked up and kept.
     Returns:
         For each group its curve; the loss of the whole network is 0. It begins above the widest width at
@@ -56,6 +59,7 @@ def measure_curves(
     Raises:
         ConfigurationError: If there is no calibration image.
     """
+    n_images = count_images(len(context.calibration)) if n_images is None else n_images
     if len(context.calibration) == 0 or n_images < 1:
         raise ConfigurationError("expected calibration images, got none; enlarge the training set")
     judging = with_examples(context, n_images)
@@ -70,7 +74,8 @@ def measure_curves(
     base = measure_loss(judging, context.network)
     curves = {}
     known: dict[str, Tensor] = {}
-    scores = find_scores(method, context, cache=cache)[0] if isinstance(method, Scorer) else None
+    is_scored = n_total > 0 and isinstance(method, Scorer)
+    scores = find_scores(method, context, cache=cache)[0] if is_scored else None
     for name, narrower in plan.items():
         losses = []
         for width in narrower:
@@ -86,6 +91,11 @@ def measure_curves(
         n_broken = max((n for n, loss in enumerate(losses, 1) if not math.isfinite(loss)), default=0)
         curves[name] = Curve((*narrower[n_broken:], whole[name]), (*losses[n_broken:], 0.0))
     return curves
+
+
+def count_images(n_calibration: int) -> int:
+    """Return how many of the calibration images judge."""
+    return min(n_calibration, MOST_IMAGES, max(LEAST_IMAGES, n_calibration // SHARE))
 
 
 def _cut_and_repair(

@@ -57,10 +57,12 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
     missing = [key for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
     name = type(network).__name__
-    if any(f"{key}_mask" in state and f"{key}_orig" in state for key in missing):
+    masked = [key for key in missing if f"{key}_mask" in state and f"{key}_orig" in state]
+    if masked:
+        parameter = masked[0].rpartition(".")[2]
         raise WeightsError(
             f"expected plain weights of {name}, got masks of torch.nn.utils.prune in {path}; "
-            'try torch.nn.utils.prune.remove(module, "weight") for each masked module before saving'
+            f'try torch.nn.utils.prune.remove(module, "{parameter}") for each masked module before saving'
         )
     if missing or unexpected:
         parts = []

@@ -13,8 +13,9 @@ from dirprune.architecture import Architecture
 from dirprune.cost import COST_METRICS, CostModel
 from dirprune.files import read_json, write_json
 from dirprune.importance import ScoreCache, ScoringContext, create
+from dirprune.importance.fresh_norm import with_fresh_norms
 from dirprune.importance.greedy import PathOptions, compute_path
-from dirprune.importance.greedy.images import with_examples
+from dirprune.importance.greedy.path import choose_examples
 from dirprune.projection import Projection
 from dirprune.records.folder import StudyFolder
 from dirprune.sensitivity import measure_curves, measure_loss
@@ -133,7 +134,8 @@ def _follow_path(
     is_counted = metric in COST_METRICS  # else a latency, as the study has modelled it
     options = PathOptions(cost=metric) if is_counted else PathOptions()
     path = compute_path(context, options, cost=None if is_counted else cost_of)
-    whole = -measure_loss(with_examples(context, options.n_examples), context.network)
+    judging, _ = choose_examples(context, options)
+    whole = -measure_loss(judging, with_fresh_norms(judging, are_all=options.recalibrate).network)
     found: dict[Architecture, Allocation] = {}
     for step in path.steps:
         architecture = Architecture(

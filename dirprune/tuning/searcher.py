@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from pathlib import Path
@@ -92,18 +93,33 @@ class LedgerScheduler(FIFOScheduler):
         super().__init__()
         self.searcher = searcher
         self.waiting_since: dict[Trial, float] = {}
+        self.offered: Trial | None = None
+        self.last_taken = -math.inf
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Return the trial that should get the next free worker though one may be on its way, if any.
 
-        It waits for a worker that there seems to be no room for. Trials that nothing is started for yet are
-        none of this method's: Ray gives them what is free, or has a worker started.
+        It has waited for longer than a worker takes to start, as where there is no room for one, and the last
+        one that was chosen is as long ago: in a long queue the start of a worker on a new machine may be for
+        just the oldest. Trials that nothing is started for yet are none of this method's: Ray gives them what
+        is free, or has a worker started.
         """
         waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
         now = time.monotonic()
         self.waiting_since = {trial: self.waiting_since.get(trial, now) for trial in waiting}
+        if self.offered is not None and self.offered not in self.waiting_since:
+            self.last_taken = now
         oldest = min(waiting, key=self.waiting_since.__getitem__, default=None)
-        return oldest if oldest and now - self.waiting_since[oldest] > MAX_START_S else None
+        is_due = oldest is not None and now - max(self.waiting_since[oldest], self.last_taken) > MAX_START_S
+        self.offered = oldest if is_due else None
+        return self.offered
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Let a trial be run again whose worker was lost while it took the trial up after another one.
+
+        Ray goes on to believe that the worker is about to, and would never start another one.
+        """
+        tune_controller._resetting_trials.discard(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
         """Decide after a report that is not the trial's last."""

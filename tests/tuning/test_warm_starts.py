@@ -156,6 +156,19 @@ def test_a_scorer_scores_once_for_all_widths_and_what_is_done_is_told_all_along(
     assert [what for what, *_ in told[1:3]] == ["reconstruction", "sensitivity"]
 
 
+@pytest.mark.parametrize(("n_calibration", "n_judging"), [(60, 60), (1000, 250), (1600, 400), (5000, 500)])
+def test_a_study_of_few_images_is_judged_by_few(n_calibration, n_judging):
+    judged = []
+
+    def loss(outputs, targets):
+        judged.append(len(outputs))
+        return ((outputs - targets) ** 2).flatten(1).mean(1)
+
+    context = dataclasses.replace(planted_case(n_calibration), task=make_task(loss, "mse"))
+    measure_curves(context, create("magnitude", {}), {"0": (4, 6)})
+    assert sum(judged) == 3 * n_judging  # the dense network, and one for each width
+
+
 def test_measuring_leaves_the_network_as_it_was():
     context, costs = make_case()
     before = {name: value.clone() for name, value in context.network.state_dict().items()}

@@ -27,6 +27,8 @@ from dirprune.latency import describe_machine, describe_setting, fit_latency, me
 
 COSTS = (*COST_METRICS, "latency")
 N_FOR_LATENCY = 64
+N_EXACT = 500
+N_BY_CURVATURE = 2000
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class PathOptions:
         cost: What is saved by removing a channel: "macs", "parameters", or "latency" as `fit_latency` has it
             for batches of 64 calibration images on the device: other measurements give other paths.
         value: "loss" (the better conditioned one) or "accuracy".
-        n_examples: Calibration images that judge; >= 1. All of them where there are fewer. By curvature each
-            look is at about 500 of them in turn, so that more of them hardly take longer.
+        n_examples: Calibration images that judge; >= 1. All of them where there are fewer. None: 500, or by
+            curvature 2,000, of which each look is at about 500 in turn.
         step: Share of a group's channels left that may go at once, in (0, 1]; at least one always may.
         slack: Share by which a channel may cost more than the cheapest one of another group was last known
             to cost, before that group is looked at again; >= 0.
@@ -52,7 +54,7 @@ class PathOptions:
 
     cost: str = "macs"
     value: str = "loss"
-    n_examples: int = 2000
+    n_examples: int | None = None
     step: float = 0.1
     slack: float = 0.2
     lazy: bool = True
@@ -60,7 +62,7 @@ class PathOptions:
     search: str = "auto"
 
     def __post_init__(self) -> None:
-        check_common(self.value, self.n_examples, self.step)
+        check_common(self.value, 1 if self.n_examples is None else self.n_examples, self.step)
         check_search(self.search, self.value)
         if self.cost not in COSTS:
             hint = suggest(self.cost, COSTS)
@@ -117,11 +119,19 @@ def compute_path(
     options = options or PathOptions()
     is_named = cost is None  # of other costs, nobody could say which file is theirs
     cost = cost or find_cost(context, options)
-    context = with_examples(context, options.n_examples)
-    if is_exact(context, options.search, options.value):
+    context, is_judged_exactly = choose_examples(context, options)
+    if is_judged_exactly:
         return _ExactWalk(context, options, cost).walk()
     lines = open_lines(GreedyPath(options), context) if is_named else None
     return CurvatureWalk(context, cost, options.step, options.recalibrate, lines).walk()
+
+
+def choose_examples(context: ScoringContext, options: PathOptions) -> tuple[ScoringContext, bool]:
+    """Return the context with the images that judge, and whether they judge every candidate."""
+    few = with_examples(context, options.n_examples or N_EXACT)
+    if is_exact(few, options.search, options.value):
+        return few, True
+    return with_examples(context, options.n_examples or N_BY_CURVATURE), False
 
 
 class _ExactWalk(Walk):
@@ -183,7 +193,7 @@ def find_cost(context: ScoringContext, options: PathOptions) -> Cost:
         context: That of the scoring, with all of its calibration images.
         options: Name the cost.
     """
-    context = with_examples(context, options.n_examples)
+    context, _ = choose_examples(context, options)
     inputs, _ = context.load(slice(0, N_FOR_LATENCY))
     model, metric = CostModel(context.network, context.grouping, inputs[:2]), options.cost
     if metric == "latency":

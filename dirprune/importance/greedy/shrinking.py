@@ -67,7 +67,8 @@ class Shrinking:
 
     Attributes:
         kept: The dense network's channels that are left in each group.
-        loss: The mean loss that the last look found.
+        loss: The mean loss that the last look found: as much above the dense network's on all images as on
+            those at hand.
         notes: What was said of each cut that was found in `lines`, in their order; they are made already.
     """
 
@@ -83,9 +84,11 @@ class Shrinking:
         self._n_looks = 0
         self._size = count_in_part(len(context.calibration))
         self._is_classifier = context.task.loss_identity == make_task("cross_entropy").loss_identity
-        self._is_divisible = not find_fresh_norms(self._judge().network)
+        self._norms = find_fresh_norms(self._judge().network)
+        self._is_divisible = not self._norms
         self._shortage = allow(context, self._size, is_differentiated=self._is_divisible)
         self._is_kept_elsewhere = False
+        self._dense_losses: list[float] = []  # summed, of each part
         self._reference = self._predict()
         self._lines = lines
         self.notes = [] if lines is None else self._go_on(lines.read())
@@ -119,19 +122,20 @@ class Shrinking:
         n_parts = -(-n_examples // self._size)
         n_now = min(N_PARTS, n_parts)
         self._rng.manual_seed(self._n_looks)  # nothing else than images, weights and cuts may matter
-        gradients, rows, loss, n_seen = [], [], 0.0, 0
+        gradients, rows, loss, dense_loss, n_seen = [], [], 0.0, 0.0, 0
         for part in range(self._n_looks * n_now, (self._n_looks + 1) * n_now):
             start = part % n_parts * self._size
             positions = torch.arange(start, min(start + self._size, n_examples))
             differentiate = partial(self._differentiate, judged, positions, self._rng.get_state())
-            found = self._compute(torch.arange(len(positions)), differentiate, self._is_divisible)
+            found = self._compute(torch.arange(len(positions)), differentiate)
             for summed, gradient, factors in found:
                 gradients.append(gradient)
                 rows.append(factors)
                 loss += summed
             n_seen += len(positions)
+            dense_loss += self._dense_losses[part % n_parts]
         self._n_looks += 1
-        self.loss = loss / n_seen
+        self.loss = sum(self._dense_losses) / n_examples + (loss - dense_loss) / n_seen
         mean = torch.stack(gradients).sum(0).double() / n_seen
         factors = torch.cat(rows)
         _check_finite("loss and derivatives", torch.tensor(self.loss), mean, factors)
@@ -173,33 +177,31 @@ class Shrinking:
         """Return the dense network's outputs on all examples, shape (n, ...), or its soft probabilities."""
         judged = self._judge()
 
-        def run(positions: Tensor) -> Tensor:
-            return judged.network(judged.load(positions)[0])
+        def run(positions: Tensor) -> tuple[Tensor, float]:
+            inputs, targets = judged.load(positions)
+            outputs = judged.network(inputs)
+            return outputs, float(judged.task.summed_loss(outputs, targets))
 
-        outputs = torch.cat(
-            [
-                part
-                for positions in torch.arange(len(self.context.calibration)).split(self._size)
-                for part in self._compute(positions, run, self._is_divisible)
-            ]
-        )
+        found: list[Tensor] = []
+        for positions in torch.arange(len(judged.calibration)).split(self._size):
+            parts = self._compute(positions, run)
+            found += [part for part, _ in parts]
+            self._dense_losses.append(sum(loss for _, loss in parts))
+        outputs = torch.cat(found)
         _check_finite("outputs of the dense network", outputs)
         self._is_classifier &= outputs.dim() == 2
         return (outputs / TEMPERATURE).softmax(1) if self._is_classifier else outputs
 
-    def _compute(
-        self, positions: Tensor, compute: Callable[[Tensor], Result], is_divisible: bool
-    ) -> list[Result]:
+    def _compute(self, positions: Tensor, compute: Callable[[Tensor], Result]) -> list[Result]:
         """Return what a function gives on examples: as many at once as memory allows, or all together.
 
-        Where memory runs out on all together, what is saved for derivatives leaves the device from then on.
+        They stay together where batch norm takes statistics from them. Where memory runs out on all together,
+        what is saved for derivatives leaves the device from then on.
 
-        Args:
-            is_divisible: Otherwise batch norm takes statistics from them.
         Raises:
             ImportanceError: If there is not enough memory even so.
         """
-        if is_divisible:
+        if self._is_divisible:
             return self._shortage.compute_in_parts(positions, compute, WHAT)
         while True:
             keep = torch.autograd.graph.save_on_cpu if self._is_kept_elsewhere else contextlib.nullcontext
@@ -210,8 +212,7 @@ class Shrinking:
                 if not is_out_of_memory(error):
                     raise
                 if self._is_kept_elsewhere:
-                    norms = find_fresh_norms(self._judge().network)
-                    raise tell_no_statistics(WHAT, len(positions), norms) from error
+                    raise tell_no_statistics(WHAT, len(positions), self._norms) from error
             self._is_kept_elsewhere = True
             if ELSEWHERE not in self.context.said:
                 logger.warning(ELSEWHERE, WHAT)

@@ -20,9 +20,8 @@ class Step:
     Attributes:
         group: Name of the group that it was removed from.
         channel: Which of its channels.
-        value: The network's value afterwards, higher is better. By curvature it is minus the loss of the
-            examples at hand where the network was looked at, and on the line between two looks elsewhere. NaN
-            where nobody knows.
+        value: The network's value afterwards, higher is better. By curvature it is minus the loss where the
+            network was looked at, and on the line between two looks elsewhere. NaN where nobody knows.
         cost: What the network costs afterwards.
         architecture: Kept channels of every group afterwards.
     """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 
 import numpy as np
 
+from dirprune.errors import ImportanceError
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.greedy.shrinking import Shrinking
 from dirprune.importance.greedy.steps import Path
@@ -48,10 +50,15 @@ class CurvatureWalk(Walk):
         """Return the whole path."""
         path = super().walk()
         if self._looked_at is not None and self._looked_at[0] < len(self.steps):
-            estimate = self.shrinking.look()  # only for the loss at the end
+            self._look_at_the_end()
+        return dataclasses.replace(path, steps=tuple(self.steps))
+
+    def _look_at_the_end(self) -> None:
+        """Find the loss there; where outputs are not finite by then, nobody knows it."""
+        with contextlib.suppress(ImportanceError):
+            estimate = self.shrinking.look()
             self._tell_values(self.shrinking.loss)
             self.shrinking.cut(estimate.is_removed, note={"loss": self.shrinking.loss, "removed": []})
-        return dataclasses.replace(path, steps=tuple(self.steps))
 
     def remove_some(self) -> None:
         """Look once, and cut as many channels as may go before the next look."""
