@@ -10,7 +10,11 @@ from dirprune.tuning.cluster import Slots
 from dirprune.tuning.finalists import FinalistAccounts
 from dirprune.tuning.full_disk import FullDiskWatch
 from dirprune.tuning.ledger import Ledger
-from dirprune.tuning.mends import keep_keys_from_ray_, lose_workers_to_memory_
+from dirprune.tuning.mends import (
+    keep_keys_from_ray_,
+    lose_workers_to_memory_,
+    run_again_what_was_lost_between_trials_,
+)
 
 if TYPE_CHECKING:
     from ray.tune import Trainable
@@ -38,6 +42,7 @@ def execute(
 
     keep_keys_from_ray_()
     lose_workers_to_memory_()
+    run_again_what_was_lost_between_trials_()
     watch = FullDiskWatch(ledger, ledger.folder.root)
     searcher = LedgerSearcher(cast("Ledger", watch))  # it asks and tells the same
     with tempfile.TemporaryDirectory(prefix="dirprune-ray-", ignore_cleanup_errors=True) as scratch:

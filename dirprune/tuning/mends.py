@@ -38,3 +38,29 @@ def lose_workers_to_memory_() -> None:
         fail(self, tracked_actor_task, exception)
 
     RayActorManager._actor_task_failed = fail_as_lost  # type: ignore[method-assign]
+
+
+def run_again_what_was_lost_between_trials_() -> None:
+    """Let a trial whose worker was lost while it took the trial up after another one be run again.
+
+    Ray hears of it twice: of the worker, upon which the trial is to be run again, and of what the worker was
+    asked to do, upon which the trial fails, as it does not run. Without the second it would wait for ever for
+    the worker to take it up.
+    """
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
+    process = TuneController._process_trial_failure
+    if hasattr(process, "__wrapped__"):
+        return
+
+    @functools.wraps(process)
+    def process_once(self: TuneController, trial: Trial, exception: Any) -> None:
+        if getattr(exception, "told_of", None) is trial:
+            return
+        if trial in self._resetting_trials:
+            self._resetting_trials.discard(trial)
+            exception.told_of = trial
+        process(self, trial, exception)
+
+    TuneController._process_trial_failure = process_once  # type: ignore[method-assign]

@@ -114,13 +114,6 @@ class LedgerScheduler(FIFOScheduler):
         self.offered = oldest if is_due else None
         return self.offered
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Let a trial be run again whose worker was lost while it took the trial up after another one.
-
-        Ray goes on to believe that the worker is about to, and would never start another one.
-        """
-        tune_controller._resetting_trials.discard(trial)
-
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
         """Decide after a report that is not the trial's last."""
         if FAILED in result:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from ray.tune import Trainable
 from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
 
 from dirprune.architecture import Architecture
 from dirprune.records.folder import StudyFolder
@@ -18,7 +22,14 @@ from dirprune.tuning.cluster import Resources, Slots, connect
 from dirprune.tuning.execution import execute
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.mends import keep_keys_from_ray_
-from dirprune.tuning.searcher import IMAGES, IS_FINAL, METRICS
+from dirprune.tuning.searcher import (
+    IMAGES,
+    IS_FINAL,
+    MAX_START_S,
+    METRICS,
+    LedgerScheduler,
+    LedgerSearcher,
+)
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
@@ -64,6 +75,9 @@ class ShortTrials:
     def completed(self, number: int, metrics: Mapping[str, float]) -> None:
         self.places.append(metrics["is_elsewhere"])
 
+    def is_preempted(self, number: int) -> bool:
+        return False
+
 
 class ShortTrial(Trainable):
     """A trial of a blink; away from the driver's machine, a worker takes many of them to start."""
@@ -83,6 +97,30 @@ class ShortTrial(Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Ray asks for one at the end; nothing needs it."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Ray gives it to a trial that is run again."""
+
+
+class TrialOfADyingWorker(ShortTrial):
+    """A trial whose worker dies once, while it takes up the second trial."""
+
+    def setup(self, config: dict[str, Any], home: str = "", note: Path | None = None) -> None:
+        super().setup(config, home)
+        self.note = note
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        assert self.note is not None
+        if not self.note.exists():
+            self.note.touch()
+            os._exit(1)
+        return True
+
+
+class Waiting:
+    """A trial of Ray's, as far as a scheduler looks at it."""
+
+    status = Trial.PENDING
 
 
 @pytest.fixture
@@ -110,3 +148,38 @@ def test_trials_shorter_than_the_start_of_a_worker_use_all_nodes(tmp_path: Path,
     assert 1.0 in trials.places
     assert 0.0 in trials.places
     assert len(trials.places) == trials.started
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_trial_whose_worker_was_lost_as_it_took_it_up_is_run_again(
+    tmp_path: Path, ray_address: str
+) -> None:
+    import ray
+
+    trials = ShortTrials(tmp_path, 3)
+    with connect(Resources(ray_address, max_concurrent=1)) as slots:
+        home = ray.get_runtime_context().get_node_id()
+        execute(cast("Ledger", trials), slots, TrialOfADyingWorker, home=home, note=tmp_path / "died")
+    assert (tmp_path / "died").exists()
+    assert trials.places == [0.0] * 3
+
+
+def test_in_a_long_queue_starts_of_workers_are_ended_no_more_often_than_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    scheduler = LedgerScheduler(cast("LedgerSearcher", None))
+    queue = [Waiting() for _ in range(5)]
+    controller = SimpleNamespace(get_live_trials=lambda: set(queue))
+    chosen = []
+    for second in range(200):  # each second a worker becomes free
+        now = float(second)
+        trial = scheduler.choose_trial_to_run(controller)
+        if trial is not None:
+            chosen.append(second)
+            queue.remove(cast("Any", trial))
+    assert len(chosen) == 3
+    assert chosen[0] > MAX_START_S
+    assert min(later - earlier for earlier, later in itertools.pairwise(chosen)) > MAX_START_S
