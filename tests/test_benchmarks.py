@@ -145,6 +145,7 @@ def test_channels_that_cancel_each_other_go_together_by_the_full_curvature(
     assert eliminate(curvature.diagonal().diag(), 1) == [1]
 
 
+@pytest.mark.slow
 def test_annealing_is_a_fit_of_its_own(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     import importance_annealed
 

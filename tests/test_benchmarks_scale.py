@@ -12,6 +12,7 @@ from click.testing import CliRunner
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_accounts_are_measured_and_resumed_at_each_size(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def test_a_device_that_is_not_here_is_one_line() -> None:
     assert "expected a device that is here, got 'cuda:99'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_device_is_checked_and_what_differs_is_named(tmp_path: Path) -> None:
     done = run("--device", "cpu", "--only", "magnitude", script=CHECK)
     assert done.returncode == 0, done.stdout + done.stderr
