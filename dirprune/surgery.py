@@ -176,9 +176,8 @@ def check_masked_equals_compact(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                compacted = _run_compact(
-                    network, grouping, kept, inputs
-                )  # first, as it is the sooner to fail
+                # The compact network first, as it is the sooner to fail.
+                compacted = _run_compact(network, grouping, kept, inputs)
                 with torch.set_grad_enabled(bool(without_influence)), switched(network, grouping, values):
                     masked = output_tensors(network(inputs))
             except Exception as error:
