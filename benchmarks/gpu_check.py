@@ -3,7 +3,7 @@
     python benchmarks/gpu_check.py --device cuda
 
 Scores and coalition values are put beside the CPU's, compact networks beside masked ones, trainings that
-were cut off beside whole ones; a batch that does not fit into memory is halved; latencies are measured. The
+were cut off beside whole ones; batches that do not fit into memory get smaller; latencies are measured. The
 data is noise, with the classes that a network of random weights gives it. One line for each check as it ends,
 exit status 1 if one failed.
 """
@@ -15,7 +15,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import click
@@ -54,6 +55,10 @@ N_GROUPS = 3
 SAME_ORDER = 0.99
 CHEAP = {"evaluations": 80, "steps": 20, "k": 1}
 """Options with which the expensive methods end soon, where they have them."""
+SHORT_OF_MEMORY = ("fisher", "dirichlet", "leave-one-out", "greedy-path")
+"""One method of each way in which scores get along with less memory."""
+SHARES = (0.7, 0.5, 0.35, 0.25, 0.15)
+"""Of the memory that scoring takes by itself: less and less, until it runs out."""
 TOO_LONG = frozenset({"shapley-exact"})
 """Methods of 2^16 coalitions a group, too many for the CPU; coalitions themselves are checked."""
 
@@ -182,14 +187,8 @@ def check_replay(device: str, name: str) -> str:
     """A training whose steps are replayed, beside one whose steps are asked for one by one."""
     network, roles = make_subject(name)
     recipe = replace(CIFAR_FINE_TUNING, images=20 * len(roles.train), batch_size=60)
-    trained, said = {}, []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    logger = logging.getLogger("dirprune.training")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
+    trained: dict[bool, nn.Module] = {}
+    with heard("dirprune.training", logging.INFO) as said:
         for is_replayed in (True, False):
             trained[is_replayed] = copy.deepcopy(network)
             with graphs(is_replayed):
@@ -205,9 +204,6 @@ def check_replay(device: str, name: str) -> str:
                     )
                 )
             trained[is_replayed].cpu()
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
     moved = measure_distance(trained[False], network.cpu())
     apart = measure_distance(trained[False], trained[True])
     was_replayed = any("are replayed" in line for line in said)
@@ -258,6 +254,60 @@ def check_memory(device: str, name: str) -> str:
     return expect(abs(found - wanted) < 1e-3, f"{taken}, losses {found:.4f} and {wanted:.4f}")
 
 
+def check_scoring_memory(device: str, name: str, method: str) -> str:
+    """Scores where memory runs out, beside those with all of it."""
+    if device == "cpu":
+        return "not on a CPU"
+    known = get_method(method).options
+    options = {option: value for option, value in CHEAP.items() if option in known}
+
+    def score() -> Mapping[str, torch.Tensor]:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return compute_scores(create(method, options), make_context(name, device))
+
+    score()  # what libraries keep for themselves is there from now on
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(device)
+    wanted, peak = score(), torch.cuda.max_memory_reserved(device)
+    found, said, share = wanted, "", 1.0
+    total = torch.cuda.get_device_properties(device).total_memory
+    for share in SHARES:
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction((before + share * (peak - before)) / total, device)
+        try:
+            with heard("dirprune.importance", logging.WARNING) as lines:
+                found = score()
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+        said = "; ".join(lines)
+        if said:
+            break
+    orders = [float(spearmanr(found[group].cpu(), wanted[group].cpu()).statistic) for group in wanted]
+    taken = f"{100 * share:.0f}% of {(peak - before) / 2**20:.0f} MiB"
+    return expect(
+        "out of memory" in said and lines.count(said) == 1 and min(orders) > SAME_ORDER,
+        f"rank correlation {min(orders):.4f} at least with {taken}: {said or 'nothing was said'}",
+    )
+
+
+@contextmanager
+def heard(name: str, level: int) -> Iterator[list[str]]:
+    """Collect what a logger says from a level on."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger(name)
+    was = logger.level
+    logger.setLevel(level)
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(was)
+
+
 def check_latency(device: str, name: str) -> str:
     """Latency of a dense network and of half of it."""
     network, roles = make_subject(name)
@@ -283,6 +333,11 @@ def list_checks() -> Iterator[tuple[str, Callable[[str], str]]]:
                 f"{check.__name__.removeprefix('check_')} of {name}",
                 lambda device, check=check, name=name: check(device, name),
             )
+    for method in SHORT_OF_MEMORY:
+        yield (
+            f"short of memory, {method} of vgg16",
+            lambda device, method=method: check_scoring_memory(device, "vgg16", method),
+        )
     for method in list_methods():
         if issubclass(get_method(method).factory, Scorer) and method not in TOO_LONG:
             yield (

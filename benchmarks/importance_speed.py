@@ -32,7 +32,7 @@ from dirprune.layers import copy_for_evaluation, record_layers
 from dirprune.networks import create_network
 from dirprune.tracing import find_groups
 
-SECONDS_OF_FAST_SIDE = 3.0
+SECONDS_OF_FAST_SIDE = {"cpu": 3.0, "cuda": 1.0}  # nobody else is on a GPU
 N_SLOW = {"cpu": 4, "cuda": 32}  # coalitions that the slow side evaluates in a repetition
 SIZES = {"cpu": 2048, "cuda": 4096}  # of the matrices that tell what the device reaches
 N_FIRST = 32  # coalitions that tell how fast the fast side is, and the least that it evaluates
@@ -127,9 +127,10 @@ def compare_coalitions(
     first = rng.random((N_FIRST, fast.n_channels)) < 0.5
     preparing_s = measure_seconds(lambda: fast.evaluate(first))
     rate = len(first) / measure_seconds(lambda: fast.evaluate(first))
-    n_coalitions = n_fast or int(np.clip(rate * SECONDS_OF_FAST_SIDE, N_FIRST, 100_000))
+    kind = "cpu" if subject.device == "cpu" else "cuda"
+    n_coalitions = n_fast or int(np.clip(rate * SECONDS_OF_FAST_SIDE[kind], N_FIRST, 100_000))
     coalitions = rng.random((n_coalitions, fast.n_channels)) < 0.5
-    n_slow = N_SLOW["cpu" if subject.device == "cpu" else "cuda"]
+    n_slow = N_SLOW[kind]
     slow.evaluate(first[:1])  # a GPU's first pass with a new batch size looks for its kernels
     found: dict[str, np.ndarray] = {}
     sides = {
