@@ -1,11 +1,14 @@
-"""What computing on a device asks for: products in float32 proper, and running out of memory."""
+"""What computing on a device asks for: products in float32 proper, and what to do without enough memory."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 SHORTAGES = (
     "allocate memory",
@@ -16,6 +19,18 @@ SHORTAGES = (
 )
 """What errors say where memory ran out; the last three come of cuBLAS and cuDNN (before 9, and since), which
 take theirs beside torch's."""
+
+CONTROL_GROUPS = (
+    (r"^0::/(.*)$", "", "memory.max", "memory.current", "inactive_file"),
+    (
+        r"^\d+:memory:/(.*)$",
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+"""Of version 2 and 1: the line that names a process's own, their place, and the names of numbers in them."""
 
 
 @contextlib.contextmanager
@@ -36,3 +51,62 @@ def exact_products(device: str | torch.device) -> Iterator[None]:
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on the CPU or on a GPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in SHORTAGES)
+
+
+@contextlib.contextmanager
+def derivatives_off_device(n_bytes: int | None) -> Iterator[None]:
+    """Keep in the machine's own memory what is saved for derivatives; it comes back where they are taken.
+
+    Args:
+        n_bytes: How much of it may be taken; None: no bound.
+    Raises:
+        torch.OutOfMemoryError: Where something is saved for which there is no room.
+    """
+    n_taken = 0
+
+    def move(tensor: Tensor) -> tuple[torch.device, Tensor]:
+        nonlocal n_taken
+        n_taken += tensor.nbytes
+        if n_bytes is not None and n_taken > n_bytes:
+            raise torch.OutOfMemoryError(f"out of memory: derivatives need more than {n_bytes} bytes")
+        return tensor.device, tensor.to("cpu", copy=True)
+
+    def fetch(moved: tuple[torch.device, Tensor]) -> Tensor:
+        device, tensor = moved
+        return tensor.to(device)
+
+    with torch.autograd.graph.saved_tensors_hooks(move, fetch):
+        yield
+
+
+def read_free_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes of the machine's own memory may be taken; None: nothing here says it.
+
+    A tenth of all stays free: a little beyond, Ray and the system end processes rather than say that memory
+    ran out. What control groups allow counts as well.
+
+    Args:
+        root: Where `proc` and `sys` lie, on Linux.
+    """
+    try:
+        known = _read_numbers(root / "proc/meminfo")
+        free = [1024 * (known["MemAvailable"] - known["MemTotal"] // 10)]
+        groups = (root / "proc/self/cgroup").read_text()
+    except (OSError, KeyError):
+        return None
+    for pattern, place, *names in CONTROL_GROUPS:
+        top = root / "sys/fs/cgroup" / place
+        for own in re.findall(pattern, groups, re.MULTILINE):
+            for group in (top / own, *(top / own).parents):
+                with contextlib.suppress(OSError, ValueError):  # no such file, or "max" for no limit
+                    limit, used = (int((group / name).read_text()) for name in names[:2])
+                    unused = _read_numbers(group / "memory.stat").get(names[2], 0)  # goes where there is need
+                    free.append(limit - limit // 10 - used + unused)
+                if group == top:
+                    break
+    return max(0, min(free))
+
+
+def _read_numbers(path: Path) -> dict[str, int]:
+    """Return the number that follows each name in a file of the system."""
+    return {name: int(n) for name, n in re.findall(r"^(\w+):?\s+(\d+)", path.read_text(), re.MULTILINE)}

@@ -162,7 +162,11 @@ def recalibrate_(
     device: str | torch.device = "cpu",
     batch_size: int = 500,
 ) -> None:
-    """Estimate batch-norm statistics anew, as their average over calibration batches; in place.
+    """Estimate batch-norm statistics anew, as those of all calibration images; in place.
+
+    Images go through in batches, each normalised by itself. Means and variances of the batches are put
+    together to those of all images (Chan, Golub, LeVeque 1983, equation 2.1): the mean of the batches'
+    variances would be too small, the more so the smaller the batches.
 
     All other modules, dropout among them, run in evaluation mode. Modes and momenta are left as found. Does
     nothing to a network without batch norm.
@@ -170,8 +174,8 @@ def recalibrate_(
     Args:
         network: On `device`.
         normalise: From the split's raw inputs to what the network takes.
-        batch_size: At most; batches are of equal size, give or take one, and so count alike. They are smaller
-            where memory runs out, and on a processor where images are large.
+        batch_size: At most; batches are of equal size, give or take one. They are smaller where memory runs
+            out, and on a processor where images are large.
     """
     layers = [
         module
@@ -189,9 +193,9 @@ def recalibrate_(
         network.eval()
         try:
             for layer in layers:
-                layer.momentum = None  # the cumulative average
+                layer.momentum = 1.0  # the statistics of the last batch
                 layer.train()
-            while not _average_statistics_(network, layers, calibration, normalise, device, n_at_once):
+            while not _gather_statistics_(network, layers, calibration, normalise, device, n_at_once):
                 n_at_once //= 2
                 logger.warning("out of memory: batch-norm statistics from %d images at once", n_at_once)
         finally:
@@ -199,7 +203,7 @@ def recalibrate_(
                 layer.momentum = momentum
 
 
-def _average_statistics_(
+def _gather_statistics_(
     network: nn.Module,
     layers: Sequence[_BatchNorm],
     calibration: Split,
@@ -208,8 +212,7 @@ def _average_statistics_(
     n_at_once: int,
 ) -> bool:
     """Let batch norms in training mode see the calibration images; return whether there was memory for it."""
-    for layer in layers:
-        layer.reset_running_stats()
+    gathered = [_GatheredStatistics(layer) for layer in layers]
     n_batches = -(-len(calibration) // n_at_once)
     try:
         for positions in torch.arange(len(calibration)).tensor_split(n_batches):
@@ -218,7 +221,45 @@ def _average_statistics_(
         if not is_out_of_memory(error) or n_at_once < 2 * LEAST_AT_ONCE:
             raise
         return False
+    finally:
+        for one in gathered:
+            one.handle.remove()
+    for one in gathered:
+        one.store_()
     return True
+
+
+class _GatheredStatistics:
+    """Mean and variance of all that a batch norm of momentum 1 sees, put together batch by batch.
+
+    Args:
+        layer: In training mode; until `store_` its statistics are those of the last batch.
+    """
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.reset_running_stats()
+        self.last_mean, self.last_variance = layer.running_mean, layer.running_var
+        self.n_features, self.n_values = layer.num_features, 0  # the latter of each channel
+        self.mean = torch.zeros_like(self.last_mean, dtype=torch.float64)
+        self.squares = torch.zeros_like(self.mean)  # summed, of the distances from the mean
+        self.handle = layer.register_forward_hook(self._add)
+
+    def _add(self, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        """Take in the batch that the layer has just seen."""
+        n_new = inputs[0].numel() // self.n_features
+        n_all = self.n_values + n_new
+        away = self.last_mean.double() - self.mean
+        self.mean += away * (n_new / n_all)
+        self.squares += self.last_variance.double() * (n_new - 1) + away**2 * (self.n_values * n_new / n_all)
+        self.n_values = n_all
+
+    def store_(self) -> None:
+        """Give the layer what was gathered; one that saw nothing keeps the values of a new one."""
+        if self.n_values:
+            self.last_mean.copy_(self.mean)
+            self.last_variance.copy_(self.squares / (self.n_values - 1))
 
 
 def _read_architecture(

@@ -177,11 +177,38 @@ def identity(inputs: Tensor) -> Tensor:
     return inputs
 
 
-def test_recalibrated_statistics_are_those_of_the_calibration_inputs() -> None:
+@pytest.mark.parametrize("batch_size", [7, 32, 500])
+def test_recalibrated_statistics_are_those_of_all_calibration_inputs_however_few_go_at_once(
+    batch_size: int,
+) -> None:
     network, split = make_normalised_network().eval(), make_inputs(1001)
-    recalibrate_(network, split, identity)  # three batches of 333 or 334
-    torch.testing.assert_close(network[0].running_mean, split.inputs.mean(0), rtol=1e-3, atol=0)
-    torch.testing.assert_close(network[0].running_var, split.inputs.var(0), rtol=1e-2, atol=0)
+    recalibrate_(network, split, identity, batch_size=batch_size)  # 500: three batches of 333 or 334
+    torch.testing.assert_close(network[0].running_mean, split.inputs.mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(network[0].running_var, split.inputs.var(0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [25, 300])
+def test_recalibrated_statistics_of_a_batch_norm_used_twice_are_those_of_both_uses(batch_size: int) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.unused = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.norm(images)
+            return self.norm(images[:, :, :2] + 3)
+
+    images = torch.randn(300, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    images += torch.linspace(0, 10, 300)[:, None, None, None]  # unlike values, images lie far apart
+    network = Twice()
+    recalibrate_(
+        network, Split(images, torch.zeros(300), torch.arange(300), "train"), identity, batch_size=batch_size
+    )
+    seen = torch.cat([images.transpose(0, 1).flatten(1), images[:, :, :2].transpose(0, 1).flatten(1) + 3], 1)
+    torch.testing.assert_close(network.norm.running_mean, seen.mean(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(network.norm.running_var, seen.var(1), rtol=1e-5, atol=0)
+    assert network.unused.running_mean.tolist() == [0, 0]
+    assert network.unused.running_var.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("is_training", [True, False])

@@ -36,6 +36,11 @@ class StudyFolder:
         return self.root / "warm_starts.json"
 
     @property
+    def ending_json(self) -> Path:
+        """How the study's last run ended; see `ending`."""
+        return self.root / "ending.json"
+
+    @property
     def journal(self) -> Path:
         """Optuna's storage, the truth about trials, states, parameters and final objectives."""
         return self.root / "optuna.journal"

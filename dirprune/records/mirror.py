@@ -84,9 +84,10 @@ class ResultsSender(StudyObserver):
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Send what there is."""
-        for path in (self.folder.study_json, self.folder.journal, *self.folder.views):
+        folder = self.folder
+        for path in (folder.study_json, folder.journal, folder.ending_json, *folder.views):
             if path.exists():
-                send(self.folder, path)
+                send(folder, path)
 
     def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
         """Send it again, with what the finalists have changed."""

@@ -151,7 +151,8 @@ class MlflowTracker(StudyObserver):
             self._lock.notify()
         self._thread.join(timeout)
         left = self._list_left()
-        if left:
+        assert self._outage is not None
+        if left and left != self._outage.missing:
             logger.warning(
                 "not in MLflow: %s; the study's own files have it all, and --resume completes MLflow",
                 ", ".join(left),
@@ -196,13 +197,23 @@ class MlflowTracker(StudyObserver):
                 self._outage.end()
             except Exception as error:  # tracking never fails a study
                 n_failures += 1
-                self._outage.begin(error)
+                self._tell_of_failure(error)
             wait_s = min(self.interval_s * 2**n_failures, LONGEST_WAIT_S)
             with self._lock:
                 if not is_closing:
                     self._lock.wait_for(lambda: self._is_closing, timeout=wait_s)
                 elif n_failures:
                     self._lock.wait(min(wait_s, 1.0))
+
+    def _tell_of_failure(self, error: Exception) -> None:
+        """Warn of MLflow; between the search's end and what follows, the next attempt knows the words."""
+        assert self._outage is not None
+        with self._lock:
+            ended, is_closing = self._ended, self._is_closing
+        if is_closing:
+            self._outage.begin(error, "was interrupted" if ended else "has ended", self._list_left())
+        elif ended is None:
+            self._outage.begin(error)
 
     def _list_front(self) -> list[RunKey]:
         """Return the front's trials by number, each before its own trainings."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from dirprune.addresses import describe_address, mask_secrets
@@ -21,6 +21,9 @@ class Outage:
     Args:
         tracking_uri: The store.
         folder: The study's.
+
+    Attributes:
+        missing: What was said to be missing in MLflow, in words.
     """
 
     def __init__(self, tracking_uri: str, folder: StudyFolder) -> None:
@@ -29,27 +32,42 @@ class Outage:
         if tracking_uri != default_tracking_uri(folder.output):
             self._sync += f" --tracking-uri {shlex.quote(mask_secrets(tracking_uri))}"
         self._has_begun = False
+        self.missing: list[str] = []
 
-    def begin(self, error: Exception) -> None:
-        """Note that MLflow failed."""
+    def begin(self, error: Exception, end: str = "", missing: Sequence[str] = ()) -> None:
+        """Note that MLflow failed.
+
+        Args:
+            error: What it raised.
+            end: What has become of the study, such as "has ended"; empty: it goes on.
+            missing: What is not in MLflow then, in words.
+        """
         if self._has_begun:
             return
         self._has_begun = True
+        self.missing = list(missing)
         is_away, why = _explain(error, self._uri)
+        follows = (
+            f"the study {end} and nothing is lost: its own records keep all; not in MLflow: "
+            f"{', '.join(missing)}, which {self._sync} sends{' when MLflow is back' if is_away else ''}"
+            if end
+            else "the study goes on and nothing is lost: its own records keep all, "
+            f"and it is sent when MLflow is back, or by {self._sync}"
+        )
         logger.warning(
-            "MLflow at %s %s since %s (%s); the study goes on and nothing is lost: its own records keep all, "
-            "and it is sent when MLflow is back, or by %s",
+            "MLflow at %s %s since %s (%s); %s",
             describe_address(self._uri),
             "has not answered" if is_away else "has not taken everything",
             _now(),
             why,
-            self._sync,
+            follows,
         )
 
     def end(self) -> None:
         """Note that MLflow has taken everything."""
         if self._has_begun:
             self._has_begun = False
+            self.missing = []
             shown = describe_address(self._uri)
             logger.warning("MLflow at %s is back since %s; what it lacked has been sent", shown, _now())
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from dirprune.addresses import describe_address
 from dirprune.errors import TrackingError, one_line
+from dirprune.records.ending import read_ending
 from dirprune.records.finalists import read_trainings, summarise_finalists
 from dirprune.records.front import sort_front
 from dirprune.records.hypervolume import trace_hypervolume
@@ -60,7 +61,10 @@ def sync_study(
 
     Raises:
         TrackingError: If another study of the name has other objectives there, or MLflow keeps failing.
+        StudyError: If the note of how the study ended is damaged.
     """
+    failure = read_ending(summary.folder)
+    has_failed = None if failure is None else bool(failure)
     uploader = Uploader(summary, tracking_uri, network)
     start_ms = _to_ms(min((r.started_at for r in records if r.started_at is not None), default=None))
 
@@ -95,12 +99,12 @@ def sync_study(
             progress("runs", place, len(runs))
     front: list[RunKey] = [*(record.number for record in sort_front(records)), *sorted(deployed)]
     is_open = any(record.state == "RUNNING" for _, record in runs)
-    end_ms = None if is_open else _to_ms(max((record.last_time for _, record in runs), default=time.time()))
+    end_ms = _to_ms(max((record.last_time for _, record in runs), default=time.time()))
     last = max((record.last_time for _, record in runs), default=0.0)
     history = tell_history(summary, records)
     if trainings:
         history += view_finalists(finalists, round(1000 * last))
-    insist(lambda: uploader.complete(history, front, start_ms, end_ms))
+    insist(lambda: uploader.complete(history, front, start_ms, end_ms, is_open, has_failed))
     return Synced(len(records), uploader.n_models, tuple(uploader.refused))
 
 

@@ -135,7 +135,13 @@ class Uploader:
             self.store.update_(self._study, replace(view, status="FAILED" if has_failed else "FINISHED"))
 
     def complete(
-        self, history: Sequence[Point], front: Sequence[RunKey], start_ms: int | None, end_ms: int | None
+        self,
+        history: Sequence[Point],
+        front: Sequence[RunKey],
+        start_ms: int | None,
+        end_ms: int | None,
+        is_open: bool,
+        has_failed: bool | None,
     ) -> None:
         """Bring the run of a study that nobody drives to what it should hold, with files and models.
 
@@ -145,15 +151,20 @@ class Uploader:
         Args:
             history: Hypervolume and size of the front after each finished trial, and the counts.
             front: As in `upload_study`.
-            start_ms, end_ms: Unix times in ms; end_ms None: trials are left that a driver would go on with.
+            start_ms, end_ms: Unix times in ms.
+            is_open: Whether trials are left that a driver would go on with.
+            has_failed: Whether the study ended by itself before its last trial; None: nobody knows, and of a
+                study that is not open what MLflow says of it stays.
         """
         assert self._study is not None
         known = {(name, step) for name, step, _ in self._study.sent if name in ("hypervolume", "front_size")}
         points = [self._be_newest(point) for point in history if (point.name, point.step) not in known]
         n_trials = max(self.summary.n_trials, int(self._study.tags.get(names.N_TRIALS, 0)))
         summary = replace(self.summary, n_trials=n_trials)  # the total that was asked for is no record
-        ended: Status = "FAILED" if self._study.status == "FAILED" else "FINISHED"
-        view = view_study(summary, "RUNNING" if end_ms is None else ended, points, is_paused=end_ms is None)
+        if has_failed is None:
+            has_failed = self._study.status == "FAILED" and not is_open
+        status: Status = "FAILED" if has_failed else "RUNNING" if is_open else "FINISHED"
+        view = view_study(summary, status, points, is_paused=is_open)
         view = replace(view, start_ms=start_ms, end_ms=end_ms)
         self.store.update_(self._study, view, with_status=False)
         self._upload_files()

@@ -9,6 +9,7 @@ import torch
 
 from dirprune.importance.base import Progress
 from dirprune.interruption import ended_by_sigterm
+from dirprune.records.ending import EndingWriter
 from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import sort_front
@@ -102,7 +103,7 @@ def run_study(
     with ended_by_sigterm(), storage.hold_study(folder), say_how_to_go_on():
         prepared = prepare(subject.spec, options, folder, subject, say, listen, progress)
         torch.cuda.empty_cache()  # trials on the same GPU need it; without one nothing happens
-        ours = [ViewWriter(), *([ResultsSender(folder)] if folder.remote else [])]
+        ours = [ViewWriter(), EndingWriter(), *([ResultsSender(folder)] if folder.remote else [])]
         ledger = open_ledger(opened, prepared, options, [*ours, *observers], say)
         if patience is not None:
             ledger.observers = [*ledger.observers, PatienceWatch(patience, ledger)]

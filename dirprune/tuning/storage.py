@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError
 from dirprune.addresses import describe_address
 from dirprune.errors import StudyError
 from dirprune.files import read_json
+from dirprune.records.ending import write_ending
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.formatting import format_metric
@@ -409,6 +410,8 @@ def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
                     settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
                 shared = open_folder(folder.root, payload.get("shared", ""))
                 remove(shared, folder.checkpoint_dir(frozen.number))
+        if trials:
+            write_ending(folder)
     return [trial.number for trial in trials]
 
 

@@ -77,6 +77,7 @@ def test_these_pickles_would_run(hostile: bytes, mark: Path) -> None:
         "models/1/architecture.json",
         "models/1/model.safetensors",
         "warm_starts.json",
+        "ending.json",
         "latencies.json",
         "study.lock",
     ],

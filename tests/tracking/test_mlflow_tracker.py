@@ -6,6 +6,7 @@ import logging
 import math
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from dirprune.networks import create_network
+from dirprune.records.finalists import FinalTraining
 from dirprune.records.front import mark_front
 from dirprune.records.models import load_model, save_model
 from dirprune.records.record import TrialRecord
@@ -26,6 +28,7 @@ from dirprune.surgery import compact
 from dirprune.tracing import find_groups
 from dirprune.tracking import MlflowTracker, default_tracking_uri, names, sync_study
 from dirprune.tracking.store import RemoteRun, RunStore
+from dirprune.tracking.uploader import Uploader
 from dirprune.tracking.views import RunView
 from tests.records.example_study import OBJECTIVES, make_trial
 
@@ -240,10 +243,60 @@ def test_store_that_fails_for_a_while_loses_nothing_and_warns_once(
     away, back = [record.message for record in caplog.records]
     store = default_tracking_uri(output)
     assert away.startswith(f"MLflow at {store} has not answered since 20")
-    assert away.endswith(f"is sent when MLflow is back, or by dirprune sync {summary.folder.root}")
-    assert " (connection refused); the study goes on and nothing is lost" in away
+    assert " (connection refused); the study has ended and nothing is lost" in away
+    assert away.endswith(f"which dirprune sync {summary.folder.root} sends when MLflow is back")
     assert back.startswith(f"MLflow at {store} is back since 20")
     assert sorted(read_runs(output)[1]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("without_models")
+@pytest.mark.parametrize(
+    ("follows", "said"),
+    [
+        ("the end", "the study has ended and nothing is lost: its own records keep all; not in MLflow: "),
+        (
+            "Ctrl-C",
+            "the study was interrupted and nothing is lost: its own records keep all; not in MLflow: ",
+        ),
+        ("finalists", "the study goes on and nothing is lost: its own records keep all, "),
+    ],
+)
+def test_store_that_fails_first_when_the_search_ends_is_told_once_by_what_has_become_of_the_study(
+    summary: StudySummary,
+    follows: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried = threading.Semaphore(0)
+
+    def fail(*arguments: object, **keywords: object) -> None:
+        tried.release()
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(Uploader, "connect", fail)
+    tracker = MlflowTracker(interval_s=0.05)
+    monkeypatch.setattr("dirprune.tracking.mlflow_tracker.FAILURES_AT_CLOSE", 1)
+    records = make_records()
+    with caplog.at_level(logging.WARNING, "dirprune.tracking"):
+        with tracker._lock:  # so that the first attempt is one after the search's end
+            tracker.study_started(summary)
+            tracker.study_ended(records, interrupted=follows == "Ctrl-C")
+        assert all(tried.acquire(timeout=20) for _ in range(2))
+        if follows == "finalists":
+            tracker.finalist_changed(FinalTraining(records[0], 0))
+            assert all(tried.acquire(timeout=20) for _ in range(3))
+        left = tracker.close(timeout=20)
+    first, *others = [record.message for record in caplog.records]
+    assert f" (connection refused); {said}" in first
+    assert f"dirprune sync {summary.folder.root}" in first
+    if follows == "finalists":
+        (last,) = others
+        assert last.startswith("not in MLflow: 6 trials")
+    else:
+        assert left == ["5 trials", "the study's run with its files and models"]
+        assert f" not in MLflow: {', '.join(left)}, which dirprune sync" in first
+        assert others == []
 
 
 @pytest.mark.usefixtures("without_models")

@@ -79,6 +79,33 @@ def test_a_server_that_is_away_is_told_without_the_words_of_libraries_or_a_passw
 
 
 @pytest.mark.parametrize(
+    ("error", "said", "when"),
+    [
+        (TimeoutError("timed out"), r"has not answered since TIME \(timed out\)", " when MLflow is back"),
+        (ValueError("no"), r"has not taken everything since TIME \(ValueError: no\)", ""),
+    ],
+)
+def test_an_outage_at_the_end_says_what_is_missing_and_which_command_sends_it(
+    error: Exception, said: str, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outage = Outage("http://host:5000", StudyFolder(Path("output/my study")))
+    missing = ["5 trials", "the study's run with its files and models"]
+    with caplog.at_level(logging.WARNING, "dirprune.tracking"):
+        for _ in range(3):
+            outage.begin(error, "has ended", missing)
+    (record,) = caplog.records
+    assert re.fullmatch(
+        rf"MLflow at http://host:5000 {said.replace('TIME', TIME)}; the study has ended and nothing is lost: "
+        r"its own records keep all; not in MLflow: 5 trials, the study's run with its files and models, "
+        rf"which dirprune sync 'output/my study' --tracking-uri http://host:5000 sends{when}",
+        record.message,
+    )
+    assert outage.missing == missing
+    outage.end()
+    assert outage.missing == []
+
+
+@pytest.mark.parametrize(
     ("handler", "said"),
     [
         (_Dying, r"has not answered since TIME \(Remote end closed connection without response\);"),

@@ -6,18 +6,19 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from mlflow import MlflowClient
 
 from dirprune.errors import TrackingError
+from dirprune.records.ending import EndingWriter
 from dirprune.records.events import EventLog
 from dirprune.records.front import mark_front
 from dirprune.records.record import TrialRecord
 from dirprune.records.views import write_views
 from dirprune.study.objectives import Objective
-from dirprune.study.observer import StudySummary
+from dirprune.study.observer import StudyObserver, StudySummary
 from dirprune.tracking import MlflowTracker, check_name, default_tracking_uri, names, sync_study
 from tests.records.example_study import OBJECTIVES, make_trial
 from tests.tracking.everything import read_everything
@@ -141,6 +142,40 @@ def test_study_with_unfinished_trials_stays_open(summary: StudySummary, output: 
     study, trials = read_runs(output)
     assert (study.info.status, study.info.end_time, trials[1].info.status) == ("RUNNING", None, "RUNNING")
     assert study.data.tags[names.PAUSED] == "true"
+
+
+@pytest.mark.usefixtures("without_models")
+@pytest.mark.parametrize("state", ["COMPLETE", "RUNNING"])
+def test_study_that_ended_by_itself_is_failed_until_it_has_gone_on_without_mlflow(
+    summary: StudySummary, output: Path, tmp_path: Path, state: Literal["COMPLETE", "RUNNING"]
+) -> None:
+    def end_one_run(records: list[TrialRecord], reason: str, *others: StudyObserver) -> None:
+        for observer in (EndingWriter(), *others):
+            observer.study_started(summary)
+            if reason:
+                observer.study_failed(reason)
+            observer.study_ended(records, interrupted=False)
+
+    dense, last = make_trial(0, "dense", 1.0, 0.99), make_trial(1, "sampler", 0.5, 0.9)
+    left = mark_front([dense, replace(last, state=state)], OBJECTIVES)
+    tracker, is_paused = MlflowTracker(interval_s=0.05), "true" if state == "RUNNING" else "false"
+    end_one_run(left, "no room is left", tracker)
+    assert tracker.close(timeout=60) == []
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    for uri in (uri_of(output), other):
+        sync_study(summary, left, uri)
+        assert read_status(uri) == ("FAILED", is_paused)
+    end_one_run(mark_front([dense, last], OBJECTIVES), "")
+    for uri in (uri_of(output), other):
+        sync_study(summary, mark_front([dense, last], OBJECTIVES), uri)
+        assert read_status(uri) == ("FINISHED", "false")
+
+
+def read_status(uri: str) -> tuple[str, str]:
+    """Return the status of a study's run, and whether somebody is to go on with it."""
+    runs = read_everything(uri)["runs"].values()
+    (study,) = [run for run in runs if names.TRIAL not in run["tags"]]
+    return study["info"][1], study["tags"][names.PAUSED]
 
 
 @pytest.mark.usefixtures("without_models")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dirprune.records.ending import read_ending
 from dirprune.records.folder import StudyFolder
 from dirprune.study.stopping import Patience
 from dirprune.tuning import storage
@@ -91,6 +92,7 @@ def test_time_limit_keeps_everything_and_resume_goes_on(tmp_path):
     assert "Traceback" not in first.stderr
     assert "the time limit of 40 s is over" in first.stdout
     folder = StudyFolder(tmp_path / "toy")
+    assert read_ending(folder) == ""
     before = storage.read_records(folder)
     running = [record.number for record in before if record.state == "RUNNING"]
     assert running, "no trial was under way, so nothing is shown"

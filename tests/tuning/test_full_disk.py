@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dirprune.errors import StorageError
+from dirprune.records.ending import read_ending
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.tuning import full_disk, storage
@@ -221,7 +222,9 @@ def test_database_on_a_full_disk_ends_a_study_in_one_line_and_it_goes_on_with_ro
     trials = {}
     for name in ("first", "second"):
         monkeypatch.chdir(tmp_path / name)
-        records = storage.read_records(StudyFolder(Path("out/toy")), database)
+        folder = StudyFolder(Path("out/toy"))
+        assert bool(read_ending(folder)) == (name == "first")
+        records = storage.read_records(folder, database)
         trials[name] = {record.number: record for record in records}
     before, after = trials["first"], trials["second"]
     assert any(record.state == "RUNNING" for record in before.values()), "nothing was left to go on with"

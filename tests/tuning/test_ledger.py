@@ -18,6 +18,7 @@ from dirprune.cost import CostModel
 from dirprune.errors import StudyError
 from dirprune.files import write_json
 from dirprune.networks import create_network
+from dirprune.records.ending import EndingWriter, read_ending
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.study.floor import Floor
@@ -351,6 +352,18 @@ def test_abandoned_trials_fail_with_that_reason(tmp_path):
     states = [record.state for record in storage.read_records(ledger.folder)]
     assert states == ["COMPLETE", "FAIL"]
     assert storage.read_records(ledger.folder)[1].reason == "abandoned"
+
+
+def test_a_study_whose_last_trials_are_abandoned_has_not_ended_by_itself(tmp_path):
+    ledger = open_ledger(tmp_path, [EndingWriter()])
+    ledger.start()
+    ledger.next_configuration()
+    ledger.end_reason = "no room is left"
+    ledger.end(interrupted=False)
+    assert read_ending(ledger.folder) == "no room is left"
+    for _ in range(2):
+        storage.abandon(ledger.folder)
+        assert read_ending(ledger.folder) == ""
 
 
 def test_models_of_beaten_trials_are_removed_and_those_of_the_front_stay(tmp_path):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dirprune.device import is_out_of_memory
+from dirprune.device import derivatives_off_device, is_out_of_memory, read_free_memory
 from dirprune.errors import ImportanceError
 from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
@@ -195,8 +195,8 @@ class Shrinking:
     def _compute(self, positions: Tensor, compute: Callable[[Tensor], Result]) -> list[Result]:
         """Return what a function gives on examples: as many at once as memory allows, or all together.
 
-        They stay together where batch norm takes statistics from them. Where memory runs out on all together,
-        what is saved for derivatives leaves the device from then on.
+        They stay together where batch norm takes statistics from them. Where memory of a GPU runs out on all
+        together, what is saved for derivatives leaves it from then on, as far as the machine has room.
 
         Raises:
             ImportanceError: If there is not enough memory even so.
@@ -204,14 +204,15 @@ class Shrinking:
         if self._is_divisible:
             return self._shortage.compute_in_parts(positions, compute, WHAT)
         while True:
-            keep = torch.autograd.graph.save_on_cpu if self._is_kept_elsewhere else contextlib.nullcontext
+            is_last = self._is_kept_elsewhere or not _has_own_memory(self.context.device)
+            away = derivatives_off_device(read_free_memory()) if self._is_kept_elsewhere else nullcontext()
             try:
-                with keep():
+                with away:
                     return [compute(positions)]
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._is_kept_elsewhere:
+                if is_last:
                     raise tell_no_statistics(WHAT, len(positions), self._norms) from error
             self._is_kept_elsewhere = True
             if ELSEWHERE not in self.context.said:
@@ -265,6 +266,11 @@ class Shrinking:
         signs = torch.randint(0, 2, (N_PROBES, n_examples, *outputs.shape[1:]), generator=self._rng)
         directions = (signs[:, places].to(outputs) * 2 - 1) * (2 / n_outputs) ** 0.5
         return [2 * (outputs - reference) / n_outputs, *directions]
+
+
+def _has_own_memory(device: str | torch.device) -> bool:
+    """Whether what leaves a device gives it room."""
+    return torch.device(device).type != "cpu"
 
 
 def _check_finite(what: str, *tensors: Tensor) -> None:

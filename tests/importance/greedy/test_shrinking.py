@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
+from dirprune.device import derivatives_off_device
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoreCache, ScoringContext, create, get_method, select_channels
 from dirprune.importance.footprint import N_EXAMPLES
+from dirprune.importance.greedy import shrinking
 from dirprune.importance.greedy.search import is_exact
 from dirprune.importance.greedy.shrinking import Shrinking, shrink
 from dirprune.importance.parts import Shortage
@@ -159,16 +162,15 @@ def test_images_of_statistics_stay_together_while_derivatives_are_kept_in_other_
     expected = select_channels(method, context, architecture).scores
     is_elsewhere = [False]
 
-    class Noted(torch.autograd.graph.save_on_cpu):
-        def __enter__(self) -> None:
-            is_elsewhere[0] = True
-            super().__enter__()
+    @contextlib.contextmanager
+    def noted(n_bytes: int | None) -> Iterator[None]:
+        is_elsewhere[0] = True
+        with derivatives_off_device(n_bytes):
+            yield
+        is_elsewhere[0] = False
 
-        def __exit__(self, *raised: object) -> None:
-            is_elsewhere[0] = False
-            super().__exit__(*raised)
-
-    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Noted)
+    monkeypatch.setattr(shrinking, "_has_own_memory", lambda device: True)
+    monkeypatch.setattr(shrinking, "derivatives_off_device", noted)
     n_all = len(context.calibration)
     sizes = run_out_of_memory_(
         monkeypatch, lambda v: torch.is_grad_enabled() and len(v) == n_all and not is_elsewhere[0]
@@ -177,6 +179,21 @@ def test_images_of_statistics_stay_together_while_derivatives_are_kept_in_other_
     assert all(torch.equal(found[group], scores) for group, scores in expected.items())
     assert set(sizes) == {N_EXAMPLES, n_all}  # the former to learn what one of them takes
     assert sum("kept in the machine's own memory" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(("has_own_memory", "n_looks"), [(True, 2), (False, 1)])
+def test_derivatives_stay_where_the_machine_has_no_room_for_them_or_computes_itself(
+    has_own_memory: bool, n_looks: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked = Shrinking(make_context(Residual), True)
+    if has_own_memory:
+        monkeypatch.setattr(shrinking, "_has_own_memory", lambda device: True)
+    monkeypatch.setattr(shrinking, "read_free_memory", lambda: 1000)
+    sizes = run_out_of_memory_(monkeypatch, lambda v: torch.is_grad_enabled() and len(sizes) == 1)
+    with pytest.raises(ImportanceError, match="curvature: expected memory for 96 examples at once, from"):
+        looked.look()
+    assert len(sizes) == n_looks
+    assert sum("kept in the machine's own memory" in r.message for r in caplog.records) == n_looks - 1
 
 
 @pytest.mark.parametrize("name", ["greedy", "greedy-path"])
@@ -245,9 +262,9 @@ def test_fewer_images_at_once_find_the_same(case: str) -> None:
         expected, found = roomy.look(), small.look()
         assert small.loss == pytest.approx(roomy.loss, rel=1e-5)
         np.testing.assert_allclose(found.costs(), expected.costs(), rtol=1e-4)
-        for shrinking, estimate in ((roomy, expected), (small, found)):
+        for network, estimate in ((roomy, expected), (small, found)):
             estimate.remove_cheapest(np.ones(len(context.grouping.groups), dtype=int))
-            shrinking.cut(estimate.is_removed)
+            network.cut(estimate.is_removed)
         assert small.kept == roomy.kept
 
 
