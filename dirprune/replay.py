@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -26,7 +28,7 @@ MAX_GRAPHS = 4
 MAX_MEMORY_SHARE = 0.3
 """Of the memory that the process may take: a recording keeps what a step takes for itself."""
 SWITCH = "DIRPRUNE_CUDA_GRAPHS"
-"""The environment variable that turns replaying on: 1."""
+"""The environment variable that turns replaying off: 0."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -51,19 +53,18 @@ class _Recording:
 class Replay:
     """Compute loss and gradients of batches of the same few sizes, sooner or later by replaying them.
 
-    A step that waits for the device, or whose recording would take much memory, is always computed as usual,
-    and so is one with a layer of dropout. Whatever Python itself decides while a step is recorded, such as to
-    leave out a layer by a random number of its own, stays decided.
+    A step that waits for the device, that draws random numbers (dropout, layers left out at random), or whose
+    recording would take much memory, is always computed as usual.
 
     Args:
         network: Whose parameters get gradients.
-        device: Where they are; only a GPU that is the current one replays, and only if `SWITCH` says so.
+        device: Where they are; only a GPU that is the current one replays, unless `SWITCH` says otherwise.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.parameters = list(network.parameters())
         self.is_possible = (
-            os.environ.get(SWITCH) == "1"
+            os.environ.get(SWITCH) != "0"
             and device.type == "cuda"
             and device.index in (None, torch.cuda.current_device())
             and not any(isinstance(each, _DropoutNd) and each.p > 0 for each in network.modules())
@@ -124,7 +125,7 @@ class Replay:
         allowed = torch.cuda.mem_get_info()[1] * torch.cuda.get_per_process_memory_fraction()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        was = torch.cuda.get_sync_debug_mode()
+        was, drawn = torch.cuda.get_sync_debug_mode(), read_random_states()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
@@ -134,6 +135,8 @@ class Replay:
                 torch.cuda.set_sync_debug_mode(was)
         if any(says_wait(str(each.message)) for each in caught):
             self._give_up("they wait for the device")
+        elif read_random_states() != drawn:
+            self._give_up("they draw random numbers")
         elif torch.cuda.max_memory_allocated() - before > MAX_MEMORY_SHARE * allowed:
             self._give_up("they take much memory")
         return loss
@@ -160,6 +163,16 @@ class Replay:
     def _give_up(self, reason: str) -> None:
         self.stop_()
         logger.info("steps are not replayed: %s", reason)
+
+
+def read_random_states() -> tuple[object, ...]:
+    """Return where all generators stand from which a step might draw: another state means that it did."""
+    states: list[object] = [random.getstate(), torch.get_rng_state().numpy().tobytes()]
+    kind, keys, *rest = np.random.get_state()
+    states += [kind, np.asarray(keys).tobytes(), *rest]
+    if torch.cuda.is_available():
+        states.append(torch.cuda.get_rng_state().numpy().tobytes())
+    return tuple(states)
 
 
 def says_wait(message: str) -> bool:

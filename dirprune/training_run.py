@@ -143,6 +143,12 @@ class TrainingRun:
             return self.teacher(inputs)
 
     @cached_property
+    def _buffers(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the network's buffers, batch norm's statistics say, and room for what they were."""
+        buffers = list(self.network.buffers())
+        return buffers, [torch.empty_like(buffer) for buffer in buffers]
+
+    @cached_property
     def _taught(self) -> torch.Tensor | None:
         """Return the teacher's outputs on all training images, where they are the same in every pass.
 
@@ -291,10 +297,15 @@ class TrainingRun:
             batch, n_images = self._find_readable(whole), math.inf
         if len(batch.places) == 0:  # none of them can be read, by any worker
             return torch.zeros((), device=self.device)
+        buffers, before = self._buffers
+        if self.n_parts == 1 and buffers:
+            torch._foreach_copy_(before, buffers)
         loss = self._add_gradients_(batch, n_images)
         if loss is None and self.n_parts == 1:
             if self.share.n_workers > 1:
                 raise MemoryShortage
+            if buffers:  # batch norms have seen images that they are about to see again
+                torch._foreach_copy_(buffers, before)
             self.n_parts = 2
             self.replay.stop_()
             logger.warning("out of memory: batches of %d images in two halves from now on", len(whole))

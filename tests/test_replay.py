@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import copy
 import gc
+import random
 import weakref
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from dirprune.data import make_roles
 from dirprune.recipe import Recipe
-from dirprune.replay import SWITCH, Replay, says_wait
+from dirprune.replay import Replay, read_random_states, says_wait
 from dirprune.tasks import make_task
 from dirprune.training_run import TrainingRun
 from dirprune.training_state import Segment
 
 
-def test_gradients_and_loss_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SWITCH, "1")
+def test_gradients_and_loss_are_those_of_the_batch() -> None:
     network = nn.Linear(3, 2)
     expected = copy.deepcopy(network)
     replay = Replay(network, torch.device("cpu"))
@@ -40,6 +42,23 @@ def test_the_word_of_torch_that_it_looks_for_waiting_is_no_waiting() -> None:
     announced = "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing"
     assert not says_wait(f"{announced} operations (Triggered internally at Module.cpp:1055.)")
     assert says_wait("called a synchronizing CUDA operation (Triggered internally at CUDAFunctions.cpp:303.)")
+
+
+@pytest.mark.parametrize(
+    ("draw", "is_seen"),
+    [
+        (lambda: nn.functional.dropout(torch.ones(3)), True),
+        (lambda: random.random() < 0.1, True),
+        (lambda: np.random.rand(), True),
+        (lambda: np.random.normal(), True),
+        (lambda: torch.rand(3, generator=torch.Generator()), False),  # of its own
+        (lambda: nn.functional.relu(torch.ones(3)), False),
+    ],
+)
+def test_it_is_seen_that_a_step_draws_random_numbers(draw: Callable[[], object], is_seen: bool) -> None:
+    before = read_random_states()
+    draw()
+    assert (read_random_states() != before) == is_seen
 
 
 def test_a_training_that_has_ended_is_freed_at_once() -> None:

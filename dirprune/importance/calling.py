@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dirprune.device import exact_products
 from dirprune.errors import ImportanceError
 from dirprune.groups import Grouping
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
@@ -95,9 +96,14 @@ def _lend(context: ScoringContext) -> ScoringContext:
 
 
 def _call_untouched(method: Selector, lent: ScoringContext, call: Callable[[], Any]) -> Any:
-    """Run a method on the network lent to it and refuse its result when it changed that network."""
+    """Run a method on the network lent to it and refuse its result when it changed that network.
+
+    A GPU rounds nothing to TF32 there: which kernel rounds how depends on the size of a batch, and scores are
+    to be the same however many images fit into memory at once.
+    """
     before = Fingerprint.of(lent.network)
-    result = call()
+    with exact_products(lent.device):
+        result = call()
     change = before.difference(lent.network)
     if change is not None:
         raise ImportanceError(

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from dirprune.cost import COST_METRICS, LATENCY, CostModel
+from dirprune.device import exact_products
 from dirprune.errors import ImportanceError, suggest
 from dirprune.identity import digest
 from dirprune.importance.base import Scorer, Scores, ScoringContext
@@ -120,10 +121,11 @@ def compute_path(
     is_named = cost is None  # of other costs, nobody could say which file is theirs
     cost = cost or find_cost(context, options)
     context, is_judged_exactly = choose_examples(context, options)
-    if is_judged_exactly:
-        return _ExactWalk(context, options, cost).walk()
-    lines = open_lines(GreedyPath(options), context) if is_named else None
-    return CurvatureWalk(context, cost, options.step, options.recalibrate, lines).walk()
+    with exact_products(context.device):
+        if is_judged_exactly:
+            return _ExactWalk(context, options, cost).walk()
+        lines = open_lines(GreedyPath(options), context) if is_named else None
+        return CurvatureWalk(context, cost, options.step, options.recalibrate, lines).walk()
 
 
 def choose_examples(context: ScoringContext, options: PathOptions) -> tuple[ScoringContext, bool]:
