@@ -25,7 +25,7 @@ from dirprune.importance import create, select_channels
 from dirprune.importance.greedy import compute_path
 from dirprune.recipes import CIFAR_FINE_TUNING
 from dirprune.reconstruction import N_IMAGES, reconstruct_
-from dirprune.sensitivity import measure_curves
+from dirprune.sensitivity import Cuts, measure_curves
 from dirprune.tasks import make_task
 from dirprune.training import train_
 
@@ -168,7 +168,7 @@ class Course:
             for name, all_ in widths.items()
         }
         context = self.subject.context(N_SCORING)
-        curves = measure_curves(context, create("magnitude"), few, n_images=N_SCORING)
+        curves = measure_curves(Cuts(context, create("magnitude"), n_images=N_SCORING), few)
         finer = {name: curve.at(list(widths[name])) for name, curve in curves.items()}
         found = allocate(self.cost, "macs", finer)
         seconds = time.perf_counter() - began

@@ -42,7 +42,7 @@ from dirprune.networks.weights import read_metadata
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
 from dirprune.recipes import CIFAR_FINE_TUNING
-from dirprune.sensitivity import measure_curves, measure_loss
+from dirprune.sensitivity import Cuts, measure_curves, measure_loss
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 from dirprune.training import train_
@@ -229,7 +229,7 @@ def curves(given: Given, table: Path) -> None:
     context = given.open_context()
     widths = dict(zip(context.grouping.names, given.subject.widths, strict=True))
     method = create("magnitude", {})
-    found = measure_curves(context, method, widths, cache=ScoreCache(table.parent / "scores"))
+    found = measure_curves(Cuts(context, method, cache=ScoreCache(table.parent / "scores")), widths)
     table.write_text(json.dumps({name: vars(curve) for name, curve in found.items()}, indent=1) + "\n")
 
 

@@ -18,13 +18,16 @@ from dirprune.importance.greedy import PathOptions, compute_path
 from dirprune.importance.greedy.path import choose_examples
 from dirprune.projection import Projection
 from dirprune.records.folder import StudyFolder
-from dirprune.sensitivity import measure_curves, measure_loss
+from dirprune.sensitivity import Cuts, measure_curves, measure_loss
+from dirprune.study.joint_cuts import JointCuts
 from dirprune.study.space import PATH
 from dirprune.study.spec import StudySpec
 
 SCHEMA = 1
 N_MEASURED = 5
 MAX_WIDTHS = 32
+SHARES = (0.5, 0.0)
+"""Of its offsets from equal keep ratios, with which an architecture is tried as well."""
 
 
 def obtain_warm_starts(
@@ -58,10 +61,11 @@ def find_warm_starts(
 ) -> list[Allocation]:
     """Return the study's warm starts, the most promising first.
 
-    By curves, each group is cut alone to a few widths, and what the groups lose is taken to add up; the
-    architectures that then lose least for their cost are candidates. Along a path they are what greedy
-    elimination over all groups comes by. Those are taken that together promise the largest hypervolume; what
-    every study starts with anyway, a uniform architecture say, is none of them.
+    By curves, each group is cut alone to a few widths; the architectures that lose least for their cost if
+    what the groups lose adds up are candidates, and those that are chosen are cut as a whole (`JointCuts`).
+    Along a path they are what greedy elimination over all groups comes by. Those are taken that together
+    promise the largest hypervolume; what every study starts with anyway, a uniform architecture say, is none
+    of them.
 
     Args:
         spec: The study: how many, as far as it has trials for them, its first method, its limits, its space.
@@ -85,8 +89,29 @@ def find_warm_starts(
         return _choose_within(spec, costs, found, n_wanted, least_promise, others)
     method = create(next(iter(space.methods)), {})
     widths = {name: _spread(values, N_MEASURED) for name, values in allowed.items()}
-    curves = measure_curves(context, method, widths, reconstruct=spec.reconstruct, cache=cache)
-    return choose(spec, costs, curves, allowed, n_wanted, least_promise, others)
+    cuts = Cuts(context, method, reconstruct=spec.reconstruct, cache=cache)
+    found = _find_candidates(spec.traded_cost, costs, measure_curves(cuts, widths), allowed)
+    candidates = _list_within(spec, costs, found, others)
+
+    def find_alternatives(architecture: Architecture) -> list[Architecture]:
+        """Return what costs as much and lies nearer to equal keep ratios."""
+        target = float(costs.costs(architecture).as_dict()[space.cost])
+        offsets = projection.offsets_of(architecture)
+        nearer = [
+            projection.by_offsets(target, {name: share * offset for name, offset in offsets.items()})
+            for share in SHARES
+        ]
+        return [
+            one
+            for one in dict.fromkeys(nearer)
+            if one != architecture and _list_within(spec, costs, [Allocation(one, 0.0, 0.0)], others)
+        ]
+
+    def cost_of(architecture: Mapping[str, int]) -> float:
+        return float(costs.costs(architecture).as_dict()[spec.traded_cost])
+
+    together = JointCuts(cuts.measure, find_alternatives, cuts.tell)
+    return together.choose(candidates, cost_of, n_wanted, cost_of(costs.n_channels), least_promise)
 
 
 def choose(
@@ -98,7 +123,7 @@ def choose(
     least_promise: float = 0.0,
     others: Collection[Architecture] = (),
 ) -> list[Allocation]:
-    """Return the warm starts that curves lead to.
+    """Return the warm starts that curves alone lead to.
 
     Args:
         spec: The study.
@@ -109,12 +134,19 @@ def choose(
         least_promise: As in `find_warm_starts`.
         others: Architectures that are none.
     """
-    metric = spec.traded_cost
+    found = _find_candidates(spec.traded_cost, costs, curves, allowed)
+    return _choose_within(spec, costs, found, n, least_promise, others)
+
+
+def _find_candidates(
+    metric: str, costs: CostModel, curves: Mapping[str, Curve], allowed: Mapping[str, Sequence[int]]
+) -> list[Allocation]:
+    """Return the architectures that lose least for their cost when what groups lose adds up."""
     finer = {}
     for name, curve in curves.items():
         known = [width for width in allowed[name] if width >= curve.widths[0]]
         finer[name] = curve.at(_spread(known, MAX_WIDTHS))
-    return _choose_within(spec, costs, allocate(costs, metric, finer), n, least_promise, others)
+    return allocate(costs, metric, finer)
 
 
 def _follow_path(
@@ -158,7 +190,15 @@ def _choose_within(
     others: Collection[Architecture],
 ) -> list[Allocation]:
     """Return those within the study's limits that together promise most."""
-    within = [
+    whole = costs.costs(costs.n_channels).as_dict()[spec.traded_cost]
+    return choose_spread(_list_within(spec, costs, found, others), n, whole, least_promise)
+
+
+def _list_within(
+    spec: StudySpec, costs: CostModel, found: Iterable[Allocation], others: Collection[Architecture]
+) -> list[Allocation]:
+    """Return those within the study's limits that are not among others."""
+    return [
         allocation
         for allocation in found
         if allocation.architecture not in others
@@ -166,8 +206,6 @@ def _choose_within(
             costs.costs(allocation.architecture).as_dict()[m] <= bound for m, bound in spec.limits.items()
         )
     ]
-    whole = costs.costs(costs.n_channels).as_dict()[spec.traded_cost]
-    return choose_spread(within, n, whole, least_promise)
 
 
 def _spread(widths: Sequence[int], n: int) -> list[int]:

@@ -10,15 +10,18 @@ import torch
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
-from dirprune.importance import ScoreCache, Scorer, create
+from dirprune.data import load_data
+from dirprune.importance import ScoreCache, Scorer, ScoringContext, create
 from dirprune.importance.greedy import compute_path
+from dirprune.networks import create_network
 from dirprune.records.folder import StudyFolder
-from dirprune.sensitivity import measure_curves, measure_loss
+from dirprune.sensitivity import Cuts, measure_curves, measure_loss
 from dirprune.study import warm_starts
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import find_warm_starts, obtain_warm_starts
 from dirprune.tasks import make_task
+from dirprune.tracing import find_groups
 from tests.importance.simplex.planted import planted_case
 from tests.tuning.test_ledger import open_ledger
 
@@ -70,6 +73,21 @@ def test_channels_that_matter_little_are_what_cheap_ones_do_without():
     assert losses == sorted(losses, reverse=True)
 
 
+def test_their_losses_are_those_of_all_groups_cut_at_once(tmp_path):
+    roles = load_data("digits", validation_from="train:0.1", train_limit=300, seed=0)
+    network = create_network("lenet5", seed=0).eval()
+    grouping = find_groups(network, roles.example_input())
+    context = ScoringContext(
+        network, grouping, roles.calibration, roles.normalise, make_task(), seed=0, device="cpu"
+    )
+    costs = CostModel(network, grouping, roles.example_input())
+    found = find_warm_starts(make_spec(trials=6), context, costs)
+    cuts = Cuts(context, create("magnitude", {}))
+    assert len(found) >= 2
+    for allocation in found:
+        assert allocation.loss == pytest.approx(cuts.measure(allocation.architecture), rel=1e-3)
+
+
 def test_those_of_a_path_are_what_greedy_elimination_comes_by(tmp_path):
     context, costs = make_case()
     ((name, n_channels),) = costs.n_channels.items()
@@ -119,7 +137,7 @@ def test_widths_whose_loss_is_not_finite_are_no_warm_starts_and_no_reason_to_ref
     context, costs = make_case()
     ((name, n_channels),) = costs.n_channels.items()
     method, widths = create("magnitude", {}), {name: range(1, n_channels)}
-    sound = measure_curves(context, method, widths)[name]
+    sound = measure_curves(Cuts(context, method), widths)[name]
     bound = (sound.losses[3] + sound.losses[4]) / 2  # four channels and fewer are too few for the loss below
 
     def loss(outputs, targets):
@@ -127,7 +145,7 @@ def test_widths_whose_loss_is_not_finite_are_no_warm_starts_and_no_reason_to_ref
         return each if each.mean() < bound else each * broken
 
     fragile = dataclasses.replace(context, task=make_task(loss, "mse"))
-    curve = measure_curves(fragile, method, widths)[name]
+    curve = measure_curves(Cuts(fragile, method), widths)[name]
     assert curve.widths == sound.widths[4:]
     assert curve.losses == pytest.approx(sound.losses[4:])
     found = find_warm_starts(make_spec(), fragile, costs)
@@ -147,7 +165,7 @@ def test_a_scorer_scores_once_for_all_widths_and_what_is_done_is_told_all_along(
     ((name, n_channels),) = costs.n_channels.items()
     told = []
     watched = dataclasses.replace(context, progress=lambda *report: told.append(report))
-    measure_curves(watched, Counting(), {name: range(1, n_channels)})
+    measure_curves(Cuts(watched, Counting()), {name: range(1, n_channels)})
     assert Counting.count == 1
     n_total = n_channels - 1
     assert told[0] == ("sensitivity", 0, n_total)
@@ -165,7 +183,7 @@ def test_a_study_of_few_images_is_judged_by_few(n_calibration, n_judging):
         return ((outputs - targets) ** 2).flatten(1).mean(1)
 
     context = dataclasses.replace(planted_case(n_calibration), task=make_task(loss, "mse"))
-    measure_curves(context, create("magnitude", {}), {"0": (4, 6)})
+    measure_curves(Cuts(context, create("magnitude", {})), {"0": (4, 6)})
     assert sum(judged) == 3 * n_judging  # the dense network, and one for each width
 
 
