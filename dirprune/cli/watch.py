@@ -41,6 +41,7 @@ class StudyProgress(StudyObserver):
         self.n_before = 0
         self.n_trials = 0
         self.n_front: int | None = 0
+        self.n_choosable = 0
         self.hypervolume = 0.0
         self.began = self.printed = clock()
         self.ends = math.inf if time_limit_s is None else self.began + time_limit_s
@@ -67,6 +68,7 @@ class StudyProgress(StudyObserver):
     ) -> None:
         """Take the front's size and hypervolume."""
         self.n_front, self.hypervolume = len(front), hypervolume
+        self.n_choosable = sum(record.source != "dense" for record in front)  # see `choose_finalists`
         self._show(self.line(), is_due=False)
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
@@ -95,7 +97,7 @@ class StudyProgress(StudyObserver):
         assert self.finalists is not None
         running = [one for one in self.trainings.values() if one.record.state == "RUNNING"]
         n_ended = len(self.trainings) - len(running)
-        n_total = min(self.finalists.n_finalists, self.n_front or 0) * self.finalists.n_seeds
+        n_total = min(self.finalists.n_finalists, self.n_choosable) * self.finalists.n_seeds
         line = f"finalists {n_ended}/{n_total} trained, {len(running)} running"
         return line + self._tell_time(n_ended, max(n_total, len(self.trainings)))
 

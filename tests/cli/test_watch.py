@@ -68,7 +68,8 @@ def test_a_resumed_study_shows_no_front_before_it_is_known(tmp_path: Path) -> No
 def test_finalists_are_counted_from_the_end_of_the_search(tmp_path: Path) -> None:
     times = iter([0.0, 0.0, *[100.0] * 8, *[130.0] * 20])
     progress, stream = start(tmp_path, times, finalists=FinalistOptions(6, 20.0, 2))
-    progress.front_changed([TRIAL, TRIAL], 0.5, {})
+    pruned = replace(TRIAL, source="sampler")
+    progress.front_changed([replace(TRIAL, source="dense"), pruned, pruned], 0.5, {})  # dense is no finalist
     progress.study_ended([TRIAL], interrupted=False)
     progress.finalist_changed(FinalTraining(TRIAL, 0))  # of an earlier run
     running = replace(TRIAL, state="RUNNING")
