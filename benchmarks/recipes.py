@@ -4,7 +4,7 @@
     python benchmarks/recipes.py run --subject resnet20 --weights FILE --data DIR --output DIR --epochs 4 \\
         --train-images 10000
     python benchmarks/recipes.py run --subject resnet18 --data DIR --output DIR --epochs 1.5 \\
-        --train-images 3000 [--dense "rate 0.1;rate 0.03"]
+        --train-images 3000 [--dense "rate 0.1;rate 0.03, warmed up"]
     python benchmarks/recipes.py report --output DIR
 
 Each training starts as a trial of the subject's study does: the dense network (trained once for each dense
@@ -13,8 +13,9 @@ With --dense, dense networks are trained from scratch instead, with every seed. 
 weights. Validation decides between recipes, test is reported; weights that are given may have seen the whole
 training set, so that validation is then a half of the test set. Photographs are class folders,
 train/<class>/<image> and val/<class>/<image>, seen at 64 pixels. What is measured already is left out, so
-that a run which was cut off goes on; several runs may share the output. CPU seconds are of one thread,
-evaluations included.
+that a run which was cut off goes on; several runs may share the output, but those of another --subject,
+--dataset, --dense-epochs or --train-images have one of their own. CPU seconds are of one thread, evaluations
+included.
 """
 
 from __future__ import annotations
@@ -126,12 +127,31 @@ SUBJECTS = {
         {
             "rate 0.1": (5, replace(IMAGES, lr=0.1, warmup=0.0)),
             "rate 0.1, warmed up": (5, replace(IMAGES, lr=0.1, warmup=0.05)),
+            "rate 0.05, warmed up": (5, replace(IMAGES, lr=0.05, warmup=0.05)),
             "rate 0.03": (5, replace(IMAGES, lr=0.03, warmup=0.0)),
             "rate 0.03, warmed up": (5, replace(IMAGES, lr=0.03, warmup=0.05)),
+            "rate 0.01": (5, replace(IMAGES, lr=0.01, warmup=0.0)),
+            "rate 0.01, warmed up": (5, replace(IMAGES, lr=0.01, warmup=0.05)),
+            "rate 0.03, warmed up, smoothed": (
+                5,
+                replace(IMAGES, lr=0.03, warmup=0.05, label_smoothing=0.1),
+            ),
+            "rate 0.03, warmed up, decay 5e-4": (
+                5,
+                replace(IMAGES, lr=0.03, warmup=0.05, weight_decay=5e-4),
+            ),
         },
         IMAGES_FINE_TUNING,
         {
-            "as the studies": ("rate 0.03", {}),
+            "as the studies": ("rate 0.03, warmed up", {}),
+            "not distilled": ("rate 0.03, warmed up", {"distillation": 0.0}),
+            "distilled 0.5 at T 2": ("rate 0.03, warmed up", {"distillation": 0.5, "temperature": 2.0}),
+            "distilled 0.9 at T 2": ("rate 0.03, warmed up", {"distillation": 0.9, "temperature": 2.0}),
+            "distilled 0.9 at T 4": ("rate 0.03, warmed up", SOFT),
+            "rate 0.003": ("rate 0.03, warmed up", {"lr": 0.003}),
+            "rate 0.03": ("rate 0.03, warmed up", {"lr": 0.03}),
+            "crops of half the area": ("rate 0.03, warmed up", {"min_area": 0.5}),
+            "whole images": ("rate 0.03, warmed up", {"min_area": 1.0}),
         },
         "0.5",
     ),
@@ -151,6 +171,8 @@ def main() -> None:
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--recipes", help="Names with ; between them. Default: all of the subject.")
 @click.option("--dense", help="Train these dense networks instead. Names with ; between them.")
+@click.option("--dense-epochs", type=float, help="Default: the subject's.")
+@click.option("--dataset", help="Default: the subject's; folders:32 are smaller photographs.")
 @click.option("--architectures", help="With ; between them. Default: the subject's.")
 @click.option("--epochs", default=10.0, show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
@@ -162,6 +184,8 @@ def run(
     output: Path,
     recipes: str | None,
     dense: str | None,
+    dense_epochs: float | None,
+    dataset: str | None,
     architectures: str | None,
     epochs: float,
     seeds: str,
@@ -170,6 +194,11 @@ def run(
     """Train every recipe on every architecture with every seed."""
     torch.set_num_threads(1)
     subject = SUBJECTS[name]
+    subject = replace(
+        subject,
+        data=dataset or subject.data,
+        dense={key: (dense_epochs or usual, recipe) for key, (usual, recipe) in subject.dense.items()},
+    )
     if (name == "resnet20") != (weights is not None):
         raise click.UsageError("--weights FILE goes with --subject resnet20, and only with it")
     roles = load_data(

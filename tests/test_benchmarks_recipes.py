@@ -100,7 +100,7 @@ def test_dense_recipes_are_compared_and_one_of_their_networks_is_fine_tuned(main
     assert refused.exit_code == 2
     assert "unknown recipe 'rate 0.2'" in refused.output
 
-    both = "rate 0.1;rate 0.03"
+    both = "rate 0.1;rate 0.03, warmed up"
     path = tmp_path / "recipes.jsonl"
     runs = [("0,1", "--dense", both, 4), ("0,1", "--dense", both, 4), ("0", "--recipes", "as the studies", 5)]
     for seeds, option, names, n_rows in runs:
@@ -110,8 +110,8 @@ def test_dense_recipes_are_compared_and_one_of_their_networks_is_fine_tuned(main
         assert len(rows) == n_rows
     assert len({row["values"]["val_loss"] for row in rows}) == 5
     assert [(row["key"]["recipe"], row["key"]["seed"]) for row in rows] == [
-        *[("dense: rate 0.1", 0), ("dense: rate 0.03", 0)],
-        *[("dense: rate 0.1", 1), ("dense: rate 0.03", 1)],
+        *[("dense: rate 0.1", 0), ("dense: rate 0.03, warmed up", 0)],
+        *[("dense: rate 0.1", 1), ("dense: rate 0.03, warmed up", 1)],
         ("as the studies", 0),
     ]
     assert rows[4]["values"]["macs"] < 0.5 * rows[0]["values"]["macs"]
