@@ -1,16 +1,21 @@
-"""Which recipe fine-tunes small networks best: LeNet-5 on MNIST, ResNet-20 on CIFAR-10?
+"""Which recipe trains and fine-tunes best: LeNet-5 on MNIST, ResNet-20 on CIFAR-10, ResNet-18 on photographs?
 
     python benchmarks/recipes.py run --data DIR --output DIR [--recipes "A;B"] [--epochs 10] [--seeds 0,1,2]
     python benchmarks/recipes.py run --subject resnet20 --weights FILE --data DIR --output DIR --epochs 4 \\
         --train-images 10000
+    python benchmarks/recipes.py run --subject resnet18 --data DIR --output DIR --epochs 1.5 \\
+        --train-images 3000 [--dense "rate 0.1;rate 0.03, warmed up"]
     python benchmarks/recipes.py report --output DIR
 
-Each training starts as a trial of the subject's study does: the dense network (LeNet-5's is trained once for
-each dense recipe, ResNet-20's weights are given) loses channels by magnitude and is reconstructed. It ends
-with the recipe's last weights. Validation decides between recipes, test is reported; weights that are given
-may have seen the whole training set, so that validation is then a half of the test set. What is measured
-already is left out, so that a run which was cut off goes on; several runs may share the output. CPU seconds
-are of one thread, evaluations included.
+Each training starts as a trial of the subject's study does: the dense network (trained once for each dense
+recipe with seed 0 and kept, ResNet-20's weights are given) loses channels by magnitude and is reconstructed.
+With --dense, dense networks are trained from scratch instead, with every seed. All end with the recipe's last
+weights. Validation decides between recipes, test is reported; weights that are given may have seen the whole
+training set, so that validation is then a half of the test set. Photographs are class folders,
+train/<class>/<image> and val/<class>/<image>, seen at 64 pixels. What is measured already is left out, so
+that a run which was cut off goes on; several runs may share the output, but those of another --subject,
+--dataset, --dense-epochs or --train-images have one of their own. CPU seconds are of one thread, evaluations
+included.
 """
 
 from __future__ import annotations
@@ -31,36 +36,35 @@ from dirprune.cli.printing import format_table
 from dirprune.cost import count_costs
 from dirprune.data import DataRoles, load_data
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
+from dirprune.errors import suggest
 from dirprune.evaluation import evaluate
-from dirprune.networks import create_network, load_weights_
+from dirprune.networks import create_network, load_weights_, with_classes
 from dirprune.networks.weights import save_weights
 from dirprune.pruning import prune
 from dirprune.recipe import Recipe
-from dirprune.recipes import CIFAR_FINE_TUNING
+from dirprune.recipes import CIFAR_FINE_TUNING, IMAGES, IMAGES_FINE_TUNING
 from dirprune.tasks import make_task
 from dirprune.training import train_
-
-DENSE = {
-    "plain": (20, Recipe(images=0, lr=4e-3)),
-    "shift 2": (20, Recipe(images=0, lr=4e-3, shift=2, channels_last=True)),
-}
-"""Dense networks by name: their epochs, and how they are trained."""
 
 SOFT = {"distillation": 0.9, "temperature": 4.0}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is fine-tuned.
+    """What is trained or fine-tuned.
 
     Attributes:
+        network: Its name.
         data: Name of the data set.
+        dense: Dense networks by name: their epochs, and how they are trained; none where weights are given.
         fine_tuning: The recipe that the others differ from.
         recipes: Recipes by name: the dense network that they start from, and the fields that they change.
         architectures: Channels per group, or one keep ratio for all, with ; between them.
     """
 
+    network: str
     data: str
+    dense: Mapping[str, tuple[float, Recipe]]
     fine_tuning: Recipe
     recipes: Mapping[str, tuple[str, Mapping[str, Any]]]
     architectures: str
@@ -68,7 +72,12 @@ class Subject:
 
 SUBJECTS = {
     "lenet5": Subject(
+        "lenet5",
         "mnist",
+        {
+            "plain": (20, Recipe(images=0, lr=4e-3)),
+            "shift 2": (20, Recipe(images=0, lr=4e-3, shift=2, channels_last=True)),
+        },
         Recipe(images=0, lr=6e-3, channels_last=True),
         {
             "plain": ("plain", {}),
@@ -88,7 +97,9 @@ SUBJECTS = {
         "6,7,34,16;3,20,45,9;3,7,25,7",
     ),
     "resnet20": Subject(
+        "resnet20",
         "cifar10",
+        {},
         CIFAR_FINE_TUNING,
         {
             "as the studies": ("given", {}),
@@ -110,13 +121,47 @@ SUBJECTS = {
         },
         "0.5;0.25",
     ),
+    "resnet18": Subject(
+        "torchvision/resnet18",
+        "folders:64",
+        {
+            "rate 0.1": (5, replace(IMAGES, lr=0.1, warmup=0.0)),
+            "rate 0.1, warmed up": (5, replace(IMAGES, lr=0.1, warmup=0.05)),
+            "rate 0.05, warmed up": (5, replace(IMAGES, lr=0.05, warmup=0.05)),
+            "rate 0.03": (5, replace(IMAGES, lr=0.03, warmup=0.0)),
+            "rate 0.03, warmed up": (5, replace(IMAGES, lr=0.03, warmup=0.05)),
+            "rate 0.01": (5, replace(IMAGES, lr=0.01, warmup=0.0)),
+            "rate 0.01, warmed up": (5, replace(IMAGES, lr=0.01, warmup=0.05)),
+            "rate 0.03, warmed up, smoothed": (
+                5,
+                replace(IMAGES, lr=0.03, warmup=0.05, label_smoothing=0.1),
+            ),
+            "rate 0.03, warmed up, decay 5e-4": (
+                5,
+                replace(IMAGES, lr=0.03, warmup=0.05, weight_decay=5e-4),
+            ),
+        },
+        IMAGES_FINE_TUNING,
+        {
+            "as the studies": ("rate 0.03, warmed up", {}),
+            "not distilled": ("rate 0.03, warmed up", {"distillation": 0.0}),
+            "distilled 0.5 at T 2": ("rate 0.03, warmed up", {"distillation": 0.5, "temperature": 2.0}),
+            "distilled 0.9 at T 2": ("rate 0.03, warmed up", {"distillation": 0.9, "temperature": 2.0}),
+            "distilled 0.9 at T 4": ("rate 0.03, warmed up", SOFT),
+            "rate 0.003": ("rate 0.03, warmed up", {"lr": 0.003}),
+            "rate 0.03": ("rate 0.03, warmed up", {"lr": 0.03}),
+            "crops of half the area": ("rate 0.03, warmed up", {"min_area": 0.5}),
+            "whole images": ("rate 0.03, warmed up", {"min_area": 1.0}),
+        },
+        "0.5",
+    ),
 }
 MEASURES = ("val_error", "val_loss", "test_error", "cpu_s")
 
 
 @click.group()
 def main() -> None:
-    """Compare recipes of fine-tuning."""
+    """Compare recipes of training and of fine-tuning."""
 
 
 @main.command()
@@ -125,6 +170,9 @@ def main() -> None:
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--recipes", help="Names with ; between them. Default: all of the subject.")
+@click.option("--dense", help="Train these dense networks instead. Names with ; between them.")
+@click.option("--dense-epochs", type=float, help="Default: the subject's.")
+@click.option("--dataset", help="Default: the subject's; folders:32 are smaller photographs.")
 @click.option("--architectures", help="With ; between them. Default: the subject's.")
 @click.option("--epochs", default=10.0, show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
@@ -135,6 +183,9 @@ def run(
     data: Path,
     output: Path,
     recipes: str | None,
+    dense: str | None,
+    dense_epochs: float | None,
+    dataset: str | None,
     architectures: str | None,
     epochs: float,
     seeds: str,
@@ -143,6 +194,11 @@ def run(
     """Train every recipe on every architecture with every seed."""
     torch.set_num_threads(1)
     subject = SUBJECTS[name]
+    subject = replace(
+        subject,
+        data=dataset or subject.data,
+        dense={key: (dense_epochs or usual, recipe) for key, (usual, recipe) in subject.dense.items()},
+    )
     if (name == "resnet20") != (weights is not None):
         raise click.UsageError("--weights FILE goes with --subject resnet20, and only with it")
     roles = load_data(
@@ -153,16 +209,32 @@ def run(
         seed=0,
     )
     rows = Rows(output / "recipes.jsonl")
+    dense_names = choose(dense, subject.dense) if dense else []
+    fine_tunings = [] if dense else choose(recipes, subject.recipes)
     for seed in map(int, seeds.split(",")):
-        for recipe in (recipes or ";".join(subject.recipes)).split(";"):
+        for dense_name in dense_names:
+            train_dense(subject, dense_name, roles, rows, seed)
+        for recipe in fine_tunings:
             dense_name, changes = subject.recipes[recipe]
             changed = replace(subject.fine_tuning, images=round(epochs * len(roles.train)), **changes)
             for architecture in (architectures or subject.architectures).split(";"):
                 key = {"recipe": recipe, "architecture": architecture, "epochs": epochs, "seed": seed}
                 if rows.is_done(**key):
                     continue
-                dense = load_dense(weights, roles, rows) if weights else train_dense(dense_name, roles, rows)
-                rows.add(key, measure(dense, roles, architecture, changed, seed))
+                if weights:
+                    network = load_dense(weights, roles, rows)
+                else:
+                    network = train_dense(subject, dense_name, roles, rows)
+                rows.add(key, measure(network, roles, architecture, changed, seed))
+
+
+def choose(names: str | None, known: Mapping[str, Any]) -> list[str]:
+    """Return names with ; between them as a list, all that are known for None."""
+    chosen = names.split(";") if names else list(known)
+    for name in chosen:
+        if name not in known:
+            raise click.UsageError(f"unknown recipe {name!r}{suggest(name, known)}")
+    return chosen
 
 
 def measure(
@@ -189,30 +261,37 @@ def load_dense(weights: Path, roles: DataRoles, rows: Rows) -> nn.Module:
     return network
 
 
-def train_dense(name: str, roles: DataRoles, rows: Rows) -> nn.Module:
-    """Return a dense LeNet-5, trained if it is not there yet."""
-    network = create_network("lenet5", seed=0)
-    path = rows.path.parent / f"dense-{name.replace(' ', '-')}.safetensors"
+def train_dense(subject: Subject, name: str, roles: DataRoles, rows: Rows, seed: int = 0) -> nn.Module:
+    """Return a dense network of a subject, trained if it is not there yet."""
+    options = with_classes(subject.network, {}, roles.n_classes)
+    network = create_network(subject.network, options, seed=seed)
+    of_seed = f"-seed-{seed}" if seed else ""
+    path = rows.path.parent / f"dense-{name.replace(' ', '-')}{of_seed}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            epochs, recipe = DENSE[name]
+            epochs, recipe = subject.dense[name]
+            changed = replace(recipe, images=round(epochs * len(roles.train)))
             began = time.process_time()
-            for _ in train_(
-                network, roles, make_task(), replace(recipe, images=epochs * len(roles.train)), seed=0
-            ):
+            for _ in train_(network, roles, make_task(), changed, seed=seed):
                 pass
-            add_dense(network, roles, rows, name, epochs, time.process_time() - began)
+            add_dense(network, roles, rows, name, epochs, time.process_time() - began, seed)
             save_weights(network, path, {})
     load_weights_(network, path)
     return network.eval()
 
 
 def add_dense(
-    network: nn.Module, roles: DataRoles, rows: Rows, name: str, epochs: float, cpu_s: float
+    network: nn.Module,
+    roles: DataRoles,
+    rows: Rows,
+    name: str,
+    epochs: float,
+    cpu_s: float,
+    seed: int = 0,
 ) -> None:
     """Note what a dense network reaches, once."""
-    key = {"recipe": f"dense: {name}", "architecture": "dense", "epochs": epochs, "seed": 0}
+    key = {"recipe": f"dense: {name}", "architecture": "dense", "epochs": epochs, "seed": seed}
     if not rows.is_done(**key):
         macs = count_costs(network, roles.example_input()).macs
         rows.add(key, {"macs": macs, **judge(network, roles), "cpu_s": cpu_s})

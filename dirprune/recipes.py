@@ -33,17 +33,21 @@ IMAGES = Recipe(
     images=0,
     batch_size=128,
     optimizer="sgd",
-    lr=0.1,
+    lr=0.03,
+    warmup=0.05,
     weight_decay=1e-4,
     min_area=0.25,
     flips=True,
     channels_last=True,
 )
-"""Photographs: as ResNet-50 is trained on ImageNet [He et al. 2016], seen as random resized crops [Szegedy et
-al. 2015] of a quarter of their area at least."""
+"""Photographs: momentum and weight decay as ResNet-50 has them on ImageNet [He et al. 2016], seen as random
+resized crops [Szegedy et al. 2015] of a quarter of their area at least. The rate is the best of 0.1 to 0.01
+for ResNet-18 in short trainings, where 0.1 learns little (`benchmarks/RESULTS.md`), after a warm-up as in
+`CIFAR`; trainings as long as on ImageNet were not compared."""
 
-IMAGES_FINE_TUNING = replace(IMAGES, lr=0.01, distillation=0.5)
-"""The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]."""
+IMAGES_FINE_TUNING = replace(IMAGES, lr=0.01, warmup=0.0, distillation=0.5)
+"""The same from a pruned network on, with half of the loss from the dense one [Hinton et al. 2015]; no other
+was clearly better (`benchmarks/RESULTS.md`)."""
 
 
 def for_data_set(recipe: Recipe, name: str) -> Recipe:

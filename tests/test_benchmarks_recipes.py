@@ -23,7 +23,8 @@ def main(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import recipes
 
-    monkeypatch.setitem(recipes.DENSE, "plain", (1, recipes.DENSE["plain"][1]))
+    dense = recipes.SUBJECTS["lenet5"].dense
+    monkeypatch.setitem(dense, "plain", (1, dense["plain"][1]))
     threads = torch.get_num_threads()
     yield recipes.main
     torch.set_num_threads(threads)
@@ -53,14 +54,19 @@ def test_trainings_are_measured_once_and_reported(main, mnist_root: Path, tmp_pa
     assert all("±" in line for line in lines)
 
 
-def test_resnet20_is_fine_tuned_from_given_weights(main, tmp_path: Path) -> None:
+def write_photographs(folder: Path, held_out: str, size: int) -> None:
+    """Write class folders of noise: 120 images to train with and 40 held out, of ten classes."""
     generator = torch.Generator().manual_seed(0)
-    for split, n_images in (("train", 40), ("test", 20)):
-        for index in range(2 * n_images):
-            folder = tmp_path / "images" / split / str(index % 10)
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator)
-            to_pil_image(pixels).save(folder / f"{index}.png")
+    for split, n_images in (("train", 120), (held_out, 40)):
+        for index in range(n_images):
+            place = folder / split / str(index % 10)
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (3, size, size), dtype=torch.uint8, generator=generator)
+            to_pil_image(pixels).save(place / f"{index}.png")
+
+
+def test_resnet20_is_fine_tuned_from_given_weights(main, tmp_path: Path) -> None:
+    write_photographs(tmp_path / "images", "test", 32)
     network = create_network("resnet20", seed=0)
     save_weights(network, tmp_path / "resnet20.safetensors", {})
     arguments = [
@@ -84,3 +90,28 @@ def test_resnet20_is_fine_tuned_from_given_weights(main, tmp_path: Path) -> None
     rows = [json.loads(line) for line in (tmp_path / "recipes.jsonl").read_text().splitlines()]
     assert [row["values"]["macs"] for row in rows] == [40_551_040, 20_497_024, 20_497_024]
     assert rows[1]["values"]["train_loss"] != rows[2]["values"]["train_loss"]
+
+
+def test_dense_recipes_are_compared_and_one_of_their_networks_is_fine_tuned(main, tmp_path: Path) -> None:
+    write_photographs(tmp_path / "images", "val", 64)
+    arguments = ["run", "--subject", "resnet18", "--data", str(tmp_path / "images")]
+    arguments += ["--output", str(tmp_path), "--train-images", "20", "--epochs", "1", "--seeds"]
+    refused = CliRunner().invoke(main, [*arguments, "0", "--dense", "rate 0.2"])
+    assert refused.exit_code == 2
+    assert "unknown recipe 'rate 0.2'" in refused.output
+
+    both = "rate 0.1;rate 0.03, warmed up"
+    path = tmp_path / "recipes.jsonl"
+    runs = [("0,1", "--dense", both, 4), ("0,1", "--dense", both, 4), ("0", "--recipes", "as the studies", 5)]
+    for seeds, option, names, n_rows in runs:
+        result = CliRunner().invoke(main, [*arguments, seeds, option, names], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len(rows) == n_rows
+    assert len({row["values"]["val_loss"] for row in rows}) == 5
+    assert [(row["key"]["recipe"], row["key"]["seed"]) for row in rows] == [
+        *[("dense: rate 0.1", 0), ("dense: rate 0.03, warmed up", 0)],
+        *[("dense: rate 0.1", 1), ("dense: rate 0.03, warmed up", 1)],
+        ("as the studies", 0),
+    ]
+    assert rows[4]["values"]["macs"] < 0.5 * rows[0]["values"]["macs"]

@@ -22,10 +22,10 @@ RESNET20 = Path(__file__).parents[2] / "studies" / "resnet20.py"
         ("digits", {}, "adamw", 4e-3, False),
         ("svhn", {}, "adamw", 4e-3, False),  # mirrored digits are none
         ("cifar10", {}, "sgd", 0.1, True),
-        ("stream:224", {}, "sgd", 0.1, True),
+        ("stream:224", {}, "sgd", 0.03, True),
         ("folders", {"lr": 0.02}, "sgd", 0.02, True),
         ("cifar100", {"recipe": "plain"}, "adamw", 4e-3, False),
-        ("mnist", {"recipe": "images"}, "sgd", 0.1, True),
+        ("mnist", {"recipe": "images"}, "sgd", 0.03, True),
     ],
 )
 def test_the_recipe_suits_the_data_unless_one_is_given(
