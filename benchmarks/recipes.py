@@ -145,7 +145,6 @@ SUBJECTS = {
         {
             "as the studies": ("rate 0.03, warmed up", {}),
             "not distilled": ("rate 0.03, warmed up", {"distillation": 0.0}),
-            "distilled 0.5 at T 2": ("rate 0.03, warmed up", {"distillation": 0.5, "temperature": 2.0}),
             "distilled 0.9 at T 2": ("rate 0.03, warmed up", {"distillation": 0.9, "temperature": 2.0}),
             "distilled 0.9 at T 4": ("rate 0.03, warmed up", SOFT),
             "rate 0.003": ("rate 0.03, warmed up", {"lr": 0.003}),

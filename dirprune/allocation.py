@@ -59,7 +59,7 @@ class Allocation:
 
     Attributes:
         architecture: Kept channels of every group.
-        loss: Sum of what its groups lose, in nats.
+        loss: By how much the loss rises, in nats: a sum of what its groups lose, or measured.
         cost: In the units of the metric.
     """
 
@@ -112,7 +112,7 @@ def choose_spread(
     """Return n allocations that promise a large hypervolume: each adds most to those before it.
 
     An allocation promises exp(-loss): the factor by which the probability that the network gives to the
-    right answers falls, in the geometric mean over images, if what the groups lose adds up. One that
+    right answers falls, in the geometric mean over images. One that
     costs as much as the whole network promises nothing, nor does one that another is better than in both.
     Where no other one promises more than the least that counts, this falls to `RELAXATION` below the best
     that is left, so that those nearest to it come next, spread over their costs.

@@ -23,7 +23,7 @@ take theirs beside torch's."""
 CONTROL_GROUPS = (
     (r"^0::/(.*)$", "", "memory.max", "memory.current", "inactive_file"),
     (
-        r"^\d+:memory:/(.*)$",
+        r"^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:/(.*)$",
         "memory",
         "memory.limit_in_bytes",
         "memory.usage_in_bytes",
@@ -58,7 +58,7 @@ def derivatives_off_device(n_bytes: int | None) -> Iterator[None]:
     """Keep in the machine's own memory what is saved for derivatives; it comes back where they are taken.
 
     Args:
-        n_bytes: How much of it may be taken; None: no bound.
+        n_bytes: How much of it may be taken, what is saved twice counted twice; None: no bound.
     Raises:
         torch.OutOfMemoryError: Where something is saved for which there is no room.
     """
@@ -91,9 +91,11 @@ def read_free_memory(root: Path = Path("/")) -> int | None:
     try:
         known = _read_numbers(root / "proc/meminfo")
         free = [1024 * (known["MemAvailable"] - known["MemTotal"] // 10)]
-        groups = (root / "proc/self/cgroup").read_text()
     except (OSError, KeyError):
         return None
+    groups = ""
+    with contextlib.suppress(OSError):  # a system without control groups
+        groups = (root / "proc/self/cgroup").read_text()
     for pattern, place, *names in CONTROL_GROUPS:
         top = root / "sys/fs/cgroup" / place
         for own in re.findall(pattern, groups, re.MULTILINE):

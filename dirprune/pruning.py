@@ -248,7 +248,7 @@ class _GatheredStatistics:
 
     def _add(self, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         """Take in the batch that the layer has just seen."""
-        n_new = inputs[0].numel() // self.n_features
+        n_new = outputs.numel() // self.n_features
         n_all = self.n_values + n_new
         away = self.last_mean.double() - self.mean
         self.mean += away * (n_new / n_all)
@@ -256,7 +256,11 @@ class _GatheredStatistics:
         self.n_values = n_all
 
     def store_(self) -> None:
-        """Give the layer what was gathered; one that saw nothing keeps the values of a new one."""
+        """Give the layer what was gathered.
+
+        One that saw nothing keeps the values of a new one, one that is not called as a module, so that no
+        hook hears of it, those of the last batch.
+        """
         if self.n_values:
             self.last_mean.copy_(self.mean)
             self.last_variance.copy_(self.squares / (self.n_values - 1))

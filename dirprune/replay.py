@@ -28,7 +28,9 @@ MAX_GRAPHS = 4
 MAX_MEMORY_SHARE = 0.3
 """Of the memory that the process may take: a recording keeps what a step takes for itself."""
 SWITCH = "DIRPRUNE_CUDA_GRAPHS"
-"""The environment variable that turns replaying off: 0."""
+"""The environment variable that decides: 1 replays steps of any network, 0 of none."""
+KNOWN = ("torch.nn.", "torchvision.", "dirprune.")
+"""Where the modules come from whose steps are replayed by default."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -53,18 +55,20 @@ class _Recording:
 class Replay:
     """Compute loss and gradients of batches of the same few sizes, sooner or later by replaying them.
 
-    A step that waits for the device, that draws random numbers (dropout, layers left out at random), or whose
-    recording would take much memory, is always computed as usual.
+    A step that waits for the device, that draws from torch's, NumPy's or Python's own random numbers
+    (dropout, layers left out at random), or whose recording would take much memory, is always computed as
+    usual. Whatever else Python decides or replaces while a step is recorded, by a count of the steps say,
+    stays as it was: so by default only networks of modules that do no such thing are replayed.
 
     Args:
         network: Whose parameters get gradients.
-        device: Where they are; only a GPU that is the current one replays, unless `SWITCH` says otherwise.
+        device: Where they are; only a GPU that is the current one replays.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.parameters = list(network.parameters())
         self.is_possible = (
-            os.environ.get(SWITCH) != "0"
+            (os.environ.get(SWITCH) or ("1" if is_known(network) else "0")) == "1"
             and device.type == "cuda"
             and device.index in (None, torch.cuda.current_device())
             and not any(isinstance(each, _DropoutNd) and each.p > 0 for each in network.modules())
@@ -165,8 +169,13 @@ class Replay:
         logger.info("steps are not replayed: %s", reason)
 
 
+def is_known(network: nn.Module) -> bool:
+    """Return whether all modules of a network are torch's, torchvision's or our own."""
+    return all(f"{type(module).__module__}.".startswith(KNOWN) for module in network.modules())
+
+
 def read_random_states() -> tuple[object, ...]:
-    """Return where all generators stand from which a step might draw: another state means that it did."""
+    """Return where the generators stand that Python, NumPy and torch draw from if given none."""
     states: list[object] = [random.getstate(), torch.get_rng_state().numpy().tobytes()]
     kind, keys, *rest = np.random.get_state()
     states += [kind, np.asarray(keys).tobytes(), *rest]

@@ -143,10 +143,12 @@ class TrainingRun:
             return self.teacher(inputs)
 
     @cached_property
-    def _buffers(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return the network's buffers, batch norm's statistics say, and room for what they were."""
-        buffers = list(self.network.buffers())
-        return buffers, [torch.empty_like(buffer) for buffer in buffers]
+    def _buffers(self) -> list[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+        """Return the network's buffers, batch norm's statistics say, by type, and room for what they were."""
+        by_type: dict[torch.dtype, list[torch.Tensor]] = {}
+        for buffer in self.network.buffers():
+            by_type.setdefault(buffer.dtype, []).append(buffer)
+        return [(buffers, [torch.empty_like(each) for each in buffers]) for buffers in by_type.values()]
 
     @cached_property
     def _taught(self) -> torch.Tensor | None:
@@ -297,14 +299,14 @@ class TrainingRun:
             batch, n_images = self._find_readable(whole), math.inf
         if len(batch.places) == 0:  # none of them can be read, by any worker
             return torch.zeros((), device=self.device)
-        buffers, before = self._buffers
-        if self.n_parts == 1 and buffers:
-            torch._foreach_copy_(before, buffers)
+        if self.n_parts == 1 and self.share.n_workers == 1:
+            for buffers, before in self._buffers:
+                torch._foreach_copy_(before, buffers)
         loss = self._add_gradients_(batch, n_images)
         if loss is None and self.n_parts == 1:
             if self.share.n_workers > 1:
                 raise MemoryShortage
-            if buffers:  # batch norms have seen images that they are about to see again
+            for buffers, before in self._buffers:  # batch norms have seen images that they are to see again
                 torch._foreach_copy_(buffers, before)
             self.n_parts = 2
             self.replay.stop_()

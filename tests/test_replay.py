@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from dirprune.data import make_roles
+from dirprune.networks import create_network
 from dirprune.recipe import Recipe
-from dirprune.replay import Replay, read_random_states, says_wait
+from dirprune.replay import Replay, is_known, read_random_states, says_wait
 from dirprune.tasks import make_task
 from dirprune.training_run import TrainingRun
 from dirprune.training_state import Segment
@@ -59,6 +60,23 @@ def test_it_is_seen_that_a_step_draws_random_numbers(draw: Callable[[], object],
     before = read_random_states()
     draw()
     assert (read_random_states() != before) == is_seen
+
+
+class _Counting(nn.Module):
+    """Does something else from the third step on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.step += 1
+        return inputs if self.step < 3 else 2 * inputs
+
+
+def test_only_networks_of_modules_that_are_known_are_replayed_unasked() -> None:
+    assert all(is_known(create_network(name)) for name in ("lenet5", "resnet20", "torchvision/resnet18"))
+    assert not is_known(nn.Sequential(nn.Linear(3, 2), _Counting()))
 
 
 def test_a_training_that_has_ended_is_freed_at_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dirprune.files import read_json, write_json
-from dirprune.records.finalists import Finalist
+from dirprune.records.finalists import Finalist, FinalTraining
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.observer import StudyObserver, StudySummary
@@ -55,6 +55,10 @@ class EndingWriter(StudyObserver):
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:
         """Note the end of the search."""
         write_ending(self.folder, self.failure)
+
+    def finalist_changed(self, training: FinalTraining) -> None:
+        """Forget it again: the study goes on with its finalists, and may be killed."""
+        self.folder.ending_json.unlink(missing_ok=True)
 
     def finalists_ended(self, finalists: Sequence[Finalist], interrupted: bool) -> None:
         """Note the end of the finalists' trainings."""

@@ -94,7 +94,7 @@ def find_warm_starts(
     candidates = _list_within(spec, costs, found, others)
 
     def find_alternatives(architecture: Architecture) -> list[Architecture]:
-        """Return what costs as much and lies nearer to equal keep ratios."""
+        """Return what costs as much by the space's measure and lies nearer to equal keep ratios."""
         target = float(costs.costs(architecture).as_dict()[space.cost])
         offsets = projection.offsets_of(architecture)
         nearer = [
@@ -110,8 +110,8 @@ def find_warm_starts(
     def cost_of(architecture: Mapping[str, int]) -> float:
         return float(costs.costs(architecture).as_dict()[spec.traded_cost])
 
-    together = JointCuts(cuts.measure, find_alternatives, cuts.tell)
-    return together.choose(candidates, cost_of, n_wanted, cost_of(costs.n_channels), least_promise)
+    together = JointCuts(cuts.measure, find_alternatives, cost_of, cuts.tell)
+    return together.choose(candidates, n_wanted, cost_of(costs.n_channels), least_promise)
 
 
 def choose(

@@ -8,9 +8,10 @@ import pytest
 
 from dirprune.errors import StudyError
 from dirprune.records.ending import EndingWriter, read_ending
+from dirprune.records.finalists import FinalTraining
 from dirprune.records.folder import StudyFolder
 from dirprune.study.observer import StudySummary
-from tests.records.example_study import N_CHANNELS, OBJECTIVES
+from tests.records.example_study import N_CHANNELS, OBJECTIVES, make_trial
 
 REASON = "10 trials in a row failed"
 
@@ -45,6 +46,15 @@ def test_finalists_that_end_by_themselves_count_as_well(summary: StudySummary) -
     writer.study_failed("no room is left")
     writer.finalists_ended([], interrupted=True)
     assert read_ending(summary.folder) == "no room is left"
+
+
+def test_nothing_is_said_while_finalists_are_trained(summary: StudySummary) -> None:
+    writer = start(summary)
+    writer.study_ended([], interrupted=False)
+    writer.finalist_changed(FinalTraining(make_trial(0, "sampler", 1.0, 0.9), 0))
+    assert read_ending(summary.folder) is None  # for good where they are killed
+    writer.finalists_ended([], interrupted=False)
+    assert read_ending(summary.folder) == ""
 
 
 def test_another_file_in_its_place_is_refused_in_one_line(summary: StudySummary) -> None:

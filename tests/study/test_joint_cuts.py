@@ -26,8 +26,12 @@ def cost_of(architecture) -> float:
 
 
 def choose(measure, find_alternatives=lambda architecture: [], n=4, least=0.5, told=None):
-    together = JointCuts(measure, find_alternatives, lambda *report: told is not None and told.append(report))
-    return together.choose(make_candidates(), cost_of, n, float(N), least)
+    def tell(*report):
+        if told is not None:
+            told.append(report)
+
+    together = JointCuts(measure, find_alternatives, cost_of, tell)
+    return together.choose(make_candidates(), n, float(N), least)
 
 
 def test_what_is_lost_together_decides_and_not_the_sum():
@@ -45,8 +49,10 @@ def test_what_is_lost_together_decides_and_not_the_sum():
     assert all(math.exp(-one.loss) > 0.5 for one in found)
     assert [one.loss for one in found] == pytest.approx([0.1 * (N - one.cost) for one in found])
     assert len(measured) == len(set(measured)) < N - 1  # nothing twice, and not all
-    assert [n_done for what, n_done, n_total in told if n_done == n_total]
-    assert {what for what, *_ in told} == {"joint cuts"}
+    done = [n_done for _, n_done, _ in told]
+    assert done == sorted(done)  # it never goes back
+    assert told[0] == ("joint cuts", 0, 4)
+    assert told[-1] == ("joint cuts", len(measured), len(measured))
 
 
 def test_what_lies_beside_a_candidate_takes_its_place_where_it_loses_less():
@@ -85,5 +91,27 @@ def test_what_breaks_when_it_is_cut_is_not_chosen(broken):
 
 
 def test_of_no_candidates_none_are_chosen():
-    together = JointCuts(lambda _: 0.0, lambda _: [], lambda *_: None)
-    assert together.choose([], cost_of, 3, float(N), 0.5) == []
+    together = JointCuts(lambda _: 0.0, lambda _: [], cost_of, lambda *_: None)
+    assert together.choose([], 3, float(N), 0.5) == []
+
+
+def test_what_loses_less_and_costs_more_does_not_take_the_place_of_what_was_looked_at():
+    def find_alternatives(architecture):
+        return [Architecture({"a": architecture["a"], "b": 8})]  # which costs ten times as much
+
+    def cost(architecture):
+        return architecture["a"] * (10.0 if architecture["b"] == 8 else 1.0)
+
+    def measure(architecture):
+        return 0.02 * (N - architecture["a"]) + 0.001 * (architecture["b"] != 8)
+
+    together = JointCuts(measure, find_alternatives, cost, lambda *_: None)
+    found = together.choose(make_candidates(), 4, float(N), 0.5)
+    assert any(one.architecture["b"] == N for one in found)
+    assert all(one.cost == cost(one.architecture) for one in found)
+
+
+def test_what_gains_when_it_is_cut_is_taken_to_lose_nothing():
+    found = choose(lambda architecture: -1e4)
+    assert found
+    assert all(one.loss == 0 for one in found)
