@@ -112,10 +112,10 @@ def choose_spread(
     """Return n allocations that promise a large hypervolume: each adds most to those before it.
 
     An allocation promises exp(-loss): the factor by which the probability that the network gives to the
-    right answers falls, in the geometric mean over images. One that
-    costs as much as the whole network promises nothing, nor does one that another is better than in both.
-    Where no other one promises more than the least that counts, this falls to `RELAXATION` below the best
-    that is left, so that those nearest to it come next, spread over their costs.
+    right answers falls, in the geometric mean over images. One that costs as much as the whole network
+    promises nothing, nor does one that another is better than in both. Where no other one promises more than
+    the least that counts, this falls to `RELAXATION` below the best that is left, so that those nearest to it
+    come next, spread over their costs.
 
     Args:
         allocations: To choose from.
