@@ -107,9 +107,8 @@ def _read_images(paths: Sequence[Path], size: int | None, shorter: int | None) -
     """
     if len(paths) < N_IMAGES_KEPT:
         return _decode(paths, size, shorter)
-    stats = [path.stat() for path in paths]
     key = digest(
-        [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)],
+        [_identify_file(path) for path in paths],
         size,
         *([] if shorter is None else [shorter]),
     )
@@ -125,6 +124,15 @@ def _read_images(paths: Sequence[Path], size: int | None, shorter: int | None) -
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
         save_file({"images": images, "is_whole": is_whole}, temporary)
     return images, is_whole
+
+
+def _identify_file(path: Path) -> tuple[str, int, int]:
+    """Return what changes with a file's content; zeros of one that leads nowhere, which is left out."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def _decode(paths: Sequence[Path], size: int | None, shorter: int | None) -> tuple[Tensor, Tensor]:

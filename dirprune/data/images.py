@@ -80,7 +80,9 @@ def count_bearable(n_images: int) -> float:
 
 
 def describe_broken(name: str, error: Exception, source: object) -> str:
-    """Return which image cannot be read and why, without the source, which Pillow repeats."""
+    """Return which image cannot be read and why, without the source, which Pillow and the system repeat."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: {error.strerror}"
     repeated = repr(str(source) if isinstance(source, Path) else source)
     return f"{name}: {one_line(error).replace(f' {repeated}', '')}"
 

@@ -73,8 +73,8 @@ class ImageIndex:
         name = header[:100].rstrip(b"\0").decode(errors="replace") if isinstance(header, bytes) else "?"
         return f"{self.path(place)}, {name}"
 
-    def read(self, places: Sequence[int]) -> list[io.BytesIO | FileNotFoundError]:
-        """Read images as they are stored.
+    def read(self, places: Sequence[int]) -> list[io.BytesIO | OSError]:
+        """Read images as they are stored, or learn why a file cannot be read; see `Store.read`.
 
         Raises:
             DataError: If the store does not answer.

@@ -184,7 +184,7 @@ def _count_bytes(index: ImageIndex, size: int | None) -> int:
         return 3 * size**2
     for content in index.read(range(min(len(index), N_LOOKED_AT))):
         with suppress(*BROKEN):
-            if not isinstance(content, FileNotFoundError):
+            if not isinstance(content, OSError):
                 return decode(content, None).size
     return 0
 

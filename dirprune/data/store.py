@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import random
 import time
@@ -24,6 +25,20 @@ N_TRIES = 4
 VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
 PAUSE_S = 0.5
 """Before the second try; twice as long before each further one."""
+OF_ONE_FILE = (
+    errno.EACCES,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EPERM,
+)
+"""What a system says of one file, however often it is asked."""
+OF_ONE_FILE_PERHAPS = (errno.EBADMSG, errno.EIO, errno.ESTALE)
+"""What it says of a broken place on a disk, and for a while of a disk in the network: worth further tries."""
 
 
 def is_uri(root: Place) -> bool:
@@ -134,24 +149,34 @@ class Store:
         return f"; did you mean {near[0]!r}?" if near else "; check the spelling and your rights"
 
     def open(self, path: str) -> Any:
-        """Open a file for reading from its beginning on, with seeks."""
-        if self.is_local:
-            return Path(path).open("rb")
-        return self._opened[0].open(path, "rb", block_size=2**22, cache_type="readahead")
+        """Open a file for reading from its beginning on, with seeks.
 
-    def read(
-        self, paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]
-    ) -> list[bytes | FileNotFoundError]:
+        Raises:
+            DataError: If it cannot be opened.
+        """
+        try:
+            if self.is_local:
+                return Path(path).open("rb")
+            return self._opened[0].open(path, "rb", block_size=2**22, cache_type="readahead")
+        except OSError as error:
+            said = one_line(error, has_type=True, address=self.uri)
+            raise DataError(f"cannot read {path}: {said}") from error
+
+    def read(self, paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes | OSError]:
         """Read parts of files, from an object store all at once.
+
+        What is wrong with one file of this machine is left to the caller, who counts such files: where a
+        whole disk is away, they are too many.
 
         Args:
             paths: The files.
             starts: First byte of each part.
             ends: Its last byte, plus one.
         Returns:
-            What was read, or that the file is not there.
+            What was read, or that the file is not there; of a file of this machine also whatever else keeps
+            it from being read: rights, a link that leads back to itself, a broken place on the disk.
         Raises:
-            DataError: If a part cannot be read, after `N_TRIES` tries.
+            DataError: If a part cannot be read for another reason, after `N_TRIES` tries.
         """
         answers: list[Any] = [None] * len(paths)
         missing = list(range(len(paths)))
@@ -163,15 +188,24 @@ class Store:
                 missing, self._opened[0].cat_ranges(*chosen, on_error="return"), strict=True
             ):
                 answers[place] = answer
-            missing = [
-                place
-                for place in missing
-                if isinstance(answers[place], Exception) and not isinstance(answers[place], FileNotFoundError)
-            ]
+            missing = [place for place in missing if self._is_worth_a_try(answers[place])]
             if not missing:
                 return answers
+        missing = [place for place in missing if not self._is_of_one_file(answers[place])]
+        if not missing:
+            return answers
         reason = one_line(answers[missing[0]], has_type=True)
         raise DataError(f"cannot read {paths[missing[0]]}, tried {N_TRIES} times: {reason}")
+
+    def _is_worth_a_try(self, answer: object) -> bool:
+        """Return whether what came for a part is an error that may be none the next time."""
+        if not isinstance(answer, Exception) or isinstance(answer, FileNotFoundError):
+            return False
+        return not (self.is_local and isinstance(answer, OSError) and answer.errno in OF_ONE_FILE)
+
+    def _is_of_one_file(self, answer: object) -> bool:
+        """Return whether an error that has not gone away is one of this file rather than of the store."""
+        return self.is_local and isinstance(answer, OSError) and answer.errno in OF_ONE_FILE_PERHAPS
 
 
 def _list_local(path: str) -> list[Entry]:

@@ -213,8 +213,8 @@ class _Batches(Dataset):
             read.append(position)
         return inputs[: len(read)], torch.tensor(read, dtype=torch.int64), failures
 
-    def _decode(self, file: BinaryIO | FileNotFoundError, place: int) -> np.ndarray:
-        if isinstance(file, FileNotFoundError):
+    def _decode(self, file: BinaryIO | OSError, place: int) -> np.ndarray:
+        if isinstance(file, OSError):
             raise file
         if self.crops is None:
             return decode(file, self.size, self.shorter)

@@ -351,6 +351,23 @@ def test_a_single_unreadable_image_of_few_is_left_out_in_memory_and_streamed(
     assert len(train.in_memory()) == 7
 
 
+@pytest.mark.parametrize("kind", ["folders", "folders kept", "stream"])
+def test_a_link_to_itself_is_left_out_and_named_in_memory_and_streamed(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "folders kept":
+        monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_folders(tmp_path, ("ant", "bee"))
+    link = tmp_path / "train" / "ant" / "0.webp"
+    link.unlink()
+    link.symlink_to(link)
+    train = load_data(f"{kind.split()[0]}:8", tmp_path, validation_from="test:0.5").train
+    assert len(train.in_memory()) == 7
+    (line,) = caplog.messages
+    assert line.endswith(f" left out: {link}: Too many levels of symbolic links")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

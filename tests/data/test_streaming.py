@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import multiprocessing
@@ -345,6 +346,73 @@ def test_an_image_that_has_gone_meanwhile_counts_as_broken(tmp_path: Path) -> No
     split = load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5").train
     (tmp_path / "train" / "ant" / "000.png").unlink()
     assert len(pass_over(split, 1)[0]) == 35
+
+
+@pytest.mark.parametrize(
+    ("code", "n_tries"),
+    [(errno.ELOOP, 1), (errno.EACCES, 1), (errno.EISDIR, 1), (errno.ENAMETOOLONG, 1), (errno.EIO, 4)],
+)
+def test_a_file_of_this_machine_that_cannot_be_read_is_left_out(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    n_tries: int,
+) -> None:
+    write_folders(tmp_path)
+    unreadable = tmp_path / "train" / "bee" / "002.png"
+    monkeypatch.setattr(store, "PAUSE_S", 0.001)
+    tries = []
+    read = fsspec.implementations.local.LocalFileSystem.cat_file
+
+    def fail(self: Any, path: str, *others: Any, **options: Any) -> bytes:
+        if path != str(unreadable):
+            return read(self, path, *others, **options)
+        tries.append(path)
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "cat_file", fail)
+    split = load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5", train_limit=3).train
+    whole = replace(split, indices=torch.arange(36), targets=torch.zeros(36, dtype=torch.int64))
+    tries.clear()
+    assert len(pass_over(whole)[0]) == 35
+    assert caplog.messages == [f"image left out: {unreadable}: {os.strerror(code)}"]
+    assert len(tries) == n_tries
+
+
+def test_a_disk_that_is_away_is_an_error(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = load_data(f"stream:{SIZE}", folders).train
+    monkeypatch.setattr(store, "PAUSE_S", 0.001)
+
+    def fail(self: Any, path: str, *others: Any, **options: Any) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+
+    monkeypatch.setattr(fsspec.implementations.local.LocalFileSystem, "cat_file", fail)
+    with pytest.raises(DataError, match=r"^expected whole images, got 2 of 32 that .*: Stale file handle; "):
+        pass_over(split, 1)
+
+
+def test_an_object_that_may_not_be_read_yet_is_asked_for_again(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.filesystem("memory").put(str(folders), "memory://rights/set", recursive=True)
+    split = load_data(f"stream:{SIZE}", "memory://rights/set").train
+    monkeypatch.setattr(store, "PAUSE_S", 0.001)
+
+    def refuse(self: Any, path: str, *others: Any, **options: Any) -> bytes:
+        raise PermissionError(errno.EACCES, "Forbidden", path)
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, "cat_file", refuse)
+    with pytest.raises(DataError, match=r"^cannot read .*, tried 4 times: PermissionError: .*Forbidden"):
+        pass_over(split)
+
+
+def test_a_shard_that_cannot_be_opened_is_one_clear_line(shards: Path) -> None:
+    shard = shards / "train" / "shard-000000.tar"
+    shard.unlink()
+    shard.symlink_to(shard)
+    with pytest.raises(DataError, match=r"^cannot read .*/shard-000000\.tar: OSError: .*Too many levels of"):
+        load_data(f"stream:{SIZE}", shards)
 
 
 def test_large_sets_stream_and_small_ones_do_not(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
