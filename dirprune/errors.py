@@ -82,6 +82,11 @@ def one_line(error: object, *, has_type: bool = False, address: str = "") -> str
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
 
 
+def printable(text: str) -> str:
+    """Return a text as UTF-8 can say it: bytes of a file's name that it cannot become \\xff and the like."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return the end of an "unknown name" message: the nearest known name, if any is near, and all of them.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from dirprune.data.images import BROKEN, count_bearable, decode, describe_broken, refuse_broken
 from dirprune.data.index import ImageIndex, index_folders
 from dirprune.data.store import Store
-from dirprune.errors import DataError
+from dirprune.errors import DataError, printable
 from dirprune.files import user_cache_folder, write_atomically
 from dirprune.identity import digest
 
@@ -118,7 +118,7 @@ def _read_images(paths: Sequence[Path], size: int | None, shorter: int | None) -
         is_whole = kept.get("is_whole", torch.ones(len(paths), dtype=torch.bool))
         if not is_whole.all():
             gone = (~is_whole).nonzero().flatten().tolist()
-            _warn_of_broken(len(gone), len(paths), f"{paths[gone[0]]} cannot be read")
+            _warn_of_broken(len(gone), len(paths), printable(f"{paths[gone[0]]} cannot be read"))
         return kept["images"], is_whole
     images, is_whole = _decode(paths, size, shorter)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time

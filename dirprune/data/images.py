@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dirprune.data.views import RandomCrops
-from dirprune.errors import DataError, one_line
+from dirprune.errors import DataError, one_line, printable
 
 MAX_BROKEN = 0.01
 """Largest share of images that may be unreadable, beyond a single one; they are left out."""
@@ -82,9 +82,9 @@ def count_bearable(n_images: int) -> float:
 def describe_broken(name: str, error: Exception, source: object) -> str:
     """Return which image cannot be read and why, without the source, which Pillow and the system repeat."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{name}: {error.strerror}"
+        return printable(f"{name}: {error.strerror}")
     repeated = repr(str(source) if isinstance(source, Path) else source)
-    return f"{name}: {one_line(error).replace(f' {repeated}', '')}"
+    return printable(f"{name}: {one_line(error).replace(f' {repeated}', '')}")
 
 
 def refuse_broken(reasons: Sequence[str], n_images: int) -> DataError:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dirprune.data.images import SUFFIXES
 from dirprune.data.store import Entry, Store
-from dirprune.errors import DataError
+from dirprune.errors import DataError, printable
 from dirprune.identity import digest
 
 logger = logging.getLogger("dirprune.data")
@@ -33,7 +33,7 @@ class ImageIndex:
     Attributes:
         store: The place that holds them.
         folder: Path of the part in the store.
-        files: Names of the files below `folder`, shape (n_files,), bytes.
+        files: Names of the files below `folder`, shape (n_files,), bytes, UTF-8 or not.
         file_of: The file that holds each image, shape (n,), int32.
         starts: First byte of each image in its file, shape (n,), int64.
         sizes: Bytes of each image, shape (n,), int64.
@@ -62,7 +62,8 @@ class ImageIndex:
 
     def path(self, place: int) -> str:
         """Return the path of the file that holds an image."""
-        return f"{self.folder}/{self.files[self.file_of[place]].decode()}"
+        name = self.files[self.file_of[place]].decode(errors="surrogateescape")
+        return f"{self.folder}/{name}"
 
     def describe(self, place: int) -> str:
         """Return what a user calls an image: its file, and in a shard its name there."""
@@ -127,7 +128,8 @@ def index_folders(store: Store, folder: str) -> ImageIndex:
 
     with ThreadPoolExecutor(N_THREADS) as pool:
         for entry, (images, others) in zip(classes, pool.map(list_images, classes), strict=True):
-            names.append(np.array([f"{entry.name}{one.path[len(entry.path) :]}".encode() for one in images]))
+            below = [f"{entry.name}{one.path[len(entry.path) :]}" for one in images]
+            names.append(np.array([name.encode(errors="surrogateescape") for name in below]))
             sizes.append(np.array([one.size for one in images], np.int64))
             passed_over.update(others)
     if passed_over:
@@ -137,9 +139,9 @@ def index_folders(store: Store, folder: str) -> ImageIndex:
         logger.warning(
             "%d files in %s are passed over, as they do not end in %s: %s%s",
             passed_over.total(),
-            folder,
+            printable(folder),
             ", ".join(sorted(SUFFIXES)),
-            kinds,
+            printable(kinds),
             " and others" if len(passed_over) > N_KINDS else "",
         )
     counts = [len(one) for one in sizes]

@@ -52,7 +52,7 @@ def index_shards(store: Store, folder: str, shards: Sequence[Entry]) -> ImageInd
     """
     key = digest("shards 2", store.uri, [[shard.path, shard.size, shard.version] for shard in shards])
     stored = user_cache_folder() / "shards" / f"{key}.safetensors"
-    names = np.array([shard.name.encode() for shard in shards])
+    names = np.array([shard.name.encode(errors="surrogateescape") for shard in shards])
     with suppress(OSError, SafetensorError, KeyError, ValueError):  # not there, or broken: gone through again
         with safe_open(stored, "numpy") as kept:
             arrays = {name: kept.get_tensor(name) for name in ("file_of", "starts", "sizes", "labels")}

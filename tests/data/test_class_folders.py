@@ -368,6 +368,29 @@ def test_a_link_to_itself_is_left_out_and_named_in_memory_and_streamed(
     assert line.endswith(f" left out: {link}: Too many levels of symbolic links")
 
 
+@pytest.mark.parametrize("kind", ["folders", "folders kept", "stream"])
+def test_names_that_are_no_utf_8_are_names_like_others(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "folders kept":
+        monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_folders(tmp_path, ("ant", "bee"))
+    folder = os.fsencode(tmp_path / "train" / "ant")
+    for number, name in enumerate((b"\xff\xe9", b"\xc3\xa9")):
+        Path(os.fsdecode(folder + b"/%d.webp" % number)).rename(os.fsdecode(folder + b"/" + name + b".webp"))
+    Path(os.fsdecode(folder + b"/\xff.\xfe")).write_bytes(b"?")
+    train = load_data(f"{kind.split()[0]}:8", tmp_path, validation_from="test:0.5").train
+    assert train.in_memory().inputs[:, 0, 0, 0].tolist() == [2, 3, 1, 0, 10, 11, 12, 13]
+    Path(os.fsdecode(folder + b"/\xff\xe9.webp")).write_bytes(b"no image")
+    train = load_data(f"{kind.split()[0]}:8", tmp_path, validation_from="test:0.5").train
+    assert len(train.in_memory()) == 7
+    *_, passed_over, line = caplog.messages
+    assert passed_over.endswith(": 1 .\\xfe")
+    assert f"{tmp_path}/train/ant/\\xff\\xe9.webp: cannot identify image file" in line
+    assert line.isascii()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
