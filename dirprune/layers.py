@@ -25,6 +25,11 @@ CONVOLUTIONS = (
 )
 
 
+def is_refused_alone(error: Exception) -> bool:
+    """Return whether a norm refused a channel's single value, which has no deviation to train with."""
+    return isinstance(error, ValueError) and "more than 1 value per channel" in str(error)
+
+
 @dataclass(frozen=True)
 class LayerCall:
     """One convolution or linear layer as the network calls it.

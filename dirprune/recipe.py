@@ -21,7 +21,8 @@ class Recipe:
 
     Args:
         images: Training images to see in all; an epoch is the size of the train role. 0 trains nothing.
-        batch_size: Images per step at most; the batches between two reports differ by at most one image.
+        batch_size: Images per step at most; the batches between two reports differ by at most one image. One
+            image that would be alone has the one before it in the epoch beside it, unless this is 1.
         optimizer: "adamw", or "sgd" with Nesterov momentum.
         lr: Peak learning rate; it falls to 0 along a cosine over `images` [Loshchilov, Hutter 2017].
         warmup: Share of `images` over which the rate first rises to its peak in a line, in [0, 1)

@@ -26,8 +26,9 @@ from dirprune.data.split import Batch
 from dirprune.data.streaming import StreamedSplit
 from dirprune.data.views import RandomCrops
 from dirprune.device import is_out_of_memory
-from dirprune.errors import ConfigurationError, TrainingDiverged, suggest
+from dirprune.errors import ConfigurationError, TrainingDiverged, one_line, suggest
 from dirprune.evaluation import evaluate
+from dirprune.layers import is_refused_alone
 from dirprune.optimizers import make_optimizer
 from dirprune.order import derive_seed, draw_order
 from dirprune.parallel import Crew, Job, MemoryShortage, Share, norms_synchronised, spread_out
@@ -235,8 +236,11 @@ class TrainingRun:
             crops = RandomCrops(self.recipe.min_area, derive_seed("crops", self.seed, epoch))
 
         def places_of(step: tuple[int, int]) -> torch.Tensor:
-            low, high = step
-            return order[low - first : high - first]
+            low, high = (place - first for place in step)
+            if high - low == 1 < self.recipe.batch_size:  # batch norm cannot learn from an image alone
+                low = max(low - 1, 0)
+                high = low + 2
+            return order[low:high]
 
         def read() -> Generator[Batch, None, None]:
             plan = [places[self.share.of(len(places))[0]] for places in map(places_of, left)]
@@ -297,7 +301,8 @@ class TrainingRun:
             n_images = len(batch.places)
         elif len(batch.places) == 0:  # the others wait for this worker's gradients, which are of no weight
             batch, n_images = self._find_readable(whole), math.inf
-        if len(batch.places) == 0:  # none of them can be read, by any worker
+        n_least = min(2, len(whole)) if self.share.n_workers == 1 else 1
+        if len(batch.places) < n_least:  # none of them can be read, by any worker, or one alone
             return torch.zeros((), device=self.device)
         if self.n_parts == 1 and self.share.n_workers == 1:
             for buffers, before in self._buffers:
@@ -349,6 +354,8 @@ class TrainingRun:
 
         Returns:
             None if memory ran out.
+        Raises:
+            ConfigurationError: If batch norm refuses a batch of one.
         """
         try:
             if self.n_parts == 1 and self.share.n_workers == 1:
@@ -359,6 +366,13 @@ class TrainingRun:
             if not is_out_of_memory(error):
                 raise
             return None
+        except ValueError as error:
+            if not is_refused_alone(error):
+                raise
+            raise ConfigurationError(
+                f"expected images enough for batch norm, got one at a time ({one_line(error)}); "
+                "try a batch size of 4 or more"
+            ) from error
 
     def _add_gradients_of_parts_(self, batch: Batch, n_images: float) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)

@@ -265,6 +265,38 @@ def test_no_batch_is_a_small_rest(roles: DataRoles) -> None:
     assert [len(batch) for batch in batches] == [23, 23, 44]
 
 
+def _normed() -> nn.Sequential:
+    """A network whose batch norm has one value per channel and image."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "stops", "sizes", "n_shown"),
+    [
+        (N_EPOCH + 1, 45, (), [45, 45, 2], N_EPOCH),
+        (N_EPOCH, 45, (45, 46), [45, 2, 44], N_EPOCH),
+        (5, 2, (), [2, 2, 2], 5),
+        (1, 2, (), [2], 2),
+    ],
+)
+def test_no_image_is_trained_on_alone(
+    roles: DataRoles, images: int, batch_size: int, stops: tuple[int, ...], sizes: list[int], n_shown: int
+) -> None:
+    network = _Watched(_normed())
+    recipe = Recipe(images=images, batch_size=batch_size)
+    *_, last = _train(network, roles, recipe, stops=stops)
+    assert last.images == images
+    assert [len(batch) for batch in network.batches] == sizes
+    assert len(set(_join(network.batches))) == n_shown
+    assert all(len(set(batch)) == len(batch) for batch in network.batches)
+
+
+def test_batches_of_one_that_a_network_cannot_learn_from_are_one_clear_line(roles: DataRoles) -> None:
+    assert [len(batch) for batch in _watch(roles, Recipe(images=2, batch_size=1))] == [1, 1]
+    with pytest.raises(ConfigurationError, match=r"^expected images enough .* batch size of 4 or more$"):
+        _train(_normed(), roles, Recipe(images=2, batch_size=1))
+
+
 def test_reports_come_at_epochs_stops_and_the_end(roles: DataRoles) -> None:
     reports = _train(_network(), roles, Recipe(images=200), stops=(0, 30, 90, 150, 1000))
     assert [(r.images, r.is_last) for r in reports] == [

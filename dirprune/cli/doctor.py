@@ -24,7 +24,7 @@ from dirprune.data.sources import FOLDERS
 from dirprune.errors import ConfigurationError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.groups import ChannelGroup, Grouping
-from dirprune.layers import output_tensors
+from dirprune.layers import is_refused_alone, output_tensors
 from dirprune.networks import create_network, is_of_a_library, load_weights_, with_classes
 from dirprune.study.latency import threads_set_to
 from dirprune.study.space import SearchSpace
@@ -182,7 +182,15 @@ def _describe_steps(
 
     evaluating = _time(evaluate_once, device)
     network.train()
-    training = _time(train_once, device)
+    try:
+        training = _time(train_once, device)
+    except ValueError as error:
+        if not is_refused_alone(error):
+            raise
+        raise ConfigurationError(
+            f"expected inputs enough for batch norm to train, got {batch_size} ({one_line(error)}); "
+            f"try --batch-size {2 * batch_size}, or a larger --input-shape"
+        ) from error
     network.eval()
     cpu = f"CPU, {format_count(threads, 'thread')}"
     where = cpu if device == "cpu" else torch.cuda.get_device_name(device)

@@ -144,6 +144,11 @@ def test_a_network_whose_every_group_is_refused_is_refused_after_all_reasons(run
             ("--network", "tests.cli.test_cli_doctor:linear", "--classes", "4"),
             "--classes is of networks by name, tests.cli.test_cli_doctor:linear knows its own",
         ),
+        (
+            ("--network", "tests.cli.test_cli_doctor:normed", "--input-shape", "3,5,5", "--batch-size", "1"),
+            "expected inputs enough for batch norm to train, got 1 (Expected more than 1 value per channel "
+            "when training, got input size torch.Size([1, 6])); try --batch-size 2, or a larger --input-sha",
+        ),
         (("--network", "lenet5", "--input-shape", "3,32,32"), "accepts inputs of shape (2, 3, 32, 32)"),
     ],
 )
@@ -160,6 +165,10 @@ def convolutions() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
     )
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 6, 5), nn.Flatten(), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
 
 
 def thin() -> nn.Module:

@@ -277,6 +277,16 @@ def test_few_broken_images_are_named_once_and_left_out(
     assert last.images == 60
 
 
+def test_an_image_that_is_alone_beside_a_broken_one_teaches_nothing(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    (tmp_path / "train" / "bee" / "002.png").write_bytes(b"no image")
+    roles = load_data(f"stream:{SIZE}", tmp_path, validation_from="test:0.5")
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    *_, last = train_(flat, roles, make_task(), Recipe(images=36, batch_size=2), seed=0)
+    assert last.images == 36
+    assert flat[2].num_batches_tracked == 17
+
+
 def test_a_broken_image_at_the_very_beginning_stops_nothing(tmp_path: Path) -> None:
     write_folders(tmp_path)
     first = load_data(f"stream:{SIZE}", tmp_path).train
