@@ -21,6 +21,10 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 """How names of images end: those of torchvision's `ImageFolder`, and .gif."""
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises for files that are no whole images."""
+OF_16_BITS = ("PNG", "PPM")
+"""Formats that have no more, which Pillow may hold in 32."""
+MAX_OF_8_BITS = 2**8 - 1
+MAX_OF_16_BITS = 2**16 - 1
 
 
 def decode(source: Path | BinaryIO, size: int | None, shorter: int | None = None) -> np.ndarray:
@@ -101,9 +105,21 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 
 def _in_colour(image: Image.Image) -> Image.Image:
-    """Return an image in 8-bit colour; of 16 bits the upper 8 count, which Pillow itself would clip."""
+    """Return an image in 8-bit colour; of 16 bits the upper 8 count, which Pillow itself would clip.
+
+    Numbers of 32 bits count as 16 where one of them is above 255 and all fit. Where none is, nothing says
+    whether 200 is bright or as good as black, as it would be of 16 bits.
+
+    Raises:
+        ValueError: If nobody knows the range of the numbers that are its pixels.
+    """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range nobody knows")
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    pixels = np.asarray(image).astype(np.int64)
+    if image.mode == "I" and image.format not in OF_16_BITS:
+        least, most = int(pixels.min()), int(pixels.max())
+        if least < 0 or not MAX_OF_8_BITS < most <= MAX_OF_16_BITS:
+            raise ValueError(f"its pixels are whole numbers in {least}..{most}, whose range nobody knows")
+    return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")

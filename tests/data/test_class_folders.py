@@ -260,6 +260,27 @@ def test_an_image_of_fractions_counts_as_broken(tmp_path: Path) -> None:
         decode(tmp_path / "0.tif", None)
 
 
+@pytest.mark.parametrize("pixels", [(200, 3), (-1, 300), (300, 70_000), (2**31 - 1, 0), (0, 0)], ids=str)
+def test_numbers_of_32_bits_whose_range_nobody_knows_count_as_broken(pixels: tuple[int, int]) -> None:
+    stored = io.BytesIO()
+    Image.fromarray(np.array([pixels] * 2, np.int32)).save(stored, "TIFF")
+    said = rf"^its pixels are whole numbers in {min(pixels)}\.\.{max(pixels)}, whose range nobody knows$"
+    with pytest.raises(ValueError, match=said):
+        decode(stored, None)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32])
+@pytest.mark.parametrize("suffix", ["PPM", "TIFF"])
+def test_of_16_bits_the_upper_8_count_also_where_32_hold_them(kind: type, suffix: str) -> None:
+    stored = io.BytesIO()
+    Image.fromarray(np.array([[0x9A40, 200, 0xFFFF]], kind)).save(stored, suffix)
+    stored.seek(0)
+    assert decode(stored, None)[0].tolist() == [[0x9A, 0, 0xFF]]
+    dark = io.BytesIO()
+    Image.fromarray(np.array([[200]], np.uint16)).save(dark, suffix)
+    assert decode(dark, None)[0].tolist() == [[0]]
+
+
 def test_a_tiff_whose_numbers_are_none_counts_as_broken() -> None:
     stored = io.BytesIO()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(stored, "TIFF")
