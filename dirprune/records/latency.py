@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -55,6 +56,8 @@ class Timed:
 class LatencyCache:
     """Latencies that were measured already, by architecture and all else that they depend on.
 
+    Several processes may keep theirs in one file.
+
     Args:
         path: File that keeps them; it need not exist.
         setting: See `dirprune.latency.describe_setting`, and the number of passes.
@@ -62,16 +65,21 @@ class LatencyCache:
 
     def __init__(self, path: Path, setting: Mapping[str, str | int]) -> None:
         self.path, self.setting = path, dict(setting)
-        self.known: dict[str, Any] = read_json(path, SCHEMA)["latencies"] if path.exists() else {}
+        self.known = self._read()
 
     def get(self, architecture: Sequence[int], measure: Callable[[], Latency]) -> tuple[Latency, bool]:
         """Return how long an architecture takes, and whether it was known."""
         key = digest(self.setting, list(architecture))
         is_known = key in self.known
         if not is_known:
-            self.known[key] = asdict(measure())
-            write_json(self.path, {"latencies": self.known}, SCHEMA)
+            latency = asdict(measure())
+            with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
+                self.known = {**self._read(), key: latency}  # others may have measured meanwhile
+                write_json(self.path, {"latencies": self.known}, SCHEMA)
         return Latency(**self.known[key]), is_known
+
+    def _read(self) -> dict[str, Any]:
+        return read_json(self.path, SCHEMA)["latencies"] if self.path.exists() else {}
 
 
 def find_beaten(networks: Sequence[Timed], objectives: Sequence[Objective]) -> dict[int, int]:
