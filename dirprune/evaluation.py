@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dirprune.data.roles import AnySplit, DataRoles
 from dirprune.errors import ConfigurationError, DataError
@@ -62,12 +62,12 @@ def evaluate(
     plan = torch.arange(len(split)).split(count_at_once(split.input_shape, device))
     with modes_restored(network), torch.no_grad():
         network.eval()
-        parts = [
-            (network(roles.normalise(batch.inputs)).float(), batch.targets)
-            for batch in split.to(device).batches(plan)
-            if len(batch.places)
-        ]
-        outputs, targets = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        held = _Joined(len(split)), _Joined(len(split))
+        for batch in split.to(device).batches(plan):
+            if n := len(batch.places):
+                held[0].add(network(roles.normalise(batch.inputs)).float(), n)
+                held[1].add(batch.targets, n)
+        outputs, targets = (joined.rows for joined in held)
         metrics = {"loss": float(task.summed_loss(outputs, targets)) / len(targets)}
         metrics |= {name: float(value) for name, value in task.evaluate(outputs, targets).items()}
     for name, value in metrics.items():
@@ -77,3 +77,39 @@ def evaluate(
                 "a percentage is divided by 100, so that 93 becomes 0.93"
             )
     return {prefix + name: value for name, value in metrics.items()}
+
+
+class _Joined:
+    """Tensors of batches one behind the other: what `torch.cat` gives, without holding them twice.
+
+    Args:
+        n_examples: Of all batches, at most.
+    """
+
+    def __init__(self, n_examples: int) -> None:
+        self.n_examples, self.n_filled = n_examples, 0
+        self.room = torch.empty(0)
+
+    @property
+    def rows(self) -> Tensor:
+        """What was added, shape (n, ...)."""
+        return self.room[: self.n_filled]
+
+    def add(self, rows: Tensor, n_examples: int) -> None:
+        """Add what belongs to the next examples, shape (n, ...), as many rows for each as for the first."""
+        if not self.n_filled:
+            n_rows = -(-len(rows) * self.n_examples // n_examples)  # rounded up
+            layout = _find_layout(rows)
+            self.room = torch.empty(
+                n_rows, *rows.shape[1:], dtype=rows.dtype, device=rows.device, memory_format=layout
+            )
+        end = self.n_filled + len(rows)
+        self.room[self.n_filled : end] = rows
+        self.n_filled = end
+
+
+def _find_layout(rows: Tensor) -> torch.memory_format:
+    """Return in which order a tensor lies in memory: sums over another order differ in their last bits."""
+    innermost = {4: torch.channels_last, 5: torch.channels_last_3d}.get(rows.ndim, torch.contiguous_format)
+    is_plain = rows.is_contiguous() or not rows.is_contiguous(memory_format=innermost)
+    return torch.contiguous_format if is_plain else innermost

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,6 +47,55 @@ def test_segmentation_has_a_loss_and_an_accuracy_over_its_pixels() -> None:
     metrics = evaluate(Threshold(), roles.validation, roles, make_task())
     assert metrics["val_accuracy"] == 1.0
     assert 0 < metrics["val_loss"] < 1
+
+
+class Shaped(nn.Module):
+    """Gives outputs of any kind and remembers them, as numbers and by their lives."""
+
+    def __init__(self, shape: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.copies: list[Tensor] = []
+        self.lives: list[weakref.ref[Tensor]] = []
+        self.n_most_alive = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = self.shape(inputs)
+        self.copies.append(outputs.clone(memory_format=torch.preserve_format))
+        self.n_most_alive = max(self.n_most_alive, sum(life() is not None for life in self.lives))
+        self.lives.append(weakref.ref(outputs))
+        return outputs
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda x: x.sum(1),
+        lambda x: x.half(),
+        lambda x: (x[:, :, None, None] + torch.rand(3, 4, 5)).contiguous(memory_format=torch.channels_last),
+        lambda x: x.repeat_interleave(2, 0),
+    ],
+    ids=["a number", "half precision", "maps with channels innermost", "two rows for each"],
+)
+def test_outputs_are_those_of_all_batches_and_held_once(shape: Callable[[Tensor], Tensor]) -> None:
+    roles = _vectors(3 * BATCH_SIZE)
+    network = Shaped(shape)
+    given = []
+
+    def look(outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        given.append((outputs, targets))
+        return {}
+
+    task = make_task(lambda outputs, targets: outputs.mean(), look)
+    loss = evaluate(network, roles.train, roles, task)["val_loss"]
+    outputs, targets = given[0]
+    assert len(network.copies) > 2
+    expected = torch.cat([copy.float() for copy in network.copies])
+    assert torch.equal(outputs, expected)
+    assert outputs.stride() == expected.stride()
+    assert torch.equal(targets, roles.train.targets)
+    assert loss == float(expected.mean() * len(targets)) / len(targets)
+    assert network.n_most_alive <= 1
 
 
 def test_modes_of_all_modules_and_gradients_are_as_before() -> None:
