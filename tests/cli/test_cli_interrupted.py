@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from dirprune.training_state import TrainingState
+
 ROOT = Path(__file__).parents[2]
 N_COALITIONS = 11 + 21 + 101 + 26  # each group of LeNet-5 whole, and without each of its channels
 KEPT = "kept in output/scores: what was computed so far; the same command goes on from there"
@@ -40,11 +42,13 @@ def start(folder: Path, weights: Path, seconds: float) -> subprocess.Popen[str]:
     return start_program(folder, arguments, SECONDS_PER_BATCH=str(seconds))
 
 
-def start_program(folder: Path, arguments: list[object], **variables: str) -> subprocess.Popen[str]:
+def start_program(
+    folder: Path, arguments: list[object], program: str = PROGRAM, **variables: str
+) -> subprocess.Popen[str]:
     """Start `dirprune`, with further environment variables."""
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SECONDS_PER_BATCH": "0", **variables}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        [sys.executable, "-c", program, *map(str, arguments)],
         cwd=folder,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -198,3 +202,79 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(
     for path, tensor in load_file(cut / result).items():
         assert tensor.equal(load_file(whole / result)[path]), path
     assert not list(cut.glob("*.state.pt"))
+
+
+KILLED = """
+import os, signal
+from dirprune import kept_training
+from dirprune.cli import main
+from dirprune.training_run import TrainingRun
+from dirprune.training_state import TrainingState
+
+n_steps, n_saved = 0, 0
+take_step, save = TrainingRun._step_, TrainingState.save
+kill_at, kill_in_save = (int(os.environ[name]) for name in ("KILL_AT", "KILL_IN_SAVE"))
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def count_step(run, *given):
+    global n_steps
+    loss = take_step(run, *given)
+    n_steps += 1
+    return kill() if n_steps == kill_at else loss
+
+def save_whole(state, path):
+    global n_saved
+    n_saved += 1
+    if n_saved == kill_in_save:
+        type(path).replace = lambda *given: kill()  # written, but without its name
+    save(state, path)
+
+class Often:
+    def __init__(self, seconds): self.restart()
+    def restart(self): self.began = n_steps
+    def is_over(self): return n_steps - self.began >= 4
+
+TrainingRun._step_, TrainingState.save = count_step, save_whole
+if kill_at or kill_in_save:
+    kept_training.Interval = Often
+main()
+"""
+
+
+@pytest.mark.slow
+def test_training_that_was_killed_anywhere_ends_in_the_same_file(tmp_path: Path) -> None:
+    """Between two checkpoints in the middle of an epoch, and while the next but one is being written."""
+    command = "train --recipe cifar --epochs 2 --batch-size 64 --seed 3 --output out.safetensors"
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+
+    def start_in(folder: Path, kill_at: int = 0, kill_in_save: int = 0) -> subprocess.Popen[str]:
+        folder.mkdir(exist_ok=True)
+        variables = {"KILL_AT": str(kill_at), "KILL_IN_SAVE": str(kill_in_save)}
+        return start_program(folder, [*command.split()], program=KILLED, **variables)
+
+    uninterrupted = start_in(whole)
+    n_seen = []
+    for kill in ({"kill_at": 7}, {"kill_in_save": 3}):
+        killed = start_in(cut, **kill)
+        output, errors = killed.communicate(timeout=300)
+        assert (killed.returncode, errors) == (-signal.SIGKILL, "")
+        assert ("going on from " in output) is bool(n_seen)
+        (path,) = cut.glob("out.safetensors-*.state.pt")
+        state = TrainingState.load(path)
+        assert state.segment["step"] > 0, "it stands in the middle of an epoch"
+        n_seen.append(state.images)
+    assert n_seen[0] < n_seen[1]
+    output, errors = start_in(cut).communicate(timeout=300)
+    assert "going on from " in output
+    uninterrupted.communicate(timeout=300)
+    assert read_weights(cut / "out.safetensors") == read_weights(whole / "out.safetensors")
+    assert not list(cut.glob("out.safetensors-*.state.pt"))
+
+
+def read_weights(path: Path) -> tuple[dict[str, object], bytes]:
+    """Return a file's header, whose entries safetensors writes in any order, and all bytes behind it."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
