@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -30,9 +31,16 @@ is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow wi
 take milliseconds."""
 MAX_CHECKS = 100
 """Trials of sets of groups. Not a time, as a network must have the same groups on every machine."""
+TRIED_OUT = "channel groups tried out"
 
 
-def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[str] = ()) -> Grouping:
+def find_groups(
+    network: nn.Module,
+    example_input: Tensor,
+    *,
+    exclude: Iterable[str] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Grouping:
     """Find the channel groups of a network and refuse those that cannot be cut rightly.
 
     The layers at the network's output are neither groups nor refused. The network itself is not touched, and
@@ -42,6 +50,7 @@ def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[
         network: Any network of convolutions and linear layers.
         example_input: One batch as the network takes it, shape (batch, ...); two examples are enough.
         exclude: Module paths of layers whose channels must all stay; their groups are listed as refused.
+        progress: Told before each trial of groups how many are kept or refused so far.
     Raises:
         ConfigurationError: If the network fails on the example input or `exclude` names an unknown layer.
     """
@@ -55,7 +64,12 @@ def find_groups(network: nn.Module, example_input: Tensor, *, exclude: Iterable[
         if excluded & {slot.module for slot in group.producers}:
             refused[group.name] = "excluded by request"
     accepted = [group for group in candidates if group.name not in refused]
-    return Grouping(tuple(_Sieve(network, batch, refused).keep(accepted)), refused)
+    tell = partial(progress or _tell_nobody, TRIED_OUT)
+    return Grouping(tuple(_Sieve(network, batch, refused, tell).sift(accepted)), refused)
+
+
+def _tell_nobody(what: str, n_done: int, n_total: int) -> None:
+    pass
 
 
 class _Sieve:
@@ -68,30 +82,44 @@ class _Sieve:
         network: It is not touched.
         batch: As the network takes it.
         refused: Takes the reason against each group that is not kept.
+        tell: Told before each trial, and at the end, how many groups are kept or refused, and of how many.
     """
 
-    def __init__(self, network: nn.Module, batch: Tensor, refused: dict[str, str]) -> None:
-        self.batch, self.refused = batch, refused
+    def __init__(
+        self, network: nn.Module, batch: Tensor, refused: dict[str, str], tell: Callable[[int, int], None]
+    ) -> None:
+        self.batch, self.refused, self.tell = batch, refused, tell
         self.random = randomised_copy(network, torch.Generator().manual_seed(0))
-        self.n_checks = 0
+        self.n_checks = self.n_decided = self.n_groups = 0
+
+    def sift(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+        """Return those of all groups that can be cut."""
+        self.n_groups = len(groups)
+        kept = self.keep(groups)
+        self.tell(self.n_groups, self.n_groups)
+        return kept
 
     def keep(self, groups: Sequence[ChannelGroup], kept: Sequence[ChannelGroup] = ()) -> list[ChannelGroup]:
         """Return the groups that can be cut together, behind those that are kept already."""
         if self.n_checks >= MAX_CHECKS:
             reason = f"it was not tried out: {self.n_checks} trials of groups before it are all that is done"
             self.refused.update((group.name, reason) for group in groups)
+            self.n_decided += len(groups)
             return [*kept]
         found = self._check([*kept, *groups])
         if found is None:
+            self.n_decided += len(groups)
             return [*kept, *groups]
         if len(groups) == 1:
             alone = self._check(groups) if kept else found
             self.refused[groups[0].name] = alone or f"together with other groups, {found}"
+            self.n_decided += 1
             return [*kept]
         middle = len(groups) // 2
         return self.keep(groups[middle:], self.keep(groups[:middle], kept))
 
     def _check(self, groups: Sequence[ChannelGroup]) -> str | None:
+        self.tell(self.n_decided, self.n_groups)
         self.n_checks += 1
         generator = torch.Generator().manual_seed(1)
         return check_masked_equals_compact(

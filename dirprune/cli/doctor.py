@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dirprune.cli.own_network import find_in_file
-from dirprune.cli.printing import format_count, format_table
+from dirprune.cli.printing import ScoringProgress, format_count, format_table
 from dirprune.cli.subjects import choose_device
 from dirprune.cost import CostModel, count_costs
 from dirprune.data import DataRoles, Place, load_data
@@ -67,7 +67,8 @@ def doctor(
         load_weights_(dense, weights)
     example = torch.zeros(2, *shape)
     began = time.perf_counter()
-    grouping = find_groups(dense, example)
+    with ScoringProgress([], title="looking") as progress:
+        grouping = find_groups(dense, example, progress=progress)
     seconds = time.perf_counter() - began
     click.echo(f"network: {network}, inputs of {' x '.join(map(str, shape))}, {_count(dense, example)}")
     if weights is not None:

@@ -218,7 +218,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         observers.append(tracker)
     listener = _DenseListener(spec)
     try:
-        with ScoringProgress(["sensitivity"]) as progress:
+        with ScoringProgress(["sensitivity"], title="preparing") as progress:
             result = run_study(spec, options, observers, say=click.echo, listen=listener, progress=progress)
     except KeyboardInterrupt:  # before the trials or after them; else it is in the result
         click.echo("what was finished is kept; the same command with --resume goes on", err=True)

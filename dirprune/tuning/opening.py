@@ -11,6 +11,7 @@ from typing import Any
 from dirprune.data.store import is_uri
 from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
+from dirprune.importance.base import Progress
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.study import floor
@@ -47,13 +48,16 @@ class OpenedStudy:
     subject: Subject
 
 
-def open_study(spec: StudySpec, options: RunOptions, say: Callable[[str], None]) -> OpenedStudy:
+def open_study(
+    spec: StudySpec, options: RunOptions, say: Callable[[str], None], progress: Progress | None = None
+) -> OpenedStudy:
     """Find all that can be wrong with a study before anything is prepared, and make its folder.
 
     Args:
         spec: The study, as it was declared.
         options: Where and how.
         say: Takes the lines that a user should read.
+        progress: Told how many channel groups are tried out.
 
     Raises:
         StudyError: If the study exists and was not to be continued, or differs from the stored one.
@@ -74,7 +78,7 @@ def open_study(spec: StudySpec, options: RunOptions, say: Callable[[str], None])
     study_id = uuid.uuid4().hex if stored is None else stored["id"]
     folder = _open_folder(folder, study_id, options, stored)
     check_machines(options.resources, folder, say)
-    subject = find_subject(spec, options, stored, say)
+    subject = find_subject(spec, options, stored, say, progress)
     if stored is not None:
         with storage.opened_study(folder, stored, options.storage_url):
             pass  # it is there

@@ -98,7 +98,7 @@ def run_study(
     limit = TimeLimit(options.time_limit_s)
     check_choice(options.sampler)
     patience = None if options.patience is None else Patience(options.patience, options.patience_share)
-    opened = open_study(spec, options, say)
+    opened = open_study(spec, options, say, progress)
     folder, subject = opened.folder, opened.subject
     with ended_by_sigterm(), storage.hold_study(folder), say_how_to_go_on():
         prepared = prepare(subject.spec, options, folder, subject, say, listen, progress)

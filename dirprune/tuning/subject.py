@@ -12,6 +12,7 @@ from dirprune.cost import CostModel, Costs
 from dirprune.data import DataRoles
 from dirprune.data.streaming import StreamedSplit
 from dirprune.groups import Grouping
+from dirprune.importance.base import Progress
 from dirprune.latency import LatencyModel
 from dirprune.networks import load_weights_
 from dirprune.study.dense import DataChoice, check_classes, check_metrics, choose_data, compare_data
@@ -48,7 +49,11 @@ class Subject:
 
 
 def find_subject(
-    spec: StudySpec, options: RunOptions, stored: Mapping[str, Any] | None, say: Callable[[str], None]
+    spec: StudySpec,
+    options: RunOptions,
+    stored: Mapping[str, Any] | None,
+    say: Callable[[str], None],
+    progress: Progress | None = None,
 ) -> Subject:
     """Load the data and look at the network; neither depends on weights.
 
@@ -57,6 +62,7 @@ def find_subject(
         options: Where data and weights lie.
         stored: What `study.json` holds, where the study exists already.
         say: Takes the lines that a user should read.
+        progress: Told how many channel groups are tried out.
 
     Raises:
         DirpruneError: If the data, the network and the study do not fit each other.
@@ -78,7 +84,7 @@ def find_subject(
     network = spec.create_network().eval()
     if options.weights is not None:
         load_weights_(network, options.weights)
-    grouping = find_groups(network, roles.example_input())
+    grouping = find_groups(network, roles.example_input(), progress=progress)
     grouping.check_any()
     spec.space.first_trials(grouping)  # raises where they do not fit the network
     for name, reason in grouping.refused.items():

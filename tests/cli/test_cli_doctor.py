@@ -1,5 +1,7 @@
 """`dirprune doctor` says what of a network can be cut before anybody trains anything."""
 
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 
 from dirprune.cli import doctor
 from dirprune.cli.doctor import format_ms
+from dirprune.cli.printing import ScoringProgress
 from dirprune.errors import ConfigurationError
 from dirprune.networks import create_network, save_weights
 from tests.cli.conftest import Run
@@ -23,6 +26,14 @@ def test_groups_refusals_reach_and_steps_are_printed(run: Run) -> None:
     assert "95.2% of the MACs can be cut" in said
     assert "5,253,760 to 40,551,040 (13.0 to 100%) MACs" in said
     assert "a step on 2 inputs" in said
+
+
+def test_it_is_said_how_many_groups_are_tried_out_where_that_takes_long(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "ScoringProgress", partial(ScoringProgress, clock=count(step=20).__next__))
+    said = run("doctor", "--network", "lenet5")
+    assert said.errors.splitlines()[0] == "looking: channel groups tried out 0/4"
 
 
 def test_weights_are_judged_on_the_data(tmp_path: Path, run: Run) -> None:

@@ -83,7 +83,9 @@ def test_streaming_to_a_gpu_with_one_core_is_warned_of(tmp_path, data, cpus, gpu
         tmp_path, data=tmp_path / "set", resources=Resources(cpus_per_trial=cpus, gpus_per_trial=gpus)
     )
     lines = []
-    find_subject(study, options, None, lines.append)
+    told = []
+    find_subject(study, options, None, lines.append, lambda *given: told.append(given))
+    assert told[0] == ("channel groups tried out", 0, 1)
     assert (
         any(line.startswith("WARNING: one process") and "--cpus-per-trial" in line for line in lines)
         is is_warned
