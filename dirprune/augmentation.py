@@ -99,7 +99,10 @@ def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
 
 
 def _move(images: Tensor, shift: int, flips: bool, draws: Draws) -> Tensor:
-    """Move and mirror each image, in one pass over the pixels."""
+    """Move and mirror each image: all are padded, and one gather takes every pixel from there.
+
+    Where they are only mirrored, each is chosen between itself and its mirror image.
+    """
     n, n_channels, height, width = images.shape
     device, generator = images.device, draws.generator
     corners = is_flipped = None

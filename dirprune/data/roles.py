@@ -70,9 +70,8 @@ class DataRoles:
         """
         largest = 255 if inputs.dtype == torch.uint8 else 1
         scale, offset = _find_scale(self.mean, self.std, largest, inputs.ndim, inputs.device)
-        values = inputs.to(
-            torch.float32, copy=True
-        )  # one new tensor; making more takes longer than filling it
+        # One new tensor, gone over three times: making more takes longer than filling it.
+        values = inputs.to(torch.float32, copy=True)
         return values.mul_(scale).add_(offset)
 
     def example_input(self, batch: int = 2) -> Tensor:
