@@ -66,6 +66,8 @@ def prepare(
         listen: Takes the reports of the dense network's training and its total of training images.
         progress: Told how far the search for warm starts is.
     """
+    if warning := compare_rungs(spec, subject.roles):
+        say(warning)
     with Errands(options.resources, say) as place:
         dense = _obtain_dense(spec, options, folder, subject, listen, place)
         floor = _check_dense(spec, subject, dense, say)
@@ -116,8 +118,6 @@ def _obtain_dense(
 def _check_dense(spec: StudySpec, subject: Subject, dense: Dense, say: Callable[[str], None]) -> Floor | None:
     """Say what the dense network is and what is odd about it; return the least accuracy, if any."""
     roles = subject.roles
-    if warning := compare_rungs(spec, roles):
-        say(warning)
     if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
         say(warning)
     if warning := compare_reference(spec.objectives, subject.reference_point, dense.metrics):
