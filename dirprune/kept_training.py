@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ def train_kept_(
     seed: int,
     device: str | torch.device = "cpu",
     teacher: nn.Module | None = None,
+    kept: Callable[[], None] | None = None,
 ) -> Iterator[TrainingReport]:
     """Train as `train_` does; the result is that of a training which was never cut off.
 
@@ -34,6 +35,7 @@ def train_kept_(
         checkpoint: Where the training stands, written at every report and every five minutes; where the file
             is there, the training goes on from it. It is for the caller to give another training another
             file, and to remove this one once the weights are safe.
+        kept: Called whenever the file has been written.
 
     Yields:
         Reports by increasing images, no pauses.
@@ -57,6 +59,8 @@ def train_kept_(
         wants_pause=interval.is_over,
     ):
         report.capture().save(checkpoint)
+        if kept is not None:
+            kept()
         interval.restart()
         if not report.is_pause:
             yield report

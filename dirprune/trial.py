@@ -94,6 +94,13 @@ class TrialReport:
     is_final: bool = False
 
 
+def open_cache(context: TrialContext) -> ScoreCache:
+    """Return the scores that all machines share, as a worker sees them."""
+    is_seen = context.remote_scores is None
+    folder = context.scores if is_seen else user_cache_folder() / "scores"  # else it is on another machine
+    return ScoreCache(folder, context.remote_scores)
+
+
 class Workbench:
     """The study's dense network, groups, data and cache, made once per worker for all trials on it.
 
@@ -116,11 +123,10 @@ class Workbench:
         self.checkpoint_s = context.checkpoint_s
         self.memory_mb = context.memory_mb
         self.spec = context.spec
-        self.folder, scores = StudyFolder(context.folder), context.scores
+        self.folder = StudyFolder(context.folder)
         if context.remote is not None:  # the study's folder is on another machine
             self._scratch = tempfile.TemporaryDirectory(prefix="dirprune-", ignore_cleanup_errors=True)
             self.folder = StudyFolder(Path(self._scratch.name), context.remote)
-            scores = user_cache_folder() / "scores"
         self.device = device
         self.roles = context.roles.to(self.device)
         self.task = self.spec.task()
@@ -132,7 +138,7 @@ class Workbench:
         if context.latency is not None:
             self.costs = self.costs.with_latency(context.latency.constant_ms, context.latency.rates_ms)
         self.network: nn.Module = network.to(self.device)
-        self.cache = ScoreCache(scores, context.remote_scores)
+        self.cache = open_cache(context)
         options = dict(self.spec.network_options)
         self.base = {**identify(self.spec.network), "options": options, "weights": dict(context.origin)}
         self.rungs = [self.spec.images(epochs, context.roles) for epochs in self.spec.rungs]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,9 @@ from dirprune.kept_training import train_kept_
 from dirprune.networks import as_file_name
 from dirprune.networks.libraries import is_of_a_library
 from dirprune.networks.weights import load_weights_, read_metadata, save_weights
+from dirprune.recipe import Recipe
+from dirprune.remote import RemoteFolder
+from dirprune.study.place import Place, here
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport, evaluate
 
@@ -153,6 +159,10 @@ def obtain_dense(
     output: Path,
     weights: Path | None = None,
     listen: Callable[[TrainingReport, int], None] | None = None,
+    *,
+    place: Place = here,
+    remote: RemoteFolder | None = None,
+    known: Mapping[str, float] | None = None,
 ) -> Dense:
     """Load the dense network's weights, or train it, once for all studies in the output folder.
 
@@ -162,24 +172,40 @@ def obtain_dense(
         choice: How the data were cut.
         output: Trained weights are kept in `<output>/dense`; an interrupted training goes on there.
         weights: Given weights; None trains.
-        listen: Called with each report of the training and its total of training images.
+        listen: Called with each report of the training, whose state cannot be captured, and its total of
+            training images.
+        place: Where it is trained and judged; the weights are read and written here.
+        remote: Where another machine keeps what an interrupted training goes on from; None: it sees `output`.
+        known: Its metrics, where they are known; None judges it.
 
     Raises:
         WeightsError: If the weights cannot be read safely or are those of another network.
         ConfigurationError: If an objective's metric is not among those of the evaluation.
     """
     network = spec.create_network()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if weights is None:
-        weights = _train(network, spec, roles, choice, output, device, listen)
+        weights = _obtain_trained(network, spec, roles, choice, output, listen, place, remote)
     load_weights_(network, weights)
-    network.to(device)
-    metrics = evaluate(network, roles.validation, roles, spec.task(), device, prefix="val_")
-    metrics |= evaluate(network, roles.test, roles, spec.task(), device, prefix="test_")
+    state = _take_state(network)
+    metrics = dict(known) if known is not None else place(_judge, spec, roles, state)
     check_metrics(spec, metrics)
-    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     parts = [part for name, tensor in state.items() for part in (name, tensor.contiguous().numpy())]
     return Dense(state, metrics, digest(*parts), weights)
+
+
+def _judge(
+    spec: StudySpec, roles: DataRoles, state: Mapping[str, Tensor], *, device: str
+) -> dict[str, float]:
+    """Return a network's metrics of validation and test."""
+    network = spec.create_network()
+    network.load_state_dict(dict(state))
+    network.to(device)
+    metrics = evaluate(network, roles.validation, roles, spec.task(), device, prefix="val_")
+    return metrics | evaluate(network, roles.test, roles, spec.task(), device, prefix="test_")
+
+
+def _take_state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
 
 
 def check_metrics(spec: StudySpec, metrics: Mapping[str, float]) -> None:
@@ -224,35 +250,74 @@ def check_classes(spec: StudySpec, network: nn.Module, roles: DataRoles) -> None
         )
 
 
-def _train(
+def _obtain_trained(
     network: nn.Module,
     spec: StudySpec,
     roles: DataRoles,
     choice: DataChoice,
     output: Path,
-    device: str,
     listen: Callable[[TrainingReport, int], None] | None,
+    place: Place,
+    remote: RemoteFolder | None,
 ) -> Path:
     """Train the network unless the same training is kept already; return the file of its weights."""
     recipe = replace(spec.dense, images=spec.images(spec.dense_epochs, roles))
     identity = {**identify(spec.network), "options": dict(spec.network_options)}
-    task = spec.task()
-    key = digest(identity, task.loss_identity, asdict(recipe), roles.fingerprint(), spec.seed)[:12]
+    key = digest(identity, spec.task().loss_identity, asdict(recipe), roles.fingerprint(), spec.seed)[:12]
     name = identity["name"]
     short = name if is_of_a_library(name) else name.rpartition(".")[2]
     path = output / "dense" / f"{as_file_name(short)}-{roles.name}-{key}.safetensors"
     if path.exists():
         return path
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(spec.seed)
-        network.load_state_dict(spec.create_network().state_dict())
-    checkpoint = path.with_suffix(".state.pt")
-    for report in train_kept_(network, roles, task, recipe, checkpoint, seed=spec.seed, device=device):
-        if listen is not None:
-            listen(report, recipe.images)
+    checkpoint = path.with_suffix(".state.pt").absolute()
+    state = place(_train, spec, roles, recipe, checkpoint, remote, listen=listen or _hear_nothing)
+    network.load_state_dict(state)
     save_weights(network, path, describe_origin(identity, roles, choice))
     checkpoint.unlink(missing_ok=True)
+    if remote is not None:
+        remote.remove(checkpoint.name)
     return path
+
+
+def _train(
+    spec: StudySpec,
+    roles: DataRoles,
+    recipe: Recipe,
+    checkpoint: Path,
+    remote: RemoteFolder | None,
+    *,
+    device: str,
+    listen: Callable[[TrainingReport, int], None],
+) -> dict[str, Tensor]:
+    """Train the network from its first weights, or go on, and return its state dict, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(spec.seed)
+        network = spec.create_network()
+    with ExitStack() as stack:
+        if remote is not None:  # the checkpoint's folder is on another machine
+            scratch = TemporaryDirectory(prefix="dirprune-", ignore_cleanup_errors=True)
+            checkpoint = Path(stack.enter_context(scratch)) / checkpoint.name
+            if (content := remote.read(checkpoint.name)) is not None:
+                checkpoint.write_bytes(content)
+        for report in train_kept_(
+            network,
+            roles,
+            spec.task(),
+            recipe,
+            checkpoint,
+            seed=spec.seed,
+            device=device,
+            kept=None if remote is None else lambda: remote.write(checkpoint.name, checkpoint.read_bytes()),
+        ):
+            listen(replace(report, capture=_cannot_capture), recipe.images)
+    return _take_state(network)
+
+
+def _hear_nothing(report: TrainingReport, n_images: int) -> None: ...
+
+
+def _cannot_capture() -> NoReturn:
+    raise NotImplementedError("the training is on another machine")
 
 
 def compare_roles(metrics: Mapping[str, float], n_validation: int, n_test: int) -> str | None:

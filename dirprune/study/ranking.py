@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dirprune.importance import ScoreCache, ScoringContext, create, find_scores
-from dirprune.study.shapes import RANKED
 from dirprune.study.space import SearchSpace
 
 
@@ -30,8 +29,8 @@ class MethodScores:
         return next(iter(self._scores.values()))
 
 
-def obtain_ranking(space: SearchSpace, context: ScoringContext, cache: ScoreCache) -> MethodScores | None:
-    """Return the scores that ranked architectures follow from; None for others.
+def obtain_ranking(space: SearchSpace, context: ScoringContext, cache: ScoreCache) -> MethodScores:
+    """Return the scores that ranked architectures follow from.
 
     They come from the cache, or are computed here and found there by the trials.
 
@@ -40,8 +39,6 @@ def obtain_ranking(space: SearchSpace, context: ScoringContext, cache: ScoreCach
         context: The dense network and the calibration images, as its trials have them.
         cache: Where scores are looked up and kept.
     """
-    if space.architectures != RANKED:
-        return None
     scores = {}
     for method, options in list_choices(space):
         found, _ = find_scores(create(method, options), context, cache=cache)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from dirprune.allocation import Allocation, Curve, allocate, choose_spread
 from dirprune.architecture import Architecture
 from dirprune.cost import COST_METRICS, CostModel
 from dirprune.files import read_json, write_json
+from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, create
 from dirprune.importance.fresh_norm import with_fresh_norms
 from dirprune.importance.greedy import PathOptions, compute_path
@@ -30,26 +31,24 @@ SHARES = (0.5, 0.0)
 """Of its offsets from equal keep ratios, with which an architecture is tried as well."""
 
 
-def obtain_warm_starts(
-    folder: StudyFolder,
-    spec: StudySpec,
-    context: ScoringContext,
-    costs: CostModel,
-    cache: ScoreCache,
-    least_promise: float = 0.0,
-) -> list[Architecture]:
+def obtain_warm_starts(folder: StudyFolder, find: Callable[[], Iterable[Allocation]]) -> list[Architecture]:
     """Return the warm starts that the study was started with; find them if it has not started yet.
 
     Args:
         folder: The study's folder, which exists.
-        spec: As in `find_warm_starts`, like the others.
+        find: Finds them.
     """
     if not folder.study_json.exists():
-        found = find_warm_starts(spec, context, costs, cache, least_promise)
-        listed = [{"architecture": one.architecture.to_json(), "loss": one.loss} for one in found]
+        listed = [{"architecture": one.architecture.to_json(), "loss": one.loss} for one in find()]
         write_json(folder.warm_starts_json, {"warm_starts": listed}, SCHEMA)
     stored = read_json(folder.warm_starts_json, SCHEMA)["warm_starts"]
     return [Architecture.from_json(one["architecture"]) for one in stored]
+
+
+def count_wanted(spec: StudySpec, grouping: Grouping) -> int:
+    """Return how many warm starts a study wants: as far as it has trials for them."""
+    n_others = len({architecture for _, architecture in spec.space.first_trials(grouping)})
+    return max(0, min(spec.space.warm_starts, spec.trials // 2, spec.trials - n_others))
 
 
 def find_warm_starts(
@@ -76,8 +75,8 @@ def find_warm_starts(
     """
     space = spec.space
     others = {architecture for _, architecture in space.first_trials(context.grouping)}
-    n_wanted = min(space.warm_starts, spec.trials // 2, spec.trials - len(others))
-    if n_wanted <= 0:
+    n_wanted = count_wanted(spec, context.grouping)
+    if n_wanted == 0:
         return []
     least = {name: space.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
     projection = Projection(costs, space.cost, least, space.channel_multiple)

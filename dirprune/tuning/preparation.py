@@ -6,24 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from dirprune.allocation import Allocation
 from dirprune.architecture import Architecture
-from dirprune.importance import ScoreCache, ScoringContext
+from dirprune.cost import CostModel
+from dirprune.importance import ScoringContext
 from dirprune.importance.base import Progress
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_dense
 from dirprune.study.floor import Floor, check_exceedable
+from dirprune.study.place import Place
 from dirprune.study.ranking import MethodScores, obtain_ranking
 from dirprune.study.reference import compare_reference
 from dirprune.study.rungs import compare_rungs
+from dirprune.study.shapes import RANKED
 from dirprune.study.space import PATH
 from dirprune.study.spec import StudySpec
-from dirprune.study.warm_starts import obtain_warm_starts
+from dirprune.study.warm_starts import count_wanted, find_warm_starts, obtain_warm_starts
 from dirprune.training import TrainingReport
-from dirprune.trial import TrialContext
+from dirprune.trial import TrialContext, open_cache
+from dirprune.tuning.cluster import LOCAL
+from dirprune.tuning.errands import Errands
 from dirprune.tuning.options import RunOptions
+from dirprune.tuning.storage import read_study_json
 from dirprune.tuning.subject import Subject, describe_subject
 
 
@@ -50,6 +55,8 @@ def prepare(
 ) -> Prepared:
     """Obtain the dense network, scores where architectures follow from them, warm starts, a description.
 
+    What takes long is done where trials run.
+
     Args:
         spec: The study.
         options: How it runs.
@@ -59,10 +66,58 @@ def prepare(
         listen: Takes the reports of the dense network's training and its total of training images.
         progress: Told how far the search for warm starts is.
     """
-    roles = subject.roles
-    if warning := compare_rungs(spec, roles):
+    if warning := compare_rungs(spec, subject.roles):
         say(warning)
-    dense = obtain_dense(spec, roles, subject.choice, options.output, options.weights, listen)
+    with Errands(options.resources, say) as place:
+        dense = _obtain_dense(spec, options, folder, subject, listen, place)
+        floor = _check_dense(spec, subject, dense, say)
+        context = _make_context(spec, options, folder, subject, dense)
+        tell = progress or _tell_nothing
+        ranking = None
+        if spec.space.architectures == RANKED:
+            ranking = place(find_ranking, context, progress=tell)
+            say("ranked architectures: they follow from the scores of each method, which are known now")
+        least = 0.0 if floor is None else floor.least_promise(dense.metrics)
+
+        def find() -> list[Allocation]:
+            is_wanted = count_wanted(spec, subject.grouping) > 0
+            return place(find_beginnings, context, subject.costs, least, progress=tell) if is_wanted else []
+
+        warm_starts = obtain_warm_starts(folder, find)
+    if warm_starts:
+        told_by = "along greedy elimination" if spec.space.warm_starts_from == PATH else "when groups are cut"
+        say(f"warm starts: {len(warm_starts)}, by what the network loses {told_by}")
+    description = {**describe_subject(spec, subject), "weights": dense.digest}
+    return Prepared(subject, context, dense, description, warm_starts, ranking)
+
+
+def _obtain_dense(
+    spec: StudySpec,
+    options: RunOptions,
+    folder: StudyFolder,
+    subject: Subject,
+    listen: Callable[[TrainingReport, int], None] | None,
+    place: Place,
+) -> Dense:
+    """Return the dense network; of a study that goes on its metrics are known."""
+    is_elsewhere = bool(options.storage) and options.resources.address != LOCAL
+    known = read_study_json(folder)["dense"]["metrics"] if folder.study_json.exists() else None
+    return obtain_dense(
+        spec,
+        subject.roles,
+        subject.choice,
+        options.output,
+        options.weights,
+        listen,
+        place=place,
+        remote=RemoteFolder(options.storage).below("dense") if is_elsewhere else None,
+        known=known,
+    )
+
+
+def _check_dense(spec: StudySpec, subject: Subject, dense: Dense, say: Callable[[str], None]) -> Floor | None:
+    """Say what the dense network is and what is odd about it; return the least accuracy, if any."""
+    roles = subject.roles
     if warning := compare_roles(dense.metrics, len(roles.validation), len(roles.test)):
         say(warning)
     if warning := compare_reference(spec.objectives, subject.reference_point, dense.metrics):
@@ -75,17 +130,20 @@ def prepare(
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in sorted(dense.metrics.items()))
     costs = subject.dense_costs
     say(f"dense network: {metrics}, {costs.macs:,} MACs, {costs.parameters:,} parameters ({dense.origin})")
-    description = {**describe_subject(spec, subject), "weights": dense.digest}
+    return floor
+
+
+def _make_context(
+    spec: StudySpec, options: RunOptions, folder: StudyFolder, subject: Subject, dense: Dense
+) -> TrialContext:
     resources = options.resources
-    scores = (options.output / "scores").absolute()
-    origin = describe_origin(spec.describe()["network"], roles, subject.choice)
-    context = TrialContext(
+    return TrialContext(
         spec,
-        roles,
+        subject.roles,
         dense.state,
         folder.root.absolute(),
-        scores,
-        origin,
+        (options.output / "scores").absolute(),
+        describe_origin(spec.describe()["network"], subject.roles, subject.choice),
         resources.threads,
         subject.latency,
         subject.grouping,
@@ -94,28 +152,30 @@ def prepare(
         remote_scores=RemoteFolder(options.storage).below("scores") if options.storage else None,
         memory_mb=options.memory_mb,
     )
-    least = 0.0 if floor is None else floor.least_promise(dense.metrics)
-    scoring = _open_scoring(subject, context, progress)
-    cache = ScoreCache(scores)
-    ranking = obtain_ranking(spec.space, scoring, cache)
-    if ranking is not None:
-        say("ranked architectures: they follow from the scores of each method, which are known now")
-    warm_starts = obtain_warm_starts(folder, spec, scoring, subject.costs, cache, least)
-    if warm_starts:
-        told_by = "along greedy elimination" if spec.space.warm_starts_from == PATH else "when groups are cut"
-        say(f"warm starts: {len(warm_starts)}, by what the network loses {told_by}")
-    return Prepared(subject, context, dense, description, warm_starts, ranking)
 
 
-def _open_scoring(subject: Subject, context: TrialContext, progress: Progress | None) -> ScoringContext:
+def find_ranking(context: TrialContext, *, device: str, progress: Progress) -> MethodScores:
+    """Return the scores that ranked architectures follow from."""
+    return obtain_ranking(context.spec.space, _open_scoring(context, device, progress), open_cache(context))
+
+
+def find_beginnings(
+    context: TrialContext, costs: CostModel, least_promise: float, *, device: str, progress: Progress
+) -> list[Allocation]:
+    """Return the study's warm starts; see `find_warm_starts`."""
+    scoring = _open_scoring(context, device, progress)
+    return find_warm_starts(context.spec, scoring, costs, open_cache(context), least_promise)
+
+
+def _open_scoring(context: TrialContext, device: str, progress: Progress) -> ScoringContext:
     """Return the dense network and the calibration images as the trials have them."""
     spec, roles = context.spec, context.roles
+    assert context.grouping is not None
     network = spec.create_network()
     network.load_state_dict(dict(context.dense_state))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return ScoringContext(
         network.to(device).eval(),
-        subject.grouping,
+        context.grouping,
         roles.calibration,
         roles.normalise,
         spec.task(),
@@ -124,3 +184,6 @@ def _open_scoring(subject: Subject, context: TrialContext, progress: Progress | 
         progress=progress,
         memory_mb=context.memory_mb,
     )
+
+
+def _tell_nothing(what: str, n_done: int, n_total: int) -> None: ...

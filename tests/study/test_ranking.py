@@ -22,9 +22,3 @@ def test_every_method_is_scored_once_with_each_of_its_options_and_found_again_by
         assert {name: values.tolist() for name, values in scores.items()} == known
     assert ranking.scores_of(*choices[0]) != ranking.scores_of(*choices[2])
     assert ranking.typical() == ranking.scores_of(*choices[0])
-
-
-def test_other_spaces_need_no_scores(tmp_path):
-    cache = ScoreCache(tmp_path)
-    assert obtain_ranking(SearchSpace(architectures="budgeted"), planted_case(), cache) is None
-    assert list(tmp_path.iterdir()) == []

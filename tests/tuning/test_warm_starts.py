@@ -16,7 +16,6 @@ from dirprune.importance.greedy import compute_path
 from dirprune.networks import create_network
 from dirprune.records.folder import StudyFolder
 from dirprune.sensitivity import Cuts, measure_curves, measure_loss
-from dirprune.study import warm_starts
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import find_warm_starts, obtain_warm_starts
@@ -111,16 +110,15 @@ def test_those_of_a_path_are_what_greedy_elimination_comes_by(tmp_path):
     assert all(allocation.cost <= limit for allocation in limited)
 
 
-def test_a_study_that_goes_on_has_those_that_it_began_with(tmp_path, monkeypatch):
+def test_a_study_that_goes_on_has_those_that_it_began_with(tmp_path):
     context, costs = make_case()
     folder = StudyFolder(tmp_path / "warm")
     folder.root.mkdir()
     cache = ScoreCache(tmp_path / "scores")
-    first = obtain_warm_starts(folder, make_spec(), context, costs, cache)
+    first = obtain_warm_starts(folder, lambda: find_warm_starts(make_spec(), context, costs, cache))
     assert first == [a.architecture for a in find_warm_starts(make_spec(), context, costs)]
     folder.study_json.write_text("{}")
-    monkeypatch.setattr(warm_starts, "find_warm_starts", lambda *_: pytest.fail("found again"))
-    assert obtain_warm_starts(folder, make_spec(trials=20), context, costs, cache) == first
+    assert obtain_warm_starts(folder, lambda: pytest.fail("found again")) == first
 
 
 def test_those_of_a_start_that_did_not_come_to_a_study_are_found_again(tmp_path):
@@ -128,8 +126,8 @@ def test_those_of_a_start_that_did_not_come_to_a_study_are_found_again(tmp_path)
     folder = StudyFolder(tmp_path / "warm")
     folder.root.mkdir()
     cache = ScoreCache(tmp_path / "scores")
-    many = obtain_warm_starts(folder, make_spec(), context, costs, cache)
-    few = obtain_warm_starts(folder, make_spec(trials=3), context, costs, cache)
+    many = obtain_warm_starts(folder, lambda: find_warm_starts(make_spec(), context, costs, cache))
+    few = obtain_warm_starts(folder, lambda: find_warm_starts(make_spec(trials=3), context, costs, cache))
     assert len(few) <= 1 < len(many)
 
 
