@@ -7,9 +7,10 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Latency:
     def spread(self) -> float:
         """Distance between the quartiles as a share of the median."""
         return (self.high_ms - self.low_ms) / self.median_ms
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the spread is at most `MAX_SPREAD`."""
+        return self.spread <= MAX_SPREAD
 
 
 @dataclass(frozen=True)
@@ -121,17 +127,30 @@ def measure_latency(network: nn.Module, inputs: Tensor, n_runs: int = 20, n_warm
         n_warm_up: Passes before them, which are not; on a GPU as many more as take `WARM_UP_S`.
     """
 
-    def run() -> float:
-        began = time.perf_counter()
-        network(inputs)
-        if inputs.is_cuda:
-            torch.cuda.synchronize(inputs.device)
-        return 1000 * (time.perf_counter() - began)
-
     with modes_restored(network):
         network.eval()
-        warm_up(run, n_warm_up, WARM_UP_S if inputs.is_cuda else 0.0)
-        low, median, high = statistics.quantiles((run() for _ in range(n_runs)), n=4, method="inclusive")
+        warm_up(partial(time_pass, network, inputs), n_warm_up, WARM_UP_S if inputs.is_cuda else 0.0)
+        return summarise_passes([time_pass(network, inputs) for _ in range(n_runs)])
+
+
+def time_pass(network: nn.Module, inputs: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return how long one pass takes, in ms.
+
+    Args:
+        network: On the device of the inputs.
+        inputs: One batch, shape (batch, ...).
+        clock: Returns seconds.
+    """
+    began = clock()
+    network(inputs)
+    if inputs.is_cuda:
+        torch.cuda.synchronize(inputs.device)
+    return 1000 * (clock() - began)
+
+
+def summarise_passes(passes_ms: Sequence[float]) -> Latency:
+    """Return the median and the quartiles of at least two passes, in ms."""
+    low, median, high = statistics.quantiles(passes_ms, n=4, method="inclusive")
     return Latency(median, low, high)
 
 
@@ -153,12 +172,21 @@ def measure_quietly(network: nn.Module, inputs: Tensor, n_runs: int = 20) -> Lat
     tries = []
     for _ in range(N_TRIES):
         tries.append(measure_latency(network, inputs, n_runs))
-        if tries[-1].spread <= MAX_SPREAD:
+        if tries[-1].is_steady:
             return tries[-1]
-    best = min(tries, key=lambda latency: latency.spread)
-    raise ConfigurationError(
-        f"expected a quiet device, got passes of {best.low_ms:.3g} to {best.high_ms:.3g} ms (quartiles) on "
-        f"{inputs.device}{_describe_load(inputs)}; end what else runs there"
+    raise busy_device(min(tries, key=lambda latency: latency.spread), inputs)
+
+
+def busy_device(latency: Latency, inputs: Tensor) -> ConfigurationError:
+    """Return the error that says which passes differ too much for a latency.
+
+    Args:
+        latency: Of passes whose spread is above `MAX_SPREAD`.
+        inputs: The batch, on the device.
+    """
+    return ConfigurationError(
+        f"expected a quiet device, got passes of {latency.low_ms:.3g} to {latency.high_ms:.3g} ms "
+        f"(quartiles) on {inputs.device}{_describe_load(inputs)}; end what else runs there"
     )
 
 

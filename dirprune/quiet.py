@@ -38,7 +38,7 @@ def device_to_itself(device: str | torch.device, n_threads: int = 1) -> Iterator
     apart, whether they use Ray or not. No trial measures: a study does so before its first one, and
     `dirprune latency` beside none. What else computes there is not held back but noticed: on Linux a CPU
     without idle cores is refused here, and a GPU that nvidia-smi sees busy; any device by the spread of its
-    passes (see `dirprune.latency.measure_quietly`) or because no model explains them
+    passes (see `dirprune.latency.measure_quietly` and `dirprune.turns`) or because no model explains them
     (`dirprune.study.latency`).
 
     Args:

@@ -44,6 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "cost",
             "device",
             "latency",
+            "turns",
             "architecture",
             "allocation",
             "projection",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import click
 import torch
+from torch import Tensor, nn
 
 from dirprune.cli.options import check_can_write
 from dirprune.cli.own_network import ask_for_network, load_own_network
@@ -16,16 +17,16 @@ from dirprune.cli.subjects import choose_device
 from dirprune.cost import count_costs
 from dirprune.errors import ConfigurationError
 from dirprune.files import read_json
+from dirprune.latency import Latency
 from dirprune.latency import describe_setting as find_setting
 from dirprune.latency import fit_latency as fit
-from dirprune.latency import measure_quietly
 from dirprune.networks import create_network, with_classes
 from dirprune.quiet import device_to_itself
 from dirprune.records.folder import StudyFolder
+from dirprune.records.known_latencies import DENSE, Found, LatencyCache, find_latencies
 from dirprune.records.latency import (
     FINAL,
     SEARCH,
-    LatencyCache,
     Timed,
     add_measured,
     name_columns,
@@ -39,6 +40,7 @@ from dirprune.study.latency import check_latency, describe, describe_setting, th
 from dirprune.study.objectives import read_objectives
 from dirprune.tracing import find_groups
 from dirprune.tuning.storage import read_study_json
+from dirprune.turns import count_rounds, measure_in_turns
 
 
 def find_device(name: str | None) -> str:
@@ -72,38 +74,31 @@ def latency(
         raise ask_for_network(payload)
     declared = read_objectives(payload["description"])
     objectives = [objective for objective in declared if objective.metric.startswith("val_")]
-    models = {point.trial: point for _, point in points}  # how long one takes is not in its weights
     base = points[0][1].model_dir
     shape = read_json(base / ARCHITECTURE, SCHEMA)["input_shape"]
     inputs = torch.zeros(batch_size, *shape, device=find_device(device))
-    alone = device_to_itself(inputs.device, threads)
-    with threads_set_to(threads), alone, ScoringProgress(["networks"]) as progress:
-        found = find_setting(inputs)
-        setting = describe_setting(found)
-        cache = LatencyCache(folder.latencies_json, {**found, "passes": runs})
-        dense = load_dense(base, own)
-        costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
-        of_dense, is_known = cache.get((), lambda: measure_quietly(dense.to(inputs.device), inputs, runs))
-        n_known = int(is_known)
-        taken = {}
-        for place, (trial, point) in enumerate(models.items(), 1):
-            pruned = load_model(point.model_dir, own).to(inputs.device)
-            taken[trial], is_known = cache.get(
-                point.architecture, partial(measure_quietly, pruned, inputs, runs)
-            )
-            n_known += is_known
-            progress("networks", place, len(models))
+    dense = load_dense(base, own)
+    costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
+    folders = {point.architecture: point.model_dir for _, point in points}  # its weights do not count
+
+    def build(architecture: tuple[int, ...]) -> nn.Module:
+        return dense if architecture == DENSE else load_model(folders[architecture], own)
+
+    found, setting = _find(folder.latencies_json, [DENSE, *folders], build, inputs, threads, runs)
     networks = [
-        Timed(None, costs, of_dense),
-        *(Timed(point.trial, point.metrics, taken[point.trial], front) for front, point in points),
+        Timed(None, costs, found.latencies[DENSE]),
+        *(
+            Timed(point.trial, point.metrics, found.latencies[point.architecture], front)
+            for front, point in points
+        ),
     ]
     columns, rows = name_columns(objectives), tabulate(networks, objectives)
     write_table(folder.latency_csv, columns, rows)
     write_latency_png(folder.latency_png, networks, setting)
     add_measured(folder)
-    click.echo(f"{setting}; median of {runs} passes, and quartiles")
-    if n_known:
-        click.echo(f"{n_known} of {1 + len(models)} were measured before; without {cache.path} all are again")
+    click.echo(f"{setting}; median of {runs} passes in {count_rounds(runs)} rounds, and quartiles")
+    if line := _describe_known(found, folder.latencies_json):
+        click.echo(line)
     click.echo(format_table(columns, [_with_separators(columns, row) for row in rows]))
     if any(row[-1] for row in rows):
         click.echo(
@@ -115,6 +110,51 @@ def latency(
         f"\nfiles: {folder.latency_csv}, {folder.latency_png}; the latencies are in "
         f"{' and '.join(map(str, fronts))} too"
     )
+
+
+def _find(
+    path: Path,
+    architectures: Sequence[tuple[int, ...]],
+    build: Callable[[tuple[int, ...]], nn.Module],
+    inputs: Tensor,
+    threads: int,
+    runs: int,
+) -> tuple[Found, str]:
+    """Return what the networks of some architectures take, and in words on what.
+
+    Args:
+        path: File of what was measured before.
+        architectures: `DENSE` among them.
+        build: Returns a network on the CPU.
+        inputs: One batch, on the device.
+        threads: CPU threads of a pass.
+        runs: Passes of each network.
+    """
+    alone = device_to_itself(inputs.device, threads)
+    with threads_set_to(threads), alone, ScoringProgress([], title="measuring") as progress:
+
+        def measure(chosen: Sequence[tuple[int, ...]]) -> list[Latency]:
+            networks = []
+            for architecture in chosen:
+                networks.append(build(architecture))
+                progress("networks loaded", len(networks), len(chosen))
+            return measure_in_turns(networks, inputs, runs, partial(progress, "turns"))
+
+        measured = find_setting(inputs)
+        cache = LatencyCache(path, {**measured, "passes": runs, "rounds": count_rounds(runs)})
+        return find_latencies(architectures, cache, measure), describe_setting(measured)
+
+
+def _describe_known(found: Found, path: Path) -> str:
+    """Return in a line what was measured before, and how the device has changed since; empty: nothing was."""
+    change = 0.0 if found.pace is None else found.pace - 1
+    takes = f"takes {abs(change):.1%} {'less' if change < 0 else 'longer'} than"
+    if found.n_known == 0:
+        what = f"the dense network {takes} when some were measured before, more than the quartiles allow for"
+        return "" if found.pace is None else f"{what}: all were measured again"
+    beside = f"; the dense network, timed again beside the others, {takes} then: their quartiles allow for it"
+    known = f"{found.n_known} of {len(found.latencies)} were measured before"
+    return f"{known}{'' if found.pace is None else beside}; without {path} all are measured again"
 
 
 def _with_separators(columns: Sequence[str], row: Sequence[str]) -> list[str]:

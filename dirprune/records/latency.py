@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dirprune.files import read_json, write_atomically, write_json
-from dirprune.identity import digest
+from dirprune.files import write_atomically
 from dirprune.latency import Latency
 from dirprune.pareto import interval_front_mask, surely_dominates, to_losses
 from dirprune.records.appearance import COLOURS, DENSE_COLOUR
 from dirprune.records.folder import StudyFolder
 from dirprune.study.objectives import Objective
 
-SCHEMA = 1
 DOTS_PER_INCH = 150
 MEASURED = {"measured_ms": "latency_ms", "measured_low_ms": "low_ms", "measured_high_ms": "high_ms"}
 """Columns of the fronts' tables with what was measured, and those of `latency.csv` that they repeat."""
@@ -51,35 +47,6 @@ class Timed:
     metrics: dict[str, float]
     latency: Latency
     front: str = SEARCH
-
-
-class LatencyCache:
-    """Latencies that were measured already, by architecture and all else that they depend on.
-
-    Several processes may keep theirs in one file.
-
-    Args:
-        path: File that keeps them; it need not exist.
-        setting: See `dirprune.latency.describe_setting`, and the number of passes.
-    """
-
-    def __init__(self, path: Path, setting: Mapping[str, str | int]) -> None:
-        self.path, self.setting = path, dict(setting)
-        self.known = self._read()
-
-    def get(self, architecture: Sequence[int], measure: Callable[[], Latency]) -> tuple[Latency, bool]:
-        """Return how long an architecture takes, and whether it was known."""
-        key = digest(self.setting, list(architecture))
-        is_known = key in self.known
-        if not is_known:
-            latency = asdict(measure())
-            with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
-                self.known = {**self._read(), key: latency}  # others may have measured meanwhile
-                write_json(self.path, {"latencies": self.known}, SCHEMA)
-        return Latency(**self.known[key]), is_known
-
-    def _read(self) -> dict[str, Any]:
-        return read_json(self.path, SCHEMA)["latencies"] if self.path.exists() else {}
 
 
 def find_beaten(networks: Sequence[Timed], objectives: Sequence[Objective]) -> dict[int, int]:

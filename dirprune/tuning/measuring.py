@@ -16,6 +16,7 @@ from dirprune.groups import Grouping
 from dirprune.latency import LatencyModel
 from dirprune.study.latency import LatencyOptions, Measure, measure_here
 from dirprune.tuning.cluster import LOCAL, Resources, connect
+from dirprune.tuning.growth import list_nodes
 
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
@@ -24,7 +25,7 @@ logger = logging.getLogger("dirprune.tuning")
 
 NOTICE_S = 5.0
 PATIENCE_S = 600.0
-"""How long a measurement waits until others have left its GPU."""
+"""How long a measurement waits until others have left its GPU or its node."""
 OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """What Ray calls the resources of a task."""
 
@@ -32,8 +33,8 @@ OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 def choose_where(resources: Resources) -> Measure:
     """Return what measures with the resources that a worker of a trial has, where they are.
 
-    Of GPUs it takes whole ones, so that no trial of another study computes beside it; of its own study none
-    runs yet.
+    Of GPUs it takes whole ones, and without GPUs all CPUs of a node, so that no trial of another study
+    computes beside it; of its own study none runs yet.
     """
     if resources.address == LOCAL:
         return measure_here
@@ -45,7 +46,7 @@ def choose_where(resources: Resources) -> Measure:
             import ray
             from ray.exceptions import RayError, RayTaskError
 
-            bundle = with_whole_gpus(slots.bundle)
+            bundle = _with_whole_devices(slots.bundle)
             try:
                 with _reserved(bundle) as place:
                     task = ray.remote(measure_here).options(**as_options(bundle), **place, max_retries=0)
@@ -72,6 +73,42 @@ def with_whole_gpus(bundle: Mapping[str, float]) -> dict[str, float]:
     return {name: float(math.ceil(amount)) if name == "GPU" else amount for name, amount in bundle.items()}
 
 
+def with_whole_node(bundle: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return resources with all CPUs of a node in place of a few.
+
+    The node is one of those with most CPUs among all that have what is asked for: as many CPUs as a smaller
+    one has would leave some of a larger one to others.
+
+    Args:
+        bundle: What a worker of a trial uses, by Ray's names.
+        nodes: What each has, whether others use it or not.
+    """
+    n_cpus = [node["CPU"] for node in _find_fitting(bundle, nodes)]
+    return {**bundle, "CPU": max(n_cpus, default=bundle["CPU"])}
+
+
+def _find_fitting(
+    bundle: Mapping[str, float], nodes: Sequence[Mapping[str, float]]
+) -> list[Mapping[str, float]]:
+    return [node for node in nodes if all(node.get(name, 0.0) >= bundle[name] for name in bundle)]
+
+
+def _with_whole_devices(bundle: Mapping[str, float]) -> dict[str, float]:
+    """Return resources with whole GPUs, or with all CPUs of a node; Ray is connected.
+
+    Nodes that a growing cluster may start count where none that lives has what a trial needs.
+    """
+    if "GPU" in bundle:
+        return with_whole_gpus(bundle)
+    import ray
+
+    living = [node for node in ray.nodes() if node["Alive"]]
+    nodes: Sequence[Mapping[str, float]] = [node["Resources"] for node in living]
+    if not _find_fitting(bundle, nodes):
+        nodes = list_nodes(living, ray.get_runtime_context().get_node_id())
+    return with_whole_node(bundle, nodes)
+
+
 def _is_ready(group: PlacementGroup, patience_s: float) -> bool:
     """Wait for resources, in steps between which Ctrl-C is heard."""
     deadline = time.monotonic() + patience_s
@@ -83,25 +120,25 @@ def _is_ready(group: PlacementGroup, patience_s: float) -> bool:
 
 @contextmanager
 def _reserved(bundle: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """Hold resources with a GPU for a while, and yield the options of a task that uses them.
+    """Hold whole GPUs, or a node's CPUs, for a while, and yield the options of a task that uses them.
 
     Raises:
-        ConfigurationError: If others do not leave a whole one in `PATIENCE_S`.
+        ConfigurationError: If others do not leave them in `PATIENCE_S`.
     """
-    if "GPU" not in bundle:
-        yield {}
-        return
     from ray.util import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+    what, where = f"all {bundle['CPU']:g} CPUs of a node", "with CPUs"
+    if "GPU" in bundle:
+        what, where = "a whole GPU", "on a GPU"
     group = placement_group([dict(bundle)])
     try:
         if not _is_ready(group, NOTICE_S):
-            logger.warning("latencies are measured on a GPU that nobody else uses: waiting for one")
+            logger.warning("latencies are measured %s that nobody else uses: waiting for %s", where, what)
             if not _is_ready(group, PATIENCE_S):
                 raise ConfigurationError(
-                    f"expected a whole GPU to measure latencies on, got none in {PATIENCE_S / 60:g} minutes: "
-                    "others have them, or no machine with one came; try again later, or --latency FILE of "
+                    f"expected {what} to measure latencies on, got none in {PATIENCE_S / 60:g} minutes: "
+                    "others have them, or no such machine came; try again later, or --latency FILE of "
                     "dirprune fit-latency"
                 )
         yield {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0)}

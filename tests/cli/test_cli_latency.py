@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dirprune import latency as measuring
-from dirprune import quiet
+from dirprune import quiet, turns
 from dirprune.architecture import Architecture
 from dirprune.cli import latency as command
 from dirprune.cost import CostModel
@@ -19,6 +19,7 @@ from dirprune.files import write_json
 from dirprune.networks import create_network
 from dirprune.records.finalists import FinalTraining, summarise_finalists, write_finalists
 from dirprune.records.folder import StudyFolder
+from dirprune.records.known_latencies import LatencyCache
 from dirprune.records.models import save_model
 from dirprune.records.tables import load_front, write_front
 from dirprune.records.views import write_tables
@@ -100,7 +101,7 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
 
 def test_the_final_front_is_timed_too_and_judged_by_its_own_metrics(run, tmp_path, monkeypatch):
     clock = [measuring.Latency(ms, ms, ms) for ms in (9.0, 1.0, 5.0)]  # dense, trial 1, trial 2: once each
-    monkeypatch.setattr(command, "measure_quietly", lambda *_: clock.pop(0))
+    monkeypatch.setattr(command, "measure_in_turns", lambda networks, *_: [clock.pop(0) for _ in networks])
     folder = make_front(tmp_path, final_accuracies=(0.96, 0.97))
     result = run("latency", folder.root)
     assert result.status == 0, result.errors
@@ -145,6 +146,71 @@ def test_what_was_measured_under_the_same_setting_is_not_measured_again(run, tmp
     assert folder.latency_csv.read_text() == first
     assert "measured before" not in run("latency", folder.root, "--runs", 5, "--batch-size", 2).output
     assert "3 of 3 were measured before" in run("latency", folder.root, "--runs", 5).output
+
+
+def test_what_was_measured_one_network_after_the_other_is_measured_again(run, tmp_path):
+    folder = make_front(tmp_path)
+    with study_latency.threads_set_to(1):
+        setting = measuring.describe_setting(torch.zeros(1, *SHAPE))
+    cache = LatencyCache(folder.latencies_json, {**setting, "passes": 5})
+    cache.add({(): measuring.Latency(1e6, 1e6, 1e6)})
+    result = run("latency", folder.root, "--runs", 5, "--device", "cpu")
+    assert (result.status, "measured before" in result.output) == (0, False)
+    assert float(read_rows(folder.latency_csv)[0]["latency_ms"]) < 1e6
+
+
+def test_a_device_that_gets_faster_meanwhile_lets_no_network_beat_another(run, tmp_path, monkeypatch):
+    passes = iter(range(10**6))
+    monkeypatch.setattr(turns, "time_pass", lambda *_: 10 - 1.5 * next(passes) / (3 * 62))
+    folder = make_front(tmp_path, final_accuracies=(0.96, 0.96))
+    result = run("latency", folder.root)
+    assert result.status == 0, result.errors
+    assert 3 * 61 < next(passes) <= 3 * 62, "ten more passes of each network than count, and two at first"
+    rows = read_rows(folder.latency_csv)
+    assert not any(row["beaten_by"] for row in rows if row["front"] == "final")
+    front = read_rows(folder.front_csv)
+    for row, other in (front, front[::-1]):
+        assert float(row["measured_low_ms"]) < float(other["measured_ms"]) < float(row["measured_high_ms"])
+    assert "median of 50 passes in 10 rounds, and quartiles" in result.output
+
+
+def test_a_network_that_comes_to_the_front_is_timed_beside_the_dense_one(run, tmp_path, monkeypatch):
+    folder = make_front(tmp_path)
+    whole = folder.front_csv.read_text()
+    timed, pace = [], [1.0]
+
+    def measure(networks, *_):
+        taken = [pace[0] * sum(each.numel() for each in network.parameters()) / 1e4 for network in networks]
+        timed.append(len(networks))
+        return [measuring.Latency(ms, 0.95 * ms, 1.05 * ms) for ms in taken]
+
+    def find(new_pace):
+        folder.front_csv.write_text(whole.splitlines()[0] + "\n" + whole.splitlines()[1] + "\n")
+        folder.latencies_json.unlink(missing_ok=True)
+        pace[0] = 1.0
+        run("latency", folder.root)
+        folder.front_csv.write_text(whole)
+        pace[0] = new_pace
+        return run("latency", folder.root)
+
+    monkeypatch.setattr(command, "measure_in_turns", measure)
+    beside = find(1.08)
+    assert timed == [2, 2]
+    assert (
+        "2 of 3 were measured before; the dense network, timed again beside the others, takes 8.0% longer "
+        in (beside.output)
+    )
+    last = read_rows(folder.latency_csv)[2]
+    now, low, high = (float(last[name]) for name in ("latency_ms", "low_ms", "high_ms"))
+    assert (low / now, high / now) == (pytest.approx(0.95 / 1.08, rel=1e-3), pytest.approx(1.05, rel=1e-3))
+    timed.clear()
+    anew = find(0.8)
+    assert timed == [2, 2, 3]
+    assert "takes 20.0% less than when some were measured before" in anew.output
+    assert "all were measured again" in anew.output
+    dense = read_rows(folder.latency_csv)[0]
+    assert float(dense["latency_ms"]) == pytest.approx(0.8 * 40225 / 1e4, rel=1e-3)
+    assert "3 of 3 were measured before; without" in run("latency", folder.root).output
 
 
 def test_a_folder_without_a_front_and_an_unknown_device_are_refused(run, tmp_path):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from dirprune.latency import Latency
-from dirprune.records.latency import LatencyCache, Timed, find_beaten
+from dirprune.records.latency import Timed, find_beaten
 from dirprune.study.objectives import Objective
 
 OBJECTIVES = [Objective("val_accuracy", "maximize")]
@@ -30,19 +26,6 @@ def test_a_network_as_fast_as_a_more_accurate_one_is_beaten() -> None:
 def test_a_more_accurate_network_is_never_beaten_and_the_dense_one_does_not_compete() -> None:
     networks = [timed(None, 1.0, 0.1, 0.1), timed(1, 0.90, 1.0, 1.0), timed(2, 0.95, 9.0, 9.0)]
     assert find_beaten(networks, OBJECTIVES) == {}
-
-
-def test_two_who_measure_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
-    path = tmp_path / "latencies.json"
-    first, second = (LatencyCache(path, {"machine": "here"}) for _ in range(2))
-    assert first.get((1, 2), lambda: Latency(1.0, 1.0, 1.0)) == (Latency(1.0, 1.0, 1.0), False)
-    assert second.get((3, 4), lambda: Latency(2.0, 2.0, 2.0)) == (Latency(2.0, 2.0, 2.0), False)
-    later = LatencyCache(path, {"machine": "here"})
-    for architecture, median_ms in (((1, 2), 1.0), ((3, 4), 2.0)):
-        assert later.get(architecture, lambda: pytest.fail("measured again")) == (
-            Latency(median_ms, median_ms, median_ms),
-            True,
-        )
 
 
 def test_without_an_objective_of_validation_none_is_beaten() -> None:

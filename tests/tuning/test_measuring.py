@@ -1,7 +1,8 @@
-"""Latencies on a cluster are measured on GPUs that nobody else holds."""
+"""Latencies on a cluster are measured on GPUs, or on nodes without one, that nobody else holds."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from dirprune.groups import Grouping
 from dirprune.study.latency import LatencyOptions
 from dirprune.tuning import measuring
 from dirprune.tuning.cluster import Resources, Slots
-from dirprune.tuning.measuring import choose_where, with_whole_gpus
+from dirprune.tuning.measuring import choose_where, with_whole_gpus, with_whole_node
 
 
 @pytest.mark.parametrize(
@@ -29,18 +30,27 @@ def test_of_gpus_whole_ones_are_taken(bundle: dict[str, float], whole: dict[str,
     assert with_whole_gpus(bundle) == whole
 
 
-def test_a_measurement_holds_a_whole_gpu_and_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def connect(resources: Resources) -> Iterator[Slots]:
-        yield Slots(4, {"CPU": 0.5, "GPU": 0.25})
+NODES = [{"CPU": 4.0, "memory": 8.0}, {"CPU": 2.0, "A100": 1.0, "memory": 8.0}, {"CPU": 8.0, "memory": 1.0}]
 
-    monkeypatch.setattr(measuring, "connect", connect)
-    monkeypatch.setattr(
-        measuring, "measure_here", lambda *given: ray.get_runtime_context().get_assigned_resources()
-    )
-    monkeypatch.setattr(measuring, "NOTICE_S", 0.5)
-    given = (nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions())
-    measure = choose_where(Resources(address="auto", gpus_per_trial=0.25))
+
+@pytest.mark.parametrize(
+    ("bundle", "n_cpus"),
+    [
+        ({"CPU": 0.5}, 8.0),
+        ({"CPU": 1.0, "memory": 4.0}, 4.0),
+        ({"CPU": 1.0, "A100": 0.5}, 2.0),
+        ({"CPU": 8.0}, 8.0),
+    ],
+)
+def test_of_nodes_the_largest_on_which_a_trial_fits_is_taken_whole(
+    bundle: dict[str, float], n_cpus: float
+) -> None:
+    assert with_whole_node(bundle, NODES) == {**bundle, "CPU": n_cpus}
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of two CPUs and a GPU that is none."""
     ray.init(
         address="local",
         num_cpus=2,
@@ -50,19 +60,63 @@ def test_a_measurement_holds_a_whole_gpu_and_does_not_wait_for_ever(monkeypatch:
         _node_ip_address="127.0.0.1",
     )
     try:
-        monkeypatch.setattr(measuring, "PATIENCE_S", 60.0)
-        assert measure(*given)["GPU"] == 1.0  # type: ignore[index]  # in place of a model
-
-        @ray.remote(num_cpus=0.5, num_gpus=0.25)
-        class Trial:
-            def begin(self) -> None: ...
-
-        other = Trial.remote()
-        ray.get(other.begin.remote())
-        monkeypatch.setattr(measuring, "PATIENCE_S", 0.5)
-        with pytest.raises(
-            ConfigurationError, match="expected a whole GPU to measure latencies on, got none"
-        ):
-            measure(*given)
+        yield
     finally:
         ray.shutdown()
+
+
+def look_around(*given: object) -> dict[str, float]:
+    """Return what a measurement holds, and how many tasks of others began in the middle of it."""
+
+    @ray.remote(num_cpus=0.5)
+    def begin() -> None: ...
+
+    begun, _ = ray.wait([begin.remote()], timeout=2)
+    return {**ray.get_runtime_context().get_assigned_resources(), "begun": len(begun)}
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    ("bundle", "held", "what"),
+    [
+        ({"CPU": 0.5, "GPU": 0.25}, {"GPU": 1.0}, "a whole GPU"),
+        ({"CPU": 0.5}, {"CPU": 2.0, "begun": 0}, "all 2 CPUs of a node"),
+    ],
+    ids=["gpu", "cpu"],
+)
+def test_a_measurement_holds_its_device_and_does_not_wait_for_ever(
+    bundle: dict[str, float],
+    held: dict[str, float],
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @contextmanager
+    def connect(resources: Resources) -> Iterator[Slots]:
+        yield Slots(4, bundle)
+
+    monkeypatch.setattr(measuring, "connect", connect)
+    monkeypatch.setattr(measuring, "measure_here", look_around)
+    monkeypatch.setattr(measuring, "NOTICE_S", 0.5)
+    monkeypatch.setattr(measuring, "PATIENCE_S", 60.0)
+    given = (nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions())
+    measure = choose_where(Resources(address="auto"))
+    seen = dict(measure(*given))  # type: ignore[call-overload]  # in place of a model
+    assert {name: seen[name] for name in held} == held
+
+    @ray.remote(num_cpus=0.5, num_gpus=bundle.get("GPU", 0.0))
+    class Trial:
+        def begin(self) -> None: ...
+
+    other = Trial.remote()
+    ray.get(other.begin.remote())
+    monkeypatch.setattr(measuring, "PATIENCE_S", 0.5)
+    with pytest.raises(ConfigurationError, match=f"expected {what} to measure latencies on, got none in"):
+        measure(*given)
+    assert "that nobody else uses: waiting for" in caplog.text
+    monkeypatch.setattr(measuring, "PATIENCE_S", 60.0)
+    ending = threading.Timer(1, ray.kill, [other])
+    ending.start()
+    seen = dict(measure(*given))  # type: ignore[call-overload]
+    assert {name: seen[name] for name in held} == held, "it goes on when the other has ended"
+    ending.join()

@@ -53,8 +53,10 @@ def latency(**given: Any) -> None:
     """Measure how long the networks on the front of the study in folder STUDY take on this machine, and those
     on its final front.
 
-    MACs and latency disagree: run this where the network will be deployed. A device on which passes differ
-    too much, because something else runs there, is refused. Writes latency.csv and latency.png into STUDY.
+    MACs and latency disagree: run this where the network will be deployed. The networks are timed in turns, a
+    few passes of each in every round, so that what the device does meanwhile meets all alike; the quartiles
+    are of the passes of all rounds. A device on which passes differ too much, because something else runs
+    there, is refused. Writes latency.csv and latency.png into STUDY.
     """
     with leaving_at_ctrl_c():
         from dirprune.cli.latency import latency as run
