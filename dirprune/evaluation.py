@@ -96,7 +96,7 @@ class _Joined:
         return self.room[: self.n_filled]
 
     def add(self, rows: Tensor, n_examples: int) -> None:
-        """Add what belongs to the next examples, shape (n, ...), as many rows for each as for the first."""
+        """Add what belongs to the next examples, shape (n, ...), mostly as many rows for each as before."""
         if not self.n_filled:
             n_rows = -(-len(rows) * self.n_examples // n_examples)  # rounded up
             layout = _find_layout(rows)
@@ -104,6 +104,10 @@ class _Joined:
                 n_rows, *rows.shape[1:], dtype=rows.dtype, device=rows.device, memory_format=layout
             )
         end = self.n_filled + len(rows)
+        if end > len(self.room) or rows.shape[1:] != self.room.shape[1:]:
+            self.room = torch.cat([self.rows, rows])  # which says what does not fit together
+            self.n_filled = len(self.room)
+            return
         self.room[self.n_filled : end] = rows
         self.n_filled = end
 

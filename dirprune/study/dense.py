@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +161,7 @@ def obtain_dense(
     *,
     place: Place = here,
     remote: RemoteFolder | None = None,
-    known: Mapping[str, float] | None = None,
+    known: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Dense:
     """Load the dense network's weights, or train it, once for all studies in the output folder.
 
@@ -172,11 +171,11 @@ def obtain_dense(
         choice: How the data were cut.
         output: Trained weights are kept in `<output>/dense`; an interrupted training goes on there.
         weights: Given weights; None trains.
-        listen: Called with each report of the training, whose state cannot be captured, and its total of
-            training images.
+        listen: Called with each report of the training, whose state can be captured where it was trained, and
+            its total of training images.
         place: Where it is trained and judged; the weights are read and written here.
         remote: Where another machine keeps what an interrupted training goes on from; None: it sees `output`.
-        known: Its metrics, where they are known; None judges it.
+        known: Metrics of dense networks that were judged before, by the digest of their weights.
 
     Raises:
         WeightsError: If the weights cannot be read safely or are those of another network.
@@ -187,10 +186,11 @@ def obtain_dense(
         weights = _obtain_trained(network, spec, roles, choice, output, listen, place, remote)
     load_weights_(network, weights)
     state = _take_state(network)
-    metrics = dict(known) if known is not None else place(_judge, spec, roles, state)
-    check_metrics(spec, metrics)
     parts = [part for name, tensor in state.items() for part in (name, tensor.contiguous().numpy())]
-    return Dense(state, metrics, digest(*parts), weights)
+    key = digest(*parts)
+    metrics = dict((known or {}).get(key) or place(_judge, spec, roles, state))
+    check_metrics(spec, metrics)
+    return Dense(state, metrics, key, weights)
 
 
 def _judge(
@@ -270,6 +270,8 @@ def _obtain_trained(
     if path.exists():
         return path
     checkpoint = path.with_suffix(".state.pt").absolute()
+    if remote is not None and checkpoint.exists() and remote.read(checkpoint.name) is None:
+        remote.write(checkpoint.name, checkpoint.read_bytes())  # an earlier run trained here
     state = place(_train, spec, roles, recipe, checkpoint, remote, listen=listen or _hear_nothing)
     network.load_state_dict(state)
     save_weights(network, path, describe_origin(identity, roles, choice))
@@ -309,15 +311,11 @@ def _train(
             device=device,
             kept=None if remote is None else lambda: remote.write(checkpoint.name, checkpoint.read_bytes()),
         ):
-            listen(replace(report, capture=_cannot_capture), recipe.images)
+            listen(report, recipe.images)
     return _take_state(network)
 
 
 def _hear_nothing(report: TrainingReport, n_images: int) -> None: ...
-
-
-def _cannot_capture() -> NoReturn:
-    raise NotImplementedError("the training is on another machine")
 
 
 def compare_roles(metrics: Mapping[str, float], n_validation: int, n_test: int) -> str | None:

@@ -131,7 +131,7 @@ def check(resources: Resources) -> None:
         ConfigurationError: If there is too little for one trial, or nothing answers at the address.
     """
     if resources.address == LOCAL:
-        here = {"CPU": float(_count_cpus()), "GPU": float(torch.cuda.device_count())}
+        here = {"CPU": float(count_cpus()), "GPU": float(torch.cuda.device_count())}
         _fit(resources, [{**here, "memory": math.inf}])  # which Ray itself measures when it is started
         return
     parts = _split(resources.address)
@@ -173,7 +173,7 @@ def connect(resources: Resources) -> Iterator[Slots]:
             if is_local:
                 ray.init(
                     address=LOCAL,
-                    num_cpus=_count_cpus(),
+                    num_cpus=count_cpus(),
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
@@ -243,7 +243,7 @@ def _read_all(file: IO[bytes]) -> bytes:
     return file.read()
 
 
-def _count_cpus() -> int:
+def count_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -284,13 +284,13 @@ def _fit(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
     n_trials = sum(_count_places(node, bundle) for node in nodes) // n_workers
     if n_trials == 0:
         has = [
-            _name_amounts({name: node.get(name, 0.0) for name in per_trial})
+            name_amounts({name: node.get(name, 0.0) for name in per_trial})
             for node in sorted(nodes, key=lambda node: -node.get("CPU", 0.0))
         ]
         each = f", {n_workers} workers with a part each" if n_workers > 1 else ""
         who = "cluster has" if len(has) == 1 else "nodes of the cluster have"
         raise ConfigurationError(
-            f"one trial needs {_name_amounts(per_trial)}{each}, the {who} {'; '.join(has) or 'nothing'}; "
+            f"one trial needs {name_amounts(per_trial)}{each}, the {who} {'; '.join(has) or 'nothing'}; "
             "ask for less with --resources-per-trial, --cpus-per-trial or --gpus-per-trial"
         )
     n_wanted = resources.max_concurrent or n_trials
@@ -302,7 +302,7 @@ def _count_places(node: Mapping[str, float], bundle: Mapping[str, float]) -> int
     return math.floor(min(node.get(name, 0.0) / amount for name, amount in bundle.items()) + 1e-9)
 
 
-def _name_amounts(amounts: Mapping[str, float]) -> str:
+def name_amounts(amounts: Mapping[str, float]) -> str:
     """Return them as `--resources-per-trial` takes them."""
     return ",".join(
         f"{name}={amount / 2**30:.3g}GiB" if name == "memory" else f"{name}={amount:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dirprune.allocation import Allocation
@@ -15,7 +15,6 @@ from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_dense
 from dirprune.study.floor import Floor, check_exceedable
-from dirprune.study.place import Place
 from dirprune.study.ranking import MethodScores, obtain_ranking
 from dirprune.study.reference import compare_reference
 from dirprune.study.rungs import compare_rungs
@@ -25,7 +24,6 @@ from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import count_wanted, find_warm_starts, obtain_warm_starts
 from dirprune.training import TrainingReport
 from dirprune.trial import TrialContext, open_cache
-from dirprune.tuning.cluster import LOCAL
 from dirprune.tuning.errands import Errands
 from dirprune.tuning.options import RunOptions
 from dirprune.tuning.storage import read_study_json
@@ -68,20 +66,22 @@ def prepare(
     """
     if warning := compare_rungs(spec, subject.roles):
         say(warning)
-    with Errands(options.resources, say) as place:
+    shared = None if options.storage else folder.root.absolute()
+    with Errands(options.resources, say, shared) as place:
         dense = _obtain_dense(spec, options, folder, subject, listen, place)
         floor = _check_dense(spec, subject, dense, say)
         context = _make_context(spec, options, folder, subject, dense)
+        scoring = context if place.is_elsewhere else replace(context, remote_scores=None)
         tell = progress or _tell_nothing
         ranking = None
         if spec.space.architectures == RANKED:
-            ranking = place(find_ranking, context, progress=tell)
+            ranking = place(find_ranking, scoring, progress=tell)
             say("ranked architectures: they follow from the scores of each method, which are known now")
         least = 0.0 if floor is None else floor.least_promise(dense.metrics)
 
         def find() -> list[Allocation]:
             is_wanted = count_wanted(spec, subject.grouping) > 0
-            return place(find_beginnings, context, subject.costs, least, progress=tell) if is_wanted else []
+            return place(find_beginnings, scoring, subject.costs, least, progress=tell) if is_wanted else []
 
         warm_starts = obtain_warm_starts(folder, find)
     if warm_starts:
@@ -97,11 +97,14 @@ def _obtain_dense(
     folder: StudyFolder,
     subject: Subject,
     listen: Callable[[TrainingReport, int], None] | None,
-    place: Place,
+    place: Errands,
 ) -> Dense:
     """Return the dense network; of a study that goes on its metrics are known."""
-    is_elsewhere = bool(options.storage) and options.resources.address != LOCAL
-    known = read_study_json(folder)["dense"]["metrics"] if folder.study_json.exists() else None
+    known = {}
+    if folder.study_json.exists():
+        stored = read_study_json(folder)
+        known[stored["description"]["weights"]] = stored["dense"]["metrics"]
+    has_remote = bool(options.storage) and place.is_elsewhere
     return obtain_dense(
         spec,
         subject.roles,
@@ -110,7 +113,7 @@ def _obtain_dense(
         options.weights,
         listen,
         place=place,
-        remote=RemoteFolder(options.storage).below("dense") if is_elsewhere else None,
+        remote=RemoteFolder(options.storage).below("dense") if has_remote else None,
         known=known,
     )
 
