@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from dirprune.device import exact_products, is_out_of_memory
+from dirprune.device import SHORTAGE_ERRORS, exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.prefix import Handover, Prefix
@@ -179,7 +179,7 @@ class TiledValues(CoalitionValues):
             try:
                 with exact_products(self.device):
                     return self._go_through(torch.from_numpy(coalitions))
-            except RuntimeError as error:
+            except SHORTAGE_ERRORS as error:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(error)

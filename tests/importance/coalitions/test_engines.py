@@ -22,6 +22,7 @@ from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.importance.coalitions.prefix import Prefix
 from dirprune.importance.coalitions.tiles import TiledValues
+from dirprune.importance.parts import Shortage
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 from tests.importance.cases import identity, make_context, make_split, score
@@ -248,8 +249,9 @@ def test_outputs_are_not_overwritten_by_later_ones() -> None:
     assert torch.equal(first, before)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("of numpy")])
 def test_out_of_memory_goes_on_in_smaller_batches_and_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = make_context(SmallLeNet)
     coalitions = draw_coalitions(9, context.grouping["conv1"].n_channels)
@@ -261,13 +263,22 @@ def test_out_of_memory_goes_on_in_smaller_batches_and_says_so_once(
     def run_out_of_memory(self: ContributionValues, tensors: list[Tensor], rows: Tensor) -> Tensor:
         seen.append(len(rows))
         if len(seen) <= 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return whole(self, tensors, rows)
 
     monkeypatch.setattr(ContributionValues, "run", run_out_of_memory)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(values.evaluate(coalitions), expected, rtol=1e-6)
     assert [record.message.count("smaller batches") for record in caplog.records] == [1]
+
+
+def test_memory_that_numpy_does_not_get_halves_parts_as_well() -> None:
+    def compute(part: Tensor) -> int:
+        if len(part) > 3:
+            raise MemoryError("Unable to allocate 1. GiB for an array")
+        return len(part)
+
+    assert Shortage().compute_in_parts(torch.arange(10), compute, "numbers") == [3, 3, 3, 1]
 
 
 def test_too_little_memory_for_one_example_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
