@@ -66,7 +66,7 @@ class MaskedValues(CoalitionValues):
         totals = torch.zeros(len(coalitions), dtype=torch.float64, device=self.context.device)
         for inputs, targets in self.context.batches(self.batch_size):
             is_plain = are_classes(targets)
-            for row, coalition in enumerate(coalitions.to(inputs)):
+            for row, coalition in enumerate(coalitions):
                 outputs = self.compute_outputs(inputs.clone(), coalition.unsqueeze(0))
                 totals[row] += self.judge.sum_up_(outputs, targets, is_plain)[0]
         return (totals / len(self.context.calibration)).cpu().numpy()

@@ -228,6 +228,25 @@ def test_memory_bounds_what_is_computed_at_once_and_changes_no_value(engine: typ
     assert held <= tight.memory // 2
 
 
+def test_no_more_coalitions_are_on_the_device_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = make_context(SmallLeNet)
+    coalitions = draw_coalitions(50, 4)
+    expected = open_values(context, "conv1").evaluate(coalitions)
+    values = open_values(context, "conv1")
+    assert isinstance(values, TiledValues)
+    values.memory = 8 * 5 * 4 * 20  # an eighth of which holds 20 coalitions of 4 channels
+    taken: list[int] = []
+    go_through = TiledValues._go_through_part
+
+    def record(self: TiledValues, part: Tensor) -> Any:
+        taken.append(len(part))
+        return go_through(self, part)
+
+    monkeypatch.setattr(TiledValues, "_go_through_part", record)
+    np.testing.assert_allclose(values.evaluate(coalitions), expected, rtol=1e-6)
+    assert taken == [20, 20, 10]
+
+
 @pytest.mark.parametrize("group", ["conv1", "conv2", "linear1"])
 def test_a_coalition_has_the_same_value_alone_and_among_others(group: str) -> None:
     values = open_values(make_context(SmallLeNet), group)
