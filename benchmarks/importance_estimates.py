@@ -15,6 +15,7 @@ import torch
 from importance_common import Rows, Setting, Subject, load_lenets, measure_seconds, to_list
 from importance_methods import Variant
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
@@ -85,10 +86,9 @@ def compare(estimate: Numbers, truth: Numbers) -> dict[str, float]:
     """Return root mean square error, Spearman's rank correlation, and the share of the best half found."""
     n_kept = len(truth) // 2
     best, found = (set(np.argsort(-values, kind="stable")[:n_kept]) for values in (truth, estimate))
-    ranks = [np.argsort(np.argsort(values)) for values in (truth, estimate)]
     return {
         "rmse": float(np.sqrt(np.mean((estimate - truth) ** 2))),
-        "spearman": float(np.corrcoef(ranks)[0, 1]),
+        "spearman": float(spearmanr(truth, estimate).statistic),
         "overlap": len(best & found) / n_kept,
     }
 

@@ -19,6 +19,8 @@ SHORTAGES = (
 )
 """What errors say where memory ran out; the last three come of cuBLAS and cuDNN (before 9, and since), which
 take theirs beside torch's."""
+SHORTAGE_ERRORS = (RuntimeError, MemoryError)
+"""Of which kinds such errors are: torch's, and those of Python and numpy."""
 
 CONTROL_GROUPS = (
     (r"^0::/(.*)$", "", "memory.max", "memory.current", "inactive_file"),
@@ -50,7 +52,8 @@ def exact_products(device: str | torch.device) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, on the CPU or on a GPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in SHORTAGES)
+    is_by_kind = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_by_kind or any(words in str(error) for words in SHORTAGES)
 
 
 @contextlib.contextmanager

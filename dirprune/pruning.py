@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dirprune.architecture import Architecture
 from dirprune.data.roles import DataRoles, Split
-from dirprune.device import is_out_of_memory
+from dirprune.device import SHORTAGE_ERRORS, is_out_of_memory
 from dirprune.errors import ArchitectureError
 from dirprune.evaluation import MAX_BATCH_VALUES
 from dirprune.groups import Grouping
@@ -217,7 +217,7 @@ def _gather_statistics_(
     try:
         for positions in torch.arange(len(calibration)).tensor_split(n_batches):
             network(normalise(calibration.inputs[positions].to(device)))
-    except RuntimeError as error:
+    except SHORTAGE_ERRORS as error:
         if not is_out_of_memory(error) or n_at_once < 2 * LEAST_AT_ONCE:
             raise
         return False

@@ -25,7 +25,7 @@ from dirprune.data.roles import DataRoles
 from dirprune.data.split import Batch
 from dirprune.data.streaming import StreamedSplit
 from dirprune.data.views import RandomCrops
-from dirprune.device import is_out_of_memory
+from dirprune.device import SHORTAGE_ERRORS, is_out_of_memory
 from dirprune.errors import ConfigurationError, TrainingDiverged, one_line, suggest
 from dirprune.evaluation import evaluate
 from dirprune.layers import is_refused_alone
@@ -362,7 +362,7 @@ class TrainingRun:
                 inputs = self.roles.normalise(batch.inputs)
                 return self.replay.set_gradients_(self._loss, inputs, batch.targets, batch.places)
             return self._add_gradients_of_parts_(batch, n_images)
-        except RuntimeError as error:
+        except SHORTAGE_ERRORS as error:
             if not is_out_of_memory(error):
                 raise
             return None

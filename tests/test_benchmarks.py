@@ -133,6 +133,8 @@ def test_comparison_with_the_truth_on_small_numbers(modules: dict[str, ModuleTyp
         "spearman": pytest.approx(0.2),
         "overlap": 0.5,
     }
+    # Ranks 4, 2, 2, 2 against 4, 3, 2, 1: of equal values none is before another.
+    assert compare(np.array([4.0, 1.0, 1.0, 1.0]), truth)["spearman"] == pytest.approx(0.6**0.5)
 
 
 def test_channels_that_cancel_each_other_go_together_by_the_full_curvature(

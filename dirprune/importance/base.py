@@ -42,6 +42,8 @@ class ScoringContext:
             example is looked at whatever it takes, and so are those from which batch norm takes statistics.
         progress: Told, on long work, what is being done and how much of it is.
         said: What the user was warned of already, so that it is said once.
+        answers: What `context_key` has found out, so that it is found out once; the code of the network must
+            not change while a context is in use.
     """
 
     network: nn.Module
@@ -55,6 +57,7 @@ class ScoringContext:
     memory_mb: int = MEMORY_MB
     progress: Progress | None = None
     said: set[str] = field(default_factory=set, compare=False, repr=False)
+    answers: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def load(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return normalised inputs and targets of some calibration examples, on the device."""

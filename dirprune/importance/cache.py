@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 from dirprune.errors import ImportanceError
 from dirprune.files import write_atomically
 from dirprune.identity import digest, identify, keep_plain
+from dirprune.importance.answers import describe_answers
 from dirprune.importance.base import Scores, ScoringContext, Selector
 from dirprune.importance.lines import CheckedLines
 from dirprune.importance.registry import describe
@@ -138,8 +142,10 @@ def open_lines(
 def context_key(context: ScoringContext) -> str:
     """Return the digest of what every method works on.
 
-    That is: the weights and the structure of the network, the calibration examples and their indices, the
-    normalisation, the groups and the loss; not the seed.
+    That is: the weights and the structure of the network, what it answers to a few examples (see
+    `describe_answers`), the calibration examples and their indices, the normalisation, the groups and the
+    loss; not the seed. The answers are computed once for each context and what is made of it by
+    `dataclasses.replace`, as long as nothing else changes.
     """
     network, calibration = context.network, context.calibration
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -147,7 +153,7 @@ def context_key(context: ScoringContext) -> str:
     for name, value in sorted(tensors.items()):
         weights += [name, str(value.dtype), _array(value)]
     probe = context.normalise(calibration.inputs[:8].cpu())
-    return digest(
+    of_all_else = digest(
         {
             "network": [repr(network), describe_modules(network)],
             "normalise": identify(context.normalise),
@@ -158,23 +164,52 @@ def context_key(context: ScoringContext) -> str:
         *weights,
         _array(probe),
     )
+    if of_all_else not in context.answers:
+        context.answers[of_all_else] = digest(of_all_else, describe_answers(network, probe))
+    return context.answers[of_all_else]
 
 
 def describe_modules(network: nn.Module) -> dict[str, Any]:
-    """Return the class of every module and the plain values that it carries, but for its mode."""
-    kinds: dict[type, dict[str, Any]] = {}
+    """Return the class of every module and what it carries, but for its mode.
+
+    Plain values count, functions and classes by their source, tensors by their content; of other objects the
+    type, and its source where they can be called.
+    """
+    known: dict[Any, dict[str, Any]] = {}
     described = {}
     for path, module in network.named_modules():
-        if type(module) not in kinds:
-            kinds[type(module)] = identify(type(module))
         carried = {
             name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"
         }
-        described[path] = [kinds[type(module)], keep_plain(carried)]
+        described[path] = [_identify_once(type(module), known), _describe_carried(carried, known)]
     return described
+
+
+def _describe_carried(value: Any, known: dict[Any, dict[str, Any]]) -> Any:
+    """Return what a module carries, as plain data."""
+    if isinstance(value, Mapping):
+        return {str(key): _describe_carried(item, known) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe_carried(item, known) for item in value]
+    if isinstance(value, Tensor):
+        return [str(value.dtype), digest(_array(value))]
+    if inspect.ismethod(value):  # of whatever object: what this one carries is not followed
+        return _identify_once(value.__func__, known)
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return _identify_once(value, known)
+    if isinstance(value, functools.partial):
+        return identify(value)
+    return _identify_once(type(value), known) if callable(value) else keep_plain(value)
+
+
+def _identify_once(target: Any, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return what `identify` says; it reads source, which takes long."""
+    if target not in known:
+        known[target] = identify(target)
+    return known[target]
 
 
 def _array(values: Tensor) -> Any:
     """Return a tensor as a numpy array, widened to float32 where numpy has no such type."""
-    values = values.detach().cpu().contiguous()
+    values = (values if values.layout == torch.strided else values.to_dense()).detach().cpu().contiguous()
     return (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from dirprune.device import is_out_of_memory
+from dirprune.device import SHORTAGE_ERRORS, is_out_of_memory
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.fresh_norm import lacks_statistics
 from dirprune.importance.parts import Shortage
@@ -40,7 +40,7 @@ def allow(
         try:
             n_bytes = n_bytes_beside + measure_footprint(context, is_differentiated)
             n_fitting = (context.memory_mb << 20) / max(1, n_bytes)
-        except RuntimeError as error:
+        except SHORTAGE_ERRORS as error:
             if not is_out_of_memory(error):
                 raise
             n_fitting = 1.0  # where not even that works, whoever takes one says so

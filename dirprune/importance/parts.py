@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from dirprune.device import is_out_of_memory
+from dirprune.device import SHORTAGE_ERRORS, is_out_of_memory
 from dirprune.errors import ImportanceError
 from dirprune.importance.fresh_norm import tell_no_statistics
 
@@ -58,7 +58,7 @@ class Shortage:
             size = max(1, math.ceil(len(positions) / 2**self.n_halvings))
             try:
                 return [compute(part) for part in positions.split(size)]
-            except RuntimeError as error:
+            except SHORTAGE_ERRORS as error:
                 if not is_out_of_memory(error):
                     raise
                 if not self.is_divisible:

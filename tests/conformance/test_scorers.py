@@ -8,16 +8,21 @@ import functools
 import logging
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import Scorer, ScoringContext, create, get_method, list_methods, select_channels
+from dirprune.importance.simplex import draw_orders
+from dirprune.importance.simplex import scorers as simplex_scorers
+from dirprune.importance.simplex.generalized_dirichlet import join_orders
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.importance.untouched import Fingerprint
 from tests.importance.cases import ignore_, make_context, make_split, permute_, score, silence_
@@ -61,8 +66,7 @@ def is_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def compute_rank_correlation(left: Tensor, right: Tensor) -> float:
-    ranks = torch.stack([values.argsort().argsort().double() for values in (left, right)])
-    return float(torch.corrcoef(ranks)[0, 1])
+    return float(spearmanr(left, right).statistic)  # equal scores share their ranks
 
 
 @every_network
@@ -145,12 +149,8 @@ def test_mode_and_frozen_weights_of_the_network_do_not_matter(name: str, kind: t
     assert is_equal(score(name, context), cached_scores(name, kind))
 
 
-@every_network
-@every_scorer
-def test_permuting_channels_permutes_their_scores(name: str, kind: type[nn.Module]) -> None:
-    is_stochastic = get_method(name).stochastic
-    context = make_context(kind, ratio=0.5 if is_stochastic else 1.0)
-    scores = score(name, context)
+def permute(context: ScoringContext) -> tuple[ScoringContext, dict[str, Tensor]]:
+    """Return the context of the same network with its channels in other orders, and these."""
     network = copy.deepcopy(context.network)
     orders = {}
     for number, group in enumerate(context.grouping.groups):
@@ -159,13 +159,55 @@ def test_permuting_channels_permutes_their_scores(name: str, kind: type[nn.Modul
     with torch.no_grad():
         inputs = context.calibration.inputs
         torch.testing.assert_close(network(inputs), context.network(inputs), rtol=1e-3, atol=1e-4)
-    permuted = score(name, dataclasses.replace(context, network=network))
+    return dataclasses.replace(context, network=network), orders
+
+
+@every_network
+@every_scorer
+def test_permuting_channels_permutes_their_scores(name: str, kind: type[nn.Module]) -> None:
+    is_stochastic = get_method(name).stochastic
+    context = make_context(kind, ratio=0.5 if is_stochastic else 1.0)
+    scores = score(name, context)
+    permuted_context, orders = permute(context)
+    permuted = score(name, permuted_context)
     for group_name, order in orders.items():
         expected = scores[group_name][order]
         if is_stochastic:
             assert compute_rank_correlation(permuted[group_name], expected) > 0.7
         else:
             torch.testing.assert_close(permuted[group_name], expected, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("search", ["exact", "curvature"])
+@every_network
+def test_permuting_channels_permutes_what_greedy_keeps(kind: type[nn.Module], search: str) -> None:
+    context = make_context(kind)
+    permuted_context, orders = permute(context)
+    architecture = {group.name: max(1, group.n_channels // 2) for group in context.grouping.groups}
+    method = create("greedy", {"search": search})
+    kept, permuted = (
+        select_channels(method, each, architecture).kept for each in (context, permuted_context)
+    )
+    for group, order in orders.items():
+        assert sorted(order[permuted[group]].tolist()) == kept[group]
+
+
+@every_network
+def test_permuting_channels_and_orders_of_sticks_permutes_the_scores_of_generalized_dirichlets(
+    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, options = make_context(kind), {"steps": 30}
+    expected = score("generalized-dirichlet", context, options)
+    permuted_context, orders = permute(context)
+    source = join_orders(list(orders.values()))  # of each channel, where it was
+
+    def draw_permuted(n_channels: Mapping[str, int], n_orders: int, rng: torch.Generator) -> Tensor:
+        return source.argsort()[draw_orders(n_channels, n_orders, rng)]
+
+    monkeypatch.setattr(simplex_scorers, "draw_orders", draw_permuted)
+    permuted = score("generalized-dirichlet", permuted_context, options)
+    for group, order in orders.items():
+        torch.testing.assert_close(permuted[group], expected[group][order], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["never reached", "never used"])

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
 from dirprune.identity import identify
 from dirprune.importance import ScoreCache, Scorer, ScoringContext, create, find_scores, select_channels
+from dirprune.importance.answers import describe_answers
 from dirprune.importance.cache import context_key, score_key
 from dirprune.tasks import make_task
-from tests.importance.cases import linear_case, make_context
+from dirprune.tracing import find_groups
+from tests.importance.cases import identity, linear_case, make_context, make_split
 from tests.importance.test_calling import FirstOnes
 from tests.networks_for_tests import Residual
 
@@ -222,3 +224,160 @@ def test_a_key_reads_the_source_of_each_class_once(monkeypatch: pytest.MonkeyPat
     classes = {type(module) for module in context.network.modules()}
     assert len(classes) < len(list(context.network.modules()))
     assert sorted(map(repr, classes)) == sorted(repr(target) for target in read if isinstance(target, type))
+
+
+class Carrying(nn.Module):
+    """Calls a function that it carries and one of this file, and scales by a tensor that is no buffer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor] = torch.relu, scale: float = 1.0) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.function, self.scale = function, torch.full((6,), scale)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(help_along(self.function(self.first(inputs)) * self.scale))
+
+
+def help_along(values: Tensor) -> Tensor:
+    return values
+
+
+def carrying_case(make: Callable[[], nn.Module] = Carrying) -> ScoringContext:
+    """Return the context of a network with weights and images that are always the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, inputs = make().eval(), torch.randn(20, 4)
+        grouping = find_groups(Carrying().eval(), inputs[:2])
+    return ScoringContext(network, grouping, make_split(inputs, torch.arange(20) % 3), identity, make_task())
+
+
+def change_in(name: str, value: object) -> ScoringContext:
+    """Return the context of a network with another attribute, which none of its classes tells."""
+    context = carrying_case()
+    setattr(context.network, name, value)
+    return context
+
+
+# On one line, so that their source is the same: only what they answer tells them apart.
+RECTIFY, SATURATE = lambda values: torch.relu(values), lambda values: torch.tanh(values)
+
+
+def test_key_changes_with_the_function_that_a_module_carries() -> None:
+    assert context_key(change_in("function", RECTIFY)) == context_key(change_in("function", RECTIFY))
+    assert context_key(change_in("function", RECTIFY)) != context_key(change_in("function", SATURATE))
+
+
+def test_key_changes_with_what_a_carried_function_has_bound_though_no_image_shows_it() -> None:
+    def clip(highest: float) -> Callable[[Tensor], Tensor]:
+        return lambda values: values.clamp(0, highest)
+
+    assert context_key(change_in("function", clip(1e6))) == context_key(change_in("function", clip(1e6)))
+    assert context_key(change_in("function", clip(1e6))) != context_key(change_in("function", clip(2e6)))
+
+
+def test_key_changes_with_a_tensor_that_is_no_buffer() -> None:
+    assert context_key(change_in("scale", torch.full((6,), 1.0))) == context_key(carrying_case())
+    # Of a change that is too small for its outputs to tell.
+    assert context_key(change_in("scale", torch.full((6,), 1 + 1e-7))) != context_key(carrying_case())
+    assert context_key(change_in("others", [torch.zeros(2)])) != context_key(
+        change_in("others", [torch.ones(2)])
+    )
+
+
+def test_key_changes_with_a_helper_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = context_key(carrying_case())
+    assert context_key(carrying_case()) == before
+    monkeypatch.setattr(f"{__name__}.help_along", lambda values: 2 * values)
+    assert context_key(carrying_case()) != before
+
+
+class Single(Carrying):
+    """Works in float32 alone."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(self.function(self.first(inputs).float()))
+
+
+class Loose(Carrying):
+    """Draws from a generator that nobody can set back."""
+
+    rng = torch.Generator()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) + torch.rand(3, generator=self.rng)
+
+
+class Dropping(Carrying):
+    """Drops at random, also in evaluation mode; its output is a mapping."""
+
+    def forward(self, inputs: Tensor) -> dict[str, object]:  # type: ignore[override]
+        dropped = nn.functional.dropout(super().forward(inputs), training=True)
+        return {"outputs": [dropped], "name": "dropped"}
+
+
+class Failing(Carrying):
+    """Runs elsewhere only."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        raise NotImplementedError("not on this device")
+
+
+@pytest.mark.parametrize("kind", [Carrying, Single, Loose, Dropping, Failing])
+def test_key_of_the_same_network_is_the_same_again(kind: type[nn.Module]) -> None:
+    before = torch.get_rng_state()
+    keys = {context_key(carrying_case(kind)) for _ in range(3)}
+    assert len(keys) == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", [Single, Dropping])
+def test_answers_of_networks_that_are_hard_to_ask_count_too(kind: Callable[..., nn.Module]) -> None:
+    networks = [carrying_case(lambda: kind(function)).network for function in (RECTIFY, SATURATE)]  # noqa: B023
+    answers = [describe_answers(network, torch.ones(2, 4)) for network in networks]
+    assert None not in answers
+    assert answers[0] != answers[1]
+
+
+def test_answers_tell_a_factor_and_values_that_are_not_finite() -> None:
+    class Constant(nn.Module):
+        def __init__(self, values: list[float]) -> None:
+            super().__init__()
+            self.values = values
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.tensor([self.values] * len(inputs))
+
+    values = [[1.0, 2], [10, 20], [1, 2 + 1e-5], [1, torch.inf], [1, -torch.inf], [1, torch.nan], [0, 0]]
+    answers = [str(describe_answers(Constant(each), torch.ones(2, 1))) for each in values]
+    assert len(set(answers)) == len(values)
+    assert answers[0] == str(describe_answers(Constant([1 - 1e-9, 2 + 1e-9]), torch.ones(2, 1)))
+
+
+def test_answers_do_not_depend_on_threads_and_mode() -> None:
+    context = make_context(Residual)
+    inputs, n_threads = context.calibration.inputs, torch.get_num_threads()
+    answers = []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            answers.append(describe_answers(context.network.train(n == 2), inputs))
+    finally:
+        torch.set_num_threads(n_threads)
+    assert answers[0] == answers[1] == answers[2] is not None
+
+
+def test_a_network_is_asked_once_for_each_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[nn.Module] = []
+
+    def note(network: nn.Module, inputs: Tensor) -> object:
+        asked.append(network)
+        return describe_answers(network, inputs)
+
+    monkeypatch.setattr("dirprune.importance.cache.describe_answers", note)
+    context = carrying_case()
+    key = context_key(context)
+    assert context_key(dataclasses.replace(context, seed=5)) == key
+    assert len(asked) == 1
+    change = dataclasses.replace(context, calibration=context.calibration.subset(torch.arange(5)))
+    assert context_key(change) != key
+    assert len(asked) == 2

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dirprune.device import exact_products, is_out_of_memory
+from dirprune.device import SHORTAGE_ERRORS, exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.values import Coalitions, CoalitionValues
@@ -51,7 +51,7 @@ class MaskedValues(CoalitionValues):
         while True:
             try:
                 return self._go_through(torch.from_numpy(coalitions))
-            except RuntimeError as error:
+            except SHORTAGE_ERRORS as error:
                 if not is_out_of_memory(error):
                     raise
                 if norms := find_fresh_norms(self.context.network):
@@ -66,7 +66,7 @@ class MaskedValues(CoalitionValues):
         totals = torch.zeros(len(coalitions), dtype=torch.float64, device=self.context.device)
         for inputs, targets in self.context.batches(self.batch_size):
             is_plain = are_classes(targets)
-            for row, coalition in enumerate(coalitions.to(inputs)):
+            for row, coalition in enumerate(coalitions):
                 outputs = self.compute_outputs(inputs.clone(), coalition.unsqueeze(0))
                 totals[row] += self.judge.sum_up_(outputs, targets, is_plain)[0]
         return (totals / len(self.context.calibration)).cpu().numpy()

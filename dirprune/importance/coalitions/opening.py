@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
+from dirprune.device import SHORTAGE_ERRORS
 from dirprune.errors import one_line
 from dirprune.groups import Grouping
 from dirprune.identity import digest
@@ -174,7 +175,7 @@ def choose_engine(opener: Opener, group: str, others: Mapping[str, Sequence[int]
                 if _is_right(values, masked, context):
                     values.start_small(opener.shortage)
                     return values
-        except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
+        except (*SHORTAGE_ERRORS, ValueError, TypeError, IndexError, AttributeError) as error:
             logger.info("%s: %s does not serve: %s", group, make.__name__, one_line(error, has_type=True))
     logger.warning("coalitions of %s are evaluated by the whole network, which is slow", group)
     return masked

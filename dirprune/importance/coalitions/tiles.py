@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from dirprune.device import exact_products, is_out_of_memory
+from dirprune.device import SHORTAGE_ERRORS, exact_products, is_out_of_memory
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.coalitions.judge import Judge, are_classes
 from dirprune.importance.coalitions.prefix import Handover, Prefix
@@ -23,6 +23,8 @@ TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 """Bytes of the largest intermediate result: on a CPU it should stay in the cache, a GPU wants much work."""
 ROWS_PER_TILE = 32
 LARGEST_CHUNK = 1024
+BYTES_OF_FACTOR = 5
+"""What a channel of a coalition takes on the device, as bool and as float32."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,21 @@ class TiledValues(CoalitionValues):
             try:
                 with exact_products(self.device):
                     return self._go_through(torch.from_numpy(coalitions))
-            except RuntimeError as error:
+            except SHORTAGE_ERRORS as error:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(error)
 
     def _go_through(self, coalitions: Tensor) -> NDArray[np.float64]:
+        """Return the values of coalitions, on the device in parts of an eighth of the memory.
+
+        Args:
+            coalitions: Shape (n_coalitions, n_channels), bool, on the CPU.
+        """
+        n_at_once = max(1, self.memory // (8 * BYTES_OF_FACTOR * self.n_channels))
+        return np.concatenate([self._go_through_part(part) for part in coalitions.split(n_at_once)])
+
+    def _go_through_part(self, coalitions: Tensor) -> NDArray[np.float64]:
         n_examples, size = len(self.context.calibration), self.chunk_size
         coalitions = coalitions.to(self.device)
         totals = torch.zeros(len(coalitions), dtype=torch.float64, device=self.device)

@@ -62,7 +62,12 @@ class Elimination:
         return float(self.increases.min())
 
     def remove(
-        self, values: CoalitionValues, n_wanted: int, n_at_once: int = 1, limit: float = np.inf
+        self,
+        values: CoalitionValues,
+        n_wanted: int,
+        n_at_once: int = 1,
+        limit: float = np.inf,
+        is_due: bool = False,
     ) -> list[Removal]:
         """Remove the channels whose removal costs least, at least one unless all cost more than the limit.
 
@@ -75,15 +80,17 @@ class Elimination:
             n_wanted: Channels to remove at most; >= 1 and less than are left.
             n_at_once: Channels to remove at most in this round; >= 1.
             limit: The highest increase of the loss that is accepted for any channel.
+            is_due: Whether the cheapest channel goes whatever it costs, the limit being for those behind it.
         Returns:
-            What was removed, in order; empty when the cheapest channel costs more than the limit.
+            What was removed, in order; empty when the cheapest channel costs more than the limit and is not
+            due.
         """
         n_now = min(n_wanted, n_at_once)
         if self._last is None or self._last[0] is not values:
             self._last = values, float(values.evaluate(self.is_left[None])[0])
         start = self._last[1]
         candidates, first_value = self._refresh(values, start, n_now)
-        if self.increases[candidates[0]] > limit:
+        if self.increases[candidates[0]] > limit and not is_due:
             return []
         bound = min(limit, float(self.increases[candidates[min(2 * n_now, len(candidates)) - 1]]))
         nested = self._without(np.triu(np.ones((n_now, n_now), dtype=bool)).T, candidates[:n_now])

@@ -78,7 +78,7 @@ class PathOptions:
     paper="Marill and Green 1963, IEEE Transactions on Information Theory 9 (backward elimination; to weigh "
     "it by cost is dirprune's own)",
     cost="about 10 n coalitions a group, given what the other groups have lost",
-    version=3,
+    version=4,
     needs_data=True,
     needs_gradients=True,
     stochastic=False,
@@ -160,14 +160,18 @@ class _ExactWalk(Walk):
         self._remove(first, limit)
 
     def _remove(self, name: str, limit: float) -> None:
-        """Remove channels of one group that cost no more than the limit, and none if all cost more."""
+        """Remove channels of one group that cost no more than the limit, and none if all cost more.
+
+        Where nothing has changed since the group was looked at, its cheapest channel is that of all groups:
+        it goes, whatever rounding says of the limit. Of those behind it nobody knows that.
+        """
         state = self.states[name]
-        if name in self.is_settled:
-            limit = float("inf")  # nothing has changed since it was looked at: it is the cheapest
-        elif math.isfinite(limit):
+        if math.isfinite(limit):
             limit += self.options.slack * abs(limit)
         n_at_once = max(1, int(self.options.step * state.n_left))
-        removals = state.remove(self._open(name), state.n_left - 1, n_at_once, limit)
+        removals = state.remove(
+            self._open(name), state.n_left - 1, n_at_once, limit, is_due=name in self.is_settled
+        )
         self.is_settled = set() if removals else self.is_settled | {name}
         for removal in removals:
             self.record(name, removal.channel, removal.value)

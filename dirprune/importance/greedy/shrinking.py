@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dirprune.device import derivatives_off_device, is_out_of_memory, read_free_memory
+from dirprune.device import SHORTAGE_ERRORS, derivatives_off_device, is_out_of_memory, read_free_memory
 from dirprune.errors import ImportanceError
 from dirprune.groups import narrow
 from dirprune.importance.base import Kept, ScoringContext
@@ -209,7 +209,7 @@ class Shrinking:
             try:
                 with away:
                     return [compute(positions)]
-            except RuntimeError as error:
+            except SHORTAGE_ERRORS as error:
                 if not is_out_of_memory(error):
                     raise
                 if is_last:

@@ -54,7 +54,7 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
     inner = list_coalitions(n, more, values, seed) if more > 0 else coalitions[:0]
     if len(inner) > 0:
         coalitions, values = np.concatenate([coalitions, inner]), np.concatenate([values, value(inner)])
-    n_fitted = max(MAX_FITTED, 2 * n + 2)
+    n_fitted = count_fitted(len(coalitions), n)
     surrogate = Surrogate(coalitions[:n_fitted], values[:n_fitted])
     means, deviations = surrogate.shapley()
     if len(inner) < N_FOR_INTERVALS:
@@ -66,6 +66,11 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
     rounding = FLOAT32_ROUNDING * float(np.abs(values).max())
     half_widths = quantile_of_student(len(inner) / 6) * deviations + rounding
     return Estimate(means, half_widths, len(coalitions))
+
+
+def count_fitted(n_coalitions: int, n_channels: int) -> int:
+    """Return how many of the coalitions the regression takes: all borders, whatever their number."""
+    return min(n_coalitions, max(MAX_FITTED, 2 * n_channels + 2))
 
 
 def _add_residuals(

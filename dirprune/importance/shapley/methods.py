@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -13,7 +14,7 @@ from dirprune.errors import ImportanceError
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.coalitions import Opener
 from dirprune.importance.registry import register
-from dirprune.importance.shapley.borders_first import estimate_by_borders_first
+from dirprune.importance.shapley.borders_first import count_fitted, estimate_by_borders_first
 from dirprune.importance.shapley.estimate import (
     Array,
     BudgetError,
@@ -35,9 +36,14 @@ from dirprune.importance.shapley.options import (
 from dirprune.importance.shapley.partial import estimate_by_sizes, list_sizes
 from dirprune.importance.shapley.permutation import estimate_by_permutations
 from dirprune.importance.shapley.settling import default_evaluations, estimate_until_settled
+from dirprune.importance.shapley.surrogate import count_bytes
 from dirprune.importance.shapley.with_shap import estimate_with_shap
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_COST = "4 n + 100 coalitions a group by default (beyond 451 channels 2 n + 1,002)"
+
+TAKES_MORE = "shapley on %s: its regression takes about %d MiB, %d are allowed; try fewer evaluations"
 
 
 class _Fits(Exception):  # noqa: N818  (no error)
@@ -69,11 +75,21 @@ class ShapleyScorer(Scorer):
         """Return the estimate of every group, with its intervals where the method has them.
 
         Raises:
-            ImportanceError: If the options do not fit a group; the message names every such group.
+            ImportanceError: If the options do not fit a group; the message names every such group. If there
+                is not enough memory for what an estimator keeps of its coalitions.
         """
         self._check_all(context.grouping.n_channels)
         opener = Opener(context, value=self.options.value)
-        return {group.name: self._estimate_group(opener, group.name) for group in context.grouping.groups}
+        estimates = {}
+        for group in context.grouping.groups:
+            try:
+                estimates[group.name] = self._estimate_group(opener, group.name)
+            except MemoryError as error:
+                raise ImportanceError(
+                    f"Shapley values of {group.name}: expected memory for an estimate of "
+                    f"{group.n_channels:,} channels, got out of memory; free some, or try fewer evaluations"
+                ) from error
+        return estimates
 
     def _estimate_group(self, opener: Opener, group: str) -> Estimate:
         """Return the estimate of one group."""
@@ -177,7 +193,23 @@ class SampledScorer(ShapleyScorer):
     stochastic=True,
 )
 class Shapley(SampledScorer):
-    """Shapley values by `estimate_by_borders_first`."""
+    """Shapley values by `estimate_by_borders_first`.
+
+    Its regression takes memory for a matrix of n_evaluations^2 numbers (2,500, or all borders where these are
+    more), for which it has no smaller form: where that is more than is allowed, it says so.
+    """
+
+    def _estimate_group(self, opener: Opener, group: str) -> Estimate:
+        """Return the estimate of one group."""
+        context, n_channels = opener.context, opener.context.grouping[group].n_channels
+        n_evaluations = self.options.evaluations
+        if isinstance(n_evaluations, str):
+            n_evaluations = default_evaluations(n_channels)
+        n_bytes = count_bytes(count_fitted(n_evaluations, n_channels), n_channels)
+        if n_bytes > context.memory_mb << 20 and TAKES_MORE not in context.said:
+            logger.warning(TAKES_MORE, group, n_bytes >> 20, context.memory_mb)
+            context.said.add(TAKES_MORE)
+        return super()._estimate_group(opener, group)
 
     def _sample(self, value: Value, n_channels: int, n_evaluations: int, seed: int) -> Estimate:
         return estimate_by_borders_first(value, n_channels, n_evaluations, seed)

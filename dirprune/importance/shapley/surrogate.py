@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from dirprune.importance.shapley.estimate import Array, Coalitions
 
 N_FITTED = (150, 250)
 """Coalitions that the shape is fitted to: a fifth of all within these bounds."""
 N_STEPS = 25
-BLOCK = 4096
+BLOCK = 1 << 20
+"""Numbers of a matrix that are computed at once: nothing but the coalitions and one matrix is large."""
+N_BLOCKS = 8
+"""So large, that are there at once."""
 STEP = 1e-4
 N_OUTSTANDING = 4
 NOISELESS = 1e-8
@@ -68,6 +73,8 @@ class Surrogate:
     posterior is known. With all coalitions its mean is the exact value whatever the model: that decides how
     fast values converge, not to what.
 
+    It keeps one matrix of n_coalitions^2 numbers, which is inverted where it lies: see `count_bytes`.
+
     Args:
         coalitions: Different ones, among them the empty and the full one, shape (n_coalitions, n_channels);
             n_channels >= 3.
@@ -78,14 +85,13 @@ class Surrogate:
 
     def __init__(self, coalitions: Coalitions, values: Array) -> None:
         self.n = coalitions.shape[1]
-        self.sizes_inside = np.arange(1, self.n)
+        self.sizes_inside = np.arange(1.0, self.n)
         inner = values[2:]  # the empty and the full coalition do not tell channels apart
         self.centre, self.scale = float(inner.mean()), float(inner.std()) or 1.0
         self.coalitions = coalitions.astype(float)
         self.targets = (values - self.centre) / self.scale
         self._choose_shape(self._find_telling())
-        covariance = self._covariance(self.shape, self.coalitions, self.coalitions)
-        self.precision = np.linalg.inv(covariance + np.diag(self._noise(self.shape, self.coalitions)))
+        self.precision = _invert_(self._covariance_in_blocks())
         self.weights = self.precision @ self.targets
         self.stretch, self.stretch_deviation = self._find_stretch()
 
@@ -95,15 +101,16 @@ class Surrogate:
         The slope of the leave-one-out errors over the additive part of the prediction for the value left out,
         by weighted least squares with White's variance, shrunk by `STRETCH_SPREAD`.
         """
-        inside = self._noise(self.shape, self.coalitions) > NOISELESS
+        inside = self._noise(self.shape, self.coalitions.sum(1)) > NOISELESS
         if not inside.any():  # the parts explain every value
             return 0.0, 0.0
-        sizes = self.coalitions.sum(1) / self.n
-        first, _ = _harmonics(self.coalitions, self.coalitions)
-        additive = self._over_sizes(self.shape, sizes, sizes) * first
         diagonal = np.diag(self.precision)
         errors = self.weights / diagonal
-        left_out = additive @ self.weights - (additive * self.precision.T).sum(1) * errors
+        left_out = np.empty(len(errors))
+        for rows in _split(len(errors), len(errors)):
+            additive = self._additive(self.coalitions[rows])
+            among = (additive * self.precision[:, rows].T).sum(1)
+            left_out[rows] = additive @ self.weights - among * errors[rows]
         weighted = np.where(inside, diagonal * left_out, 0)
         strength = weighted @ left_out
         if not strength > 0:  # there is no additive part
@@ -139,24 +146,40 @@ class Surrogate:
     def shapley(self) -> tuple[Array, Array]:
         """Return the posterior means and standard deviations of the Shapley values, each (n_channels,)."""
         n = self.n
-        within = self._over_sizes(self.shape, self.sizes_inside / n, self.sizes_inside / n)
-        prior = within.sum() * (1 - 1 / n) / (n - 1) ** 2
+        prior = self._sum_over(self.sizes_inside).sum() * (1 - 1 / n) / (n - 1) ** 2
+        prior += self._prior_of_noise()
         sizes = self.coalitions.sum(1)
-        over = self._over_sizes(self.shape, sizes / n, self.sizes_inside / n) / (n - 1)
-        members = self.coalitions - sizes[:, None] / n
+        over, over_unseen = self._sum_over(sizes), self._sum_over(sizes, self._unseen())
+        noise = self._noise(self.shape, sizes)
+        inside, outside = _coefficients(sizes, n)
         # What single channels and coalitions that lack one say is exact; what is between them is stretched,
         # of each size as far as it was not seen.
-        between = ((over * self._unseen()).sum(1)[:, None] * members).T @ self.weights
-        links = over.sum(1)[:, None] * members
-        noise = self._noise(self.shape, self.coalitions)
-        links += noise[:, None] * shapley_coefficients(self.coalitions)
-        prior += self._prior_of_noise()
+        seen = over_unseen * self.weights / (n - 1)
+        between = self.coalitions.T @ seen - sizes @ seen / n
         # v(full) - v(empty) is known, and so is what it adds to each channel.
         rise = (self.targets[1] - self.targets[0]) / n
-        variances = np.maximum(prior - (links * (self.precision @ links)).sum(0), 0)
-        variances += (self.stretch_deviation * between) ** 2
-        means = links.T @ self.weights + self.stretch * between + rise
+        means, variances = self.stretch * between + rise, (self.stretch_deviation * between) ** 2
+        for channels in _split(n, len(sizes)):
+            present = self.coalitions[:, channels]
+            links = (over / (n - 1))[:, None] * (present - sizes[:, None] / n)
+            links += noise[:, None] * (present * inside[:, None] - outside[:, None])
+            means[channels] += links.T @ self.weights
+            variances[channels] += np.maximum(prior - (links * (self.precision @ links)).sum(0), 0)
         return means * self.scale, np.sqrt(variances) * self.scale
+
+    def _sum_over(self, sizes: Array, weights: Array | None = None) -> Array:
+        """Return the covariance of g_i at sizes with the sum of g_i over 1 .. n - 1, shape (n_sizes,).
+
+        Args:
+            sizes: Shape (n_sizes,), many of them the same.
+            weights: Of the sizes 1 .. n - 1 in the sum; ones when None.
+        """
+        different, places = np.unique(sizes, return_inverse=True)
+        sums = np.empty(len(different))
+        for rows in _split(len(different), self.n):
+            over = self._over_sizes(self.shape, different[rows] / self.n, self.sizes_inside / self.n)
+            sums[rows] = over.sum(1) if weights is None else (over * weights).sum(1)
+        return sums[places.reshape(-1)]
 
     def _unseen(self) -> Array:
         """Return the share that was not seen of coalitions of sizes 1 .. n - 1; 0 at both ends, (n - 1,)."""
@@ -170,13 +193,11 @@ class Surrogate:
 
     def predict(self, coalitions: Coalitions) -> Array:
         """Return the posterior means of the values of coalitions between the borders, (n_coalitions,)."""
-        means = []
-        for start in range(0, len(coalitions), BLOCK):
-            block = coalitions[start : start + BLOCK].astype(float)
+        means = [np.empty(0)]
+        for rows in _split(len(coalitions), len(self.coalitions)):
+            block = coalitions[rows].astype(float)
             covariance = self._covariance(self.shape, block, self.coalitions)
-            first, _ = _harmonics(block, self.coalitions)
-            sizes = block.sum(1) / self.n, self.coalitions.sum(1) / self.n
-            covariance += self.stretch * self._over_sizes(self.shape, *sizes) * first
+            covariance += self.stretch * self._additive(block)
             means.append(covariance @ self.weights)
         return np.concatenate(means) * self.scale + self.centre
 
@@ -186,14 +207,14 @@ class Surrogate:
         Over all coalitions and over those with noise, the larger. Sundararajan and Keerthi 2001, equation 13.
         """
         errors = self.weights**2 / np.diag(self.precision)
-        is_noisy = self._noise(self.shape, self.coalitions) > NOISELESS
+        is_noisy = self._noise(self.shape, self.coalitions.sum(1)) > NOISELESS
         of_noisy = errors[is_noisy].mean() if is_noisy.any() else 0.0
         return float(np.sqrt(max(errors.mean(), of_noisy)))
 
     def _prior_of_noise(self) -> float:
         """Return the variance of a Shapley value of the noise before any coalition is seen."""
         n = self.n
-        variances = self._noise(self.shape, np.tri(n + 1, n, -1))[1:-1]
+        variances = self._noise(self.shape, self.sizes_inside)
         shares = np.array([1 / comb(n - 1, s - 1) + 1 / comb(n - 1, s) for s in range(1, n)])
         return float(variances @ shares) / n**2
 
@@ -212,9 +233,22 @@ class Surrogate:
         covariance += np.outer(*of_pairs) * _matern(*sizes, 0.0) * second
         return covariance
 
-    def _noise(self, shape: Shape, coalitions: Array) -> Array:
+    def _additive(self, left: Array) -> Array:
+        """Return the covariance of the additive part with that of the coalitions seen, (n_left, n_seen)."""
+        first, _ = _harmonics(left, self.coalitions)
+        return self._over_sizes(self.shape, left.sum(1) / self.n, self.coalitions.sum(1) / self.n) * first
+
+    def _covariance_in_blocks(self) -> Array:
+        """Return the covariance of the values seen, with noise, shape (n_coalitions, n_coalitions)."""
+        n_coalitions = len(self.coalitions)
+        covariance = np.empty((n_coalitions, n_coalitions))
+        for rows in _split(n_coalitions, n_coalitions):
+            covariance[rows] = self._covariance(self.shape, self.coalitions[rows], self.coalitions)
+        np.einsum("ii->i", covariance)[:] += self._noise(self.shape, self.coalitions.sum(1))
+        return covariance
+
+    def _noise(self, shape: Shape, sizes: Array) -> Array:
         """Return the variances of the noise; coalitions next to the borders interact in pairs alone."""
-        sizes = coalitions.sum(1)
         variances = shape.amplitude(shape.noise, shape.noise_fall, sizes / self.n) ** 2
         to_border = np.minimum(sizes, self.n - sizes)
         return np.where(to_border > 2, variances, np.where(to_border == 0, self.jump, 0)) + 1e-9
@@ -251,7 +285,9 @@ class Surrogate:
 
     def _whole(self, position: Array, coalitions: Array) -> Array:
         shape = Shape(*position)
-        return self._covariance(shape, coalitions, coalitions) + np.diag(self._noise(shape, coalitions))
+        return self._covariance(shape, coalitions, coalitions) + np.diag(
+            self._noise(shape, coalitions.sum(1))
+        )
 
     def _judge(self, position: Array, coalitions: Array, targets: Array) -> tuple[float, Array]:
         """Return minus the logarithm of the posterior up to a constant, and the covariance."""
@@ -265,17 +301,47 @@ class Surrogate:
         return float((fit @ fit + prior) / 2 + np.log(np.diag(factor)).sum()), whole
 
 
-def shapley_coefficients(coalitions: Array) -> Array:
-    """Return what each Shapley value has of the values of coalitions, shape (n_coalitions, n_channels).
+def count_bytes(n_coalitions: int, n_channels: int) -> int:
+    """Return about how many bytes a `Surrogate` takes: its matrix, the coalitions, and blocks."""
+    return 8 * (n_coalitions * (n_coalitions + n_channels) + N_BLOCKS * min(n_coalitions**2, BLOCK))
 
-    1 / (n C(n - 1, s - 1)) where the channel is in, -1 / (n C(n - 1, s)) where it is not, 0 for the empty and
-    the full coalition.
+
+def _split(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield the rows of a matrix in blocks of at most `BLOCK` numbers."""
+    size = max(1, BLOCK // n_columns)
+    for start in range(0, n_rows, size):
+        yield slice(start, start + size)
+
+
+def _invert_(matrix: Array) -> Array:
+    """Return the inverse of a square matrix, in its own memory.
+
+    Raises:
+        numpy.linalg.LinAlgError: If there is none.
     """
-    n = coalitions.shape[1]
+    n_work = int(lapack.dgetri_lwork(len(matrix))[0])
+    factors, pivots, is_singular = lapack.dgetrf(matrix.T, overwrite_a=True)
+    if is_singular == 0:
+        inverse, is_singular = lapack.dgetri(factors, pivots, lwork=n_work, overwrite_lu=True)
+    if is_singular:
+        raise np.linalg.LinAlgError("Singular matrix")
+    return inverse.T
+
+
+def _coefficients(sizes: Array, n_channels: int) -> tuple[Array, Array]:
+    """Return what each Shapley value has of the values of coalitions of some sizes.
+
+    The coefficient is 1 / (n C(n - 1, s - 1)) where the channel is in, -1 / (n C(n - 1, s)) where it is not,
+    0 for the empty and the full coalition.
+
+    Returns:
+        The difference of both, and minus the second, each of shape (n_coalitions,).
+    """
+    n = n_channels
     inside = np.array([0.0, *(1 / (n * comb(n - 1, s - 1)) for s in range(1, n)), 0.0])
     outside = np.array([0.0, *(1 / (n * comb(n - 1, s)) for s in range(1, n)), 0.0])
-    sizes = coalitions.sum(1).astype(int)
-    return coalitions * (inside + outside)[sizes][:, None] - outside[sizes][:, None]
+    places = sizes.astype(int)
+    return (inside + outside)[places], outside[places]
 
 
 def _harmonics(left: Array, right: Array) -> tuple[Array, Array]:

@@ -68,6 +68,11 @@ def test_nothing_is_removed_above_the_limit_but_costs_are_known() -> None:
     assert [removal.channel for removal in state.remove(additive([3, 2, 4]), 2, 2, limit=2.5)] == [1]
 
 
+def test_a_channel_that_is_due_goes_above_the_limit_and_those_behind_it_do_not() -> None:
+    state = Elimination(np.ones(3, dtype=bool))
+    assert [r.channel for r in state.remove(additive([3, 2, 4]), 2, 2, limit=1.9, is_due=True)] == [1]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_lazy_removes_the_same_where_costs_only_grow_and_evaluates_less(seed: int) -> None:
     lazy, plain = random_covering(40, seed), random_covering(40, seed)

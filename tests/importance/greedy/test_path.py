@@ -274,6 +274,18 @@ def test_a_path_by_latency_never_gets_slower() -> None:
     assert costs[-1] > 0
 
 
+def test_channels_that_go_at_once_with_the_cheapest_obey_the_slack() -> None:
+    # What removals lose by themselves: of the left 1, 2, 3, ..., 8; right 0 loses 1.5.
+    context = two_sides([n**0.5 for n in range(1, 9)], [1.5**0.5, 30])
+    found = {
+        step: removals(compute_path(context, PathOptions(step=step), cost=evenly)) for step in (0.01, 0.5)
+    }
+    assert found[0.5][:4] == [("left", 0), ("right", 0), ("left", 1), ("left", 2)]
+    assert found[0.5] == found[0.01]
+    loose = compute_path(context, PathOptions(step=0.5, slack=0.4), cost=evenly)
+    assert removals(loose)[:4] == [("left", 0), ("left", 1), ("right", 0), ("left", 2)]
+
+
 def test_where_removing_helps_the_group_that_saves_more_goes_first() -> None:
     assert (
         compute_rate(-1.0, 10.0)

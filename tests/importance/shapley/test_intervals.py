@@ -7,8 +7,13 @@ import pytest
 from scipy import stats
 
 from dirprune.importance.coalitions import open_values
-from dirprune.importance.shapley import compute_exact, estimate_by_permutations
+from dirprune.importance.shapley import (
+    compute_exact,
+    estimate_by_borders_first,
+    estimate_by_permutations,
+)
 from dirprune.importance.shapley.estimate import quantile_of_student
+from dirprune.importance.shapley.settling import default_evaluations
 from tests.importance.cases import make_context
 from tests.importance.shapley.games import Recorder, additive, saturating, unanimity
 from tests.importance.shapley.test_estimators import CONVERGING, every_converging
@@ -33,6 +38,20 @@ def test_intervals_cover_the_values_of_games_like_networks(name: str, n_evaluati
         for game in range(8)
     ]
     assert np.mean(covered) >= 0.9
+
+
+def test_intervals_of_shapley_cover_the_values_at_the_default_budget() -> None:
+    n = 16
+    held, widths = [], []
+    for game in range(12):
+        value = saturating(n, game)
+        exact = compute_exact(value, n).values
+        estimate = estimate_by_borders_first(value, n, default_evaluations(n), game)
+        assert estimate.half_widths is not None
+        held.append(np.abs(estimate.values - exact) <= estimate.half_widths)
+        widths.append(estimate.half_widths.mean() / exact.std())
+    assert np.mean(held) >= 0.9
+    assert np.mean(widths) < 0.15  # that they cover is worth something
 
 
 @every_converging
