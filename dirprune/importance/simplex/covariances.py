@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
@@ -248,8 +249,11 @@ def _upper(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spearman(left: Tensor, right: Tensor) -> float | None:
-    """Return the rank correlation of two tensors of shape (n_pairs,); None if either is constant."""
+    """Return the rank correlation of two tensors of shape (n_pairs,); None if either is constant.
+
+    Equal values share the mean of their ranks: pairs of dead channels are equal by the hundred, and told
+    apart by their place they would agree in it.
+    """
     if len(left) < 3 or left.min() == left.max() or right.min() == right.max():
         return None
-    ranks = torch.stack([values.argsort().argsort().double() for values in (left, right)])
-    return float(torch.corrcoef(ranks)[0, 1])
+    return float(spearmanr(left.numpy(), right.numpy()).statistic)

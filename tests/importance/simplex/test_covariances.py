@@ -105,6 +105,18 @@ def test_agreement_counts_what_every_seed_says() -> None:
     assert GroupCovariances(means, reverse).agreement().spearman == pytest.approx(-1.0)
 
 
+def test_pairs_that_are_equal_share_their_rank() -> None:
+    def with_a_pair(i: int, j: int) -> torch.Tensor:
+        covariance = torch.eye(15, dtype=torch.float64) - 1 / 15
+        covariance[[i, j], [j, i]] += 0.1
+        return covariance
+
+    means = torch.full((2, 15), 1 / 15, dtype=torch.float64)
+    covariances = torch.stack([with_a_pair(0, 4), with_a_pair(7, 9)])
+    # Of 105 pairs each has another one that stands out: by hand -1 / 104.
+    assert GroupCovariances(means, covariances).agreement().spearman == pytest.approx(-1 / 104)
+
+
 def test_groups_of_one_and_two_channels_have_covariances() -> None:
     for n_channels in (1, 2):
         context = linear_case([1.0] * n_channels)
