@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ N_PAIRS = 6
 MIN_LIMIT = 0.01
 SEED_COLOURS = "tab10"
 MIN_CLUSTERED = 3
+MAX_CAPTION = 200  # characters of a line below the pictures
 N_LABELLED = 40  # channels whose numbers fit beside a heat map
 
 SEED, PART = "seed", "image part"
@@ -67,11 +69,15 @@ def write_covariances_png(
     above, below = covariances.pairs(n_pairs)
     _draw_pairs_(right, [*above, *below[::-1]], excess, seeds, fit)
     figure.suptitle(_literal(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.supxlabel(
-        _literal(format_agreement(covariances.agreement(), fit)), x=0.01, ha="left", fontsize=8.5
-    )
+    caption = wrap_caption(format_agreement(covariances.agreement(), fit))
+    figure.supxlabel(_literal(caption), x=0.01, ha="left", fontsize=8.5)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
+
+
+def wrap_caption(text: str) -> str:
+    """Return a text in lines that the picture has room for."""
+    return textwrap.fill(text, MAX_CAPTION, break_on_hyphens=False)
 
 
 def choose_limit(matrices: Sequence[Tensor]) -> float:

@@ -13,6 +13,7 @@ from dirprune.records.covariances import (
     choose_limit,
     format_agreement,
     order_by_similarity,
+    wrap_caption,
     write_covariances_png,
 )
 
@@ -63,6 +64,15 @@ def test_agreement_is_told_beside_the_null() -> None:
     )
     assert format_agreement(Agreement(None, 3, (0, 0), 0)).endswith("to another: none")
     assert "positive in every image part: 0" in format_agreement(Agreement(None, 3, (0, 0), 0), PART)
+
+
+def test_caption_has_lines_that_the_picture_has_room_for() -> None:
+    null = Null((-0.25, -0.05), (2, 0))
+    told = format_agreement(Agreement(-0.25, 4950, (12, 7, 9), 3, null), PART)
+    lines = wrap_caption(told).splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 200
+    assert " ".join(lines) == told
 
 
 def test_agreement_without_a_null_is_said_to_prove_nothing() -> None:
