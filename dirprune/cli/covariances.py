@@ -23,11 +23,12 @@ from dirprune.importance.simplex.covariances import (
     compute_covariances,
 )
 from dirprune.importance.simplex.laplace import compute_laplace_covariances
+from dirprune.importance.simplex.null import N_DRAWS
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.records.covariances import PART, SEED, format_agreement, write_covariances_png
 from dirprune.tracing import find_groups
 
-SCHEMA = 1
+SCHEMA = 2
 N_SHOWN = 3
 N_WRITTEN = 50
 
@@ -38,6 +39,7 @@ def covariances(
     method: str,
     method_options: tuple[tuple[str, str], ...],
     seeds: tuple[int, ...],
+    null_draws: int | None,
     data: DataOptions,
     cache: Path,
     memory_mb: int,
@@ -65,7 +67,12 @@ def covariances(
     grouping.check_any()
     roles, task = subject.roles, subject.task
     fit = PART if fitted is None else SEED
-    kept, pieces = ScoreCache(cache), [(str(seed), False) for seed in seeds]
+    n_draws = (N_DRAWS if fitted is None else 0) if null_draws is None else null_draws
+    n_draws = n_draws if len(seeds) > 1 else 0  # one seed agrees with nobody
+    kept, names = ScoreCache(cache), list(map(str, seeds))
+    if fitted is not None:
+        names += [f"{seed} of null draw {draw}" for draw in range(1, n_draws + 1) for seed in seeds]
+    pieces = [(name, False) for name in names]
     with (
         kept_on_interrupt(kept, pieces, f"covariances of {fit}"),
         ScoringProgress(grouping.names) as progress,
@@ -82,9 +89,9 @@ def covariances(
             progress=progress,
         )
         if fitted is None:
-            found = compute_laplace_covariances(context, len(seeds), cache=kept)
+            found = compute_laplace_covariances(context, len(seeds), cache=kept, n_draws=n_draws)
         else:
-            found = compute_covariances(fitted, context, seeds, kept)
+            found = compute_covariances(fitted, context, seeds, kept, n_draws)
     click.echo(f"\n{method}, one posterior for each {fit} {', '.join(map(str, seeds))}: pairs of channels\n")
     click.echo(format_pairs(found))
     click.echo()
@@ -142,9 +149,10 @@ def describe_group(group: GroupCovariances) -> dict[str, Any]:
 
     above, below = group.pairs(N_WRITTEN)
     agreement = dataclasses.asdict(group.agreement())
+    null = agreement["null"] and {name: list(values) for name, values in agreement["null"].items()}
     return {
         "means": group.means.tolist(),
-        "agreement": {**agreement, "n_positive": list(agreement["n_positive"])},
+        "agreement": {**agreement, "n_positive": list(agreement["n_positive"]), "null": null},
         "positive_excess": describe(above),
         "negative_excess": describe(below),
         "covariance": group.covariances.mean(0).tolist(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ N_PAIRS = 6
 MIN_LIMIT = 0.01
 SEED_COLOURS = "tab10"
 MIN_CLUSTERED = 3
+MAX_CAPTION = 200  # characters of a line below the pictures
 N_LABELLED = 40  # channels whose numbers fit beside a heat map
 
 SEED, PART = "seed", "image part"
@@ -67,11 +69,15 @@ def write_covariances_png(
     above, below = covariances.pairs(n_pairs)
     _draw_pairs_(right, [*above, *below[::-1]], excess, seeds, fit)
     figure.suptitle(_literal(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.supxlabel(
-        _literal(format_agreement(covariances.agreement(), fit)), x=0.01, ha="left", fontsize=8.5
-    )
+    caption = wrap_caption(format_agreement(covariances.agreement(), fit))
+    figure.supxlabel(_literal(caption), x=0.01, ha="left", fontsize=8.5)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
+
+
+def wrap_caption(text: str) -> str:
+    """Return a text in lines that the picture has room for."""
+    return textwrap.fill(text, MAX_CAPTION, break_on_hyphens=False)
 
 
 def choose_limit(matrices: Sequence[Tensor]) -> float:
@@ -80,24 +86,40 @@ def choose_limit(matrices: Sequence[Tensor]) -> float:
     return max(MIN_LIMIT, *(float(largest) for largest in off_diagonal))
 
 
-LEAST_AGREEMENT = 0.2
-"""Rank correlation between seeds below which single pairs are not worth reading."""
-
-
 def format_agreement(agreement: Agreement, fit: str = SEED) -> str:
-    """Return in one line how far seeds, or parts of the images, agree about the pairs of a group."""
+    """Return in one line how far seeds, or parts of the images, agree about the pairs of a group.
+
+    Beside each figure stands what the null gives, as its mean and range over the draws.
+    """
     counts = ", ".join(map(str, agreement.n_positive))
     parts = [f"{agreement.n_pairs:,} pairs; positive by {fit}: {counts}"]
-    if len(agreement.n_positive) > 1:
-        expected = f"{agreement.n_expected:.1f} expected by chance"
-        parts.append(f"positive in every {fit}: {agreement.n_confirmed} ({expected})")
-        known = "none" if agreement.spearman is None else f"{agreement.spearman:.2f}"
-        parts.append(f"mean rank correlation of the excess from one {fit} to another: {known}")
-        if agreement.spearman is not None and agreement.spearman < LEAST_AGREEMENT:
-            parts.append("hardly any agreement, single pairs say little")
-    else:
-        parts.append(f"one {fit} confirms nothing")
+    if len(agreement.n_positive) == 1:
+        return "; ".join([*parts, f"one {fit} confirms nothing"])
+    null = agreement.null
+    confirmed = "" if null is None else _format_null(null.n_confirmed, "{:.1f}", "{:.0f}")
+    parts.append(f"positive in every {fit}: {agreement.n_confirmed}{confirmed}")
+    known = "none" if agreement.spearman is None else f"{agreement.spearman:.2f}"
+    drawn = [] if null is None else [value for value in null.spearman if value is not None]
+    beside = _format_null(drawn, "{:.2f}", "{:.2f}") if drawn else ""
+    parts.append(f"mean rank correlation of the excess from one {fit} to another: {known}{beside}")
+    if agreement.spearman is not None:
+        parts += _judge(agreement.spearman, drawn)
     return "; ".join(parts)
+
+
+def _format_null(values: Sequence[float], mean: str, single: str) -> str:
+    """Return the mean and range of a figure over the draws of the null, in brackets."""
+    low, high = single.format(min(values)), single.format(max(values))
+    return f" (without interactions {mean.format(sum(values) / len(values))}, {low} to {high})"
+
+
+def _judge(spearman: float, drawn: Sequence[float]) -> list[str]:
+    """Return what a rank correlation proves beside those of the null, as at most one remark."""
+    if not drawn:
+        return ["without interactions not drawn, so it proves none"]
+    if spearman <= max(drawn):
+        return ["no more than without interactions, so it proves none"]
+    return []
 
 
 def order_by_similarity(matrix: Tensor) -> list[int]:

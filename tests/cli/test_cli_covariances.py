@@ -27,7 +27,7 @@ def test_pairs_are_printed_and_written_with_a_picture_per_group(run: Run, weight
         *(f"covariances-{name}.png" for name in GROUPS),
         "covariances.json",
     ]
-    stored = read_json(Path("pairs/covariances.json"), 1)
+    stored = read_json(Path("pairs/covariances.json"), 2)
     assert stored["method"]["name"] == "logistic-normal"
     assert stored["method"]["options"]["steps"] == 3
     assert stored["seeds"] == [4, 5]
@@ -44,8 +44,24 @@ def test_laplace_takes_a_part_of_the_images_for_each_seed(run: Run, weights: Pat
     result = run("covariances", "--weights", weights, *few, "--output", "pairs")
     assert result.status == 0, result.errors
     assert "laplace, one posterior for each image part 0, 1: pairs of channels" in result.output
-    means = read_json(Path("pairs/covariances.json"), 1)["groups"]["conv1"]["means"]
+    means = read_json(Path("pairs/covariances.json"), 2)["groups"]["conv1"]["means"]
     assert means == [[0.1] * 10] * 2
+    conv2 = read_json(Path("pairs/covariances.json"), 2)["groups"]["conv2"]
+    assert [len(values) for values in conv2["agreement"]["null"].values()] == [19, 19]
+    assert "(without interactions " in result.output
+
+
+def test_fitted_families_have_as_many_draws_of_the_null_as_are_asked_for(run: Run, weights: Path) -> None:
+    family = ("--method", "generalized-dirichlet", "--seeds", "0,1")
+    command = ("covariances", "--weights", weights, *QUICK, *family, "--output", "pairs")
+    result = run(*command)
+    assert result.status == 0, result.errors
+    assert "without interactions not drawn, so it proves none" in result.output
+    assert read_json(Path("pairs/covariances.json"), 2)["groups"]["conv1"]["agreement"]["null"] is None
+    result = run(*command, "--null-draws", "1")
+    assert result.status == 0, result.errors
+    null = read_json(Path("pairs/covariances.json"), 2)["groups"]["conv1"]["agreement"]["null"]
+    assert [len(values) for values in null.values()] == [1, 1]
 
 
 def test_dirichlet_has_no_pair_to_show(run: Run, weights: Path) -> None:
@@ -73,6 +89,7 @@ def test_dirichlet_has_no_pair_to_show(run: Run, weights: Path) -> None:
         (["--seeds", "0,0"], ["--seeds", "different whole numbers such as 0,1,2", "'0,0'"]),
         (["--seeds", "0,-1"], ["--seeds", "'0,-1'"]),
         (["--seeds", ""], ["--seeds", "got ''"]),
+        (["--null-draws", "-1"], ["--null-draws", "whole number of at least 0", "'-1'"]),
         ([], ["weights file", "w.safetensors"]),
     ],
 )
@@ -86,7 +103,7 @@ def test_mistakes_end_in_one_line(run: Run, arguments: list[str], fragments: lis
 def test_what_ended_before_ctrl_c_is_kept_and_the_same_command_goes_on(
     run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    place, name = (laplace, "compute_curvature") if method == "laplace" else (SimplexSwitches, "fit")
+    place, name = (laplace, "compute_curvatures") if method == "laplace" else (SimplexSwitches, "fit")
     what = "image part" if method == "laplace" else "seed"
     compute, n_calls, n_allowed = getattr(place, name), 0, 0
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from dirprune.importance.simplex.covariances import Agreement, GroupCovariances
+from dirprune.importance.simplex.covariances import Agreement, GroupCovariances, Null
 from dirprune.records.covariances import (
     PART,
     choose_limit,
     format_agreement,
     order_by_similarity,
+    wrap_caption,
     write_covariances_png,
 )
 
@@ -47,18 +48,37 @@ def test_colours_reach_as_far_as_the_strongest_pair_of_either_sign_and_leave_out
     assert choose_limit([torch.eye(3)]) == 0.01
 
 
-def test_agreement_is_told_with_what_chance_would_give() -> None:
-    told = format_agreement(Agreement(-0.021, 4950, (12, 7), 1, 0.02))
-    assert told == (
-        "4,950 pairs; positive by seed: 12, 7; positive in every seed: 1 (0.0 expected by chance); "
-        "mean rank correlation of the excess from one seed to another: -0.02; "
-        "hardly any agreement, single pairs say little"
+def test_agreement_is_told_beside_the_null() -> None:
+    null = Null((0.25, None, -0.05), (2, 0, 1))
+    told = format_agreement(Agreement(0.25, 4950, (12, 7), 3, null))
+    beside = (
+        "4,950 pairs; positive by seed: 12, 7; positive in every seed: 3 (without interactions 1.0, 0 to 2); "
+        "mean rank correlation of the excess from one seed to another: "
     )
-    assert format_agreement(Agreement(None, 3, (0,), 0, 0.0)) == (
+    low = "0.25 (without interactions 0.10, -0.05 to 0.25)"
+    assert told == f"{beside}{low}; no more than without interactions, so it proves none"
+    high = "0.26 (without interactions 0.10, -0.05 to 0.25)"
+    assert format_agreement(Agreement(0.26, 4950, (12, 7), 3, null)) == beside + high
+    assert format_agreement(Agreement(None, 3, (0,), 0)) == (
         "3 pairs; positive by seed: 0; one seed confirms nothing"
     )
-    assert format_agreement(Agreement(None, 3, (0, 0), 0, 0.0)).endswith("to another: none")
-    assert "positive in every image part: 0" in format_agreement(Agreement(None, 3, (0, 0), 0, 0.0), PART)
+    assert format_agreement(Agreement(None, 3, (0, 0), 0)).endswith("to another: none")
+    assert "positive in every image part: 0" in format_agreement(Agreement(None, 3, (0, 0), 0), PART)
+
+
+def test_caption_has_lines_that_the_picture_has_room_for() -> None:
+    null = Null((-0.25, -0.05), (2, 0))
+    told = format_agreement(Agreement(-0.25, 4950, (12, 7, 9), 3, null), PART)
+    lines = wrap_caption(told).splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 200
+    assert " ".join(lines) == told
+
+
+def test_agreement_without_a_null_is_said_to_prove_nothing() -> None:
+    assert format_agreement(Agreement(0.9, 3, (1, 1), 1)).endswith(
+        "from one seed to another: 0.90; without interactions not drawn, so it proves none"
+    )
 
 
 def test_channels_that_are_alike_become_neighbours() -> None:

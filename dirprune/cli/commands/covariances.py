@@ -12,6 +12,7 @@ from dirprune.cli.options import (
     LAPLACE,
     LARGEST,
     KeyValue,
+    WholeNumber,
     cache_option,
     data_options,
     memory_option,
@@ -63,6 +64,12 @@ class Seeds(click.ParamType):
     help="One posterior is fitted with each, or, by laplace, on one of so many disjoint parts of the images; "
     "what they do not agree about is noise.",
 )
+@click.option(
+    "--null-draws",
+    type=WholeNumber(0),
+    help="Draws of the null, in which images share no interactions: what agreement is worth shows beside it. "
+    "Each fits every posterior anew, but for laplace. Default: 19 by laplace, else 0.",
+)
 @data_options
 @cache_option
 @memory_option
@@ -78,8 +85,9 @@ def covariances(**given: Any) -> None:
       positive   the two channels help only together; keep both or neither
       negative   they are substitutes; one of them may be enough
 
-    Correlations and excesses are covariances over both standard deviations. Believe only pairs that all
-    seeds show, and more of them than chance would.
+    Correlations and excesses are covariances over both standard deviations. Seeds also agree about channels
+    that have nothing to do with one another, by how much each counts on its own. Believe only groups that
+    agree more than without interactions (the null), and there only pairs that all seeds show.
     """
     with leaving_at_ctrl_c():
         from dirprune.cli.covariances import covariances as run

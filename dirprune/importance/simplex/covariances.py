@@ -4,7 +4,8 @@ On a simplex every row of a covariance sums to zero, so that the average pair is
 makes every pair negative. What a richer family learnt about pairs is therefore its *excess*: its covariance
 less that of the Dirichlet with the same means and the same total variance (trace). The rows of an excess sum
 to zero too. Channels that only help together have a positive excess, substitutes for one another a
-negative one.
+negative one. So have channels that have nothing to do with one another, by how much each counts on its own:
+what seeds agree about says something of pairs only beside the null of `simplex.null`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
@@ -25,6 +27,7 @@ from dirprune.identity import digest
 from dirprune.importance.base import Scores, ScoringContext, Selector
 from dirprune.importance.cache import ScoreCache, score_key
 from dirprune.importance.simplex.family import dirichlet_covariance
+from dirprune.importance.simplex.null import LEAST_SAMPLES, draw_signs, make_rng
 from dirprune.importance.simplex.scorers import SimplexSwitches
 
 LEAST_CORRELATION = 0.02
@@ -56,8 +59,21 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Null:
+    """What the figures of `Agreement` are without interactions, in each draw; see `simplex.null`.
+
+    Attributes:
+        spearman: As there.
+        n_confirmed: As there.
+    """
+
+    spearman: tuple[float | None, ...]
+    n_confirmed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Agreement:
-    """How far seeds agree about the pairs of one group.
+    """How far seeds agree about the pairs of one group, which says something of pairs only beside the null.
 
     Attributes:
         spearman: Rank correlation of the excess of all pairs, averaged over pairs of seeds; None with one
@@ -65,14 +81,14 @@ class Agreement:
         n_pairs: Pairs of channels.
         n_positive: For each seed, pairs whose correlation is above `LEAST_CORRELATION`.
         n_confirmed: Pairs for which every seed says so.
-        n_expected: How many there would be if seeds had nothing to do with one another.
+        null: The same without interactions; None where it was not drawn.
     """
 
     spearman: float | None
     n_pairs: int
     n_positive: tuple[int, ...]
     n_confirmed: int
-    n_expected: float
+    null: Null | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +98,12 @@ class GroupCovariances:
     Attributes:
         means: Shape (n_seeds, n_channels).
         covariances: Shape (n_seeds, n_channels, n_channels); every row sums to 0.
+        null: The same without interactions, one for each draw, each without a null of its own.
     """
 
     means: Tensor
     covariances: Tensor
+    null: tuple[GroupCovariances, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.means.isfinite().all() and self.covariances.isfinite().all()):
@@ -128,19 +146,21 @@ class GroupCovariances:
         return [p for p in above if p.excess > 0], [p for p in below if p.excess < 0]
 
     def agreement(self) -> Agreement:
-        """Return how far the seeds agree."""
+        """Return how far the seeds agree, and how far without interactions."""
         relative = self.relative(self.covariances)
         first, second = _upper(relative[0])
         is_positive = relative[:, first, second] > LEAST_CORRELATION
         excess = self.relative(self.excess())[:, first, second]
         found = [_spearman(left, right) for left, right in itertools.combinations(excess, 2)]
         known = [value for value in found if value is not None]
+        draws = [draw.agreement() for draw in self.null]
+        null = Null(tuple(draw.spearman for draw in draws), tuple(draw.n_confirmed for draw in draws))
         return Agreement(
             sum(known) / len(known) if known else None,
             len(first),
             tuple(is_positive.sum(1).tolist()),
             int(is_positive.all(0).sum()),
-            float(is_positive.double().mean(1).prod()) * len(first) if len(first) else 0.0,
+            null if draws else None,
         )
 
 
@@ -160,7 +180,11 @@ def match_dirichlet(mean: Tensor, covariance: Tensor) -> Tensor:
 
 
 def compute_covariances(
-    method: Selector, context: ScoringContext, seeds: Sequence[int], cache: ScoreCache | None = None
+    method: Selector,
+    context: ScoringContext,
+    seeds: Sequence[int],
+    cache: ScoreCache | None = None,
+    n_draws: int = 0,
 ) -> dict[str, GroupCovariances]:
     """Fit a posterior over switches with each seed and return the covariances of every group.
 
@@ -169,11 +193,18 @@ def compute_covariances(
         context: Its own seed is not used.
         seeds: At least one, all different.
         cache: Where the posterior of each seed is kept as soon as it is fitted, and found again.
+        n_draws: Of the null; >= 0. Each fits another posterior with every seed, with signs that those of one
+            draw share, as seeds share the images.
     Raises:
         ImportanceError: If the method has no posterior, or is fitted at its mean, where the loss says nothing
-            of covariances, or seeds are missing or given twice.
+            of covariances, seeds are missing or given twice, or samples are too few for the null.
     """
     checked = check_has_covariances(method)
+    if n_draws and checked.options.n_samples < LEAST_SAMPLES:
+        raise ImportanceError(
+            f"the null needs n_samples of at least {LEAST_SAMPLES}, got {checked.options.n_samples}; "
+            "take more, or no draws of the null"
+        )
     if not seeds or len(set(seeds)) < len(seeds):
         raise ImportanceError(f"seeds must be different and at least one, got {list(seeds)}; try 0, 1, 2")
     if len(context.calibration) == 0:
@@ -181,20 +212,45 @@ def compute_covariances(
     if not context.grouping.groups:
         return {}
     network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
-    found = []
-    for seed in seeds:
-        of_seed = dataclasses.replace(context, network=network, seed=seed)
-        key = None if cache is None else score_key(checked, of_seed)
-        found.append(find_moments(cache, key, partial(_fit_moments, checked, of_seed)))
+    contexts = [dataclasses.replace(context, network=network, seed=seed) for seed in seeds]
+    real = _fit_seeds(checked, contexts, cache)
+    null = [_fit_seeds(checked, contexts, cache, draw) for draw in range(n_draws)]
     return {
-        name: GroupCovariances(*(torch.stack([moments[kind + name] for moments in found]) for kind in KINDS))
-        for name in context.grouping.names
+        name: dataclasses.replace(group, null=tuple(draw[name] for draw in null))
+        for name, group in real.items()
     }
 
 
-def _fit_moments(method: SimplexSwitches, context: ScoringContext) -> Scores:
+def _fit_seeds(
+    method: SimplexSwitches,
+    contexts: Sequence[ScoringContext],
+    cache: ScoreCache | None,
+    draw: int | None = None,
+) -> dict[str, GroupCovariances]:
+    """Return the covariances of posteriors fitted in several contexts; of one draw of the null, if given."""
+    signs = None
+    if draw is not None:
+        shape = (len(contexts[0].calibration), sum(contexts[0].grouping.n_channels.values()))
+        signs = draw_signs(shape, make_rng(draw))
+    found = []
+    for context in contexts:
+        key = None if cache is None else score_key(method, context)
+        of_draw = key if draw is None else [key, "null", draw]
+        found.append(find_moments(cache, of_draw, partial(_fit_moments, method, context, signs)))
+
+    def stack(name: str) -> Tensor:
+        return torch.stack([moments[name] for moments in found])
+
+    mean_of, covariance_of = KINDS
+    return {
+        name: GroupCovariances(stack(mean_of + name), stack(covariance_of + name))
+        for name in contexts[0].grouping.names
+    }
+
+
+def _fit_moments(method: SimplexSwitches, context: ScoringContext, signs: Tensor | None) -> Scores:
     """Return the means and covariances of a fitted posterior, by `KINDS` and group."""
-    posterior = method.fit(context)
+    posterior = method.fit(context, signs)
     with torch.no_grad():
         means = posterior.split(posterior.mean())
         mean_of, covariance_of = KINDS
@@ -248,8 +304,11 @@ def _upper(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spearman(left: Tensor, right: Tensor) -> float | None:
-    """Return the rank correlation of two tensors of shape (n_pairs,); None if either is constant."""
+    """Return the rank correlation of two tensors of shape (n_pairs,); None if either is constant.
+
+    Equal values share the mean of their ranks: pairs of dead channels are equal by the hundred, and told
+    apart by their place they would agree in it.
+    """
     if len(left) < 3 or left.min() == left.max() or right.min() == right.max():
         return None
-    ranks = torch.stack([values.argsort().argsort().double() for values in (left, right)])
-    return float(torch.corrcoef(ranks)[0, 1])
+    return float(spearmanr(left.numpy(), right.numpy()).statistic)

@@ -79,9 +79,13 @@ def check_least(name: str, value: int, least: int) -> None:
         raise ImportanceError(f"{name} must be at least {least}, got {value}")
 
 
-def fit_(posterior: SimplexFamily, context: ScoringContext, options: SimplexOptions) -> None:
+def fit_(
+    posterior: SimplexFamily, context: ScoringContext, options: SimplexOptions, signs: Tensor | None = None
+) -> None:
     """Fit the parameters of all groups in one pass with Adam, to minimise `compute_loss`.
 
+    Args:
+        signs: Of every calibration example and channel, shape (n_examples, n_total); see `compute_loss`.
     Raises:
         ImportanceError: If a batch were larger than the calibration split.
     """
@@ -105,7 +109,7 @@ def fit_(posterior: SimplexFamily, context: ScoringContext, options: SimplexOpti
                 places: Tensor, batch: Tensor = positions, drawn: Tensor = drawn
             ) -> Sequence[Tensor]:
                 rng.set_state(drawn)  # each part sees the samples of the whole batch
-                loss = compute_loss(posterior, context, batch, options, rng, places)
+                loss = compute_loss(posterior, context, batch, options, rng, places, signs)
                 return torch.autograd.grad(loss, posterior.parameters, materialize_grads=True)
 
             places = torch.arange(len(positions))
@@ -125,6 +129,7 @@ def compute_loss(
     options: SimplexOptions,
     rng: torch.Generator,
     places: Tensor | None = None,
+    signs: Tensor | None = None,
 ) -> Tensor:
     """Return the loss per example of some calibration examples plus KL / n_examples, a scalar in nats.
 
@@ -132,11 +137,17 @@ def compute_loss(
         positions: Of the examples in the calibration split, shape (batch,).
         rng: For the samples; the point estimator draws none.
         places: In the batch, of the examples whose share of it is returned, shape (n,); all by default.
+        signs: -1 where a calibration example sees samples of a channel's switch mirrored at their mean, else
+            1, shape (n_examples, n_total): how interactions are destroyed, see `null`. None mirrors nothing.
     """
     places = torch.arange(len(positions)) if places is None else places
     inputs, targets = context.load(positions[places])
     if options.is_sampled:
-        switches = posterior.sample(min(options.n_samples, len(positions)), rng)[places % options.n_samples]
+        samples = posterior.sample(min(options.n_samples, len(positions)), rng)
+        switches = samples[places % options.n_samples]
+        if signs is not None:
+            mean = samples.mean(0)
+            switches = mean + signs[positions[places]] * (switches - mean)
     else:
         switches = posterior.mean()
     factors = (switches * posterior.n_beside).to(inputs.device, inputs.dtype)

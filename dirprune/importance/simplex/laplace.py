@@ -1,7 +1,7 @@
 """Covariances of switches by Laplace's approximation: from curvature at the dense network, without fitting.
 
 Stochastic fits of the families disagree about pairs of channels from seed to seed. Curvature has no such
-noise, and what it says of one set of images it says of another far more often than chance would.
+noise, and from the gradients of each image the null of `simplex.null` comes at hardly any cost.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from dirprune.importance.cache import ScoreCache, context_key
 from dirprune.importance.footprint import allow
 from dirprune.importance.fresh_norm import count_in_part
 from dirprune.importance.simplex.covariances import GroupCovariances, find_moments
+from dirprune.importance.simplex.family import split_channels
+from dirprune.importance.simplex.null import N_DRAWS, count_draws, draw_signs, make_rng
 from dirprune.switches import switched
 
-LAPLACE_VERSION = 1  # raised when the same images give other covariances
+LAPLACE_VERSION = 2  # raised when the same images give other covariances
 MAX_BATCH = 250
 N_BYTES = 4 + 8 + 8  # of an entry: as it is computed, in float64, and times the curvature of the loss
+N_BYTES_OF_NULL = 8 + 8  # the last two once more, with signs
 N_BYTES_OF_HESSIAN = 4 + 4 + 8  # likewise: row by row, together, and in float64
 
 
@@ -33,6 +36,7 @@ def compute_laplace_covariances(
     n_parts: int = 3,
     prior_concentration: float = 3.0,
     cache: ScoreCache | None = None,
+    n_draws: int = N_DRAWS,
 ) -> dict[str, GroupCovariances]:
     """Return Gaussian covariances of the switches around 1 / n, one for each disjoint part of the images.
 
@@ -41,10 +45,11 @@ def compute_laplace_covariances(
     covariance of t is the inverse on the space that P projects onto, that of s follows from ds = P dt / n.
 
     Args:
-        context: Its seed deals the calibration images out to the parts.
+        context: Its seed deals the calibration images out to the parts, and signs to the images.
         n_parts: How many; each takes the place of a seed in `GroupCovariances`; >= 1.
         prior_concentration: p, of each channel; > 0.
         cache: Where the covariances of each part are kept as soon as they are there, and found again.
+        n_draws: Of the null, fewer in wide networks (`count_draws`); >= 0.
     Raises:
         ImportanceError: If there are fewer images than parts.
     """
@@ -60,12 +65,16 @@ def compute_laplace_covariances(
     network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
     order = torch.randperm(n_images, generator=torch.Generator().manual_seed(context.seed))
     found: dict[str, list[Tensor]] = {group.name: [] for group in context.grouping.groups}
+    n_draws = count_draws(list(context.grouping.n_channels.values()), n_draws)
     for number, positions in enumerate(order.tensor_split(n_parts)):
         part = dataclasses.replace(
             context, network=network, calibration=context.calibration.subset(positions)
         )
-        key = None if cache is None else ["laplace", LAPLACE_VERSION, prior_concentration, context_key(part)]
-        covariances = find_moments(cache, key, partial(_compute_part, part, prior_concentration))
+        seed = context.seed + number
+        beside = [prior_concentration, n_draws, seed if n_draws else None]
+        key = None if cache is None else ["laplace", LAPLACE_VERSION, *beside, context_key(part)]
+        compute = partial(_compute_part, part, prior_concentration, n_draws, seed)
+        covariances = find_moments(cache, key, compute)
         for name, of_group in found.items():
             of_group.append(covariances[name])
         if context.progress is not None:
@@ -73,32 +82,44 @@ def compute_laplace_covariances(
     return {name: _gather(covariances) for name, covariances in found.items()}
 
 
-def _compute_part(context: ScoringContext, prior_concentration: float) -> Scores:
-    """Return the covariances of every group on some images."""
-    curvatures = compute_curvature(context).items()
+def _compute_part(context: ScoringContext, prior_concentration: float, n_draws: int, seed: int) -> Scores:
+    """Return the covariances of every group on some images, the real ones and then those of each draw."""
+    curvatures = compute_curvatures(context, n_draws, seed).items()
     return {name: _invert(curvature, prior_concentration) for name, curvature in curvatures}
 
 
-@torch.enable_grad()
 def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
+    """Return the first of `compute_curvatures`, the real one, shape (n_channels, n_channels)."""
+    return {name: found[0] for name, found in compute_curvatures(context).items()}
+
+
+@torch.enable_grad()
+def compute_curvatures(context: ScoringContext, n_draws: int = 0, seed: int = 0) -> dict[str, Tensor]:
     """Return the Gauss-Newton matrix of the summed loss in factors at one on the channels of each group.
 
     It is the sum over images of J^T C J, with J the Jacobian of the network's outputs in the factors and C
     the Hessian of the image's loss in its outputs. It costs one backward pass for each output. What a
     batch saves for its derivatives, its Jacobians and Hessians take at most `memory_mb`, or one image's do.
+    A draw of the null is the sum of D J^T C J D, with signs of the image's own on the diagonal of D.
 
+    Args:
+        n_draws: Of the null; >= 0.
+        seed: Of its signs.
     Returns:
-        For each group a positive semi-definite float64 matrix of shape (n_channels, n_channels).
+        For each group positive semi-definite float64 matrices, first the real one and then those of the
+        draws, which have the same diagonal; shape (1 + n_draws, n_channels, n_channels).
     """
     groups = context.grouping.groups
-    totals = {
-        group.name: torch.zeros(group.n_channels, group.n_channels, dtype=torch.float64) for group in groups
-    }
-    shortage = allow(context, MAX_BATCH, n_bytes_beside=_count_bytes(context))
+    shapes = {group.name: (1 + n_draws, group.n_channels, group.n_channels) for group in groups}
+    totals = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    rng, n_total = make_rng(seed), sum(context.grouping.n_channels.values())
+    shortage = allow(context, MAX_BATCH, n_bytes_beside=_count_bytes(context, n_draws))
     n_images = len(context.calibration)
     size = MAX_BATCH if shortage.is_divisible else count_in_part(n_images)
     for batch in torch.arange(n_images).split(size):
-        for sums in shortage.compute_in_parts(batch, partial(_sum_up_curvature, context), "curvature"):
+        signs = draw_signs((n_draws, len(batch), n_total), rng)
+        compute = partial(_sum_up_curvatures, context, signs, int(batch[0]))
+        for sums in shortage.compute_in_parts(batch, compute, "curvature"):
             for name, total in sums.items():
                 totals[name] += total
         if context.progress is not None:
@@ -106,8 +127,16 @@ def compute_curvature(context: ScoringContext) -> dict[str, Tensor]:
     return totals
 
 
-def _sum_up_curvature(context: ScoringContext, positions: Tensor) -> dict[str, Tensor]:
-    """Return the sums of `compute_curvature` over some examples."""
+def _sum_up_curvatures(
+    context: ScoringContext, signs: Tensor, start: int, positions: Tensor
+) -> dict[str, Tensor]:
+    """Return the sums of `compute_curvatures` over some examples.
+
+    Args:
+        signs: Of the null, shape (n_draws, batch, n_total).
+        start: Position of the first example of the batch that they are for.
+        positions: Of the examples, some of that batch.
+    """
     groups = context.grouping.groups
     inputs, targets = context.load(positions)
     ones = {
@@ -121,19 +150,26 @@ def _sum_up_curvature(context: ScoringContext, positions: Tensor) -> dict[str, T
         torch.autograd.grad(column.sum(), list(ones.values()), retain_graph=True, materialize_grads=True)
         for column in outputs.flatten(1).unbind(1)
     ]
+    signs_of = split_channels(signs[:, positions - start], context.grouping.n_channels)
     found = {}
     for name, parts in zip(ones, zip(*rows, strict=True), strict=True):
         jacobian = torch.stack(parts, dim=1).to("cpu", torch.float64)
-        found[name] = torch.einsum("bkn,bkm->nm", jacobian, curvature @ jacobian)
+        weighted = curvature @ jacobian
+        sums = [torch.einsum("bkn,bkm->nm", jacobian, weighted)]
+        for of_draw in signs_of[name].unsqueeze(2):
+            sums.append(torch.einsum("bkn,bkm->nm", of_draw * jacobian, of_draw * weighted))
+        found[name] = torch.stack(sums)
     return found
 
 
-def _count_bytes(context: ScoringContext) -> int:
-    """Return how many bytes the Jacobian of one image and the Hessian of its loss take."""
+def _count_bytes(context: ScoringContext, n_draws: int) -> int:
+    """Return how many bytes the Jacobian of one image, the Hessian of its loss and its signs take."""
     inputs, _ = next(iter(context.batches(1)))
     with torch.no_grad():
         n_outputs = context.network(inputs).flatten(1).shape[1]
-    return n_outputs * (N_BYTES * sum(context.grouping.n_channels.values()) + N_BYTES_OF_HESSIAN * n_outputs)
+    n_total = sum(context.grouping.n_channels.values())
+    n_bytes = N_BYTES + N_BYTES_OF_NULL * (n_draws > 0)
+    return n_outputs * (n_bytes * n_total + N_BYTES_OF_HESSIAN * n_outputs) + n_draws * n_total
 
 
 def _loss_curvature(context: ScoringContext, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -149,17 +185,23 @@ def _loss_curvature(context: ScoringContext, outputs: Tensor, targets: Tensor) -
 
 
 def _gather(covariances: Sequence[Tensor]) -> GroupCovariances:
-    """Return the covariances of one group with the means that they lie around."""
-    n_channels = len(covariances[0])
+    """Return the covariances of one group, and of its null, with the means that they lie around.
+
+    Args:
+        covariances: Of each part, the real ones and then those of the draws, shape
+            (1 + n_draws, n_channels, n_channels).
+    """
+    n_channels = covariances[0].shape[-1]
     means = torch.full((len(covariances), n_channels), 1 / n_channels, dtype=torch.float64)
-    return GroupCovariances(means, torch.stack(list(covariances)))
+    real, *null = torch.stack(list(covariances), dim=1)
+    return GroupCovariances(means, real, tuple(GroupCovariances(means, draw) for draw in null))
 
 
 def _invert(curvature: Tensor, prior_concentration: float) -> Tensor:
-    """Return the covariance of the switches from the curvature of the loss in the factors."""
-    n_channels = len(curvature)
+    """Return covariances of the switches from curvatures of the loss in the factors, both (..., n, n)."""
+    n_channels = curvature.shape[-1]
     identity = torch.eye(n_channels, dtype=torch.float64)
     project = identity - 1 / n_channels
     precision = prior_concentration * identity + project @ curvature @ project
     covariance = project @ torch.linalg.inv(precision) @ project / n_channels**2
-    return (covariance + covariance.T) / 2
+    return (covariance + covariance.mT) / 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.registry import register
@@ -97,13 +98,17 @@ class SimplexSwitches(Scorer):
             seed: Of all draws.
         """
 
-    def fit(self, context: ScoringContext) -> SimplexFamily:
-        """Return the fitted posterior over the switches of all groups, of which there must be one."""
+    def fit(self, context: ScoringContext, signs: Tensor | None = None) -> SimplexFamily:
+        """Return the fitted posterior over the switches of all groups, of which there must be one.
+
+        Args:
+            signs: Where factors are mirrored, shape (n_examples, n_total); see `compute_loss`.
+        """
         n_channels = context.grouping.n_channels
         if self.options.simplex == "network":
             n_channels = {"network": sum(n_channels.values())}
         posterior = self.start(n_channels, context.seed)
-        fit_(posterior, context, self.options)
+        fit_(posterior, context, self.options, signs)
         return posterior
 
     @torch.no_grad()

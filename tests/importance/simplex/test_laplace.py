@@ -10,7 +10,12 @@ import torch
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext
 from dirprune.importance.simplex import laplace
-from dirprune.importance.simplex.laplace import compute_curvature, compute_laplace_covariances
+from dirprune.importance.simplex.laplace import (
+    compute_curvature,
+    compute_curvatures,
+    compute_laplace_covariances,
+)
+from dirprune.importance.simplex.null import count_draws, draw_signs, make_rng
 from dirprune.switches import switched
 from tests.importance.cases import evidence_case, linear_case
 from tests.importance.simplex.planted import SUBSTITUTES, TOGETHER, planted_case
@@ -53,7 +58,47 @@ def test_planted_pairs_stand_out_in_every_part_of_the_images() -> None:
     agreement = found.agreement()
     assert agreement.spearman is not None
     assert agreement.spearman > 0.5
-    assert agreement.n_confirmed > agreement.n_expected
+    assert agreement.null is not None
+    assert len(agreement.null.spearman) == 19
+    assert agreement.spearman > max(agreement.null.spearman)
+    assert agreement.n_confirmed > max(agreement.null.n_confirmed)
+
+
+def test_without_interactions_seeds_agree_but_no_more_than_the_null() -> None:
+    context = linear_case([0.2, 0.3, 0.4, 0.6, 0.8, 1.1, 1.5, 2.0], n_examples=3000)
+    agreement = compute_laplace_covariances(context, n_parts=3)["0"].agreement()
+    null = agreement.null
+    assert agreement.spearman > 0.9  # by how much each channel counts on its own
+    assert min(null.spearman) > 0.9
+    assert agreement.spearman <= max(null.spearman)
+    assert agreement.n_confirmed <= max(null.n_confirmed)
+
+
+def test_draws_keep_the_diagonal_and_destroy_what_images_share() -> None:
+    real, *draws = compute_curvatures(planted_case(), n_draws=2, seed=3)["0"]
+    for draw in draws:
+        torch.testing.assert_close(draw.diagonal(), real.diagonal())
+        assert draw[TOGETHER].abs() < 0.1 * real[TOGETHER].abs()
+        assert draw[SUBSTITUTES].abs() < 0.1 * real[SUBSTITUTES].abs()
+    assert not torch.equal(*draws)
+
+
+def test_a_draw_is_by_hand_the_curvature_with_signs_of_each_image() -> None:
+    weights = torch.tensor([1.0, -2.0, 0.5])
+    context = linear_case(weights.tolist())
+    signs = draw_signs((1, 64, 3), make_rng(5))[0]
+    contributions = signs * (context.calibration.inputs * weights).double()
+    found = compute_curvatures(context, n_draws=1, seed=5)["0"][1]
+    torch.testing.assert_close(found, 2 * contributions.T @ contributions, rtol=1e-5, atol=1e-4)
+    assert not torch.equal(found, compute_curvatures(context, n_draws=1, seed=6)["0"][1])
+
+
+def test_wide_networks_have_fewer_draws() -> None:
+    assert count_draws([6, 16, 120, 84]) == 19
+    assert count_draws([512] * 10) == 6
+    assert count_draws([2048] * 4) == 5
+    assert count_draws([2048] * 4, 2) == 2
+    assert count_draws([], 0) == 0
 
 
 def test_one_channel_and_too_few_images() -> None:
@@ -64,7 +109,7 @@ def test_one_channel_and_too_few_images() -> None:
 
 def test_curvature_takes_no_more_images_at_once_than_fit_into_the_memory(monkeypatch) -> None:
     case = planted_case()
-    expected = compute_curvature(case)["0"]
+    expected = compute_curvatures(case, n_draws=2)["0"]
     sizes = []
     load = type(case).load
 
@@ -75,7 +120,7 @@ def test_curvature_takes_no_more_images_at_once_than_fit_into_the_memory(monkeyp
 
     monkeypatch.setattr(type(case), "load", remember)
     monkeypatch.setattr(laplace, "N_BYTES", 1 << 16)
-    small = compute_curvature(dataclasses.replace(case, memory_mb=1))["0"]
+    small = compute_curvatures(dataclasses.replace(case, memory_mb=1), n_draws=2)["0"]
     assert max(sizes) * case.grouping.groups[0].n_channels <= 16
     torch.testing.assert_close(small, expected)
 
