@@ -104,7 +104,8 @@ class _Joined:
                 n_rows, *rows.shape[1:], dtype=rows.dtype, device=rows.device, memory_format=layout
             )
         end = self.n_filled + len(rows)
-        if end > len(self.room) or rows.shape[1:] != self.room.shape[1:]:
+        is_alike = rows.shape[1:] == self.room.shape[1:] and rows.dtype == self.room.dtype
+        if end > len(self.room) or not is_alike:
             self.room = torch.cat([self.rows, rows])  # which says what does not fit together
             self.n_filled = len(self.room)
             return

@@ -23,7 +23,7 @@ from dirprune.importance.simplex.covariances import (
     compute_covariances,
 )
 from dirprune.importance.simplex.laplace import compute_laplace_covariances
-from dirprune.importance.simplex.null import N_DRAWS
+from dirprune.importance.simplex.null import count_draws
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.records.covariances import PART, SEED, format_agreement, write_covariances_png
 from dirprune.tracing import find_groups
@@ -67,7 +67,8 @@ def covariances(
     grouping.check_any()
     roles, task = subject.roles, subject.task
     fit = PART if fitted is None else SEED
-    n_draws = (N_DRAWS if fitted is None else 0) if null_draws is None else null_draws
+    n_default = count_draws(grouping.n_channels.values()) if fitted is None else 0
+    n_draws = n_default if null_draws is None else null_draws
     n_draws = n_draws if len(seeds) > 1 else 0  # one seed agrees with nobody
     kept, names = ScoreCache(cache), list(map(str, seeds))
     if fitted is not None:

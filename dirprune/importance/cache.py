@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,9 @@ def _describe_carried(value: Any, known: dict[Any, dict[str, Any]]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_describe_carried(item, known) for item in value]
     if isinstance(value, Tensor):
-        return [str(value.dtype), digest(_array(value))]
+        with suppress(NotImplementedError, TypeError, RuntimeError):  # it has no data here, or none in numpy
+            return [str(value.dtype), digest(_array(value))]
+        return [str(value.dtype), list(value.shape)]
     if inspect.ismethod(value):  # of whatever object: what this one carries is not followed
         return _identify_once(value.__func__, known)
     if inspect.isroutine(value) or inspect.isclass(value):

@@ -103,14 +103,16 @@ def format_agreement(agreement: Agreement, fit: str = SEED) -> str:
     beside = _format_null(drawn, "{:.2f}", "{:.2f}") if drawn else ""
     parts.append(f"mean rank correlation of the excess from one {fit} to another: {known}{beside}")
     if agreement.spearman is not None:
-        parts += _judge(agreement.spearman, drawn)
+        parts += _judge(agreement.spearman, drawn) if null is None or drawn else []
     return "; ".join(parts)
 
 
 def _format_null(values: Sequence[float], mean: str, single: str) -> str:
     """Return the mean and range of a figure over the draws of the null, in brackets."""
     low, high = single.format(min(values)), single.format(max(values))
-    return f" (without interactions {mean.format(sum(values) / len(values))}, {low} to {high})"
+    middle = mean.format(sum(values) / len(values))
+    draws = "1 draw" if len(values) == 1 else f"{len(values)} draws"
+    return f" (without interactions {middle}, {low} to {high} in {draws})"
 
 
 def _judge(spearman: float, drawn: Sequence[float]) -> list[str]:

@@ -16,6 +16,8 @@ from dirprune.latency import Latency
 SCHEMA = 1
 DENSE: tuple[int, ...] = ()
 """What stands for the architecture of the dense network."""
+BESIDE = "beside_ms"
+"""What the dense network took when an architecture was measured, or when that was widened to its pace."""
 
 Architecture = tuple[int, ...]
 Measure = Callable[[Sequence[Architecture]], Sequence[Latency]]
@@ -37,16 +39,27 @@ class LatencyCache:
         self.known = self._read()
 
     def get(self, architecture: Architecture) -> Latency | None:
-        """Return how long an architecture takes; None: not known."""
-        found = self.known.get(self._name(architecture))
-        return None if found is None else Latency(**found)
+        """Return how long an architecture takes; None: not known, or not at the pace of the dense network."""
+        found = dict(self.known.get(self._name(architecture), {}))
+        beside = found.pop(BESIDE, None)
+        is_known = bool(found) and (architecture == DENSE or beside == self._find_pace())
+        return Latency(**found) if is_known else None
 
     def add(self, latencies: Mapping[Architecture, Latency]) -> None:
-        """Keep what was measured in the same rounds, in place of what was known of these architectures."""
-        added = {self._name(architecture): asdict(taken) for architecture, taken in latencies.items()}
+        """Keep what was measured in the same rounds, in place of what was known of these architectures.
+
+        What was measured beside another value of the dense network is not known any more.
+        """
         with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
-            self.known = {**self._read(), **added}  # others may have measured meanwhile
+            self.known = self._read()  # others may have measured meanwhile
+            self.known |= {self._name(each): asdict(taken) for each, taken in latencies.items()}
+            pace = self._find_pace()
+            for each in latencies:
+                self.known[self._name(each)][BESIDE] = pace
             write_json(self.path, {"latencies": self.known}, SCHEMA)
+
+    def _find_pace(self) -> float | None:
+        return self.known.get(self._name(DENSE), {}).get("median_ms")
 
     def _read(self) -> dict[str, Any]:
         return read_json(self.path, SCHEMA)["latencies"] if self.path.exists() else {}

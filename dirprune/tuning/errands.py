@@ -73,8 +73,8 @@ class Errands:
     def __call__(self, function: Callable[..., Answer], *given: Any, **heard: Any) -> Answer:
         """See `dirprune.study.place.Place`.
 
-        A worker that is lost is replaced: without end where its machine was lost, or as long as what it does
-        goes on in between, else a few times.
+        A worker that is lost is replaced: without end where its machine was lost, or as long as reports of a
+        training come in between, else a few times.
 
         Raises:
             StudyError: If no worker came to the end of it, or one does not see the shared folder.
@@ -211,7 +211,10 @@ class _LogPost(logging.Handler):
         self.post = post
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.post(record.levelno, "%s", record.getMessage())
+        try:
+            self.post(record.levelno, "%s", record.getMessage())
+        except Exception:  # a warning that does not arrive must not end what it is about
+            self.handleError(record)
 
 
 def _run(

@@ -52,12 +52,13 @@ def test_agreement_is_told_beside_the_null() -> None:
     null = Null((0.25, None, -0.05), (2, 0, 1))
     told = format_agreement(Agreement(0.25, 4950, (12, 7), 3, null))
     beside = (
-        "4,950 pairs; positive by seed: 12, 7; positive in every seed: 3 (without interactions 1.0, 0 to 2); "
+        "4,950 pairs; positive by seed: 12, 7; positive in every seed: 3 "
+        "(without interactions 1.0, 0 to 2 in 3 draws); "
         "mean rank correlation of the excess from one seed to another: "
     )
-    low = "0.25 (without interactions 0.10, -0.05 to 0.25)"
+    low = "0.25 (without interactions 0.10, -0.05 to 0.25 in 2 draws)"
     assert told == f"{beside}{low}; no more than without interactions, so it proves none"
-    high = "0.26 (without interactions 0.10, -0.05 to 0.25)"
+    high = "0.26 (without interactions 0.10, -0.05 to 0.25 in 2 draws)"
     assert format_agreement(Agreement(0.26, 4950, (12, 7), 3, null)) == beside + high
     assert format_agreement(Agreement(None, 3, (0,), 0)) == (
         "3 pairs; positive by seed: 0; one seed confirms nothing"

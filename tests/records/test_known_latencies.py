@@ -69,6 +69,16 @@ def test_where_the_dense_network_is_out_of_its_quartiles_all_are_measured_anew(t
     assert LatencyCache(path, ROUNDS).get(DENSE) == found.latencies[DENSE]
 
 
+def test_what_was_measured_at_an_earlier_pace_is_measured_again_when_it_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "latencies.json"
+    find_latencies([DENSE, (10,), (20,)], LatencyCache(path, ROUNDS), Device())
+    device = Device(pace=0.5)
+    find_latencies([DENSE, (10,), (5,)], LatencyCache(path, ROUNDS), device)
+    found = find_latencies([DENSE, (10,), (20,)], LatencyCache(path, ROUNDS), device)
+    assert found.latencies[20,].median_ms == 10
+    assert found.n_known == 2
+
+
 def test_two_who_measure_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     path = tmp_path / "latencies.json"
     first, second = (LatencyCache(path, ROUNDS) for _ in range(2))

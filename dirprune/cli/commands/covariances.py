@@ -68,7 +68,7 @@ class Seeds(click.ParamType):
     "--null-draws",
     type=WholeNumber(0),
     help="Draws of the null, in which images share no interactions: what agreement is worth shows beside it. "
-    "Each fits every posterior anew, but for laplace. Default: 19 by laplace, else 0.",
+    "Each fits every posterior anew, but for laplace. Default: by laplace 19, or fewer in wide networks.",
 )
 @data_options
 @cache_option

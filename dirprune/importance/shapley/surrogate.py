@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from dirprune.importance.shapley.estimate import Array, Coalitions
 
@@ -319,6 +318,8 @@ def _invert_(matrix: Array) -> Array:
     Raises:
         numpy.linalg.LinAlgError: If there is none.
     """
+    from scipy.linalg import lapack  # slow to import, as for all that lists methods
+
     n_work = int(lapack.dgetri_lwork(len(matrix))[0])
     factors, pivots, is_singular = lapack.dgetrf(matrix.T, overwrite_a=True)
     if is_singular == 0:

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from dirprune.errors import ImportanceError
@@ -27,7 +26,7 @@ from dirprune.identity import digest
 from dirprune.importance.base import Scores, ScoringContext, Selector
 from dirprune.importance.cache import ScoreCache, score_key
 from dirprune.importance.simplex.family import dirichlet_covariance
-from dirprune.importance.simplex.null import LEAST_SAMPLES, draw_signs, make_rng
+from dirprune.importance.simplex.null import LEAST_SAMPLES, NULL_VERSION, draw_signs, make_rng
 from dirprune.importance.simplex.scorers import SimplexSwitches
 
 LEAST_CORRELATION = 0.02
@@ -200,9 +199,11 @@ def compute_covariances(
             of covariances, seeds are missing or given twice, or samples are too few for the null.
     """
     checked = check_has_covariances(method)
-    if n_draws and checked.options.n_samples < LEAST_SAMPLES:
+    options = checked.options
+    if n_draws and (fewest := min(options.n_samples, options.batch_size)) < LEAST_SAMPLES:
+        name = "n_samples" if fewest == options.n_samples else "batch_size"
         raise ImportanceError(
-            f"the null needs n_samples of at least {LEAST_SAMPLES}, got {checked.options.n_samples}; "
+            f"the null needs {name} of at least {LEAST_SAMPLES}, got {fewest}; "
             "take more, or no draws of the null"
         )
     if not seeds or len(set(seeds)) < len(seeds):
@@ -235,7 +236,7 @@ def _fit_seeds(
     found = []
     for context in contexts:
         key = None if cache is None else score_key(method, context)
-        of_draw = key if draw is None else [key, "null", draw]
+        of_draw = key if draw is None else [key, "null", NULL_VERSION, draw]
         found.append(find_moments(cache, of_draw, partial(_fit_moments, method, context, signs)))
 
     def stack(name: str) -> Tensor:
@@ -311,4 +312,6 @@ def _spearman(left: Tensor, right: Tensor) -> float | None:
     """
     if len(left) < 3 or left.min() == left.max() or right.min() == right.max():
         return None
+    from scipy.stats import spearmanr  # slow to import, as for all that lists methods
+
     return float(spearmanr(left.numpy(), right.numpy()).statistic)

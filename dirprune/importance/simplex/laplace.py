@@ -21,7 +21,7 @@ from dirprune.importance.footprint import allow
 from dirprune.importance.fresh_norm import count_in_part
 from dirprune.importance.simplex.covariances import GroupCovariances, find_moments
 from dirprune.importance.simplex.family import split_channels
-from dirprune.importance.simplex.null import N_DRAWS, count_draws, draw_signs, make_rng
+from dirprune.importance.simplex.null import count_draws, draw_signs, make_rng
 from dirprune.switches import switched
 
 LAPLACE_VERSION = 2  # raised when the same images give other covariances
@@ -36,7 +36,7 @@ def compute_laplace_covariances(
     n_parts: int = 3,
     prior_concentration: float = 3.0,
     cache: ScoreCache | None = None,
-    n_draws: int = N_DRAWS,
+    n_draws: int | None = None,
 ) -> dict[str, GroupCovariances]:
     """Return Gaussian covariances of the switches around 1 / n, one for each disjoint part of the images.
 
@@ -49,7 +49,7 @@ def compute_laplace_covariances(
         n_parts: How many; each takes the place of a seed in `GroupCovariances`; >= 1.
         prior_concentration: p, of each channel; > 0.
         cache: Where the covariances of each part are kept as soon as they are there, and found again.
-        n_draws: Of the null, fewer in wide networks (`count_draws`); >= 0.
+        n_draws: Of the null; >= 0. None takes `count_draws`, fewer in wide networks.
     Raises:
         ImportanceError: If there are fewer images than parts.
     """
@@ -65,7 +65,8 @@ def compute_laplace_covariances(
     network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
     order = torch.randperm(n_images, generator=torch.Generator().manual_seed(context.seed))
     found: dict[str, list[Tensor]] = {group.name: [] for group in context.grouping.groups}
-    n_draws = count_draws(list(context.grouping.n_channels.values()), n_draws)
+    if n_draws is None:
+        n_draws = count_draws(context.grouping.n_channels.values())
     for number, positions in enumerate(order.tensor_split(n_parts)):
         part = dataclasses.replace(
             context, network=network, calibration=context.calibration.subset(positions)

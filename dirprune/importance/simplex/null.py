@@ -21,27 +21,28 @@ posterior's width, while the means go through the network as they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 N_DRAWS = 19
 """By chance one real figure in 20 is above those of all draws."""
 
-LEAST_DRAWS, N_NUMBERS = 5, 2**24
+N_NUMBERS = 2**24
+NULL_VERSION = 1  # raised when draws are other ones
 LEAST_SAMPLES = 16
 """Of a step of a fit, at whose mean they are mirrored: that of a single one is itself."""
 FIRST_SEED = 10_000  # apart from the seeds of fits
 
 
-def count_draws(n_channels: list[int], n_draws: int = N_DRAWS) -> int:
-    """Return how many draws there are, as many as are asked for unless their matrices grew too large.
+def count_draws(n_channels: Iterable[int]) -> int:
+    """Return how many draws there are by default: fewer, or none, where their matrices grew too large.
 
     Args:
         n_channels: Of each group, of which each draw has a square matrix.
-        n_draws: What is asked for; >= 0.
     """
-    n_numbers = sum(n**2 for n in n_channels)
-    return min(n_draws, max(LEAST_DRAWS, N_NUMBERS // max(1, n_numbers)))
+    return min(N_DRAWS, N_NUMBERS // max(1, sum(n**2 for n in n_channels)))
 
 
 def draw_signs(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
