@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
 from torch import Tensor
 
@@ -23,12 +24,18 @@ from tests.integration.toy_study import regression, spec, toy_data
 N_CPUS = count_cpus() + 1  # more than this machine has
 
 
+@pytest.fixture(autouse=True)
+def no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture(scope="module")
 def larger() -> Iterator[Resources]:
-    """A cluster whose trials have more cores than this machine."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": N_CPUS, "include_dashboard": False})
+    """A cluster whose trials have more cores than this machine; it also says that it has a GPU."""
+    head = {"num_cpus": N_CPUS, "num_gpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        yield Resources(address=cluster.address, cpus_per_trial=N_CPUS)
+        yield Resources(address=cluster.address, cpus_per_trial=N_CPUS, gpus_per_trial=0)
     finally:
         cluster.shutdown()
 
@@ -41,14 +48,15 @@ def count(device: str, listen: Callable[[int, int], None], progress: Callable[[s
     return os.getpid()
 
 
-@pytest.mark.parametrize("place_of_it", ["local", "as large a cluster", "a larger cluster"])
+@pytest.mark.parametrize("place_of_it", ["local", "no more cores", "more cores", "a GPU"])
 def test_a_function_runs_here_unless_a_worker_has_more_and_is_heard_here(
     larger: Resources, place_of_it: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     resources = {
         "local": Resources(),
-        "as large a cluster": Resources(address=larger.address),
-        "a larger cluster": larger,
+        "no more cores": Resources(address=larger.address, gpus_per_trial=0),
+        "more cores": larger,
+        "a GPU": Resources(address=larger.address),
     }[place_of_it]
     reports: list[object] = []
     steps: list[int] = []
@@ -58,7 +66,7 @@ def test_a_function_runs_here_unless_a_worker_has_more_and_is_heard_here(
             listen=lambda *said: reports.append(said),
             progress=lambda what, n_done, n_total: steps.append(n_done),
         )
-    is_here = place_of_it != "a larger cluster"
+    is_here = place_of_it in ("local", "no more cores")
     assert (pid == os.getpid()) == is_here
     assert reports == [(1, 2)]
     assert steps[0] == 0
