@@ -92,6 +92,7 @@ def test_errors_arrive_as_they_are(larger: Resources) -> None:
             place(fail, "theirs")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_lost_again_and_again_ends_in_a_line(larger: Resources) -> None:
     lines: list[str] = []
     with (
@@ -133,6 +134,7 @@ def test_what_an_errand_waits_for_is_said(larger: Resources, monkeypatch: pytest
     assert lines == [f"waiting for a node with what a worker of a trial needs: CPU={N_CPUS}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", [None, "storage"])
 def test_the_dense_network_is_trained_by_a_worker_and_goes_on_when_it_is_lost(
     tmp_path: Path, larger: Resources, storage: str | None
