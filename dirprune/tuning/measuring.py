@@ -16,7 +16,7 @@ from dirprune.groups import Grouping
 from dirprune.latency import LatencyModel
 from dirprune.study.latency import LatencyOptions, Measure, measure_here
 from dirprune.tuning.cluster import LOCAL, Resources, connect
-from dirprune.tuning.growth import list_nodes
+from dirprune.tuning.growth import HEAD, list_nodes
 
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
@@ -26,6 +26,8 @@ logger = logging.getLogger("dirprune.tuning")
 NOTICE_S = 5.0
 PATIENCE_S = 600.0
 """How long a measurement waits until others have left its GPU or its node."""
+PIN = 0.001
+"""Of the resource that each node has alone, by its address: what binds a task to a node, and hinders none."""
 OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """What Ray calls the resources of a task."""
 
@@ -96,7 +98,8 @@ def _find_fitting(
 def _with_whole_devices(bundle: Mapping[str, float]) -> dict[str, float]:
     """Return resources with whole GPUs, or with all CPUs of a node; Ray is connected.
 
-    Nodes that a growing cluster may start count where none that lives has what a trial needs.
+    It is the largest node of those that nobody uses now; where there is none, one is waited for. Nodes that
+    a growing cluster may start count where none that lives has what a trial needs.
     """
     if "GPU" in bundle:
         return with_whole_gpus(bundle)
@@ -104,9 +107,22 @@ def _with_whole_devices(bundle: Mapping[str, float]) -> dict[str, float]:
 
     living = [node for node in ray.nodes() if node["Alive"]]
     nodes: Sequence[Mapping[str, float]] = [node["Resources"] for node in living]
+    if idle := _find_fitting(bundle, _list_idle(living)):
+        largest = max(idle, key=lambda node: node["CPU"])
+        own = next(name for name in largest if name.startswith("node:") and name != HEAD)
+        return {**bundle, "CPU": largest["CPU"], own: PIN}
     if not _find_fitting(bundle, nodes):
         nodes = list_nodes(living, ray.get_runtime_context().get_node_id())
     return with_whole_node(bundle, nodes)
+
+
+def _list_idle(living: Sequence[Mapping[str, Any]]) -> list[Mapping[str, float]]:
+    """Return the resources of the nodes whose CPUs nobody holds."""
+    from ray._private.state import available_resources_per_node  # there is no public way
+
+    left = available_resources_per_node()
+    found = [(node["Resources"], left.get(node["NodeID"], {})) for node in living]
+    return [resources for resources, free in found if free.get("CPU", 0.0) >= resources.get("CPU", math.inf)]
 
 
 def _is_ready(group: PlacementGroup, patience_s: float) -> bool:

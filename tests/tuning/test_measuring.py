@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 from torch import nn
 
 from dirprune.errors import ConfigurationError
@@ -48,6 +49,46 @@ def test_of_nodes_the_largest_on_which_a_trial_fits_is_taken_whole(
     assert with_whole_node(bundle, NODES) == {**bundle, "CPU": n_cpus}
 
 
+def look_around(*given: object) -> dict[str, float]:
+    """Return what a measurement holds, and how many tasks of others began in the middle of it."""
+
+    @ray.remote(num_cpus=0.5)
+    def begin() -> None: ...
+
+    begun, _ = ray.wait([begin.remote()], timeout=2)
+    return {**ray.get_runtime_context().get_assigned_resources(), "begun": len(begun)}
+
+
+def test_a_smaller_node_that_is_idle_is_taken_before_a_larger_one_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "measure_here", look_around)
+    monkeypatch.setattr(measuring, "PATIENCE_S", 0.5)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=2)
+        ray.init(cluster.address, log_to_driver=False)
+
+        @ray.remote(num_cpus=3)
+        class Other:
+            def begin(self) -> None: ...
+
+        other = Other.remote()
+        ray.get(other.begin.remote())
+
+        @contextmanager
+        def connect(resources: Resources) -> Iterator[Slots]:
+            yield Slots(4, {"CPU": 0.5})
+
+        monkeypatch.setattr(measuring, "connect", connect)
+        measure = choose_where(Resources(address=cluster.address))
+        seen = dict(measure(nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions()))  # type: ignore[call-overload]
+        assert seen["CPU"] == 2.0
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A Ray of two CPUs and a GPU that is none."""
@@ -63,16 +104,6 @@ def local_ray() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def look_around(*given: object) -> dict[str, float]:
-    """Return what a measurement holds, and how many tasks of others began in the middle of it."""
-
-    @ray.remote(num_cpus=0.5)
-    def begin() -> None: ...
-
-    begun, _ = ray.wait([begin.remote()], timeout=2)
-    return {**ray.get_runtime_context().get_assigned_resources(), "begun": len(begun)}
 
 
 @pytest.mark.usefixtures("local_ray")
