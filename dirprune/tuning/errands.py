@@ -1,6 +1,6 @@
 """Work before the first trial, done where trials run if this machine is less than that.
 
-The head of a cluster in a cloud is small and has no GPU: to train a dense network there would take days.
+The head of a cluster in a cloud is small and has no GPU: a dense network is better not trained there.
 """
 
 from __future__ import annotations
