@@ -50,12 +50,13 @@ class LatencyCache:
 
         What was measured beside another value of the dense network is not known any more.
         """
+        pace = latencies[DENSE].median_ms if DENSE in latencies else self._find_pace()
+        added = {self._name(each): {**asdict(taken), BESIDE: pace} for each, taken in latencies.items()}
         with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
-            self.known = self._read()  # others may have measured meanwhile
-            self.known |= {self._name(each): asdict(taken) for each, taken in latencies.items()}
-            pace = self._find_pace()
-            for each in latencies:
-                self.known[self._name(each)][BESIDE] = pace
+            self.known = {
+                **self._read(),
+                **added,
+            }  # others may have measured meanwhile
             write_json(self.path, {"latencies": self.known}, SCHEMA)
 
     def _find_pace(self) -> float | None:

@@ -6,14 +6,12 @@ The head of a cluster in a cloud is small and has no GPU: a dense network is bet
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
@@ -22,6 +20,7 @@ from dirprune.errors import DirpruneError, StudyError, one_line
 from dirprune.study.place import Answer, here
 from dirprune.training_run import TrainingReport
 from dirprune.tuning.cluster import LOCAL, Resources, Slots, connect, count_cpus, name_amounts
+from dirprune.tuning.machines import cannot_see
 from dirprune.tuning.measuring import as_options
 
 NOTICE_S = 30.0
@@ -53,12 +52,7 @@ class Errands:
     def __enter__(self) -> Errands:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @cached_property
@@ -229,10 +223,7 @@ def _run(
 
     posts[STARTED]()
     if shared is not None and not shared.is_dir():
-        raise StudyError(
-            f"node {platform.node()} does not see {shared}, where the study's files lie; mount it there, or "
-            "start the study with --storage"
-        )
+        raise cannot_see(shared)
     heard = {name: post for name, post in posts.items() if name not in (STARTED, LOGGED)}
     torch.set_num_threads(threads)
     share = count_own_gpus()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
-from dirprune.errors import ConfigurationError, StorageError
+from dirprune.errors import ConfigurationError, StorageError, StudyError
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.tuning.cluster import LOCAL, Resources, connect
@@ -74,6 +76,14 @@ def _ask_all(place: RemoteFolder) -> None:
     finally:
         for left in (name, *(f"{name}-{node}" for node in nodes)):
             place.remove(left)
+
+
+def cannot_see(folder: Path) -> StudyError:
+    """Return the error of a worker whose machine does not see a folder of the study."""
+    return StudyError(
+        f"node {platform.node()} does not see {folder}, where the study's files lie; mount it there, or "
+        "start the study with --storage"
+    )
 
 
 def _check_sight(

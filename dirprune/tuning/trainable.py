@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from ray import tune
 
-from dirprune.errors import StudyError
 from dirprune.preemption import Preemption
 from dirprune.records.folder import StudyFolder
 from dirprune.study.space import Configuration
@@ -23,6 +21,7 @@ from dirprune.trial import (
 )
 from dirprune.tuning.crew import RayCrew
 from dirprune.tuning.gpu_share import choose_device, count_own_gpus, keep_to_share
+from dirprune.tuning.machines import cannot_see
 from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
@@ -97,10 +96,7 @@ def check_sight(context: TrialContext) -> None:
         StudyError: Naming this machine.
     """
     if context.remote is None and not StudyFolder(context.folder).study_json.exists():
-        raise StudyError(
-            f"node {platform.node()} does not see {context.folder}, where the study's files lie; mount it "
-            "there, or start the study with --storage"
-        )
+        raise cannot_see(context.folder)
 
 
 class FinalistTrainable(PruningTrainable):

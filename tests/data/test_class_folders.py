@@ -372,39 +372,41 @@ def test_a_single_unreadable_image_of_few_is_left_out_in_memory_and_streamed(
     assert len(train.in_memory()) == 7
 
 
-@pytest.mark.parametrize("kind", ["folders", "folders kept", "stream"])
-def test_a_link_to_itself_is_left_out_and_named_in_memory_and_streamed(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if kind == "folders kept":
+@pytest.fixture(params=["folders", "folders kept", "stream"])
+def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How images are read: into memory, also when what was decoded is kept on the disk, or streamed."""
+    name, _, kept = request.param.partition(" ")
+    if kept:
         monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"{name}:8"
+
+
+def test_a_link_to_itself_is_left_out_and_named_in_memory_and_streamed(
+    tmp_path: Path, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write_folders(tmp_path, ("ant", "bee"))
     link = tmp_path / "train" / "ant" / "0.webp"
     link.unlink()
     link.symlink_to(link)
-    train = load_data(f"{kind.split()[0]}:8", tmp_path, validation_from="test:0.5").train
+    train = load_data(way, tmp_path, validation_from="test:0.5").train
     assert len(train.in_memory()) == 7
     (line,) = caplog.messages
     assert line.endswith(f" left out: {link}: Too many levels of symbolic links")
 
 
-@pytest.mark.parametrize("kind", ["folders", "folders kept", "stream"])
 def test_names_that_are_no_utf_8_are_names_like_others(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if kind == "folders kept":
-        monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_folders(tmp_path, ("ant", "bee"))
     folder = os.fsencode(tmp_path / "train" / "ant")
     for number, name in enumerate((b"\xff\xe9", b"\xc3\xa9")):
         Path(os.fsdecode(folder + b"/%d.webp" % number)).rename(os.fsdecode(folder + b"/" + name + b".webp"))
     Path(os.fsdecode(folder + b"/\xff.\xfe")).write_bytes(b"?")
-    train = load_data(f"{kind.split()[0]}:8", tmp_path, validation_from="test:0.5").train
+    train = load_data(way, tmp_path, validation_from="test:0.5").train
     assert train.in_memory().inputs[:, 0, 0, 0].tolist() == [2, 3, 1, 0, 10, 11, 12, 13]
     Path(os.fsdecode(folder + b"/\xff\xe9.webp")).write_bytes(b"no image")
-    train = load_data(f"{kind.split()[0]}:8", tmp_path, validation_from="test:0.5").train
+    train = load_data(way, tmp_path, validation_from="test:0.5").train
     assert len(train.in_memory()) == 7
     *_, passed_over, line = caplog.messages
     assert passed_over.endswith(": 1 .\\xfe")
