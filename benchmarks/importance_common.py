@@ -88,6 +88,11 @@ class Subject:
     device: str
     is_trained: bool
 
+    @property
+    def is_lenet(self) -> bool:
+        """Whether it is one of the LeNet-5s."""
+        return self.name.startswith("lenet5")
+
     def context(self, n_images: int, seed: int = 0) -> ScoringContext:
         """Return what a method sees: the first n calibration images, drawn at random and class-balanced."""
         positions = torch.arange(min(n_images, len(self.roles.calibration)))

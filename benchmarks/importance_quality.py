@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import click
@@ -25,6 +26,7 @@ from dirprune.errors import ImportanceError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, ScoringContext, compute_scores, create, keep_best
 from dirprune.recipe import Recipe
+from dirprune.recipes import CIFAR_FINE_TUNING
 from dirprune.reconstruction import N_IMAGES, reconstruct_
 from dirprune.tasks import make_task
 from dirprune.training import train_
@@ -41,16 +43,20 @@ REPAIRS = ("recalibrated", "reconstructed")
 
 def list_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, Architecture]]:
     """Yield sets and their architectures: random ones, and the reference's or uniform keep ratios."""
-    is_lenet = subject.name.startswith("lenet5")
     n_random = 2 if is_quick else 24
-    for least, most in LAWS if is_lenet else LAWS[:1]:
+    for least, most in LAWS if subject.is_lenet else LAWS[:1]:
         for architecture in draw_architectures(subject.grouping, n_random, least, most):
             yield f"{n_random} random, {least:g} to {most:g}", architecture
-    if is_lenet:
+    yield from list_fixed_architectures(subject, is_quick)
+
+
+def list_fixed_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple[str, Architecture]]:
+    """Yield the sets that are not drawn, and their architectures: the reference's, or uniform keep ratios."""
+    if subject.is_lenet:
         for text in REFERENCE[: 1 if is_quick else None]:
             yield "the reference's 4", Architecture.parse(text, subject.grouping)
     else:
-        for ratio in KEEP_RATIOS:
+        for ratio in KEEP_RATIOS[: 1 if is_quick else None]:
             yield f"keep {ratio:g}", Architecture.uniform(subject.grouping, ratio)
 
 
@@ -132,42 +138,53 @@ def _prune_all(
 @click.command("after-fine-tuning")
 @click.option("--methods", default=FINE_TUNED, show_default=True)
 @click.option("--images", default=1000, help="Calibration images that scores may see.")
+@click.option("--subjects", default="lenet5", help="lenet5 (the first one), resnet20, resnet56.")
 @click.option("--seeds", default=3)
+@click.option("--sets", default="", help="Only sets of architectures whose names begin so, such as keep.")
 @click.option("--repairs", default=",".join(REPAIRS), show_default=True, help="What comes before training.")
 @click.pass_obj
-def after_fine_tuning(setting: Setting, methods: str, images: int, seeds: int, repairs: str) -> None:
-    """Test accuracy of the first LeNet-5 after the same 300 steps of fine-tuning."""
+def after_fine_tuning(
+    setting: Setting, methods: str, images: int, subjects: str, seeds: int, sets: str, repairs: str
+) -> None:
+    """Test accuracy after the same 300 steps of fine-tuning, by the studies' recipes without a teacher."""
     rows = setting.rows("after-fine-tuning")
     quick = setting.is_quick
-    subject = load_lenets(setting)[0]
     cache = ScoreCache(setting.output / "scores")
     variants = find_variants(methods)[: 2 if quick else None]
-    recipe = Recipe(images=128 * (5 if quick else N_STEPS), batch_size=128)
-    for text in REFERENCE[: 1 if quick else None]:
-        architecture = Architecture.parse(text, subject.grouping)
-        for variant in variants:
-            for seed in range(1 if quick else seeds):
-                for repair in repairs.split(","):
-                    key = {"variant": variant.label, "seed": seed, "architecture": text, "repair": repair}
-                    key["subject"] = subject.name
-                    if rows.is_done(**key):
-                        continue
-                    context = subject.context(images, seed if variant.is_stochastic else 0)
-                    kept = variant.select(context, architecture, cache).kept
-                    network = subject.cut(kept)
-                    if repair == "recalibrated":
-                        subject.recalibrate_(network)
-                    else:
-                        reconstruct_(network, subject.context(N_IMAGES), kept)
-                    before = subject.measure_test_accuracy(network)
-                    for _ in train_(
-                        network, subject.roles, make_task(), recipe, seed=seed, device=subject.device
-                    ):
-                        pass
-                    after = subject.measure_test_accuracy(network)
-                    rows.add(key, {"before": before, "after": after, "n_steps": recipe.images // 128})
-                    said = f"{100 * before:.2f} to {100 * after:.2f}%"
-                    click.echo(f"{text}, {variant.label}, {repair}, seed {seed}: {said}")
+    for kind in subjects.split(","):
+        subject = load_lenets(setting)[0] if kind == "lenet5" else load_cifar_subject(kind, setting)
+        recipe = replace(
+            Recipe(images=0) if subject.is_lenet else replace(CIFAR_FINE_TUNING, distillation=0.0),
+            images=128 * (5 if quick else N_STEPS),
+            batch_size=128,
+        )
+        asked = [each for name, each in list_fixed_architectures(subject, quick) if name.startswith(sets)]
+        for architecture, variant in product(asked, variants):
+            for seed, repair in product(range(1 if quick else seeds), repairs.split(",")):
+                key = {"variant": variant.label, "seed": seed, "architecture": str(architecture)}
+                key |= {"repair": repair, "subject": subject.name}
+                if rows.is_done(**key):
+                    continue
+                context = subject.context(images, seed if variant.is_stochastic else 0)
+                kept = variant.select(context, architecture, cache).kept
+                rows.add(key, _fine_tune(subject, kept, repair, recipe, seed))
+
+
+def _fine_tune(
+    subject: Subject, kept: Mapping[str, Sequence[int]], repair: str, recipe: Recipe, seed: int
+) -> dict[str, Any]:
+    """Cut, repair and train a network; say its test accuracies before and after."""
+    network = subject.cut(kept)
+    if repair == "recalibrated":
+        subject.recalibrate_(network)
+    else:
+        reconstruct_(network, subject.context(N_IMAGES), kept)
+    before = subject.measure_test_accuracy(network)
+    for _ in train_(network, subject.roles, make_task(), recipe, seed=seed, device=subject.device):
+        pass
+    after = subject.measure_test_accuracy(network)
+    click.echo(f"{subject.name}, {repair}, seed {seed}: {100 * before:.2f} to {100 * after:.2f}%")
+    return {"before": before, "after": after, "n_steps": recipe.images // recipe.batch_size}
 
 
 @click.command("joint-switches")
@@ -200,7 +217,7 @@ def _compare_switches(subject: Subject, context: ScoringContext, n_steps: int) -
 
     def train_one_by_one() -> None:
         for group in subject.grouping.groups:
-            alone = dataclasses.replace(context, grouping=Grouping((group,)))
+            alone = replace(context, grouping=Grouping((group,)))
             found["per_group"] |= compute_scores(method, alone)
 
     def train_jointly() -> None:
@@ -215,11 +232,8 @@ def _compare_switches(subject: Subject, context: ScoringContext, n_steps: int) -
 
 
 def _measure_mean_accuracy(subject: Subject, scores: dict) -> float:
-    architectures: Sequence[Architecture] = [
-        architecture for name, architecture in list_architectures(subject, False) if "random" not in name
-    ]
     accuracies = []
-    for architecture in architectures:
+    for _, architecture in list_fixed_architectures(subject, False):
         network = subject.cut(keep_best(scores, architecture))
         subject.recalibrate_(network)
         accuracies.append(subject.measure_test_accuracy(network))

@@ -199,19 +199,24 @@ def _draw_pruning(rows: list[Row], variants: list[str], sets: list[str], path: P
 
 
 def report_fine_tuning(rows: list[Row], output: Path) -> str:
-    """Return a line for each method: accuracy after fine-tuning by architecture."""
-    architectures = unique(rows, "architecture")
-    lines = []
-    for variant, repair in dict.fromkeys((row["variant"], row["repair"]) for row in rows):
-        found = pick(rows, variant=variant, repair=repair)
-        cells = [f"{variant}, {repair}"]
-        for when in ("before", "after"):
-            values = [[row[when] for row in pick(found, architecture=text)] for text in architectures]
-            cells += [format_mean(each, 2, 100) for each in values]
-        lines.append(cells)
-    header = [f"{text}, {when}" for when in ("before", "after") for text in architectures]
-    _draw_fine_tuning(rows, architectures, output / "after-fine-tuning.png")
-    return f"{rows[0]['n_steps']} steps\n\n" + format_markdown(["method", *header], lines)
+    """Return a table for each network: accuracy after fine-tuning, methods by architectures; draw it."""
+    parts = []
+    for subject in unique(rows, "subject"):
+        of_subject = pick(rows, subject=subject)
+        architectures = unique(of_subject, "architecture")
+        lines = []
+        for variant, repair in dict.fromkeys((row["variant"], row["repair"]) for row in of_subject):
+            found = pick(of_subject, variant=variant, repair=repair)
+            cells = [f"{variant}, {repair}"]
+            for when in ("before", "after"):
+                values = [[row[when] for row in pick(found, architecture=text)] for text in architectures]
+                cells += [format_mean(each, 2, 100) for each in values]
+            lines.append(cells)
+        header = [f"{text}, {when}" for when in ("before", "after") for text in architectures]
+        _draw_fine_tuning(of_subject, architectures, output / f"after-fine-tuning-{subject}.png")
+        title = f"{subject}, {of_subject[0]['n_steps']} steps"
+        parts.append(f"{title}\n\n" + format_markdown(["method", *header], lines))
+    return "\n\n".join(parts)
 
 
 def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> None:

@@ -77,6 +77,27 @@ def test_rows_are_measured_once_and_reported(modules: dict[str, ModuleType], tmp
 
 
 @pytest.mark.slow
+def test_fine_tuning_is_measured_and_reported_for_each_network(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    choice = (
+        "--methods",
+        "random;magnitude L1",
+        "--repairs",
+        "recalibrated",
+        "--subjects",
+        "lenet5,resnet20",
+    )
+    run(modules["importance"].main, tmp_path, "after-fine-tuning", *choice)
+    text = run(modules["importance"].main, tmp_path, "report")
+    for subject in ("lenet5", "resnet20"):
+        table = text.partition(f"{subject}, 5 steps")[2].splitlines()
+        row = next(line for line in table if line.startswith("| random, recalibrated |"))
+        assert 0 <= float(row.split("|")[-2]) <= 100
+        assert (tmp_path / f"after-fine-tuning-{subject}.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
 def test_torch_pruning_comes_down_to_the_same_costs(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     main = modules["importance"].main
     for side in ("dirprune, magnitude", "Torch-Pruning, magnitude, global"):
