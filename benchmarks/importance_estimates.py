@@ -102,14 +102,19 @@ def measure_coverage(estimate: Estimate, truth: Numbers) -> float | None:
 
 
 def find_truth(
-    setting: Setting, subject: Subject, n_images: int, n_evaluations: int, value: str
+    setting: Setting,
+    subject: Subject,
+    n_images: int,
+    n_evaluations: int,
+    value: str,
+    largest_exact: int = LARGEST_EXACT,
 ) -> dict[str, Numbers]:
-    """Return the Shapley values of every group: exact up to 20 channels, else a long permutation run."""
+    """Return the Shapley values of every group: exact up to so many channels, else a long permutation run."""
     rows = setting.rows("truth")
     context = subject.context(n_images)
     truth = {}
     for group in subject.grouping.groups:
-        is_exact = group.n_channels <= (10 if setting.is_quick else LARGEST_EXACT)
+        is_exact = group.n_channels <= (10 if setting.is_quick else largest_exact)
         key = {
             "subject": subject.name,
             "group": group.name,
@@ -134,9 +139,12 @@ def find_truth(
 @click.option("--images", default=1000, help="Calibration images, the same for truth and estimates.")
 @click.option("--seeds", default=5)
 @click.option("--long-run", default=400_000, help="Evaluations of a permutation run that stands for exact.")
+@click.option("--exact-up-to", default=LARGEST_EXACT, help="Channels of a group; 25 take 2 GB and minutes.")
 @click.option("--groups", help="Groups of LeNet-5, separated by commas; all by default.")
 @click.pass_obj
-def shapley_error(setting: Setting, images: int, seeds: int, long_run: int, groups: str | None) -> None:
+def shapley_error(
+    setting: Setting, images: int, seeds: int, long_run: int, exact_up_to: int, groups: str | None
+) -> None:
     """Error of every Shapley method by budget, beside the shap library, against exact values."""
     quick = setting.is_quick
     images, seeds, long_run = (100, 1, 2000) if quick else (images, seeds, long_run)
@@ -145,7 +153,7 @@ def shapley_error(setting: Setting, images: int, seeds: int, long_run: int, grou
         subject = dataclasses.replace(
             loaded, grouping=Grouping(tuple(loaded.grouping[name] for name in wanted))
         )
-        truth = find_truth(setting, subject, images, long_run, "loss")
+        truth = find_truth(setting, subject, images, long_run, "loss", exact_up_to)
         for group in subject.grouping.groups:
             alone = dataclasses.replace(subject, grouping=Grouping((group,)))
             for variant, n_evaluations in list_estimators(group.n_channels, BUDGETS[: 2 if quick else None]):
