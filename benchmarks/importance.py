@@ -19,6 +19,7 @@ import click
 import torch
 from importance_common import Setting, write_machine
 from importance_estimates import reference_ranking, shapley_error
+from importance_forms import greedy_forms
 from importance_peer import torch_pruning_peer
 from importance_quality import after_fine_tuning, after_pruning, joint_switches
 from importance_report import report
@@ -65,6 +66,7 @@ for command in (
     shapley_error,
     after_pruning,
     after_fine_tuning,
+    greedy_forms,
     torch_pruning_peer,
     seconds,
     report,

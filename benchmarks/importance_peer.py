@@ -15,12 +15,12 @@ import click
 import numpy as np
 import torch_pruning
 from importance_common import Rows, Setting, Subject, format_mean, load_cifar_subject
+from importance_widths import Widths
 from torch import nn
 
 from dirprune.allocation import allocate
 from dirprune.architecture import Architecture
 from dirprune.cli.printing import format_table
-from dirprune.cost import CostModel
 from dirprune.importance import create, select_channels
 from dirprune.importance.greedy import compute_path
 from dirprune.recipes import CIFAR_FINE_TUNING
@@ -122,12 +122,7 @@ class Course:
 
     def __init__(self, subject: Subject, shares: Sequence[float]) -> None:
         self.subject, self.shares = subject, shares
-        self.cost = CostModel(subject.network, subject.grouping, subject.roles.example_input())
-        self.full = Architecture.full(subject.grouping)
-
-    def share_of(self, architecture: Architecture) -> float:
-        """Return the MACs of an architecture, the dense network's being one."""
-        return self.cost.costs(architecture).macs / self.cost.costs(self.full).macs
+        self.widths = Widths(subject)
 
     def cut_by(self, peer: PeerPruner) -> Iterator[Cut]:
         """Yield what a pruner of the peer has when it comes to each share."""
@@ -137,17 +132,14 @@ class Course:
             began = time.perf_counter()
             network, architecture = next(walk)
             seconds += time.perf_counter() - began
-            while left and self.share_of(architecture) <= left[0]:
+            while left and self.widths.share_of(architecture) <= left[0]:
                 yield Cut(copy.deepcopy(network), architecture, seconds)
                 left.pop(0)
 
     def cut_evenly(self) -> Iterator[Cut]:
         """Yield networks with the same share of every layer, the largest magnitudes."""
         for share in self.shares:
-            ratio = 1.0
-            while self.share_of(Architecture.uniform(self.subject.grouping, ratio)) > share:
-                ratio -= 0.005
-            yield self._select("magnitude", Architecture.uniform(self.subject.grouping, ratio))
+            yield self._select("magnitude", self.widths.evenly(share))
 
     def cut_along_path(self) -> Iterator[Cut]:
         """Yield what one path of greedy elimination over all groups comes by."""
@@ -155,25 +147,25 @@ class Course:
         path = compute_path(self.subject.context(N_SCORING))
         seconds = time.perf_counter() - began
         for share in self.shares:
-            budget = share * self.cost.costs(self.full).macs
+            budget = share * path.full_cost
             kept = path.kept_within(budget)
             yield Cut(self.subject.cut(kept), path.architecture_within(budget), seconds, kept)
 
     def cut_by_curves(self, method: str) -> Iterator[Cut]:
         """Yield the widths that lose least by curves of sensitivity, as a study's warm starts are found."""
         began = time.perf_counter()
-        widths = {name: range(max(1, n // 10), n + 1) for name, n in self.full.items()}
+        ranges = {name: range(max(1, n // 10), n + 1) for name, n in self.widths.full.items()}
         few = {
             name: [int(width) for width in np.linspace(all_[0], all_[-1], N_WIDTHS).round()]
-            for name, all_ in widths.items()
+            for name, all_ in ranges.items()
         }
         context = self.subject.context(N_SCORING)
         curves = measure_curves(Cuts(context, create("magnitude"), n_images=N_SCORING), few)
-        finer = {name: curve.at(list(widths[name])) for name, curve in curves.items()}
-        found = allocate(self.cost, "macs", finer)
+        finer = {name: curve.at(list(ranges[name])) for name, curve in curves.items()}
+        found = allocate(self.widths.cost, "macs", finer)
         seconds = time.perf_counter() - began
         for share in self.shares:
-            within = [one for one in found if self.share_of(one.architecture) <= share]
+            within = [one for one in found if self.widths.share_of(one.architecture) <= share]
             best = min(within, key=lambda one: one.loss)
             yield self._select(method, best.architecture, seconds)
 
@@ -226,7 +218,7 @@ def _measure(course: Course, cut: Cut, train_images: int, seeds: int) -> dict[st
     """Judge a network as cut, repaired, and fine-tuned."""
     subject = course.subject
     found: dict[str, Any] = {
-        "macs": course.share_of(cut.architecture),
+        "macs": course.widths.share_of(cut.architecture),
         "seconds": cut.seconds,
         "architecture": str(cut.architecture),
         "before": subject.measure_test_accuracy(cut.network),

@@ -238,6 +238,24 @@ def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> 
     figure.savefig(path, dpi=150)
 
 
+def report_forms(rows: list[Row], output: Path) -> str:
+    """Return a table for each kind of network: accuracies, widths and methods by shares of the MACs."""
+    parts = []
+    for kind in dict.fromkeys(row["subject"].partition("-")[0] for row in rows):
+        of_kind = [row for row in rows if row["subject"].partition("-")[0] == kind]
+        shares = sorted(unique(of_kind, "target"), reverse=True)
+        lines = []
+        for widths, variant in dict.fromkeys((row["widths"], row["variant"]) for row in of_kind):
+            cells = [widths, variant]
+            for share in shares:
+                found = pick(of_kind, widths=widths, variant=variant, target=share)
+                cells += [format_mean([row[when] for row in found], 1, 100) for when in WHENS[:2]]
+            lines.append(cells)
+        header = ["widths", "channels", *(f"{share:.0%}, {when}" for share in shares for when in WHENS[:2])]
+        parts.append(f"{kind}, by share of the MACs\n\n" + format_markdown(header, lines))
+    return "\n\n".join(parts)
+
+
 def report_seconds(rows: list[Row], output: Path) -> str:
     """Return a table for each axis, methods by places on it, and draw how seconds grow."""
     parts = []
@@ -273,6 +291,7 @@ REPORTS: dict[str, tuple[str, Callable[[list[Row], Path], str]]] = {
     "shapley-error": ("Error of estimated Shapley values", report_errors),
     "after-pruning": ("Accuracy right after pruning", report_pruning),
     "after-fine-tuning": ("Accuracy after fine-tuning", report_fine_tuning),
+    "greedy-forms": ("Greedy elimination in given widths, and along a path", report_forms),
     "seconds": ("Seconds", report_seconds),
 }
 

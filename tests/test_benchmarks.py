@@ -98,6 +98,21 @@ def test_fine_tuning_is_measured_and_reported_for_each_network(
 
 
 @pytest.mark.slow
+def test_forms_of_greedy_elimination_are_compared_at_equal_costs(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    choice = ("greedy-forms", "--subjects", "lenet5", "--costs", "macs,parameters", "--methods", "random")
+    run(modules["importance"].main, tmp_path, *choice)
+    rows = [json.loads(line) for line in (tmp_path / "greedy-forms.jsonl").read_text().splitlines()]
+    widths = {(row["key"]["widths"], row["values"]["architecture"]) for row in rows}
+    assert len(rows) == 7  # two paths and random, in even widths and in their own; random there once
+    assert len(widths) == len({name for name, _ in widths}) == 3
+    assert all(0.5 < row["values"]["macs"] <= 0.7 for row in rows)
+    text = run(modules["importance"].main, tmp_path, "report")
+    assert "| equal keep ratios | greedy-path, macs |" in text
+
+
+@pytest.mark.slow
 def test_torch_pruning_comes_down_to_the_same_costs(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     main = modules["importance"].main
     for side in ("dirprune, magnitude", "Torch-Pruning, magnitude, global"):
