@@ -17,6 +17,7 @@ from dirprune.importance.lines import CheckedLines
 
 SECONDS_PER_RECORD = 2.0
 FIRST_BATCH = 8
+GROWTH = 16
 
 
 class StoredValues(CoalitionValues):
@@ -41,6 +42,7 @@ class StoredValues(CoalitionValues):
         self.progress = progress or (lambda n_done, n_total: None)
         self.known: dict[bytes, float] = {}
         self.n_computed = 0
+        self._batch_size = FIRST_BATCH
 
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
         keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
@@ -73,19 +75,27 @@ class StoredValues(CoalitionValues):
                 first_row.setdefault(key, row)
         missing = list(first_row.items())
         n_all = len(set(keys))
-        start, size = 0, FIRST_BATCH
+        start = 0
         self.progress(n_all - len(missing), n_all)
         while start < len(missing):
-            part = missing[start : start + size]
+            part = missing[start : start + self._batch_size]
             began = time.perf_counter()
             values = self.values.evaluate(coalitions[[row for _, row in part]])
             self._append([key for key, _ in part], values)
             start += len(part)
             self.n_computed += len(part)
             self.progress(n_all - len(missing) + start, n_all)
-            # Batches as large as can be lost without regret: an interruption costs about two seconds.
-            seconds = max(time.perf_counter() - began, 1e-6)
-            size = max(1, min(4 * size, round(size * SECONDS_PER_RECORD / seconds)))
+            self._adapt_batches(len(part), time.perf_counter() - began)
+
+    def _adapt_batches(self, n_coalitions: int, seconds: float) -> None:
+        """Make batches as large as can be lost without regret.
+
+        An interruption costs about two seconds, or twice what each batch does anew if that takes longer.
+        """
+        shared = self.values.shared_s
+        each = max(seconds - shared, 1e-6) / n_coalitions
+        wanted = round(max(SECONDS_PER_RECORD, shared) / each)
+        self._batch_size = max(1, min(max(GROWTH * n_coalitions, self._batch_size), wanted))
 
     def _append(self, keys: list[bytes], values: NDArray[np.float64]) -> None:
         if self.lines is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -178,6 +179,7 @@ class TiledValues(CoalitionValues):
     @torch.no_grad()
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
         while True:
+            self.shared_s = 0.0
             try:
                 with exact_products(self.device):
                     return self._go_through(torch.from_numpy(coalitions))
@@ -235,6 +237,7 @@ class TiledValues(CoalitionValues):
     def _get_prepared(self, start: int, stop: int) -> Prepared:
         if start in self._kept:
             return self._kept[start]
+        began = self._read_clock()
         inputs, targets = self.context.load(slice(start, stop))
         entering = self._enter(inputs, self.read_known(start, stop))
         if self.handover is not None:
@@ -243,7 +246,14 @@ class TiledValues(CoalitionValues):
         n_chunks = -(-len(self.context.calibration) // self.chunk_size)
         if prepared.n_bytes * n_chunks <= self.memory // (2 if self.handover is None else 4):
             self._kept[start] = prepared
+        self.shared_s += self._read_clock() - began
         return prepared
+
+    def _read_clock(self) -> float:
+        """Return the time in seconds when the device has done what it was told to do."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def _shrink(self, error: Exception) -> None:
         """Halve the memory that is used, or give up."""

@@ -26,10 +26,13 @@ class CoalitionValues(ABC):
     Attributes:
         group: Name of the channel group.
         n_channels: Channels of the group.
+        shared_s: Seconds of the last evaluation that went to what all its coalitions share and the next
+            evaluation has to do again.
     """
 
     group: str
     n_channels: int
+    shared_s: float = 0.0
 
     def evaluate(self, coalitions: Coalitions) -> NDArray[np.float64]:
         """Return the values of coalitions, in their order.

@@ -203,6 +203,40 @@ def test_what_a_killed_process_had_computed_is_kept(tmp_path: Path) -> None:
     assert 0 < store.n_computed < 40
 
 
+class Timed(Binary):
+    """Passes the seconds of a clock of its own: some for each batch, and some for each coalition."""
+
+    def __init__(self, shared_s: float, each_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.shared_s, self.each_s, self.now = shared_s, each_s, 0.0
+        self.sizes: list[int] = []
+        monkeypatch.setattr("dirprune.importance.coalitions.store.time.perf_counter", lambda: self.now)
+
+    def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
+        self.sizes.append(len(coalitions))
+        self.now += self.shared_s + self.each_s * len(coalitions)
+        return super()._compute(coalitions)
+
+
+@pytest.mark.parametrize("shared_s", [0.0, 0.5, 3.0, 40.0])
+@pytest.mark.parametrize("each_s", [1e-5, 0.01, 1.0])
+def test_batches_cost_little_to_start_and_little_to_lose(
+    shared_s: float, each_s: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = Timed(shared_s, each_s, monkeypatch)
+    StoredValues(values, tmp_path / "values.jsonl").evaluate(write_out(range(1000)))
+    assert values.now <= 2.3 * 1000 * each_s + 4 * shared_s
+    assert all(size * each_s <= max(2.5, shared_s * 1.1) for size in values.sizes[1:])
+
+
+def test_small_calls_do_not_make_later_batches_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    values = Timed(1.0, 1e-4, monkeypatch)
+    store = StoredValues(values, tmp_path / "values.jsonl")
+    for numbers in (range(300), range(302), range(1000)):
+        store.evaluate(write_out(numbers))
+    assert values.sizes == [8, 128, 164, 2, 698]
+
+
 def change_weight(context: ScoringContext) -> ScoringContext:
     context.network.conv1.weight.data[0] *= 1.5  # type: ignore[operator,index]
     return context
