@@ -72,13 +72,20 @@ class ScoreCache:
         self.n_found += 1
         return found
 
+    def find(self, key: str) -> Scores | None:
+        """Return the scores of a key; None where they are still to be computed."""
+        scores = self._read(key)
+        if scores is None:
+            self._fetch(key)
+            scores = self._read(key)
+        return scores
+
     def _get_or_compute(self, key: str, compute: Callable[[], Scores]) -> tuple[Scores, bool]:
         scores = self._read(key)
         if scores is not None:
             return scores, True
         with FileLock(self.folder / f"{key}.lock"):
-            self._fetch(key)
-            scores = self._read(key)
+            scores = self.find(key)
             if scores is not None:
                 return scores, True
             scores = compute()
