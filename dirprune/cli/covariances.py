@@ -11,7 +11,7 @@ import click
 
 from dirprune.cli.options import LAPLACE, DataOptions, check_can_write
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
-from dirprune.cli.subjects import trained_subject
+from dirprune.cli.subjects import look_for_groups, trained_subject
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.files import write_json
 from dirprune.importance import ScoreCache, ScoringContext, create, get_method, list_methods
@@ -26,7 +26,6 @@ from dirprune.importance.simplex.laplace import compute_laplace_covariances
 from dirprune.importance.simplex.null import count_draws
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.records.covariances import PART, SEED, format_agreement, write_covariances_png
-from dirprune.tracing import find_groups
 
 SCHEMA = 2
 N_SHOWN = 3
@@ -63,7 +62,7 @@ def covariances(
     check_can_write(output, is_folder=True)
     check_can_write(cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
-    grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
+    grouping = look_for_groups(subject.network, subject.roles.example_input())
     grouping.check_any()
     roles, task = subject.roles, subject.task
     fit = PART if fitted is None else SEED
