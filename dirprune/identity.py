@@ -7,10 +7,13 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import CodeType
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def digest(*parts: Any) -> str:
@@ -53,7 +56,8 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
         target: A name, a function, a class, a `functools.partial`, or an object that can be called.
     Returns:
         {"name"} of a name; otherwise {"module", "name", "source_sha256"}, and "state_sha256" when the
-        callable carries plain values of its own: defaults, closure, bound arguments, attributes.
+        callable carries plain values, tensors or arrays of its own: defaults, closure, bound arguments,
+        attributes.
     """
     if isinstance(target, str):
         return {"name": target}
@@ -105,13 +109,29 @@ def _get_function_state(function: Any) -> Any:
 
 
 def keep_plain(value: Any) -> Any:
-    """Keep what JSON can say; of anything else only its type's name, since its text may hold an address."""
+    """Keep what JSON can say.
+
+    Of a tensor or an array that is its content, hashed; of anything else only its type's name, since its text
+    may hold an address.
+    """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
         return {str(key): keep_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [keep_plain(item) for item in value]
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        with suppress(NotImplementedError, TypeError, RuntimeError):  # it has no data here, or none in numpy
+            return [str(value.dtype), digest(to_array(value))]
+        return [str(value.dtype), list(value.shape)]
     if inspect.isroutine(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
     return type(value).__qualname__
+
+
+def to_array(values: Tensor | np.ndarray | np.generic) -> np.ndarray:
+    """Return a tensor as a numpy array, widened to float32 where numpy has no such type."""
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = (values if values.layout == torch.strided else values.to_dense()).detach().cpu().contiguous()
+    return (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()

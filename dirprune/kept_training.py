@@ -27,6 +27,7 @@ def train_kept_(
     device: str | torch.device = "cpu",
     teacher: nn.Module | None = None,
     kept: Callable[[], None] | None = None,
+    origin: str | None = None,
 ) -> Iterator[TrainingReport]:
     """Train as `train_` does; the result is that of a training which was never cut off.
 
@@ -36,6 +37,7 @@ def train_kept_(
             is there, the training goes on from it. It is for the caller to give another training another
             file, and to remove this one once the weights are safe.
         kept: Called whenever the file has been written.
+        origin: As for `TrainingState.load`.
 
     Yields:
         Reports by increasing images, no pauses.
@@ -45,7 +47,7 @@ def train_kept_(
         TrainingDiverged: As `train_` does.
         ConfigurationError: Likewise.
     """
-    state = TrainingState.load(checkpoint) if checkpoint.exists() else None
+    state = TrainingState.load(checkpoint, origin) if checkpoint.exists() else None
     interval = Interval(CHECKPOINT_S)
     for report in train_(
         network,

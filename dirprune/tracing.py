@@ -31,7 +31,7 @@ is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow wi
 take milliseconds."""
 MAX_CHECKS = 100
 """Trials of sets of groups. Not a time, as a network must have the same groups on every machine."""
-TRIED_OUT = "channel groups tried out"
+TRACED, TRIED_OUT = "layers traced", "channel groups tried out"
 
 
 def find_groups(
@@ -50,12 +50,14 @@ def find_groups(
         network: Any network of convolutions and linear layers.
         example_input: One batch as the network takes it, shape (batch, ...); two examples are enough.
         exclude: Module paths of layers whose channels must all stay; their groups are listed as refused.
-        progress: Told before each trial of groups how many are kept or refused so far.
+        progress: Told before each layer how many are traced so far, then before each trial of groups how many
+            are kept or refused.
     Raises:
         ConfigurationError: If the network fails on the example input or `exclude` names an unknown layer.
     """
     batch = example_input[:2].detach().cpu()
-    candidates, refused = _find_candidates(network, batch)
+    tell = progress or _tell_nobody
+    candidates, refused = _find_candidates(network, batch, partial(tell, TRACED))
     excluded = set(exclude)
     known = {slot.module for group in candidates for slot in group.producers} | set(refused)
     for path in sorted(excluded - known):
@@ -64,8 +66,8 @@ def find_groups(
         if excluded & {slot.module for slot in group.producers}:
             refused[group.name] = "excluded by request"
     accepted = [group for group in candidates if group.name not in refused]
-    tell = partial(progress or _tell_nobody, TRIED_OUT)
-    return Grouping(tuple(_Sieve(network, batch, refused, tell).sift(accepted)), refused)
+    sieve = _Sieve(network, batch, refused, partial(tell, TRIED_OUT))
+    return Grouping(tuple(sieve.sift(accepted)), refused)
 
 
 def _tell_nobody(what: str, n_done: int, n_total: int) -> None:
@@ -127,50 +129,70 @@ class _Sieve:
         )
 
 
-def _find_candidates(network: nn.Module, batch: Tensor) -> tuple[list[ChannelGroup], dict[str, str]]:
+def _find_candidates(
+    network: nn.Module, batch: Tensor, tell: Callable[[int, int], None]
+) -> tuple[list[ChannelGroup], dict[str, str]]:
     """Return the groups that the tracer proposes and those that it or we cannot cut, with reasons."""
     copy = copy_for_evaluation(network).requires_grad_(True)
     order = [call.path for call in record_layers(copy, batch)]
+    tell(0, len(order))
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # the check decides, not the tracer's doubts
+        found = _trace_layers(copy, batch, order, tell)
+    tell(len(order), len(order))
+    return found
+
+
+def _trace_layers(
+    network: nn.Module, batch: Tensor, order: Sequence[str], tell: Callable[[int, int], None]
+) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """Return the same.
+
+    Args:
+        network: A copy, which is done with afterwards; all of its parameters take gradients.
+        batch: As the network takes it.
+        order: Paths of its layers as they are called.
+        tell: Told before each layer how many are traced, and of how many.
+    """
+    try:
+        with deadline(MAX_TRACING_S):
+            graph = DependencyGraph().build_dependency(
+                network,
+                batch,
+                forward_fn=lambda traced, inputs: traced(inputs),
+                unwrapped_parameters=[],
+                ignored_layers=[],
+                ignored_params=[],
+                verbose=False,
+            )
+    except TimeoutError:
+        reason = f"the network takes too long to trace: more than {MAX_TRACING_S:g} s"
+        return [], dict.fromkeys(order, reason)
+    except Exception as error:
+        return [], dict.fromkeys(order, f"the network cannot be traced: {_lost_channels(error)}")
+    tracing = _Tracing(graph, network, order)
+    groups: list[ChannelGroup] = []
+    refused: dict[str, str] = {}
+    done: set[str] = set()
+    clock = _Clock()
+    for n_before, path in enumerate(order):
+        if path in done:
+            continue
+        tell(n_before, len(order))
+        done.add(path)
         try:
-            with deadline(MAX_TRACING_S):
-                graph = DependencyGraph().build_dependency(
-                    copy,
-                    batch,
-                    forward_fn=lambda traced, inputs: traced(inputs),
-                    unwrapped_parameters=[],
-                    ignored_layers=[],
-                    ignored_params=[],
-                    verbose=False,
-                )
-        except TimeoutError:
-            reason = f"the network takes too long to trace: more than {MAX_TRACING_S:g} s"
-            return [], dict.fromkeys(order, reason)
+            found = clock.give(tracing.group_of, path)
+        except TimeoutError as error:
+            refused[path] = f"its dependencies take too long to trace: {error}"
+            continue
         except Exception as error:
-            return [], dict.fromkeys(order, f"the network cannot be traced: {_lost_channels(error)}")
-        tracing = _Tracing(graph, copy, order)
-        groups: list[ChannelGroup] = []
-        refused: dict[str, str] = {}
-        done: set[str] = set()
-        clock = _Clock()
-        for path in order:
-            if path in done:
-                continue
-            done.add(path)
-            try:
-                found = clock.give(tracing.group_of, path)
-            except TimeoutError as error:
-                refused[path] = f"its dependencies take too long to trace: {error}"
-                continue
-            except Exception as error:
-                refused[path] = f"its dependencies cannot be traced: {_lost_channels(error)}"
-                continue
-            done.update(found.layers)
-            if found.reason is not None:
-                refused[path] = found.reason
-            elif found.group is not None:
-                groups.append(found.group)
+            refused[path] = f"its dependencies cannot be traced: {_lost_channels(error)}"
+            continue
+        done.update(found.layers)
+        if found.reason is not None:
+            refused[path] = found.reason
+        elif found.group is not None:
+            groups.append(found.group)
     for node in graph.module2node.values():  # they hold each other, and so the copy, in circles
         vars(node).clear()
     return groups, refused

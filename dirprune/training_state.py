@@ -130,22 +130,27 @@ class TrainingState:
             temporary.write_bytes(content.getbuffer())
 
     @classmethod
-    def load(cls, path: Path) -> TrainingState:
+    def load(cls, path: Path, origin: str | None = None) -> TrainingState:
         """Read a state written by `save`; no code in the file can run.
+
+        Args:
+            path: The file.
+            origin: Of what the file is a copy, which errors then name in its place.
 
         Raises:
             StudyError: If the file is missing, broken or of another schema.
         """
+        named = origin or path
         try:
             payload = torch.load(path, map_location="cpu", weights_only=True)
             schema = payload.pop("schema")
         except Exception as error:  # torch.load raises half a dozen unrelated types for a broken file
             reason = one_line(error)
             raise StudyError(
-                f"expected a training state at {path}, but it cannot be read: {reason}"
+                f"expected a training state at {named}, but it cannot be read: {reason}"
             ) from error
         if schema != SCHEMA:
-            raise StudyError(f"expected a training state of schema {SCHEMA} at {path}, got schema {schema}")
+            raise StudyError(f"expected a training state of schema {SCHEMA} at {named}, got schema {schema}")
         return cls(**payload)
 
 

@@ -29,7 +29,7 @@ from dirprune.preemption import Preempted, Preemption
 from dirprune.pruning import prune
 from dirprune.records.events import EventLog, read_events, replay
 from dirprune.records.folder import StudyFolder
-from dirprune.records.mirror import fetch, fetch_events, send, send_events
+from dirprune.records.mirror import fetch, fetch_events, locate, send, send_events
 from dirprune.records.models import save_model
 from dirprune.remote import RemoteFolder
 from dirprune.study.space import Configuration
@@ -216,7 +216,8 @@ class _Attempt:
         bench, spec = self.bench, self.bench.spec
         fetch_events(self.folder, self.configuration.number)
         fetch(self.folder, self.state_path.parent)
-        state = TrainingState.load(self.state_path) if self.state_path.exists() else None
+        origin = locate(self.folder, self.state_path)
+        state = TrainingState.load(self.state_path, origin) if self.state_path.exists() else None
         resumed_from = None if state is None else state.images
         self.log.append("started", resumed_from=resumed_from, machine=platform.node())
         network, kept = self._prune() if state is None else self._recut()

@@ -396,11 +396,13 @@ def test_few_groups_that_cannot_be_cut_are_found_in_few_trials(n_tried: list[int
     assert len(n_tried) <= 1 + 2 * (2 * 4 + 1)  # both halves of four levels for each, and each alone
 
 
-def test_each_trial_tells_how_many_groups_are_kept_or_refused(n_tried: list[int]) -> None:
+def test_each_layer_and_each_trial_tells_how_many_groups_are_kept_or_refused(n_tried: list[int]) -> None:
     told: list[tuple[str, int, int]] = []
     find_groups(_Chain(sly=(0, 13), bad=(5,)), torch.zeros(2, 4), progress=lambda *given: told.append(given))
-    assert {(what, n_groups) for what, _, n_groups in told} == {(tracing.TRIED_OUT, 16)}
-    n_decided = [n_done for _, n_done, _ in told]
+    assert {(what, n_total) for what, _, n_total in told} == {(tracing.TRACED, 17), (tracing.TRIED_OUT, 16)}
+    n_traced = [n_done for what, n_done, _ in told if what == tracing.TRACED]
+    assert n_traced == [0, *range(18)]
+    n_decided = [n_done for what, n_done, _ in told[len(n_traced) :]]
     assert len(n_decided) == len(n_tried) + 1
     assert n_decided == sorted(n_decided)
     assert (n_decided[0], n_decided[-2], n_decided[-1]) == (0, 14, 16)

@@ -21,7 +21,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "addresses",
             "errors",
             "files",
-            "identity",
             "interruption",
             "pareto",
             "halving",
@@ -33,6 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset(
         {
+            "identity",
             "networks",
             "data",
             "layers",

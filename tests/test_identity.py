@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -126,6 +127,11 @@ def test_a_function_without_a_file_is_known_by_its_code() -> None:
         Scaler,
         lambda factor: functools.partial(halve, value=factor),
         lambda factor: Scaler(factor).scale,
+        lambda factor: functools.partial(halve, value=torch.tensor([1.0, factor])),
+        lambda factor: make_scaler(torch.tensor(factor, dtype=torch.bfloat16, requires_grad=True)),
+        lambda factor: make_scaler({"factors": [np.array([factor])]}),
+        lambda factor: make_scaler(np.float32(factor)),
+        lambda factor: nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor])),
     ],
 )
 def test_values_that_a_callable_carries_count(make) -> None:
@@ -136,6 +142,12 @@ def test_values_that_a_callable_carries_count(make) -> None:
 def test_values_of_a_callable_inside_a_partial_count() -> None:
     first, second = (functools.partial(make_scaler(factor), 1.0) for factor in (2.0, 3.0))
     assert identify(first) != identify(second)
+
+
+def test_tensors_and_arrays_without_content_count_with_type_and_shape() -> None:
+    first, second = (identify(make_scaler(torch.empty(n, device="meta"))) for n in (1, 2))
+    assert first != second
+    assert identify(make_scaler(np.array([object()]))) == identify(make_scaler(np.array([object()])))
 
 
 def test_settings_of_a_loss_module_count() -> None:

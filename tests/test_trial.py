@@ -19,7 +19,9 @@ from dirprune.networks import create_network
 from dirprune.preemption import Preempted, Preemption
 from dirprune.recipe import Recipe
 from dirprune.records.events import EventLog, read_events, replay
+from dirprune.records.folder import StudyFolder
 from dirprune.records.models import load_model
+from dirprune.remote import RemoteFolder
 from dirprune.study.objectives import Objective
 from dirprune.study.space import Configuration
 from dirprune.study.spec import StudySpec
@@ -193,6 +195,16 @@ def test_long_trainings_are_kept_between_reports(tmp_path, checkpoint_s, is_betw
         list(run_trial(bench, configure()))
     state = TrainingState.load(bench.folder.checkpoint_dir(4) / "state.pt")
     assert (state.images % 900 > 0) == is_between_reports
+
+
+def test_a_checkpoint_in_a_storage_that_cannot_be_read_is_named_by_its_address(tmp_path):
+    bench, remote = make_bench(tmp_path), RemoteFolder(f"file://{tmp_path}/storage")
+    bench.folder = StudyFolder(tmp_path / "scratch", remote)
+    next(run_trial(bench, configure()))
+    (checkpoint,) = [name for name in remote.list() if name.endswith("state.pt")]
+    remote.write(checkpoint, b"torn")
+    with pytest.raises(StudyError, match=f"^expected a training state at {remote.uri}/{checkpoint}, but it"):
+        next(run_trial(bench, configure()))
 
 
 def test_late_checkpoint_of_a_lost_worker_does_not_overwrite_its_successor(tmp_path):

@@ -11,7 +11,7 @@ import click
 
 from dirprune.cli.options import LAPLACE, DataOptions, check_can_write
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
-from dirprune.cli.subjects import trained_subject
+from dirprune.cli.subjects import look_for_groups, trained_subject
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.files import write_json
 from dirprune.importance import ScoreCache, ScoringContext, create, get_method, list_methods
@@ -26,7 +26,6 @@ from dirprune.importance.simplex.laplace import compute_laplace_covariances
 from dirprune.importance.simplex.null import count_draws
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.records.covariances import PART, SEED, format_agreement, write_covariances_png
-from dirprune.tracing import find_groups
 
 SCHEMA = 2
 N_SHOWN = 3
@@ -46,26 +45,12 @@ def covariances(
     output: Path,
 ) -> None:
     """Show which channels of a trained network go together; the network stays as it is."""
-    options = dict(method_options)
-    if len(options) < len(method_options):
-        raise ConfigurationError("expected each method option once, got one twice; leave one out")
-    if method == LAPLACE and options:
-        raise ConfigurationError(f"laplace has no options, got {', '.join(options)}; leave them out")
-    known = [
-        LAPLACE,
-        *(name for name in list_methods() if issubclass(get_method(name).factory, SimplexSwitches)),
-    ]
-    if method not in known:
-        raise ConfigurationError(
-            f"expected a posterior on the simplex, got {method!r}{suggest(method, known)}"
-        )
-    fitted = None if method == LAPLACE else check_has_covariances(create(method, options))
+    fitted = _create_fitted(method, method_options)
     check_can_write(output, is_folder=True)
     check_can_write(cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
-    grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
+    grouping = look_for_groups(subject.network, subject.roles.example_input())
     grouping.check_any()
-    roles, task = subject.roles, subject.task
     fit = PART if fitted is None else SEED
     n_default = count_draws(grouping.n_channels.values()) if fitted is None else 0
     n_draws = n_default if null_draws is None else null_draws
@@ -81,9 +66,9 @@ def covariances(
         context = ScoringContext(
             subject.network,
             grouping,
-            roles.calibration,
-            roles.normalise,
-            task,
+            subject.roles.calibration,
+            subject.roles.normalise,
+            subject.task,
             seeds[0],
             subject.device,
             memory_mb=memory_mb,
@@ -98,17 +83,48 @@ def covariances(
     click.echo()
     for name, group in found.items():
         click.echo(f"{name}: {format_agreement(group.agreement(), fit)}")
-    content = {
-        "weights": str(weights),
-        "method": {"name": method, "options": {} if fitted is None else dataclasses.asdict(fitted.options)},
-        "seeds": list(seeds),
-        "groups": {name: describe_group(group) for name, group in found.items()},
-    }
-    write_json(output / "covariances.json", content, SCHEMA)
-    for name, group in found.items():
-        title = f"{name}: switches of {group.means.shape[1]} channels, {method}"
-        write_covariances_png(output / f"covariances-{name}.png", group, seeds, title, fit)
+    described = {"name": method, "options": {} if fitted is None else dataclasses.asdict(fitted.options)}
+    _write(output, {"weights": str(weights), "method": described, "seeds": list(seeds)}, found, fit)
     click.echo(f"\ncovariances: {output / 'covariances.json'} and a picture of each group beside it")
+
+
+def _create_fitted(method: str, method_options: tuple[tuple[str, str], ...]) -> SimplexSwitches | None:
+    """Return what is fitted to find covariances; None for Laplace's posterior, for which nothing is.
+
+    Raises:
+        ConfigurationError: If an option is given twice, or the method is no posterior on the simplex.
+        ImportanceError: If the method or its options have no covariances.
+    """
+    options = dict(method_options)
+    if len(options) < len(method_options):
+        raise ConfigurationError("expected each method option once, got one twice; leave one out")
+    if method == LAPLACE and options:
+        raise ConfigurationError(f"laplace has no options, got {', '.join(options)}; leave them out")
+    known = [
+        LAPLACE,
+        *(name for name in list_methods() if issubclass(get_method(name).factory, SimplexSwitches)),
+    ]
+    if method not in known:
+        raise ConfigurationError(
+            f"expected a posterior on the simplex, got {method!r}{suggest(method, known)}"
+        )
+    return None if method == LAPLACE else check_has_covariances(create(method, options))
+
+
+def _write(output: Path, origin: Mapping[str, Any], found: Mapping[str, GroupCovariances], fit: str) -> None:
+    """Write covariances, and a picture of each group.
+
+    Args:
+        output: The folder.
+        origin: Weights, method and seeds that they come from.
+        found: By group.
+        fit: What there is one posterior for.
+    """
+    groups = {name: describe_group(group) for name, group in found.items()}
+    write_json(output / "covariances.json", {**origin, "groups": groups}, SCHEMA)
+    for name, group in found.items():
+        title = f"{name}: switches of {group.means.shape[1]} channels, {origin['method']['name']}"
+        write_covariances_png(output / f"covariances-{name}.png", group, origin["seeds"], title, fit)
 
 
 def format_pairs(found: Mapping[str, GroupCovariances]) -> str:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dirprune.cli.own_network import find_in_file
-from dirprune.cli.printing import ScoringProgress, format_count, format_table
-from dirprune.cli.subjects import choose_device
+from dirprune.cli.printing import format_count, format_table
+from dirprune.cli.subjects import choose_device, look_for_groups
 from dirprune.cost import CostModel, count_costs
 from dirprune.data import DataRoles, Place, load_data
 from dirprune.data.roles import FOREIGN_SPLIT
@@ -29,7 +29,6 @@ from dirprune.networks import create_network, is_of_a_library, load_weights_, wi
 from dirprune.study.latency import threads_set_to
 from dirprune.study.space import SearchSpace
 from dirprune.tasks import make_task
-from dirprune.tracing import find_groups
 
 USUAL_SHAPE = (3, 32, 32)
 SHAPE_OF_LENET = (1, 28, 28)
@@ -67,8 +66,7 @@ def doctor(
         load_weights_(dense, weights)
     example = torch.zeros(2, *shape)
     began = time.perf_counter()
-    with ScoringProgress([], title="looking") as progress:
-        grouping = find_groups(dense, example, progress=progress)
+    grouping = look_for_groups(dense, example)
     seconds = time.perf_counter() - began
     click.echo(f"network: {network}, inputs of {' x '.join(map(str, shape))}, {_count(dense, example)}")
     if weights is not None:

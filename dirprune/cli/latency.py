@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dirprune.cli.options import check_can_write
 from dirprune.cli.own_network import ask_for_network, load_own_network
 from dirprune.cli.printing import ScoringProgress, format_table
-from dirprune.cli.subjects import choose_device
+from dirprune.cli.subjects import choose_device, look_for_groups
 from dirprune.cost import count_costs
 from dirprune.errors import ConfigurationError
 from dirprune.files import read_json
@@ -38,7 +38,6 @@ from dirprune.records.models import ARCHITECTURE, SCHEMA, load_dense, load_model
 from dirprune.records.tables import load_front
 from dirprune.study.latency import check_latency, describe, describe_setting, threads_set_to, write_latency
 from dirprune.study.objectives import read_objectives
-from dirprune.tracing import find_groups
 from dirprune.tuning.storage import read_study_json
 from dirprune.turns import count_rounds, measure_in_turns
 
@@ -179,7 +178,7 @@ def fit_latency(
     check_can_write(output, is_folder=False)
     dense = create_network(network, with_classes(network, {}, classes)).eval()
     inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
-    grouping = find_groups(dense, torch.zeros(2, *input_shape))
+    grouping = look_for_groups(dense, torch.zeros(2, *input_shape))
     grouping.check_any()
     alone = device_to_itself(inputs.device, threads)
     with threads_set_to(threads), alone, ScoringProgress(["architectures for latency"]) as progress:

@@ -16,14 +16,13 @@ from dirprune.cli.options import (
     check_can_write,
 )
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
-from dirprune.cli.subjects import format_comparison, store, trained_subject
+from dirprune.cli.subjects import format_comparison, look_for_groups, store, trained_subject
 from dirprune.cli.training import remove_states
 from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
 from dirprune.importance import ScoreCache, create
 from dirprune.networks import as_file_name
 from dirprune.pruning import prune as prune_network
-from dirprune.tracing import find_groups
 
 WIDTH = 60
 
@@ -54,7 +53,7 @@ def prune(
     check_can_write(scoring.cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
     dense = subject.network
-    grouping = find_groups(dense, subject.roles.example_input().to(subject.device))
+    grouping = look_for_groups(dense, subject.roles.example_input())
     grouping.check_any()
     architecture = Architecture.parse(arch, grouping)
     if output is None:

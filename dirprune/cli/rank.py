@@ -15,13 +15,12 @@ from dirprune.cli.greedy_paths import format_path
 from dirprune.cli.options import DataOptions, MethodOptions, check_can_write
 from dirprune.cli.printing import format_table
 from dirprune.cli.ranking import Ranking, compute_ranking
-from dirprune.cli.subjects import Subject, format_comparison, trained_subject
+from dirprune.cli.subjects import Subject, format_comparison, look_for_groups, trained_subject
 from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
 from dirprune.importance import Scorer, create
 from dirprune.importance.greedy.path import GreedyPath
 from dirprune.records.scores import write_scores_png
-from dirprune.tracing import find_groups
 
 SCHEMA = 1
 N_SHOWN = 5
@@ -51,7 +50,7 @@ def rank(
         check_can_write(file, is_folder=False)
     check_can_write(scoring.cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
-    grouping = find_groups(subject.network, subject.roles.example_input().to(subject.device))
+    grouping = look_for_groups(subject.network, subject.roles.example_input())
     grouping.check_any()
     ranking = compute_ranking(scorer, scoring, compared, budget, subject, grouping)
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))

@@ -171,17 +171,14 @@ def _check_store(spec: StudySpec, arguments: Arguments) -> None:
     check_name(uri, spec.name, spec.objectives, known)
 
 
-def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
-    """Run a study as its command line says and print what came out."""
-    check_can_write(arguments.output, is_folder=True)
-    spec = change(spec, arguments)
-    if arguments.register is not None:
-        check_model_name(arguments.register)
-        if arguments.no_tracking:
-            raise ConfigurationError("--register: expected tracking, got --no-tracking; leave one out")
-    _check_companions(arguments)
+def make_options(spec: StudySpec, arguments: Arguments) -> RunOptions:
+    """Return where and how a study runs.
+
+    Raises:
+        ConfigurationError: If a value cannot work.
+    """
     resources = make_resources(arguments)
-    options = RunOptions(
+    return RunOptions(
         output=arguments.output,
         data=arguments.data,
         weights=arguments.weights,
@@ -205,8 +202,21 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
             arguments.final_seeds or FinalistOptions.n_seeds,
         ),
     )
-    watch = StudyProgress(time_limit_s=arguments.time_limit, finalists=options.finalists)
-    observers: list[StudyObserver] = [watch]
+
+
+def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
+    """Run a study as its command line says and print what came out."""
+    check_can_write(arguments.output, is_folder=True)
+    spec = change(spec, arguments)
+    if arguments.register is not None:
+        check_model_name(arguments.register)
+        if arguments.no_tracking:
+            raise ConfigurationError("--register: expected tracking, got --no-tracking; leave one out")
+    _check_companions(arguments)
+    options = make_options(spec, arguments)
+    observers: list[StudyObserver] = [
+        StudyProgress(time_limit_s=arguments.time_limit, finalists=options.finalists)
+    ]
     tracking_uri = arguments.tracking_uri or default_tracking_uri(arguments.output)
     tracker = None
     if not arguments.no_tracking:
@@ -228,19 +238,30 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     _print_result(spec, result)
     if tracker is not None:
         click.echo(f"MLflow: {ui_command(tracking_uri)}")
-    if arguments.register is not None and result.is_interrupted:
-        click.echo(f"{arguments.register} is not registered yet: the study has not come to its end")
-    elif arguments.register is not None:
-        summary = make_summary(result.folder, read_study_json(result.folder), len(result.records), True)
-        print_registered(
-            arguments.register,
-            *register_front(summary, tracking_uri, arguments.register, result.records, result.finalists),
-        )
+    if arguments.register is not None:
+        _register(arguments.register, tracking_uri, result)
     if left:
         click.echo(f"not in MLflow yet: {', '.join(left)}; the same command with --resume completes it")
+    _print_what_is_left(result, has_finalists=options.finalists is not None)
+    if result.end_reason:
+        raise StudyError(f"the study ended by itself: {result.end_reason}")
+    return result
+
+
+def _register(name: str, tracking_uri: str, result: StudyResult) -> None:
+    """Register the front of a study under a name, if the study has come to its end."""
+    if result.is_interrupted:
+        click.echo(f"{name} is not registered yet: the study has not come to its end")
+        return
+    summary = make_summary(result.folder, read_study_json(result.folder), len(result.records), True)
+    print_registered(name, *register_front(summary, tracking_uri, name, result.records, result.finalists))
+
+
+def _print_what_is_left(result: StudyResult, *, has_finalists: bool) -> None:
+    """Print why a study ended early, what of it is left to do, and how it goes on."""
     if result.finish_reason:
         click.echo(f"the study ended early: {result.finish_reason}")
-        if options.finalists is not None and result.front and not result.finalists:
+        if has_finalists and result.front and not result.finalists:
             n_trials = len(result.records)
             click.echo(f"no time was left for finalists; --resume with --trials {n_trials} trains them")
     if result.is_interrupted:
@@ -248,12 +269,9 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         if n_left:
             kept = f"{format_count(n_left, 'unfinished trial')} {'are' if n_left > 1 else 'is'}"
         else:
-            kept = "every finished training of a finalist is" if options.finalists else "what was prepared is"
+            kept = "every finished training of a finalist is" if has_finalists else "what was prepared is"
         why = "" if result.finish_reason else "interrupted: "
         click.echo(f"{why}{kept} kept; the same command with --resume goes on")
-    if result.end_reason:
-        raise StudyError(f"the study ended by itself: {result.end_reason}")
-    return result
 
 
 class _DenseListener:

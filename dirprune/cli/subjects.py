@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dirprune.cli.options import DataOptions, TrainingOptions
-from dirprune.cli.printing import format_table
+from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.training import make_recipe, train_with_progress_
 from dirprune.cli.weights import Header, read_header
 from dirprune.cost import count_costs
@@ -21,11 +21,13 @@ from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ClassesError, ConfigurationError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.files import read_json
+from dirprune.groups import Grouping
 from dirprune.identity import identify
 from dirprune.networks import create_network, load_weights_, with_classes
 from dirprune.records.models import ARCHITECTURE, load_model, save_model
 from dirprune.records.models import SCHEMA as MODEL_SCHEMA
 from dirprune.tasks import Task, make_task
+from dirprune.tracing import find_groups
 
 ORIGIN = "weights"
 
@@ -87,6 +89,12 @@ class Subject:
             device=self.device,
             teacher=teacher,
         )
+
+
+def look_for_groups(network: nn.Module, example_input: Tensor) -> Grouping:
+    """Return a network's channel groups; how far the search is is printed where it takes long."""
+    with ScoringProgress([], title="looking") as progress:
+        return find_groups(network, example_input, progress=progress)
 
 
 def new_subject(network: str, options: DataOptions) -> Subject:

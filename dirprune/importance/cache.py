@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from dirprune.errors import ImportanceError
 from dirprune.files import write_atomically
-from dirprune.identity import digest, identify, keep_plain
+from dirprune.identity import digest, identify, keep_plain, to_array
 from dirprune.importance.answers import describe_answers
 from dirprune.importance.base import Scores, ScoringContext, Selector
 from dirprune.importance.lines import CheckedLines
@@ -72,13 +70,20 @@ class ScoreCache:
         self.n_found += 1
         return found
 
+    def find(self, key: str) -> Scores | None:
+        """Return the scores of a key; None where they are still to be computed."""
+        scores = self._read(key)
+        if scores is None:
+            self._fetch(key)
+            scores = self._read(key)
+        return scores
+
     def _get_or_compute(self, key: str, compute: Callable[[], Scores]) -> tuple[Scores, bool]:
         scores = self._read(key)
         if scores is not None:
             return scores, True
         with FileLock(self.folder / f"{key}.lock"):
-            self._fetch(key)
-            scores = self._read(key)
+            scores = self.find(key)
             if scores is not None:
                 return scores, True
             scores = compute()
@@ -152,7 +157,7 @@ def context_key(context: ScoringContext) -> str:
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     weights: list[Any] = []
     for name, value in sorted(tensors.items()):
-        weights += [name, str(value.dtype), _array(value)]
+        weights += [name, str(value.dtype), to_array(value)]
     probe = context.normalise(calibration.inputs[:8].cpu())
     of_all_else = digest(
         {
@@ -163,7 +168,7 @@ def context_key(context: ScoringContext) -> str:
             "calibration": calibration.fingerprint(),
         },
         *weights,
-        _array(probe),
+        to_array(probe),
     )
     if of_all_else not in context.answers:
         context.answers[of_all_else] = digest(of_all_else, describe_answers(network, probe))
@@ -192,10 +197,6 @@ def _describe_carried(value: Any, known: dict[Any, dict[str, Any]]) -> Any:
         return {str(key): _describe_carried(item, known) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_describe_carried(item, known) for item in value]
-    if isinstance(value, Tensor):
-        with suppress(NotImplementedError, TypeError, RuntimeError):  # it has no data here, or none in numpy
-            return [str(value.dtype), digest(_array(value))]
-        return [str(value.dtype), list(value.shape)]
     if inspect.ismethod(value):  # of whatever object: what this one carries is not followed
         return _identify_once(value.__func__, known)
     if inspect.isroutine(value) or inspect.isclass(value):
@@ -210,9 +211,3 @@ def _identify_once(target: Any, known: dict[Any, dict[str, Any]]) -> dict[str, A
     if target not in known:
         known[target] = identify(target)
     return known[target]
-
-
-def _array(values: Tensor) -> Any:
-    """Return a tensor as a numpy array, widened to float32 where numpy has no such type."""
-    values = (values if values.layout == torch.strided else values.to_dense()).detach().cpu().contiguous()
-    return (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()

@@ -45,6 +45,11 @@ def fetch(folder: StudyFolder, path: Path) -> None:
                 _write(folder.root / found, content)
 
 
+def locate(folder: StudyFolder, path: Path) -> str:
+    """Return where a file of a study lies for all of its machines."""
+    return str(path) if folder.remote is None else folder.remote.below(_name(folder, path)).uri
+
+
 def remove(folder: StudyFolder, path: Path) -> None:
     """Remove a folder of a study here and in the storage."""
     shutil.rmtree(path, ignore_errors=True)

@@ -310,6 +310,7 @@ def _train(
             seed=spec.seed,
             device=device,
             kept=None if remote is None else lambda: remote.write(checkpoint.name, checkpoint.read_bytes()),
+            origin=None if remote is None else remote.below(checkpoint.name).uri,
         ):
             listen(report, recipe.images)
     return _take_state(network)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dirprune.importance import ScoreCache, ScoringContext, create, find_scores
+from dirprune.importance.base import Scores
+from dirprune.importance.cache import score_key
 from dirprune.study.space import SearchSpace
 
 
@@ -42,8 +44,23 @@ def obtain_ranking(space: SearchSpace, context: ScoringContext, cache: ScoreCach
     scores = {}
     for method, options in list_choices(space):
         found, _ = find_scores(create(method, options), context, cache=cache)
-        scores[_name(method, options)] = {group: values.tolist() for group, values in found.items()}
+        scores[_name(method, options)] = _as_lists(found)
     return MethodScores(scores)
+
+
+def recall_ranking(space: SearchSpace, context: ScoringContext, cache: ScoreCache) -> MethodScores | None:
+    """Return what `obtain_ranking` would, if all of it is in the cache; None: something is to be computed."""
+    scores = {}
+    for method, options in list_choices(space):
+        found = cache.find(score_key(create(method, options), context))
+        if found is None:
+            return None
+        scores[_name(method, options)] = _as_lists(found)
+    return MethodScores(scores)
+
+
+def _as_lists(scores: Scores) -> dict[str, list[float]]:
+    return {group: values.tolist() for group, values in scores.items()}
 
 
 def list_choices(space: SearchSpace) -> Iterator[tuple[str, dict[str, Any]]]:

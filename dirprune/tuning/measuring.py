@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ PATIENCE_S = 600.0
 """How long a measurement waits until others have left its GPU or its node."""
 PIN = 0.001
 """Of the resource that each node has alone, by its address: what binds a task to a node, and hinders none."""
+DIGITS = 4
+"""Of a resource, as Ray counts it."""
 OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """What Ray calls the resources of a task."""
 
@@ -99,13 +103,14 @@ def _with_whole_devices(bundle: Mapping[str, float]) -> dict[str, float]:
     """Return resources with whole GPUs, or with all CPUs of a node; Ray is connected.
 
     It is the largest node of those that nobody uses now; where there is none, one is waited for. Nodes that
-    a growing cluster may start count where none that lives has what a trial needs.
+    a growing cluster may start count where none that lives has what a trial needs. What the job that runs
+    this process holds is left out: it is not free before the study has ended.
     """
     if "GPU" in bundle:
         return with_whole_gpus(bundle)
     import ray
 
-    living = [node for node in ray.nodes() if node["Alive"]]
+    living = _without_own_job([node for node in ray.nodes() if node["Alive"]])
     nodes: Sequence[Mapping[str, float]] = [node["Resources"] for node in living]
     if idle := _find_fitting(bundle, _list_idle(living)):
         largest = max(idle, key=lambda node: node["CPU"])
@@ -114,6 +119,29 @@ def _with_whole_devices(bundle: Mapping[str, float]) -> dict[str, float]:
     if not _find_fitting(bundle, nodes):
         nodes = list_nodes(living, ray.get_runtime_context().get_node_id())
     return with_whole_node(bundle, nodes)
+
+
+def _without_own_job(living: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return nodes without what the job holds that this process is of, if it is of one that holds anything.
+
+    That is what `ray job submit --entrypoint-num-cpus` and its like ask for.
+    """
+    from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}")).get("metadata", {})
+    if not (name := job.get("job_submission_id")):
+        return list(living)
+    from ray.util.state import list_actors  # asks the dashboard, which took the job
+
+    holding = list_actors(filters=[("name", "=", f"_ray_internal_job_actor_{name}")], detail=True)
+    held = {actor.node_id: actor.required_resources or {} for actor in holding}
+    return [
+        {**node, "Resources": _subtract(node["Resources"], held.get(node["NodeID"], {}))} for node in living
+    ]
+
+
+def _subtract(resources: Mapping[str, float], held: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(amount - held.get(name, 0.0), DIGITS) for name, amount in resources.items()}
 
 
 def _list_idle(living: Sequence[Mapping[str, Any]]) -> list[Mapping[str, float]]:

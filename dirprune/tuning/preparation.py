@@ -15,7 +15,7 @@ from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.study.dense import Dense, compare_roles, describe_origin, obtain_dense
 from dirprune.study.floor import Floor, check_exceedable
-from dirprune.study.ranking import MethodScores, obtain_ranking
+from dirprune.study.ranking import MethodScores, obtain_ranking, recall_ranking
 from dirprune.study.reference import compare_reference
 from dirprune.study.rungs import compare_rungs
 from dirprune.study.shapes import RANKED
@@ -75,7 +75,7 @@ def prepare(
         tell = progress or _tell_nothing
         ranking = None
         if spec.space.architectures == RANKED:
-            ranking = place(find_ranking, scoring, progress=tell)
+            ranking = _obtain_ranking(scoring, place, tell)
             say("ranked architectures: they follow from the scores of each method, which are known now")
         least = 0.0 if floor is None else floor.least_promise(dense.metrics)
 
@@ -155,6 +155,17 @@ def _make_context(
         remote_scores=RemoteFolder(options.storage).below("scores") if options.storage else None,
         memory_mb=options.memory_mb,
     )
+
+
+def _obtain_ranking(context: TrialContext, place: Errands, progress: Progress) -> MethodScores:
+    """Return the scores that ranked architectures follow from; no worker is asked for those that are kept."""
+    if place.is_elsewhere:
+        known = recall_ranking(
+            context.spec.space, _open_scoring(context, "cpu", progress), open_cache(context)
+        )
+        if known is not None:
+            return known
+    return place(find_ranking, context, progress=progress)
 
 
 def find_ranking(context: TrialContext, *, device: str, progress: Progress) -> MethodScores:

@@ -22,7 +22,7 @@ def check_one_line(result: Result, *fragments: str) -> None:
     assert result.status == 2, result
     assert result.errors.endswith("\n")
     *progress, said = result.errors.splitlines()  # on a slow machine there is time for progress
-    assert all(line.startswith("scoring: ") for line in progress), result.errors
+    assert all(line.startswith(("scoring: ", "looking: ")) for line in progress), result.errors
     assert said.startswith("error: ")
     assert "Traceback" not in result.errors + result.output
     for fragment in fragments:

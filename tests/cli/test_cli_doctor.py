@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from dirprune.cli import doctor
+from dirprune.cli import doctor, subjects
 from dirprune.cli.doctor import format_ms
 from dirprune.cli.printing import ScoringProgress
 from dirprune.errors import ConfigurationError
@@ -28,12 +28,23 @@ def test_groups_refusals_reach_and_steps_are_printed(run: Run) -> None:
     assert "a step on 2 inputs" in said
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("doctor", "--network", "lenet5"),
+        ("rank", "--method", "magnitude", "--weights"),
+        ("prune", "--method", "random", "--arch", "8,9,36,17", "--weights"),
+    ],
+    ids=lambda command: command[0],
+)
 def test_it_is_said_how_many_groups_are_tried_out_where_that_takes_long(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    command: tuple[object, ...], run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "ScoringProgress", partial(ScoringProgress, clock=count(step=20).__next__))
-    said = run("doctor", "--network", "lenet5")
-    assert said.errors.splitlines()[0] == "looking: channel groups tried out 0/4"
+    monkeypatch.setattr(subjects, "ScoringProgress", partial(ScoringProgress, clock=count(step=20).__next__))
+    said = run(*command, *([weights] if command[-1] == "--weights" else []))
+    lines = said.errors.splitlines()
+    assert lines[0] == "looking: layers traced 0/5"
+    assert "looking: channel groups tried out 0/4" in lines
 
 
 def test_weights_are_judged_on_the_data(tmp_path: Path, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
@@ -164,6 +166,15 @@ def test_key_changes_with_what_scores_depend_on(change: Callable[[ScoringContext
     key = score_key(method, linear_case([1, 2]))
     assert key == score_key(create("magnitude", {"norm": "l1"}), linear_case([1, 2]))
     assert key != score_key(method, change(linear_case([1, 2])))
+
+
+def test_key_changes_with_a_tensor_that_the_loss_has_bound() -> None:
+    def key(weight: float) -> str:
+        loss = functools.partial(F.cross_entropy, weight=torch.tensor([1.0, weight]), reduction="none")
+        return score_key(create("taylor"), dataclasses.replace(linear_case([1, 2]), task=make_task(loss)))
+
+    assert key(2.0) == key(2.0)
+    assert key(2.0) != key(3.0)
 
 
 def test_key_changes_with_method_options_and_architecture() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dirprune.data import load_data
-from dirprune.errors import ConfigurationError, WeightsError
+from dirprune.errors import ConfigurationError, StudyError, WeightsError
 from dirprune.networks.weights import read_metadata, save_weights
+from dirprune.remote import RemoteFolder
 from dirprune.study.dense import (
     DATA_IDENTITY,
     check_metrics,
@@ -135,6 +136,20 @@ def test_interrupted_training_of_the_dense_network_goes_on(tmp_path, roles):
     again = obtain_dense(spec, roles, choice, tmp_path / "cut", listen=lambda r, n: images.append(r.images))
     assert images[0] == 3600
     assert again.digest == whole.digest
+
+
+def test_a_checkpoint_in_a_storage_that_cannot_be_read_is_named_by_its_address(tmp_path, roles):
+    choice, remote = choose_data(spec, None), RemoteFolder(f"file://{tmp_path}/storage")
+
+    def interrupt(report, n_images):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        obtain_dense(spec, roles, choice, tmp_path / "driver", listen=interrupt, remote=remote)
+    (checkpoint,) = remote.list()
+    remote.write(checkpoint, b"torn")
+    with pytest.raises(StudyError, match=f"^expected a training state at {remote.uri}/{checkpoint}, but it"):
+        obtain_dense(spec, roles, choice, tmp_path / "driver", remote=remote)
 
 
 def test_another_seed_trains_another_network(tmp_path, roles):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dirprune.importance import ScoreCache, create, find_scores
-from dirprune.study.ranking import list_choices, obtain_ranking
+from dirprune.study.ranking import list_choices, obtain_ranking, recall_ranking
 from dirprune.study.space import SearchSpace
 from tests.importance.simplex.planted import planted_case
 
@@ -22,3 +22,14 @@ def test_every_method_is_scored_once_with_each_of_its_options_and_found_again_by
         assert {name: values.tolist() for name, values in scores.items()} == known
     assert ranking.scores_of(*choices[0]) != ranking.scores_of(*choices[2])
     assert ranking.typical() == ranking.scores_of(*choices[0])
+
+
+def test_a_ranking_is_recalled_when_all_of_it_is_kept(tmp_path):
+    context, cache = planted_case(), ScoreCache(tmp_path)
+    choices = list(list_choices(SPACE))
+    for method, options in choices:
+        assert recall_ranking(SPACE, context, cache) is None
+        find_scores(create(method, options), context, cache=cache)
+    recalled, obtained = recall_ranking(SPACE, context, cache), obtain_ranking(SPACE, context, cache)
+    for choice in choices:
+        assert recalled.scores_of(*choice) == obtained.scores_of(*choice)

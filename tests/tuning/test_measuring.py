@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.job_submission import JobSubmissionClient
 from torch import nn
 
 from dirprune.errors import ConfigurationError
@@ -87,6 +91,37 @@ def test_a_smaller_node_that_is_idle_is_taken_before_a_larger_one_is_waited_for(
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+OF_A_JOB = """
+import ray
+from torch import nn
+
+from dirprune.groups import Grouping
+from dirprune.study.latency import LatencyOptions
+from dirprune.tuning import measuring
+from dirprune.tuning.cluster import Resources
+
+measuring.PATIENCE_S = 1.0
+measuring.measure_here = lambda *given: ray.get_runtime_context().get_assigned_resources()["CPU"]
+measure = measuring.choose_where(Resources(address="auto", cpus_per_trial=0.5))
+print("CPUs held:", measure(nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions()))
+"""
+
+
+@pytest.mark.slow
+def test_of_a_node_that_runs_the_study_s_own_job_what_the_job_does_not_hold_is_taken(tmp_path: Path) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(OF_A_JOB)
+    there = ray.init(address="local", num_cpus=3, _node_ip_address="127.0.0.1", log_to_driver=False)
+    try:
+        jobs = JobSubmissionClient(f"http://{there.dashboard_url}")
+        job = jobs.submit_job(entrypoint=f"{sys.executable} {script}", entrypoint_num_cpus=1)
+        while not jobs.get_job_status(job).is_terminal():
+            time.sleep(0.2)
+        assert "CPUs held: 2.0" in jobs.get_job_logs(job)
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,8 @@ def test_streaming_to_a_gpu_with_one_core_is_warned_of(tmp_path, data, cpus, gpu
     lines = []
     told = []
     find_subject(study, options, None, lines.append, lambda *given: told.append(given))
-    assert told[0] == ("channel groups tried out", 0, 1)
+    assert told[0] == ("layers traced", 0, 2)
+    assert told[-1] == ("channel groups tried out", 1, 1)
     assert (
         any(line.startswith("WARNING: one process") and "--cpus-per-trial" in line for line in lines)
         is is_warned
