@@ -92,9 +92,8 @@ class StoredValues(CoalitionValues):
 
         An interruption costs about two seconds, or twice what each batch does anew if that takes longer.
         """
-        shared = self.values.shared_s
-        each = max(seconds - shared, 1e-6) / n_coalitions
-        wanted = round(max(SECONDS_PER_RECORD, shared) / each)
+        each = max(seconds - self.values.shared_s, 1e-6) / n_coalitions
+        wanted = round(max(SECONDS_PER_RECORD, self.values.repeated_s) / each)
         self._batch_size = max(1, min(max(GROWTH * n_coalitions, self._batch_size), wanted))
 
     def _append(self, keys: list[bytes], values: NDArray[np.float64]) -> None:

@@ -26,13 +26,15 @@ class CoalitionValues(ABC):
     Attributes:
         group: Name of the channel group.
         n_channels: Channels of the group.
-        shared_s: Seconds of the last evaluation that went to what all its coalitions share and the next
-            evaluation has to do again.
+        shared_s: Seconds of the last evaluation that went to what its coalitions share; of the last go where
+            memory takes them in several.
+        repeated_s: Of these, the seconds for what is not held: the next evaluation takes them again.
     """
 
     group: str
     n_channels: int
     shared_s: float = 0.0
+    repeated_s: float = 0.0
 
     def evaluate(self, coalitions: Coalitions) -> NDArray[np.float64]:
         """Return the values of coalitions, in their order.

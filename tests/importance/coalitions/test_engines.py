@@ -242,8 +242,8 @@ def test_memory_bounds_what_is_computed_at_once_and_changes_no_value(engine: typ
     held = sum(prepared.n_bytes for prepared in tight._kept.values())
     assert held <= tight.memory // 2
     roomy.evaluate(coalitions)
-    assert tight.shared_s > 0  # what is not held is prepared for each evaluation
-    assert roomy.shared_s == 0
+    assert tight.repeated_s > 0  # what is not held is prepared for each evaluation
+    assert roomy.repeated_s == roomy.shared_s == 0
 
 
 def test_no_more_coalitions_are_on_the_device_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -204,29 +205,55 @@ def test_what_a_killed_process_had_computed_is_kept(tmp_path: Path) -> None:
 
 
 class Timed(Binary):
-    """Passes the seconds of a clock of its own: some for each batch, and some for each coalition."""
+    """Passes the seconds of a clock of its own: for preparing each go, and for each coalition."""
 
-    def __init__(self, shared_s: float, each_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, preparing_s: float, each_s: float, monkeypatch: pytest.MonkeyPatch, n_in_go: int = 2000
+    ) -> None:
         super().__init__()
-        self.shared_s, self.each_s, self.now = shared_s, each_s, 0.0
+        self.preparing_s, self.each_s, self.n_in_go, self.now = preparing_s, each_s, n_in_go, 0.0
+        self.is_held = False
+        self.seconds: list[float] = []
         self.sizes: list[int] = []
-        monkeypatch.setattr("dirprune.importance.coalitions.store.time.perf_counter", lambda: self.now)
+        clock = types.SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr("dirprune.importance.coalitions.store.time", clock)
 
     def _compute(self, coalitions: Coalitions) -> NDArray[np.float64]:
+        self.shared_s = 0.0 if self.is_held and self.sizes else self.preparing_s
+        self.repeated_s = 0.0 if self.is_held else self.preparing_s
+        n_goes = -(-len(coalitions) // self.n_in_go)
+        self.seconds.append(self.shared_s * n_goes + self.each_s * len(coalitions))
         self.sizes.append(len(coalitions))
-        self.now += self.shared_s + self.each_s * len(coalitions)
+        self.now += self.seconds[-1]
         return super()._compute(coalitions)
 
 
-@pytest.mark.parametrize("shared_s", [0.0, 0.5, 3.0, 40.0])
+@pytest.mark.parametrize("preparing_s", [0.0, 0.5, 3.0, 40.0])
 @pytest.mark.parametrize("each_s", [1e-5, 0.01, 1.0])
 def test_batches_cost_little_to_start_and_little_to_lose(
-    shared_s: float, each_s: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    preparing_s: float, each_s: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    values = Timed(shared_s, each_s, monkeypatch)
+    values = Timed(preparing_s, each_s, monkeypatch)
     StoredValues(values, tmp_path / "values.jsonl").evaluate(write_out(range(1000)))
-    assert values.now <= 2.3 * 1000 * each_s + 4 * shared_s
-    assert all(size * each_s <= max(2.5, shared_s * 1.1) for size in values.sizes[1:])
+    assert values.now <= 2.3 * 1000 * each_s + 4 * preparing_s
+    assert all(size * each_s <= max(2.5, preparing_s * 1.1) for size in values.sizes[1:])
+    assert len(values.sizes) <= 5 + 1000 * each_s / max(2, preparing_s) * 1.3
+
+
+def test_what_is_prepared_once_makes_no_batch_longer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    values = Timed(60.0, 0.4, monkeypatch)
+    values.is_held = True
+    StoredValues(values, tmp_path / "values.jsonl").evaluate(write_out(range(100)))
+    assert max(values.seconds[1:]) <= 2.5
+
+
+def test_batches_grow_no_further_where_they_are_gone_through_in_parts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = Timed(30.0, 0.01, monkeypatch, n_in_go=80)
+    StoredValues(values, tmp_path / "values.jsonl").evaluate(write_out(range(1000)))
+    assert max(values.sizes) <= 160
+    assert values.now <= 1.6 * (30.0 * 1000 / 80 + 0.01 * 1000)  # what one go after the other takes
 
 
 def test_small_calls_do_not_make_later_batches_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
