@@ -14,6 +14,7 @@ import click
 import pytest
 
 from dirprune.cli.app import COMMANDS, LazyGroup, program
+from dirprune.networks import create_network, save_weights
 from dirprune.records.tables import load_front
 
 ROOT = Path(__file__).parent.parent
@@ -110,6 +111,18 @@ def test_a_study_of_ones_own_runs_as_the_readme_shows_it(tmp_path: Path) -> None
     told = [f"{p.trial} {p.metrics['val_mae']} {p.metrics['macs']}" for p in front]
     assert told
     assert printed[-len(told) :] == told
+
+
+def test_a_network_is_scored_cut_trained_and_judged_from_python(tmp_path: Path) -> None:
+    weights = tmp_path / "output" / "lenet5-digits-seed0.safetensors"
+    weights.parent.mkdir()
+    save_weights(create_network("lenet5", seed=0), weights)
+    steps = find_block("reconstruct=True") + find_block("compute_scores").replace("5 * len", "1 * len")
+    shown = "print(sorted(scores), pruned.network.conv1.out_channels)\n"
+    (tmp_path / "program.py").write_text(steps + shown)
+    printed = run_program(tmp_path / "program.py").splitlines()
+    assert re.match(r"\d+ \{'train_loss': ", printed[0])
+    assert printed[-1] == "['conv1', 'conv2', 'linear1', 'linear2'] 8"
 
 
 def find_block(content: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dirprune.cli.own_network import find_in_file
+from dirprune.cli.own_network import find_network
 from dirprune.cli.printing import format_count, format_table
 from dirprune.cli.subjects import choose_device, look_for_groups
 from dirprune.cost import CostModel, count_costs
@@ -53,7 +51,7 @@ def doctor(
     """Print what a study of the network can and cannot do."""
     device = choose_device(device)  # raises before anything is loaded
     space = SearchSpace(min_keep_ratio=min_keep_ratio, uniform_keep_ratios=())
-    found = _find(network)
+    found = find_network(network)
     if classes is not None and not isinstance(found, str):
         raise ConfigurationError(f"--classes is of networks by name, {network} knows its own; leave it out")
     if data is not None and dataset is None:
@@ -83,25 +81,6 @@ def doctor(
     click.echo("\n" + _describe_range(dense, grouping, example, space))
     with threads_set_to(threads):
         click.echo(_describe_steps(dense, shape, batch_size, device, threads))
-
-
-def _find(network: str) -> str | Callable[..., nn.Module]:
-    """Return a known name as it is, and of module:function or FILE.py:function the function."""
-    module, colon, name = network.rpartition(":")
-    if not colon:
-        return network
-    if module.endswith(".py"):
-        return find_in_file(network, "own.py:build")
-    sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a user's module raises
-        raise ConfigurationError(
-            f"expected a function that returns a network at {network!r}, got {one_line(error)}; "
-            "try it from the folder in which the module lies"
-        ) from error
-    finally:
-        sys.path.remove("")
 
 
 def _guess_shape(network: str) -> tuple[int, ...]:

@@ -353,7 +353,7 @@ storage_option = click.option(
 network_option = click.option(
     "--network",
     metavar="FILE.py:NAME",
-    help="The function or class that made the study's network, where it is your own; the file is run.",
+    help="The function or class that made the network, where it is your own; the file is run.",
 )
 """What a model of a user's own network is rebuilt with."""
 

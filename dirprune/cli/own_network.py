@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
@@ -37,6 +38,27 @@ def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], n
             "try the file as it was when the study began"
         )
     return found
+
+
+def find_network(place: str) -> str | Callable[..., nn.Module]:
+    """Return a known name as it is, and of FILE.py:NAME or module:name the function, whose code is run.
+
+    Raises:
+        ConfigurationError: If there is no such function, or the file or module fails.
+    """
+    module, colon, name = place.rpartition(":")
+    if not colon:
+        return place
+    if module.endswith(".py"):
+        return find_in_file(place, "own.py:build")
+    sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever a user's module raises
+        raise ConfigurationError(
+            f"expected a function that returns a network at {place!r}, got {one_line(error)}; "
+            "try it from the folder in which the module lies"
+        ) from error
 
 
 def find_in_file(place: str, example: str) -> Callable[..., nn.Module]:

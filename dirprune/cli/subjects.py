@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.cli.options import DataOptions, TrainingOptions
+from dirprune.cli.own_network import find_in_file, find_network
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.training import make_recipe, train_with_progress_
 from dirprune.cli.weights import Header, read_header
 from dirprune.cost import count_costs
 from dirprune.data import DataRoles, load_data
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
-from dirprune.errors import ClassesError, ConfigurationError, one_line
+from dirprune.errors import ClassesError, ConfigurationError, NotGivenError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.files import read_json
 from dirprune.groups import Grouping
@@ -34,9 +35,14 @@ ORIGIN = "weights"
 
 @dataclass(frozen=True)
 class Subject:
-    """A network on its device, with the data and the task by which it is judged."""
+    """A network on its device, with the data and the task by which it is judged.
+
+    Attributes:
+        made_by: Its name, or the user's own function that makes the dense network.
+    """
 
     network: nn.Module
+    made_by: str | Callable[..., nn.Module]
     header: Header
     roles: DataRoles
     task: Task
@@ -98,61 +104,87 @@ def look_for_groups(network: nn.Module, example_input: Tensor) -> Grouping:
 
 
 def new_subject(network: str, options: DataOptions) -> Subject:
-    """Return an untrained network of a known name with its data."""
+    """Return an untrained network, of a known name or FILE.py:NAME, with its data."""
     device = choose_device(options.device)
-    create_network(network)  # raises before anything is loaded
-    roles, header = _load_roles(options, Header(network=network), is_own=True)
-    header = header.changed(options=with_classes(network, header.options, roles.n_classes))
-    untrained = create_network(network, header.options, seed=options.seed)
-    return Subject(untrained.to(device), header, roles, make_task(), device, options.seed)
+    made_by = find_network(network)
+    create_network(made_by)  # raises before anything is loaded
+    roles, header = _load_roles(options, Header(network=_without_folder(network)), is_own=True)
+    header = header.changed(options=with_classes(made_by, header.options, roles.n_classes))
+    untrained = create_network(made_by, header.options, seed=options.seed)
+    return Subject(untrained.to(device), made_by, header, roles, make_task(), device, options.seed)
 
 
 def trained_subject(weights: Path, network: str | None, options: DataOptions) -> Subject:
     """Return the network of a weights file with its data, in the roles that its training had.
 
     Raises:
+        ConfigurationError: If they are of a network of the user's own, and no file is named: what a weights
+            file says is never run.
         WeightsError: If the file cannot be read or is of another network.
     """
     header = read_header(weights)
     device = choose_device(options.device)
-    if network is not None and header.network not in ("", network):
+    if network is None and ":" in header.network:
+        raise ConfigurationError(
+            f"the network of {weights} is your own; try again with --network {header.network}"
+        )
+    if network is not None and header.network not in ("", _without_folder(network)):
         raise ConfigurationError(
             f"expected weights of {network}, but {weights} says that it holds {header.network}; "
             "try without --network"
         )
-    name = header.network or network or "lenet5"
+    name = network or header.network or "lenet5"
+    made_by = find_network(name)
     failure = None
     try:
-        loaded = _load(name, header.options, weights)
+        loaded = _load(made_by, header.options, weights)
     except ClassesError as error:
         if header.options:
             raise
         failure = error  # whether the data have so many is known when they are loaded
-    roles, header = _load_roles(options, header.changed(network=name), is_own=bool(header.validation_from))
-    adapted = with_classes(name, header.options, roles.n_classes)
+    header = header.changed(network=_without_folder(name))
+    roles, header = _load_roles(options, header, is_own=bool(header.validation_from))
+    adapted = with_classes(made_by, header.options, roles.n_classes)
     if adapted != header.options:
         header = header.changed(options=adapted)
-        loaded = _load(name, adapted, weights)
+        loaded = _load(made_by, adapted, weights)
     elif failure is not None:
         raise failure
-    return Subject(loaded.to(device).eval(), header, roles, make_task(), device, options.seed)
+    return Subject(loaded.to(device).eval(), made_by, header, roles, make_task(), device, options.seed)
 
 
-def _load(name: str, options: Mapping[str, Any], weights: Path) -> nn.Module:
-    network = create_network(name, options)
+def _without_folder(network: str) -> str:
+    """Return FILE.py:NAME without the file's folder, which is another one elsewhere; else the name itself."""
+    file, colon, name = network.rpartition(":")
+    return f"{Path(file).name}:{name}" if colon else network
+
+
+def _load(made_by: str | Callable[..., nn.Module], options: Mapping[str, Any], weights: Path) -> nn.Module:
+    network = create_network(made_by, options)
     load_weights_(network, weights)
     return network
 
 
 def pruned_subject(
-    folder: Path, options: DataOptions
+    folder: Path, options: DataOptions, network: str | None
 ) -> tuple[Subject, dict[str, int], dict[str, list[int]]]:
     """Return a stored pruned network with its data, its architecture, and the channels that it kept.
 
+    Args:
+        network: FILE.py:NAME of what made the network that it was cut from, where that is the user's own.
+
     Raises:
-        StudyError: If the folder holds no whole model, or one of a user's own network.
+        ConfigurationError: If it is the user's own, and no file is named.
+        StudyError: If the folder holds no whole model.
     """
-    network = load_model(folder)
+    own = None if network is None else find_in_file(network, "own.py:build")
+    try:
+        smaller = load_model(folder, own)
+    except NotGivenError as error:
+        name = read_json(folder / ARCHITECTURE, MODEL_SCHEMA)["network"]["name"]
+        raise ConfigurationError(
+            f"the network of {folder} is your own; try again with --network FILE.py:{name}"
+        ) from error
     stored = read_json(folder / ARCHITECTURE, MODEL_SCHEMA)
     header = Header.from_metadata(stored["network"].get(ORIGIN, {}), folder).changed(
         network=stored["network"]["name"], options=stored["network"].get("options") or {}
@@ -160,7 +192,8 @@ def pruned_subject(
     device = choose_device(options.device)
     roles, header = _load_roles(options, header, is_own=bool(header.validation_from))
     kept = {name: group["kept"] for name, group in stored["groups"].items()}
-    subject = Subject(network.to(device), header, roles, make_task(), device, options.seed)
+    made_by = own or stored["network"]["name"]
+    subject = Subject(smaller.to(device), made_by, header, roles, make_task(), device, options.seed)
     return subject, {name: len(channels) for name, channels in kept.items()}, kept
 
 
@@ -174,7 +207,7 @@ def store(
 ) -> None:
     """Store a pruned network so that `retrain` and `dirprune.records.models.load_model` find it again."""
     header = subject.header
-    base = {**identify(header.network), "options": header.options, ORIGIN: header.to_metadata()}
+    base = {**identify(subject.made_by), "options": header.options, ORIGIN: header.to_metadata()}
     save_model(
         folder,
         network,

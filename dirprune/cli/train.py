@@ -24,7 +24,7 @@ def train(network: str, data: DataOptions, training: TrainingOptions, output: Pa
         _check_output(output)
     subject = new_subject(network, data)
     if output is None:
-        name = f"{as_file_name(network)}-{subject.header.dataset}-seed{data.seed}"
+        name = f"{as_file_name(subject.header.network)}-{subject.header.dataset}-seed{data.seed}"
         output = Path("output") / f"{name}.safetensors"
         _check_output(output)
     before = subject.measure(subject.network)

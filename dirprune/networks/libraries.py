@@ -22,8 +22,8 @@ def is_of_a_library(name: str) -> bool:
 
 
 def as_file_name(name: str) -> str:
-    """Return a network's name without the slash of a library."""
-    return name.replace("/", "-")
+    """Return a network's name without the slash of a library, and FILE.py:NAME as FILE-NAME."""
+    return name.replace("/", "-").replace(".py:", "-").replace(":", "-")
 
 
 def create_from_library(name: str, options: Mapping[str, Any]) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from dirprune.architecture import Architecture
 from dirprune.cli import subjects, training
 from dirprune.cli.options import OPTIONS_OF_METHODS
+from dirprune.cli.own_network import find_in_file
 from dirprune.cli.weights import read_header, write_weights
 from dirprune.cost import count_costs
 from dirprune.data import load_data
@@ -313,3 +314,42 @@ def test_version_and_help_leave_with_status_zero(run: Run) -> None:
         result = run(*arguments)
         assert (result.status, result.errors) == (0, "")
         assert "Usage: dirprune" in result.output
+
+
+OWN = """
+from torch import nn
+
+
+def small():
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10),
+    )
+"""
+
+
+def test_ones_own_network_goes_through_all_steps_when_its_file_is_named(run: Run) -> None:
+    Path("nets").mkdir()
+    Path("nets/own.py").write_text(OWN)
+    own = ("--network", "nets/own.py:small")
+    trained = run("train", *own, "--epochs", 1, "--train-images", 300)
+    assert (trained.status, trained.errors) == (0, "")
+    weights = Path("output/own-small-digits-seed0.safetensors")
+    assert read_header(weights).network == "own.py:small"
+
+    pruning = ("prune", "--weights", weights, "--method", "taylor", "--arch", "3-4", "--output", "pruned")
+    for step in (("rank", "--weights", weights, "--method", "taylor"), pruning):
+        without = run(*step)
+        assert without.status == 2
+        assert "is your own; try again with --network own.py:small" in without.errors
+        assert run(*step, *own).status == 0
+
+    without = run("retrain", "pruned", "--epochs", 1)
+    assert without.status == 2
+    assert "is your own; try again with --network FILE.py:small" in without.errors
+    assert run("retrain", "pruned", "--epochs", 1, *own).status == 0
+    wrong = run("rank", "--weights", weights, "--method", "taylor", "--network", "lenet5")
+    assert wrong.status == 2
+    assert "expected weights of lenet5, but" in wrong.errors
+    smaller = load_model("pruned-retrained", find_in_file("nets/own.py:small", ""))
+    assert smaller[0].weight.shape[0] == 3

@@ -40,7 +40,9 @@ class Seeds(click.ParamType):
 @click.command
 @click.option("--weights", type=FILE, required=True, help="Weights of the trained network.")
 @click.option(
-    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+    "--network",
+    metavar="NAME",
+    help="Their network, where the file does not say it, or FILE.py:NAME of your own. Default: lenet5.",
 )
 @click.option(
     "--method",

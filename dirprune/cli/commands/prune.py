@@ -13,7 +13,9 @@ from dirprune.interruption import leaving_at_ctrl_c
 @click.command
 @click.option("--weights", type=FILE, required=True, help="Weights of the trained network.")
 @click.option(
-    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+    "--network",
+    metavar="NAME",
+    help="Their network, where the file does not say it, or FILE.py:NAME of your own. Default: lenet5.",
 )
 @click.option(
     "--arch",

@@ -31,7 +31,9 @@ Example:
 @click.command(epilog=EXAMPLE)
 @click.option("--weights", type=FILE, help="Weights of the trained network.")
 @click.option(
-    "--network", metavar="NAME", help="Their network, where the file does not say it. Default: lenet5."
+    "--network",
+    metavar="NAME",
+    help="Their network, where the file does not say it, or FILE.py:NAME of your own. Default: lenet5.",
 )
 @method_options
 @click.option(

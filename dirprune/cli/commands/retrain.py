@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dirprune.cli.options import FOLDER, FilePath, data_options, training_options
+from dirprune.cli.options import FOLDER, FilePath, data_options, network_option, training_options
 from dirprune.interruption import leaving_at_ctrl_c
 
 
@@ -14,6 +14,7 @@ from dirprune.interruption import leaving_at_ctrl_c
 @click.argument("model", type=FilePath("FILE"), metavar="FILE")
 @training_options
 @data_options
+@network_option
 @click.option("--output", type=FOLDER, help="Folder for the result. Default: <model>-retrained.")
 def retrain(**given: Any) -> None:
     """Fine-tune a pruned model; FILE is its folder, or a file in it, as prune or a study wrote it."""

@@ -11,7 +11,13 @@ from dirprune.interruption import leaving_at_ctrl_c
 
 
 @click.command
-@click.option("--network", default="lenet5", show_default=True, metavar="NAME", help="Network to train.")
+@click.option(
+    "--network",
+    default="lenet5",
+    show_default=True,
+    metavar="NAME",
+    help="Network to train; FILE.py:NAME is a function of your own that returns one.",
+)
 @data_options
 @training_options
 @click.option(
