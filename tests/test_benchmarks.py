@@ -104,12 +104,37 @@ def test_forms_of_greedy_elimination_are_compared_at_equal_costs(
     choice = ("greedy-forms", "--subjects", "lenet5", "--costs", "macs,parameters", "--methods", "random")
     run(modules["importance"].main, tmp_path, *choice)
     rows = [json.loads(line) for line in (tmp_path / "greedy-forms.jsonl").read_text().splitlines()]
-    widths = {(row["key"]["widths"], row["values"]["architecture"]) for row in rows}
+    widths = {(row["key"]["widths"], row["key"]["architecture"]) for row in rows}
     assert len(rows) == 7  # two paths and random, in even widths and in their own; random there once
     assert len(widths) == len({name for name, _ in widths}) == 3
     assert all(0.5 < row["values"]["macs"] <= 0.7 for row in rows)
     text = run(modules["importance"].main, tmp_path, "report")
     assert "| equal keep ratios | greedy-path, macs |" in text
+
+    for row in rows:
+        row["values"]["architecture"] = row["key"].pop("architecture")
+    older = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "greedy-forms.jsonl").write_text(older)
+    run(modules["importance"].main, tmp_path, *choice)
+    assert (tmp_path / "greedy-forms.jsonl").read_text() == older, "rows of older keys count"
+
+
+def test_a_path_that_is_measured_again_is_not_mixed_with_the_earlier_one(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    rows = modules["importance_common"].Rows(tmp_path / "greedy-forms.jsonl")
+    key = {"subject": "lenet5-0", "widths": "path", "variant": "random", "target": 0.7}
+    older = {"before": 0.1, "after": 0.2, "macs": 0.7, "architecture": "8-20"}
+    rows.add({**key, "seed": 0, "n_images": 1000}, older)  # as keys were
+    rows.add({**key, "seed": 0, "n_images": 1000, "architecture": "7-21"}, {"before": 0.3, "after": 0.4})
+    rows.add({**key, "seed": 1, "n_images": 1000, "architecture": "7-21"}, {"before": 0.3, "after": 0.6})
+    rows.add({**key, "seed": 0, "n_images": 100}, {**older, "after": 0.9})
+    text = run(modules["importance"].main, tmp_path, "report")
+    _, of_few, of_many = text.split("lenet5, ")
+    assert of_few.startswith("100 images")
+    assert "| 10.0 | 90.0 |" in of_few
+    assert of_many.startswith("1000 images")
+    assert "| 30.0 ± 0.0 | 50.0 ± 14.1 |" in of_many
 
 
 @pytest.mark.slow
