@@ -137,6 +137,21 @@ def test_a_path_that_is_measured_again_is_not_mixed_with_the_earlier_one(
     assert "| 30.0 ± 0.0 | 50.0 ± 14.1 |" in of_many
 
 
+@pytest.mark.parametrize("command", ["after-pruning", "after-fine-tuning"])
+def test_sets_that_no_architecture_is_of_are_refused(
+    command: str, modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    choice = ("--output", str(tmp_path), "--quick", command, "--subjects", "lenet5", "--sets", "kepe")
+    result = CliRunner().invoke(modules["importance"].main, choice)
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert (
+        "Invalid value for --sets: expected the beginning of a set of architectures, got 'kepe'; try" in said
+    )
+    assert "the reference's 4" in said
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
 @pytest.mark.slow
 def test_torch_pruning_comes_down_to_the_same_costs(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     main = modules["importance"].main
