@@ -94,7 +94,14 @@ def report_switches(rows: list[Row], output: Path) -> str:
 
 
 def report_errors(rows: list[Row], output: Path) -> str:
-    """Return a table for each measure and group, methods by evaluations, and draw the rank correlations."""
+    """Return a table for each measure and group, methods by evaluations, and draw the rank correlations.
+
+    Errors against another truth than the usual one are of a group of their own.
+    """
+    rows = [
+        {**row, "group": f"{row['group']}, truth of {row['truth']:,} evaluations"} if "truth" in row else row
+        for row in rows
+    ]
     groups, methods = unique(rows, "group"), unique(rows, "method")
     parts = []
     for group, (measure, digits) in product(groups, (("spearman", 2), ("overlap", 2), ("rmse", 4))):

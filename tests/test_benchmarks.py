@@ -137,6 +137,24 @@ def test_a_path_that_is_measured_again_is_not_mixed_with_the_earlier_one(
     assert "| 30.0 ± 0.0 | 50.0 ± 14.1 |" in of_many
 
 
+def test_errors_against_different_truths_have_tables_of_their_own(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    name_truth = modules["importance_estimates"].name_truth
+    assert name_truth(20, 400_000, 20) == name_truth(8, 2_000_000, 25) == {}
+    assert name_truth(100, 2_000_000, 20) == {"truth": 2_000_000}
+    assert name_truth(25, 400_000, 25) == {"truth": 2**25}
+    rows = modules["importance_common"].Rows(tmp_path / "shapley-error.jsonl")
+    key = {"subject": "lenet5-0", "group": "linear1", "method": "shapley", "evaluations": 30, "seed": 0}
+    for truth, found in (({}, 0.25), ({"truth": 2_000_000}, 0.75)):
+        rows.add({**key, **truth}, {"spearman": found, "overlap": found, "rmse": found, "covered": None})
+    text = run(modules["importance"].main, tmp_path, "report")
+    _, older, newer = text.split("spearman, linear1")
+    assert "| shapley | 0.25 |" in older
+    assert newer.startswith(", truth of 2,000,000 evaluations, by evaluations")
+    assert "| shapley | 0.75 |" in newer
+
+
 @pytest.mark.parametrize("command", ["after-pruning", "after-fine-tuning"])
 def test_sets_that_no_architecture_is_of_are_refused(
     command: str, modules: dict[str, ModuleType], tmp_path: Path
