@@ -26,6 +26,7 @@ from dirprune.importance.shapley import Estimate, ShapleyScorer
 
 Numbers = NDArray[np.float64]
 LARGEST_EXACT = 20
+LONG_RUN = 400_000
 BUDGETS = (30, 60, 102, 202, 500, 2000)  # 102 and 202 are the least that some take for 100 channels
 N_REFERENCE_IMAGES = 6000
 N_REFERENCE_COALITIONS = 30
@@ -101,26 +102,37 @@ def measure_coverage(estimate: Estimate, truth: Numbers) -> float | None:
     return float(np.mean(np.abs(estimate.values - truth) <= estimate.half_widths + rounding))
 
 
+def count_for_truth(n_channels: int, long_run: int, largest_exact: int) -> int:
+    """Return how many coalitions tell the true values of so many channels."""
+    return 2**n_channels if n_channels <= largest_exact else long_run
+
+
+def name_truth(n_channels: int, long_run: int, largest_exact: int) -> dict[str, int]:
+    """Return what tells rows apart by their truth; nothing of the usual one, as in older rows."""
+    truth = count_for_truth(n_channels, long_run, largest_exact)
+    return {} if truth == count_for_truth(n_channels, LONG_RUN, LARGEST_EXACT) else {"truth": truth}
+
+
 def find_truth(
     setting: Setting,
     subject: Subject,
     n_images: int,
     n_evaluations: int,
     value: str,
-    largest_exact: int = LARGEST_EXACT,
+    largest_exact: int,
 ) -> dict[str, Numbers]:
     """Return the Shapley values of every group: exact up to so many channels, else a long permutation run."""
     rows = setting.rows("truth")
     context = subject.context(n_images)
     truth = {}
     for group in subject.grouping.groups:
-        is_exact = group.n_channels <= (10 if setting.is_quick else largest_exact)
+        is_exact = group.n_channels <= largest_exact
         key = {
             "subject": subject.name,
             "group": group.name,
             "n_images": n_images,
             "value": value,
-            "n_evaluations": 2**group.n_channels if is_exact else n_evaluations,
+            "n_evaluations": count_for_truth(group.n_channels, n_evaluations, largest_exact),
         }
         if not rows.is_done(**key):
             values = open_values(context, group.name, value=value, is_stored=False)
@@ -138,7 +150,7 @@ def find_truth(
 @click.command("shapley-error")
 @click.option("--images", default=1000, help="Calibration images, the same for truth and estimates.")
 @click.option("--seeds", default=5)
-@click.option("--long-run", default=400_000, help="Evaluations of a permutation run that stands for exact.")
+@click.option("--long-run", default=LONG_RUN, help="Evaluations of a permutation run that stands for exact.")
 @click.option("--exact-up-to", default=LARGEST_EXACT, help="Channels of a group; 25 take 2 GB and minutes.")
 @click.option("--groups", help="Groups of LeNet-5, separated by commas; all by default.")
 @click.pass_obj
@@ -147,7 +159,8 @@ def shapley_error(
 ) -> None:
     """Error of every Shapley method by budget, beside the shap library, against exact values."""
     quick = setting.is_quick
-    images, seeds, long_run = (100, 1, 2000) if quick else (images, seeds, long_run)
+    if quick:
+        images, seeds, long_run, exact_up_to = 100, 1, 2000, 10
     for loaded in load_lenets(setting)[: 1 if quick else None]:
         wanted = loaded.grouping.names if groups is None else groups.split(",")
         subject = dataclasses.replace(
@@ -165,6 +178,7 @@ def shapley_error(
                         "evaluations": n_evaluations,
                         "seed": seed,
                         "n_images": images,
+                        **name_truth(group.n_channels, long_run, exact_up_to),
                     }
                     if not _estimate(setting.rows("shapley-error"), key, variant, alone, truth[group.name]):
                         break
@@ -246,7 +260,7 @@ def rank_as_reference(network: nn.Module, inputs: Tensor, targets: Tensor, seed:
 @click.option("--images", default="500,1000,2000", help="Calibration images of ours, several.")
 @click.option("--evaluations", default="102,202,default", help="Budgets of ours, several.")
 @click.option("--truth-images", default=5000)
-@click.option("--long-run", default=400_000, help="Evaluations of a permutation run that stands for exact.")
+@click.option("--long-run", default=LONG_RUN, help="Evaluations of a permutation run that stands for exact.")
 @click.pass_obj
 def reference_ranking(
     setting: Setting, repetitions: int, images: str, evaluations: str, truth_images: int, long_run: int
@@ -259,13 +273,17 @@ def reference_ranking(
     quick = setting.is_quick
     if quick:
         repetitions, images, evaluations, truth_images, long_run = 1, "100", "102", 100, 2000
+    largest_exact = 10 if quick else LARGEST_EXACT
     ours = [
         (Variant(f"shapley, {budget} evaluations", "shapley", {"evaluations": budget}), int(n_images))
         for n_images, budget in itertools.product(images.split(","), evaluations.split(","))
     ]
     ours += [(Variant("shapley-partial, k=1", "shapley-partial"), int(n)) for n in images.split(",")]
     subject = load_lenets(setting)[0]
-    truths = {v: find_truth(setting, subject, truth_images, long_run, v) for v in ("loss", "accuracy")}
+    truths = {
+        value: find_truth(setting, subject, truth_images, long_run, value, largest_exact)
+        for value in ("loss", "accuracy")
+    }
     train = subject.roles.train
     for seed in range(repetitions):
         drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))

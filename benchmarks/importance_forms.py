@@ -62,8 +62,9 @@ def _compare(
                     "seed": seed,
                     "target": share,
                     "n_images": n_images,
+                    "architecture": str(architecture),
                 }
-                if not rows.is_done(**key):
+                if not rows.select(**key):  # older rows have the architecture beside the key
                     _judge(rows, key, subject, variant, architecture, cache)
 
 
@@ -93,7 +94,7 @@ def _judge(
     subject.recalibrate_(network)
     found["after"] = subject.measure_test_accuracy(network)
     macs = Widths(subject).share_of(architecture)
-    rows.add(key, {**found, "macs": macs, "architecture": str(architecture)})
+    rows.add(key, {**found, "macs": macs})
     click.echo(
         f"{key['subject']}, {key['target']:.0%}, {key['widths']}, {variant.label}, seed {key['seed']}: "
         f"{100 * found['before']:.1f} to {100 * found['after']:.1f}%"

@@ -60,6 +60,16 @@ def list_fixed_architectures(subject: Subject, is_quick: bool) -> Iterator[tuple
             yield f"keep {ratio:g}", Architecture.uniform(subject.grouping, ratio)
 
 
+def check_sets(sets: str, known: Sequence[str]) -> None:
+    """Raise BadParameter if the name of no set of architectures begins so."""
+    if not any(name.startswith(sets) for name in known):
+        names = "; ".join(dict.fromkeys(known))
+        raise click.BadParameter(
+            f"expected the beginning of a set of architectures, got {sets!r}; try one of: {names}",
+            param_hint="--sets",
+        )
+
+
 @click.command("after-pruning")
 @click.option("--methods", help="Labels or names, separated by semicolons; all by default.")
 @click.option("--images", default=1000, help="Calibration images that scores may see.")
@@ -76,14 +86,17 @@ def after_pruning(
     variants = [*find_annealed(methods), *find_variants(methods)]
     cache = ScoreCache(setting.output / "scores")
     images, seeds = (100, 1) if setting.is_quick else (images, seeds)
+    known: list[str] = []
     for kind in subjects.split(","):
         loaded = load_lenets(setting) if kind == "lenet5" else [load_cifar_subject(kind, setting)]
+        known += [name for name, _ in list_architectures(loaded[0], setting.is_quick)]
         for subject in (subject for subject in loaded if subject.is_trained):
             dense = subject.measure_test_accuracy(subject.network)
             for variant in variants:
                 for seed in range(seeds if variant.is_stochastic else 1):
                     asked = repairs.split(",")
                     _prune_all(rows, setting, subject, variant, seed, images, cache, dense, sets, asked)
+    check_sets(sets, known)
 
 
 def _prune_all(
@@ -151,6 +164,7 @@ def after_fine_tuning(
     quick = setting.is_quick
     cache = ScoreCache(setting.output / "scores")
     variants = find_variants(methods)[: 2 if quick else None]
+    known: list[str] = []
     for kind in subjects.split(","):
         subject = load_lenets(setting)[0] if kind == "lenet5" else load_cifar_subject(kind, setting)
         recipe = replace(
@@ -158,7 +172,9 @@ def after_fine_tuning(
             images=128 * (5 if quick else N_STEPS),
             batch_size=128,
         )
-        asked = [each for name, each in list_fixed_architectures(subject, quick) if name.startswith(sets)]
+        named = list(list_fixed_architectures(subject, quick))
+        known += [name for name, _ in named]
+        asked = [each for name, each in named if name.startswith(sets)]
         for architecture, variant in product(asked, variants):
             for seed, repair in product(range(1 if quick else seeds), repairs.split(",")):
                 key = {"variant": variant.label, "seed": seed, "architecture": str(architecture)}
@@ -168,6 +184,7 @@ def after_fine_tuning(
                 context = subject.context(images, seed if variant.is_stochastic else 0)
                 kept = variant.select(context, architecture, cache).kept
                 rows.add(key, _fine_tune(subject, kept, repair, recipe, seed))
+    check_sets(sets, known)
 
 
 def _fine_tune(

@@ -94,7 +94,14 @@ def report_switches(rows: list[Row], output: Path) -> str:
 
 
 def report_errors(rows: list[Row], output: Path) -> str:
-    """Return a table for each measure and group, methods by evaluations, and draw the rank correlations."""
+    """Return a table for each measure and group, methods by evaluations, and draw the rank correlations.
+
+    Errors against another truth than the usual one are of a group of their own.
+    """
+    rows = [
+        {**row, "group": f"{row['group']}, truth of {row['truth']:,} evaluations"} if "truth" in row else row
+        for row in rows
+    ]
     groups, methods = unique(rows, "group"), unique(rows, "method")
     parts = []
     for group, (measure, digits) in product(groups, (("spearman", 2), ("overlap", 2), ("rmse", 4))):
@@ -239,10 +246,16 @@ def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> 
 
 
 def report_forms(rows: list[Row], output: Path) -> str:
-    """Return a table for each kind of network: accuracies, widths and methods by shares of the MACs."""
+    """Return a table for each kind of network and number of images: widths and methods by shares of the MACs.
+
+    A path that was measured again, as one that saves latency, counts as it was last.
+    """
     parts = []
-    for kind in dict.fromkeys(row["subject"].partition("-")[0] for row in rows):
-        of_kind = [row for row in rows if row["subject"].partition("-")[0] == kind]
+    last = {_name_place(row): row["architecture"] for row in rows}
+    rows = [row for row in rows if row["architecture"] == last[_name_place(row)]]
+    kinds = sorted({(row["subject"].partition("-")[0], row["n_images"]) for row in rows})
+    for kind, n_images in kinds:
+        of_kind = [row for row in pick(rows, n_images=n_images) if row["subject"].partition("-")[0] == kind]
         shares = sorted(unique(of_kind, "target"), reverse=True)
         lines = []
         for widths, variant in dict.fromkeys((row["widths"], row["variant"]) for row in of_kind):
@@ -252,8 +265,13 @@ def report_forms(rows: list[Row], output: Path) -> str:
                 cells += [format_mean([row[when] for row in found], 1, 100) for when in WHENS[:2]]
             lines.append(cells)
         header = ["widths", "channels", *(f"{share:.0%}, {when}" for share in shares for when in WHENS[:2])]
-        parts.append(f"{kind}, by share of the MACs\n\n" + format_markdown(header, lines))
+        title = f"{kind}, {n_images} images, by share of the MACs"
+        parts.append(f"{title}\n\n" + format_markdown(header, lines))
     return "\n\n".join(parts)
+
+
+def _name_place(row: Row) -> tuple[Any, ...]:
+    return row["subject"], row["n_images"], row["widths"], row["target"]
 
 
 def report_seconds(rows: list[Row], output: Path) -> str:

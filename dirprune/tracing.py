@@ -146,7 +146,7 @@ def _find_candidates(
 def _trace_layers(
     network: nn.Module, batch: Tensor, order: Sequence[str], tell: Callable[[int, int], None]
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
-    """Return the same.
+    """Return what `_find_candidates` does.
 
     Args:
         network: A copy, which is done with afterwards; all of its parameters take gradients.

@@ -104,12 +104,70 @@ def test_forms_of_greedy_elimination_are_compared_at_equal_costs(
     choice = ("greedy-forms", "--subjects", "lenet5", "--costs", "macs,parameters", "--methods", "random")
     run(modules["importance"].main, tmp_path, *choice)
     rows = [json.loads(line) for line in (tmp_path / "greedy-forms.jsonl").read_text().splitlines()]
-    widths = {(row["key"]["widths"], row["values"]["architecture"]) for row in rows}
+    widths = {(row["key"]["widths"], row["key"]["architecture"]) for row in rows}
     assert len(rows) == 7  # two paths and random, in even widths and in their own; random there once
     assert len(widths) == len({name for name, _ in widths}) == 3
     assert all(0.5 < row["values"]["macs"] <= 0.7 for row in rows)
     text = run(modules["importance"].main, tmp_path, "report")
     assert "| equal keep ratios | greedy-path, macs |" in text
+
+    for row in rows:
+        row["values"]["architecture"] = row["key"].pop("architecture")
+    older = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "greedy-forms.jsonl").write_text(older)
+    run(modules["importance"].main, tmp_path, *choice)
+    assert (tmp_path / "greedy-forms.jsonl").read_text() == older, "rows of older keys count"
+
+
+def test_a_path_that_is_measured_again_is_not_mixed_with_the_earlier_one(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    rows = modules["importance_common"].Rows(tmp_path / "greedy-forms.jsonl")
+    key = {"subject": "lenet5-0", "widths": "path", "variant": "random", "target": 0.7}
+    older = {"before": 0.1, "after": 0.2, "macs": 0.7, "architecture": "8-20"}
+    rows.add({**key, "seed": 0, "n_images": 1000}, older)  # as keys were
+    rows.add({**key, "seed": 0, "n_images": 1000, "architecture": "7-21"}, {"before": 0.3, "after": 0.4})
+    rows.add({**key, "seed": 1, "n_images": 1000, "architecture": "7-21"}, {"before": 0.3, "after": 0.6})
+    rows.add({**key, "seed": 0, "n_images": 100}, {**older, "after": 0.9})
+    text = run(modules["importance"].main, tmp_path, "report")
+    _, of_few, of_many = text.split("lenet5, ")
+    assert of_few.startswith("100 images")
+    assert "| 10.0 | 90.0 |" in of_few
+    assert of_many.startswith("1000 images")
+    assert "| 30.0 ± 0.0 | 50.0 ± 14.1 |" in of_many
+
+
+def test_errors_against_different_truths_have_tables_of_their_own(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    name_truth = modules["importance_estimates"].name_truth
+    assert name_truth(20, 400_000, 20) == name_truth(8, 2_000_000, 25) == {}
+    assert name_truth(100, 2_000_000, 20) == {"truth": 2_000_000}
+    assert name_truth(25, 400_000, 25) == {"truth": 2**25}
+    rows = modules["importance_common"].Rows(tmp_path / "shapley-error.jsonl")
+    key = {"subject": "lenet5-0", "group": "linear1", "method": "shapley", "evaluations": 30, "seed": 0}
+    for truth, found in (({}, 0.25), ({"truth": 2_000_000}, 0.75)):
+        rows.add({**key, **truth}, {"spearman": found, "overlap": found, "rmse": found, "covered": None})
+    text = run(modules["importance"].main, tmp_path, "report")
+    _, older, newer = text.split("spearman, linear1")
+    assert "| shapley | 0.25 |" in older
+    assert newer.startswith(", truth of 2,000,000 evaluations, by evaluations")
+    assert "| shapley | 0.75 |" in newer
+
+
+@pytest.mark.parametrize("command", ["after-pruning", "after-fine-tuning"])
+def test_sets_that_no_architecture_is_of_are_refused(
+    command: str, modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    choice = ("--output", str(tmp_path), "--quick", command, "--subjects", "lenet5", "--sets", "kepe")
+    result = CliRunner().invoke(modules["importance"].main, choice)
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert (
+        "Invalid value for --sets: expected the beginning of a set of architectures, got 'kepe'; try" in said
+    )
+    assert "the reference's 4" in said
+    assert not list(tmp_path.glob("*.jsonl"))
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def _check_store(spec: StudySpec, arguments: Arguments) -> None:
     check_name(uri, spec.name, spec.objectives, known)
 
 
-def make_options(spec: StudySpec, arguments: Arguments) -> RunOptions:
+def _make_options(spec: StudySpec, arguments: Arguments) -> RunOptions:
     """Return where and how a study runs.
 
     Raises:
@@ -213,7 +213,7 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
         if arguments.no_tracking:
             raise ConfigurationError("--register: expected tracking, got --no-tracking; leave one out")
     _check_companions(arguments)
-    options = make_options(spec, arguments)
+    options = _make_options(spec, arguments)
     observers: list[StudyObserver] = [
         StudyProgress(time_limit_s=arguments.time_limit, finalists=options.finalists)
     ]

@@ -97,6 +97,11 @@ class Selector(ABC):
                 f"got {type(self.options).__name__}; a method by name takes a mapping"
             )
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether a clock decides, so that `depends_on` names the machine."""
+        return False
+
     def depends_on(self, context: ScoringContext) -> Any:
         """Return what else than weights, images, options and seed the choice depends on, as plain data.
 

@@ -49,10 +49,11 @@ def obtain_ranking(space: SearchSpace, context: ScoringContext, cache: ScoreCach
 
 
 def recall_ranking(space: SearchSpace, context: ScoringContext, cache: ScoreCache) -> MethodScores | None:
-    """Return what `obtain_ranking` would, if all of it is in the cache; None: something is to be computed."""
+    """Return what `obtain_ranking` would on any machine, if all of it is in the cache, else None."""
     scores = {}
     for method, options in list_choices(space):
-        found = cache.find(score_key(create(method, options), context))
+        scorer = create(method, options)
+        found = None if scorer.is_timed else cache.find(score_key(scorer, context))
         if found is None:
             return None
         scores[_name(method, options)] = _as_lists(found)

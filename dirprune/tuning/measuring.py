@@ -124,7 +124,8 @@ def _with_whole_devices(bundle: Mapping[str, float]) -> dict[str, float]:
 def _without_own_job(living: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return nodes without what the job holds that this process is of, if it is of one that holds anything.
 
-    That is what `ray job submit --entrypoint-num-cpus` and its like ask for.
+    That is what `ray job submit --entrypoint-num-cpus` and its like ask for. Where Ray's dashboard does not
+    tell, nothing is left out.
     """
     from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
@@ -133,7 +134,14 @@ def _without_own_job(living: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
         return list(living)
     from ray.util.state import list_actors  # asks the dashboard, which took the job
 
-    holding = list_actors(filters=[("name", "=", f"_ray_internal_job_actor_{name}")], detail=True)
+    try:
+        holding = list_actors(filters=[("name", "=", f"_ray_internal_job_actor_{name}")], detail=True)
+    except Exception as error:  # Ray's own, a connection's, or a time limit's
+        said = one_line(error, has_type=True)
+        logger.warning(
+            "not known which CPUs the study's own job holds (%s): measurements may wait for them", said
+        )
+        return list(living)
     held = {actor.node_id: actor.required_resources or {} for actor in holding}
     return [
         {**node, "Resources": _subtract(node["Resources"], held.get(node["NodeID"], {}))} for node in living

@@ -57,7 +57,7 @@ def open_study(
         spec: The study, as it was declared.
         options: Where and how.
         say: Takes the lines that a user should read.
-        progress: Told how many channel groups are tried out.
+        progress: Told how many layers are traced, and how many channel groups tried out.
 
     Raises:
         StudyError: If the study exists and was not to be continued, or differs from the stored one.

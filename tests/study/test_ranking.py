@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
 from dirprune.importance import ScoreCache, create, find_scores
+from dirprune.importance.cache import score_key
 from dirprune.study.ranking import list_choices, obtain_ranking, recall_ranking
 from dirprune.study.space import SearchSpace
 from tests.importance.simplex.planted import planted_case
@@ -33,3 +37,12 @@ def test_a_ranking_is_recalled_when_all_of_it_is_kept(tmp_path):
     recalled, obtained = recall_ranking(SPACE, context, cache), obtain_ranking(SPACE, context, cache)
     for choice in choices:
         assert recalled.scores_of(*choice) == obtained.scores_of(*choice)
+
+
+@pytest.mark.parametrize(("cost", "is_recalled"), [("macs", True), ("latency", False)])
+def test_scores_that_a_clock_told_are_not_recalled_for_other_machines(cost, is_recalled, tmp_path):
+    context, cache = planted_case(), ScoreCache(tmp_path)
+    kept = {group.name: torch.arange(group.n_channels) for group in context.grouping.groups}
+    cache.get_or_compute(score_key(create("greedy-path", {"cost": cost}), context), lambda: kept)
+    space = SearchSpace(methods={"greedy-path": {"cost": (cost,)}}, architectures="ranked")
+    assert (recall_ranking(space, context, cache) is not None) is is_recalled

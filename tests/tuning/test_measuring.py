@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
+import requests
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
+from ray.util.state.exception import RayStateApiException
 from torch import nn
 
 from dirprune.errors import ConfigurationError
@@ -93,6 +98,56 @@ def test_a_smaller_node_that_is_idle_is_taken_before_a_larger_one_is_waited_for(
         cluster.shutdown()
 
 
+LIVING = [
+    {"NodeID": "a", "Resources": {"CPU": 2.0, "memory": 8.0}},
+    {"NodeID": "b", "Resources": {"CPU": 1.3}},
+]
+
+
+@pytest.fixture
+def ask_for_actors(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., list[SimpleNamespace]]], None]:
+    """Make this process one of a job; called with what answers in place of Ray's dashboard."""
+    job = {"metadata": {"job_submission_id": "ours"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    return partial(monkeypatch.setattr, "ray.util.state.list_actors")
+
+
+@pytest.mark.parametrize(
+    ("holder", "held", "left", "n_cpus"),
+    [
+        ("a", {"CPU": 2.0}, [{"CPU": 0.0, "memory": 8.0}, {"CPU": 1.3}], 1.3),
+        ("b", {"CPU": 0.1, "memory": 1.0}, [{"CPU": 2.0, "memory": 8.0}, {"CPU": 1.2}], 2.0),
+        ("b", None, [{"CPU": 2.0, "memory": 8.0}, {"CPU": 1.3}], 2.0),
+    ],
+    ids=["all CPUs", "a part", "nothing"],
+)
+def test_what_the_own_job_holds_is_left_out_of_its_node(
+    holder: str,
+    held: dict[str, float] | None,
+    left: list[dict[str, float]],
+    n_cpus: float,
+    ask_for_actors: Callable[..., None],
+) -> None:
+    ask_for_actors(lambda **asked: [SimpleNamespace(node_id=holder, required_resources=held)])
+    assert [node["Resources"] for node in measuring._without_own_job(LIVING)] == left
+    assert with_whole_node({"CPU": 0.5}, left)["CPU"] == n_cpus
+
+
+@pytest.mark.parametrize("error", [RayStateApiException("partial"), requests.Timeout("slow")])
+def test_a_dashboard_that_does_not_answer_ends_no_study(
+    error: Exception, ask_for_actors: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**asked: object) -> list[SimpleNamespace]:
+        raise error
+
+    ask_for_actors(fail)
+    assert measuring._without_own_job(LIVING) == LIVING
+    assert caplog.messages == [
+        f"not known which CPUs the study's own job holds ({type(error).__name__}: {error}): "
+        "measurements may wait for them"
+    ]
+
+
 OF_A_JOB = """
 import ray
 from torch import nn
@@ -117,7 +172,9 @@ def test_of_a_node_that_runs_the_study_s_own_job_what_the_job_does_not_hold_is_t
     try:
         jobs = JobSubmissionClient(f"http://{there.dashboard_url}")
         job = jobs.submit_job(entrypoint=f"{sys.executable} {script}", entrypoint_num_cpus=1)
+        deadline = time.monotonic() + 120
         while not jobs.get_job_status(job).is_terminal():
+            assert time.monotonic() < deadline, jobs.get_job_logs(job)
             time.sleep(0.2)
         assert "CPUs held: 2.0" in jobs.get_job_logs(job)
     finally:

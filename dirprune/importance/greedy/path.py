@@ -92,11 +92,14 @@ class GreedyPath(Scorer):
     Options = PathOptions
     is_kept_in_parts = True
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether latency is what is saved."""
+        return self.options.cost == "latency"
+
     def depends_on(self, context: ScoringContext) -> Any:
         """Return the machine and the device where latency is what is saved."""
-        if self.options.cost != "latency":
-            return None
-        return describe_machine(context.device)
+        return describe_machine(context.device) if self.is_timed else None
 
     def score(self, context: ScoringContext) -> Scores:
         """Return places >= 0, each of shape (n_channels,); no two channels of a group have the same."""
