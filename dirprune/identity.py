@@ -27,12 +27,14 @@ def digest(*parts: Any) -> str:
     """
     total = hashlib.sha256()
     for part in parts:
+        content: bytes | memoryview
         if isinstance(part, bytes):
             kind, content = "bytes", part
         elif isinstance(part, np.ndarray):
             if part.dtype.hasobject:
                 raise TypeError("an array of objects has no content that could be hashed")
-            kind, content = f"array {part.dtype.str} {part.shape}", np.ascontiguousarray(part).tobytes()
+            kind = f"array {part.dtype.str} {part.shape}"
+            content = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))  # no copy of it
         else:
             kind, content = (
                 "json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_an_array_counts_with_content_type_and_shape(other: np.ndarray) -> None:
 def test_memory_layout_of_an_array_does_not_count() -> None:
     table = np.arange(6.0).reshape(2, 3)
     assert digest(np.asfortranarray(table)) == digest(table)
+
+
+def test_an_array_is_hashed_without_a_copy_of_it() -> None:
+    table = np.zeros(2**20)
+    tracemalloc.start()
+    digest(table)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < table.nbytes / 8
 
 
 def test_order_of_keys_does_not_count_and_any_mapping_will_do() -> None:
