@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-STATE, CONTENT = "state_sha256", "content_sha256"
+SOURCE, STATE, CONTENT = "source_sha256", "state_sha256", "content_sha256"
 ARRAYS = (Tensor, np.ndarray, np.generic)
+LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
 
 def digest(*parts: Any) -> str:
@@ -38,7 +38,7 @@ def digest(*parts: Any) -> str:
             if part.dtype.hasobject:
                 raise TypeError("an array of objects has no content that could be hashed")
             kind = f"array {part.dtype.str} {part.shape}"
-            content = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))  # no copy of it
+            content = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data  # no copy of it
         else:
             kind, content = (
                 "json",
@@ -93,7 +93,7 @@ def _describe(definition: Any, carried: Any) -> dict[str, Any]:
     described = {
         "module": getattr(definition, "__module__", None),
         "name": getattr(definition, "__qualname__", repr(type(definition))),
-        "source_sha256": _hash_source(definition),
+        SOURCE: _hash_source(definition),
     }
     both = [carried, _get_named_content(definition)]
     plain, whole = keep_plain(both, _name_type), keep_plain(both)
@@ -188,7 +188,7 @@ def _describe_array(value: Tensor | np.ndarray | np.generic) -> list[Any]:
         with suppress(NotImplementedError, TypeError, RuntimeError, ValueError):  # no data, or none in numpy
             hidden = [np.ma.getmaskarray(value)] if isinstance(value, np.ma.MaskedArray) else []
             return [kind, digest(to_array(value), *hidden)]
-    return [kind, None if is_lazy(value) else list(value.shape)]
+    return [kind, None if isinstance(value, LAZY) else list(value.shape)]
 
 
 def to_array(values: Tensor | np.ndarray | np.generic) -> np.ndarray:
