@@ -297,6 +297,9 @@ def test_key_changes_with_a_tensor_that_is_no_buffer() -> None:
     assert context_key(change_in("others", [torch.zeros(2)])) != context_key(
         change_in("others", [torch.ones(2)])
     )
+    assert context_key(change_in("others", [nn.Parameter(torch.zeros(2))])) != context_key(
+        change_in("others", [nn.Parameter(torch.ones(2))])
+    )
 
 
 def test_key_changes_with_a_helper_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
