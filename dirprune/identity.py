@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+SOURCE, STATE, CONTENT = "source_sha256", "state_sha256", "content_sha256"
+ARRAYS = (Tensor, np.ndarray, np.generic)
+LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
 
 def digest(*parts: Any) -> str:
@@ -27,12 +31,14 @@ def digest(*parts: Any) -> str:
     """
     total = hashlib.sha256()
     for part in parts:
+        content: bytes | memoryview
         if isinstance(part, bytes):
             kind, content = "bytes", part
         elif isinstance(part, np.ndarray):
             if part.dtype.hasobject:
                 raise TypeError("an array of objects has no content that could be hashed")
-            kind, content = f"array {part.dtype.str} {part.shape}", np.ascontiguousarray(part).tobytes()
+            kind = f"array {part.dtype.str} {part.shape}"
+            content = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data  # no copy of it
         else:
             kind, content = (
                 "json",
@@ -52,34 +58,50 @@ def _to_dict(part: Any) -> dict[str, Any]:
 def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
     """Describe a named or given callable so that a change of it can be noticed later.
 
+    What a callable carries are its defaults, closure, bound arguments and attributes; to its content belong
+    also the tensors, arrays and modules of its file that a function names. Other functions and objects that
+    it carries are not followed.
+
     Args:
         target: A name, a function, a class, a `functools.partial`, or an object that can be called.
     Returns:
-        {"name"} of a name; otherwise {"module", "name", "source_sha256"}, and "state_sha256" when the
-        callable carries plain values, tensors or arrays of its own: defaults, closure, bound arguments,
-        attributes.
+        {"name"} of a name; otherwise {"module", "name", "source_sha256"}; "state_sha256" when the callable
+        carries anything: plain values, and of all else the type; and "content_sha256" when tensors, arrays or
+        modules are among it, as `keep_plain` has them. Studies of before know no content.
     """
     if isinstance(target, str):
         return {"name": target}
     if isinstance(target, functools.partial):
         described = identify(target.func)
-        bound = [described.pop("state_sha256", None), keep_plain(target.args), keep_plain(target.keywords)]
-        return {**described, "state_sha256": digest(bound)}
+        state, content = described.pop(STATE, None), described.pop(CONTENT, None)
+        bound = [target.args, target.keywords]
+        plain, whole = keep_plain(bound, _name_type), keep_plain(bound)
+        described[STATE] = digest([state, *plain])
+        return (
+            described
+            if content is None and whole == plain
+            else {**described, CONTENT: digest([content, *whole])}
+        )
     if inspect.ismethod(target):
-        state = keep_plain(getattr(target.__self__, "__dict__", {}))
-        return _describe(target.__func__, state)
+        return _describe(target.__func__, getattr(target.__self__, "__dict__", {}))
     if inspect.isroutine(target) or inspect.isclass(target):
         return _describe(target, _get_function_state(target))
-    return _describe(type(target), keep_plain(getattr(target, "__dict__", {})))
+    return _describe(type(target), getattr(target, "__dict__", {}))
 
 
-def _describe(definition: Any, state: Any) -> dict[str, Any]:
+def _describe(definition: Any, carried: Any) -> dict[str, Any]:
     described = {
         "module": getattr(definition, "__module__", None),
         "name": getattr(definition, "__qualname__", repr(type(definition))),
-        "source_sha256": _hash_source(definition),
+        SOURCE: _hash_source(definition),
     }
-    return {**described, "state_sha256": digest(state)} if state else described
+    both = [carried, _get_named_content(definition)]
+    plain, whole = keep_plain(both, _name_type), keep_plain(both)
+    if plain[0]:
+        described[STATE] = digest(plain[0])
+    if whole != plain:
+        described[CONTENT] = digest(whole)
+    return described
 
 
 def _hash_source(definition: Any) -> str | None:
@@ -105,33 +127,76 @@ def _get_function_state(function: Any) -> Any:
             continue
     defaults = list(getattr(function, "__defaults__", None) or ())
     keyword_defaults = getattr(function, "__kwdefaults__", None) or {}
-    return [keep_plain(part) for part in (cells, defaults, keyword_defaults) if part]
+    return [part for part in (cells, defaults, keyword_defaults) if part]
 
 
-def keep_plain(value: Any) -> Any:
+def _get_named_content(function: Any) -> dict[str, Any]:
+    """Return the tensors, arrays and modules of its file that a function names."""
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    named = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    return {name: value for name, value in named.items() if isinstance(value, (*ARRAYS, nn.Module))}
+
+
+def keep_plain(value: Any, describe: Callable[[Any], Any] | None = None) -> Any:
     """Keep what JSON can say.
 
-    Of a tensor or an array that is its content, hashed; of anything else only its type's name, since its text
-    may hold an address.
+    Of a tensor or an array that is its content, hashed; of a parameter that is trained, which may be drawn
+    anew with each start, its type and shape; of a module its type and its state: parameters, buffers,
+    attributes and child modules, but not its mode and hooks; of anything else only its type's name, since its
+    text may hold an address.
+
+    Args:
+        value: Anything.
+        describe: Says what to keep of what is not plain instead.
     """
+    describe = describe or _describe_content
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): keep_plain(item) for key, item in value.items()}
+        return {str(key): keep_plain(item, describe) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [keep_plain(item) for item in value]
-    if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        with suppress(NotImplementedError, TypeError, RuntimeError):  # it has no data here, or none in numpy
-            return [str(value.dtype), digest(to_array(value))]
-        return [str(value.dtype), list(value.shape)]
+        return [keep_plain(item, describe) for item in value]
     if inspect.isroutine(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
+    return describe(value)
+
+
+def _name_type(value: Any) -> str:
     return type(value).__qualname__
+
+
+def _describe_content(value: Any, around: tuple[nn.Module, ...] = ()) -> Any:
+    """Return what `keep_plain` says of a value that is not plain; not again of the modules around it."""
+    if isinstance(value, ARRAYS):
+        return _describe_array(value)
+    if not isinstance(value, nn.Module) or value in around:
+        return _name_type(value)
+    left_out = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
+    state = {name: item for name, item in vars(value).items() if name not in left_out}
+    return [
+        _name_type(value),
+        keep_plain(state, functools.partial(_describe_content, around=(*around, value))),
+    ]
+
+
+def _describe_array(value: Tensor | np.ndarray | np.generic) -> list[Any]:
+    """Return type and content; type and shape of what is trained or has no content here."""
+    kind = str(value.dtype)
+    if isinstance(value, Tensor) and value.is_nested:
+        return [kind, *(_describe_array(part) for part in value.unbind())]
+    if not (isinstance(value, nn.Parameter) and value.requires_grad):
+        with suppress(NotImplementedError, TypeError, RuntimeError, ValueError):  # no data, or none in numpy
+            hidden = [np.ma.getmaskarray(value)] if isinstance(value, np.ma.MaskedArray) else []
+            return [kind, digest(to_array(value), *hidden)]
+    return [kind, None if isinstance(value, LAZY) else list(value.shape)]
 
 
 def to_array(values: Tensor | np.ndarray | np.generic) -> np.ndarray:
     """Return a tensor as a numpy array, widened to float32 where numpy has no such type."""
     if not isinstance(values, Tensor):
         return np.asarray(values)
-    values = (values if values.layout == torch.strided else values.to_dense()).detach().cpu().contiguous()
+    values = (values if values.layout == torch.strided else values.to_dense()).detach().cpu()
+    values = (
+        (values.dequantize() if values.is_quantized else values).resolve_conj().resolve_neg().contiguous()
+    )
     return (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()

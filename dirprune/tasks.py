@@ -89,12 +89,20 @@ class Task:
             )
 
 
-def make_task(loss: str | Loss = "cross_entropy", evaluation: str | Evaluation = "accuracy") -> Task:
+def make_task(
+    loss: str | Loss = "cross_entropy",
+    evaluation: str | Evaluation = "accuracy",
+    *,
+    loss_identity: Mapping[str, Any] | None = None,
+    evaluation_identity: Mapping[str, Any] | None = None,
+) -> Task:
     """Make a task from names or callables.
 
     Args:
         loss: "cross_entropy", "mse", or a callable as in `Task.loss`.
         evaluation: "accuracy", "mse", or a callable as in `Task.evaluate`.
+        loss_identity: What the loss was before it was used; None: what it is now.
+        evaluation_identity: The same of the evaluation.
     Raises:
         ConfigurationError: If a name is unknown.
     """
@@ -103,8 +111,8 @@ def make_task(loss: str | Loss = "cross_entropy", evaluation: str | Evaluation =
         evaluate=_CheckedEvaluation(_get_known("evaluation", evaluation, EVALUATIONS)),
         distil=_distil_by_divergence if loss == "cross_entropy" else _distil_by_mse,
         uniform_loss=_uniform_cross_entropy if loss == "cross_entropy" else None,
-        loss_identity=identify(loss),
-        evaluation_identity=identify(evaluation),
+        loss_identity=identify(loss) if loss_identity is None else loss_identity,
+        evaluation_identity=identify(evaluation) if evaluation_identity is None else evaluation_identity,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,21 @@ def make_scaler(factor: float):
         return value * factor
 
     return scale
+
+
+class WeightedLoss(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.ce = nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor]))
+        self._factors = nn.Parameter(torch.tensor([factor]), requires_grad=False)
+        self.owners = [self]
+
+
+def weigh(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs, targets, weight=WEIGHTS)
+
+
+WEIGHTS = torch.ones(2)
 
 
 class Scaler:
@@ -76,6 +92,15 @@ def test_an_array_counts_with_content_type_and_shape(other: np.ndarray) -> None:
 def test_memory_layout_of_an_array_does_not_count() -> None:
     table = np.arange(6.0).reshape(2, 3)
     assert digest(np.asfortranarray(table)) == digest(table)
+
+
+def test_an_array_is_hashed_without_a_copy_of_it() -> None:
+    table = np.zeros(2**20)
+    tracemalloc.start()
+    digest(table)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < table.nbytes / 8
 
 
 def test_order_of_keys_does_not_count_and_any_mapping_will_do() -> None:
@@ -132,6 +157,19 @@ def test_a_function_without_a_file_is_known_by_its_code() -> None:
         lambda factor: make_scaler({"factors": [np.array([factor])]}),
         lambda factor: make_scaler(np.float32(factor)),
         lambda factor: nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor])),
+        lambda factor: make_scaler(nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor]))),
+        lambda factor: make_scaler(nn.CrossEntropyLoss(label_smoothing=factor / 4)),
+        lambda factor: functools.partial(halve, crit=nn.CrossEntropyLoss(weight=torch.tensor([factor]))),
+        lambda factor: functools.partial(make_scaler(torch.tensor(factor)), 1.0),
+        WeightedLoss,
+        lambda factor: make_scaler(WeightedLoss(factor)),
+        lambda factor: make_scaler(torch.tensor([complex(1, factor)]).conj()),
+        lambda factor: make_scaler(torch.tensor([complex(1, factor)]).conj().imag),
+        lambda factor: make_scaler(torch.nested.nested_tensor([torch.tensor([factor])], layout=torch.jagged)),
+        lambda factor: make_scaler(
+            torch.nested.nested_tensor([torch.ones(int(factor))], layout=torch.jagged)
+        ),
+        lambda factor: make_scaler(np.ma.masked_equal([2.0, 3.0], factor)),
     ],
 )
 def test_values_that_a_callable_carries_count(make) -> None:
@@ -142,6 +180,56 @@ def test_values_that_a_callable_carries_count(make) -> None:
 def test_values_of_a_callable_inside_a_partial_count() -> None:
     first, second = (functools.partial(make_scaler(factor), 1.0) for factor in (2.0, 3.0))
     assert identify(first) != identify(second)
+
+
+def test_a_tensor_that_a_function_names_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identify(weigh)
+    assert identify(weigh) == before
+    monkeypatch.setattr(f"{__name__}.WEIGHTS", torch.tensor([1.0, 2.0]))
+    assert identify(weigh) != before
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation:UserWarning")
+def test_a_quantised_tensor_counts() -> None:
+    def make(factor: float):
+        return make_scaler(torch.quantize_per_tensor(torch.tensor([factor]), 0.5, 0, torch.qint8))
+
+    assert identify(make(2.0)) == identify(make(2.0)) != identify(make(3.0))
+
+
+def test_weights_that_are_drawn_anew_and_the_mode_of_a_module_do_not_count() -> None:
+    def make(*sizes: int, batch_norm: bool = True):
+        return make_scaler(
+            nn.Sequential(nn.Linear(*sizes), nn.BatchNorm1d(sizes[1], affine=batch_norm)).eval()
+        )
+
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    network.register_forward_hook(print)
+    assert identify(make_scaler(network)) == identify(make(2, 3))
+    assert identify(make(2, 3)) != identify(make(2, 4))
+    assert identify(make(2, 3)) != identify(make(2, 3, batch_norm=False))
+    network[1].running_mean.add_(1.0)
+    assert identify(make_scaler(network)) != identify(make(2, 3))
+
+
+def test_a_module_that_waits_for_its_inputs_counts_with_its_outputs() -> None:
+    assert identify(make_scaler(nn.LazyLinear(3))) == identify(make_scaler(nn.LazyLinear(3)))
+    assert identify(make_scaler(nn.LazyLinear(3))) != identify(make_scaler(nn.LazyLinear(4)))
+    assert identify(nn.LazyLinear(3)) != identify(nn.LazyLinear(4))
+
+
+@pytest.mark.parametrize(
+    ("carrier", "state", "has_content"),
+    [
+        (make_scaler(2.0), [[2.0]], False),
+        (make_scaler(torch.ones(2)), [["Tensor"]], True),
+        (functools.partial(halve, value=torch.ones(2)), [None, [], {"value": "Tensor"}], True),
+    ],
+)
+def test_content_is_beside_the_state_that_earlier_studies_know(carrier, state, has_content: bool) -> None:
+    identity = identify(carrier)
+    assert identity["state_sha256"] == digest(state)
+    assert ("content_sha256" in identity) is has_content
 
 
 def test_tensors_and_arrays_without_content_count_with_type_and_shape() -> None:

@@ -13,7 +13,9 @@ from typing import Any
 from torch import nn
 
 from dirprune.errors import ConfigurationError, one_line, suggest
-from dirprune.identity import identify
+from dirprune.identity import CONTENT, SOURCE, STATE, identify
+
+CARRIED = "which carries other values (defaults, a closure, bound arguments, tensors)"
 
 
 def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], nn.Module]:
@@ -31,12 +33,14 @@ def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], n
             f"expected no --network: this study's is {name}, which dirprune knows; leave it out"
         )
     found = find_in_file(place, f"{described['module']}.py:{described['name']}")
-    same = ("source_sha256", "state_sha256")
-    if [identify(found).get(key) for key in same] != [described.get(key) for key in same]:
-        raise ConfigurationError(
-            f"expected the network of this study, {described['name']}, got {place}, whose source is another; "
-            "try the file as it was when the study began"
-        )
+    got = identify(found)
+    known = {CONTENT: got.get(CONTENT), **described}  # earlier versions did not look at it
+    for key, what in ((SOURCE, "whose source is another"), (STATE, CARRIED), (CONTENT, CARRIED)):
+        if got.get(key) != known.get(key):
+            raise ConfigurationError(
+                f"expected the network of this study, {described['name']}, got {place}, {what}; "
+                "try the file as it was when the study began"
+            )
     return found
 
 

@@ -17,7 +17,6 @@ from dirprune.cli.watch import StudyProgress
 from dirprune.cost import LATENCY
 from dirprune.data import check_data_name
 from dirprune.errors import ConfigurationError, StudyError, TrackingError
-from dirprune.identity import identify
 from dirprune.importance import get_method
 from dirprune.networks import as_file_name, create_network
 from dirprune.recipes import for_data_set
@@ -330,7 +329,7 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         click.echo(f"refused before they started: {refused} above a limit; the tables leave them out")
     folder = result.folder
     if front and spec.needs_latency:
-        own = f" --network FILE.py:{identify(spec.network)['name']}" if callable(spec.network) else ""
+        own = f" --network FILE.py:{spec.identity('network')['name']}" if callable(spec.network) else ""
         click.echo(
             f"latency_ms is modelled; dirprune latency {folder.root}{own} "
             "measures these networks where it runs"

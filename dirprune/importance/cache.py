@@ -203,7 +203,9 @@ def _describe_carried(value: Any, known: dict[Any, dict[str, Any]]) -> Any:
         return _identify_once(value, known)
     if isinstance(value, functools.partial):
         return identify(value)
-    return _identify_once(type(value), known) if callable(value) else keep_plain(value)
+    if callable(value):
+        return _identify_once(type(value), known)
+    return keep_plain(value.detach() if isinstance(value, nn.Parameter) else value)  # with its content
 
 
 def _identify_once(target: Any, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:

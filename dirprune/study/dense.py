@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dirprune.data import DataRoles
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ConfigurationError, suggest
-from dirprune.identity import digest, identify
+from dirprune.identity import digest
 from dirprune.kept_training import train_kept_
 from dirprune.networks import as_file_name
 from dirprune.networks.libraries import is_of_a_library
@@ -262,7 +262,7 @@ def _obtain_trained(
 ) -> Path:
     """Train the network unless the same training is kept already; return the file of its weights."""
     recipe = replace(spec.dense, images=spec.images(spec.dense_epochs, roles))
-    identity = {**identify(spec.network), "options": dict(spec.network_options)}
+    identity = spec.identify_network()
     key = digest(identity, spec.task().loss_identity, asdict(recipe), roles.fingerprint(), spec.seed)[:12]
     name = identity["name"]
     short = name if is_of_a_library(name) else name.rpartition(".")[2]

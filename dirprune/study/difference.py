@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dirprune.study.spec import StudySpec
+from dirprune.identity import CONTENT
+from dirprune.study.spec import CALLABLES, StudySpec
 
 PARTS = ("fine_tuning", "space")
 """Parts of a description with fields of their own, which later versions have added to."""
@@ -16,7 +17,8 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
     """Return the keys in which a study would not be what it is, sorted; "space.methods" is a part of "space".
 
     A field that the stored description lacks was not known when the study was started, which therefore ran
-    with its default: with that it is no difference.
+    with its default: with that it is no difference. Nor is the content of what a function carries where none
+    is stored: earlier versions did not look at it.
 
     Args:
         stored: What the study is: `StudySpec.describe` and what was found out later, as JSON gives it back.
@@ -27,6 +29,9 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
     for part in PARTS:
         if part in stored:
             known[part] = {**default[part], **stored[part]}
+    for part in CALLABLES:
+        if part in stored and CONTENT in wanted.get(part, {}):
+            known[part] = {CONTENT: wanted[part][CONTENT], **stored[part]}
     return [
         f"{key}.{name}" if name else key
         for key in sorted(wanted)

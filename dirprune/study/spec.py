@@ -24,6 +24,7 @@ from dirprune.study.space import SearchSpace
 from dirprune.tasks import Task, make_task
 from dirprune.training import Recipe
 
+CALLABLES = ("network", "data", "loss", "evaluation")
 DEFAULT_OBJECTIVES = (Objective("val_accuracy", "maximize"), Objective("macs", "minimize"))
 
 
@@ -69,6 +70,8 @@ class StudySpec:
         train_images: Training images to use; None: all.
         judged_images: Images of validation, and as many of test, on which networks are judged; None: all.
         seed: The study's seed, >= 0; a trial's randomness follows from it and the trial's number.
+        identities: Filled in: what network, data, loss and evaluation were when they were declared, each with
+            the object that this was said of. Later they may carry tensors that have moved in use.
 
     Raises:
         ConfigurationError: If the study could not run as it is declared.
@@ -100,6 +103,9 @@ class StudySpec:
     train_images: int | None = None
     judged_images: int | None = None
     seed: int = 0
+    identities: Mapping[str, tuple[Any, dict[str, Any]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
@@ -127,6 +133,7 @@ class StudySpec:
             raise ConfigurationError(f"unknown halving {self.halving!r}{suggest(self.halving, KINDS)}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigurationError(f"seed must be a whole number from 0, got {self.seed}; try 0")
+        object.__setattr__(self, "identities", {part: self._identify(part) for part in CALLABLES})
         known = {entry.name for entry in fields(Recipe)} - {"images"}
         for name in self.final_fine_tuning:
             if name not in known:
@@ -135,6 +142,11 @@ class StudySpec:
         for recipe in (self.dense, self.fine_tuning, final):
             self.task().check_smoothing(recipe.label_smoothing)
         self._check_objectives()
+
+    def _identify(self, part: str) -> tuple[Any, dict[str, Any]]:
+        target = getattr(self, part)
+        known = self.identities.get(part)
+        return known if known is not None and known[0] is target else (target, identify(target))
 
     def _check_objectives(self) -> None:
         if not self.objectives:
@@ -196,7 +208,20 @@ class StudySpec:
 
     def task(self) -> Task:
         """Return loss and evaluation as one task."""
-        return make_task(self.loss, self.evaluation)
+        return make_task(
+            self.loss,
+            self.evaluation,
+            loss_identity=self.identity("loss"),
+            evaluation_identity=self.identity("evaluation"),
+        )
+
+    def identity(self, part: str) -> dict[str, Any]:
+        """Return what "network", "data", "loss" or "evaluation" was when it was declared, as plain data."""
+        return dict(self.identities[part][1])
+
+    def identify_network(self) -> dict[str, Any]:
+        """Return the network's identity with its options."""
+        return {**self.identity("network"), "options": dict(self.network_options)}
 
     def create_network(self) -> nn.Module:
         """Build the dense network, with fresh weights."""
@@ -259,10 +284,8 @@ class StudySpec:
     def describe(self) -> dict[str, Any]:
         """Return what must be the same for a study to be continued, as plain data."""
         return {
-            "network": {**identify(self.network), "options": dict(self.network_options)},
-            "data": identify(self.data),
-            "loss": identify(self.loss),
-            "evaluation": identify(self.evaluation),
+            "network": self.identify_network(),
+            **{part: self.identity(part) for part in CALLABLES if part != "network"},
             "objectives": [[o.metric, o.direction] for o in self.objectives],
             "limits": dict(self.limits),
             "min_val_accuracy": floor.normalise(self.min_val_accuracy),

@@ -146,7 +146,7 @@ def _make_context(
         dense.state,
         folder.root.absolute(),
         (options.output / "scores").absolute(),
-        describe_origin(spec.describe()["network"], subject.roles, subject.choice),
+        describe_origin(spec.identify_network(), subject.roles, subject.choice),
         resources.threads,
         subject.latency,
         subject.grouping,

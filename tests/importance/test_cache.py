@@ -168,9 +168,13 @@ def test_key_changes_with_what_scores_depend_on(change: Callable[[ScoringContext
     assert key != score_key(method, change(linear_case([1, 2])))
 
 
-def test_key_changes_with_a_tensor_that_the_loss_has_bound() -> None:
+@pytest.mark.parametrize("is_module", [False, True])
+def test_key_changes_with_a_tensor_that_the_loss_has_bound(is_module: bool) -> None:
     def key(weight: float) -> str:
-        loss = functools.partial(F.cross_entropy, weight=torch.tensor([1.0, weight]), reduction="none")
+        weights = torch.tensor([1.0, weight])
+        criterion = nn.CrossEntropyLoss(weight=weights, reduction="none")
+        bound = functools.partial(F.cross_entropy, weight=weights, reduction="none")
+        loss = (lambda outputs, targets: criterion(outputs, targets)) if is_module else bound
         return score_key(create("taylor"), dataclasses.replace(linear_case([1, 2]), task=make_task(loss)))
 
     assert key(2.0) == key(2.0)
@@ -292,6 +296,9 @@ def test_key_changes_with_a_tensor_that_is_no_buffer() -> None:
     assert context_key(change_in("scale", torch.full((6,), 1 + 1e-7))) != context_key(carrying_case())
     assert context_key(change_in("others", [torch.zeros(2)])) != context_key(
         change_in("others", [torch.ones(2)])
+    )
+    assert context_key(change_in("others", [nn.Parameter(torch.zeros(2))])) != context_key(
+        change_in("others", [nn.Parameter(torch.ones(2))])
     )
 
 

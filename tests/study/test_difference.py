@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from dirprune.recipe import Recipe
 from dirprune.study.difference import find_differences
@@ -70,3 +71,16 @@ def test_field_that_was_known_differs_whatever_its_default() -> None:
 def test_what_is_not_known_yet_is_not_compared() -> None:
     assert find_differences({**describe(SPEC), "weights": "abc"}, describe(SPEC)) == []
     assert find_differences({"storage": "a"}, {"storage": "b"}) == ["storage"]
+
+
+def test_content_that_was_not_looked_at_is_no_difference() -> None:
+    def describe_loss(*weights: float, scale: float = 1.0) -> dict[str, Any]:
+        weight = torch.tensor(weights)
+        return describe(replace(SPEC, loss=lambda outputs, targets: scale * (outputs - targets) @ weight))
+
+    assert find_differences(describe_loss(1.0), describe_loss(1.0)) == []
+    assert find_differences(describe_loss(1.0), describe_loss(2.0)) == ["loss.content_sha256"]
+    earlier = without(describe_loss(1.0), "loss", "content_sha256")
+    assert find_differences(earlier, describe_loss(1.0)) == []
+    assert find_differences(earlier, describe_loss(1.0, scale=2.0)) == ["loss.state_sha256"]
+    assert find_differences({"storage": "a"}, describe_loss(1.0)) == find_differences({}, describe_loss(1.0))

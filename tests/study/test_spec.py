@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from ray import cloudpickle
 
 from dirprune.errors import ConfigurationError
 from dirprune.study.objectives import Objective
@@ -90,3 +93,23 @@ def test_description_changes_with_whatever_must_stay_and_not_with_the_number_of_
         assert LENET.changed(**changes).describe() != LENET.describe()
     other_loss = LENET.changed(loss=lambda outputs, targets: (outputs.sum(1) - targets).abs())
     assert other_loss.describe() != LENET.describe()
+
+
+def test_what_a_spec_is_made_of_is_described_as_it_was_declared():
+    def weigh(weights):
+        return lambda outputs, targets: (outputs.sum(1) - targets).abs() * weights.sum()
+
+    weights = torch.ones(2)
+    study = LENET.changed(loss=weigh(weights))
+    before = study.describe()
+    weights.add_(1.0)
+    copied = cloudpickle.loads(cloudpickle.dumps(study))
+    for later in (
+        study,
+        replace(study, epochs=5.0),
+        study.for_data(None),
+        copied,
+        replace(copied, epochs=5.0),
+    ):
+        assert later.describe()["loss"] == later.task().loss_identity == before["loss"]
+    assert study.changed(loss=weigh(weights)).describe()["loss"] != before["loss"]

@@ -1,0 +1,47 @@
+"""A network of one's own is the study's by its source and by what it carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dirprune.cli.own_network import find_in_file, load_own_network
+from dirprune.errors import ConfigurationError
+from dirprune.identity import identify
+
+SCRIPT = """
+import torch
+from torch import nn
+
+SCALES, WIDTH = torch.tensor([1.0]), 4
+
+def make(width=WIDTH):
+    network = nn.Linear(3, width)
+    network.register_buffer("scales", SCALES.clone())
+    return network
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("nn.Linear(3", "nn.Linear(5", "whose source is another; try the file as it was"),
+        ("4\n", "6\n", r"which carries other values \(defaults, .*\); try the file as it was"),
+        ("[1.0]", "[2.0]", r"which carries other values \(.*, tensors\); try the file as it was"),
+    ],
+)
+def test_what_differs_in_a_network_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(SCRIPT)
+    (tmp_path / "other.py").write_text(SCRIPT.replace(old, new))
+    described = identify(find_in_file(f"{tmp_path}/study.py:make", ""))
+    assert load_own_network(f"{tmp_path}/study.py:make", described).__name__ == "make"
+    with pytest.raises(ConfigurationError, match=rf"of this study, make, got .*other\.py:make, {message}"):
+        load_own_network(f"{tmp_path}/other.py:make", described)
+
+
+def test_network_of_an_earlier_study_is_told_by_what_that_knows(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(SCRIPT)
+    described = identify(find_in_file(f"{tmp_path}/study.py:make", ""))
+    del described["content_sha256"]
+    load_own_network(f"{tmp_path}/study.py:make", described)
