@@ -12,6 +12,8 @@ from dirprune.errors import StudyError
 from dirprune.records.events import TrialEvents
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
+ABANDONED = "abandoned"
+"""The reason of a trial that somebody gave up."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class TrialRecord:
     def is_halted(self) -> bool:
         """Whether the trial came to a rung and, so far, not beyond it: it was stopped or is paused."""
         return self.state == "PRUNED" or self.is_paused
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the trial counts as failed because somebody gave it up."""
+        return self.state == "FAIL" and self.reason == ABANDONED
 
     @property
     def is_candidate(self) -> bool:

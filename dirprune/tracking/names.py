@@ -48,7 +48,7 @@ finalist, children of its trial's run:
 | RUNNING | the trial runs, is paused at a rung, or waits for a driver that continues the study |
 | FINISHED | it ran to its full resource; the study: all is done |
 | KILLED | it was stopped at a rung, or abandoned |
-| FAILED | it raised, or gave no finite objective; the study: it ended by itself before its last trial |
+| FAILED | it raised, or gave no finite objective; the study: see `StudyObserver.study_failed` |
 """
 
 from __future__ import annotations
@@ -85,7 +85,6 @@ COUNTS = {
     "INFEASIBLE": "n_infeasible",
 }
 CHANGING_COUNTS = frozenset(COUNTS.values()) - {"n_complete"}  # at one step they change, and change back
-ABANDONED = "abandoned"
 FINAL = "final"
 DOUBLE = "double"
 MODEL = "model"

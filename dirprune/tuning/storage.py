@@ -27,7 +27,7 @@ from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.formatting import format_metric
 from dirprune.records.mirror import open_folder, remove
-from dirprune.records.record import TrialRecord, make_record
+from dirprune.records.record import ABANDONED, TrialRecord, make_record
 from dirprune.study import floor
 from dirprune.study.floor import Floor
 from dirprune.study.objectives import read_objectives
@@ -407,7 +407,7 @@ def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
                 if (paused_at := find_pause(frozen)) is not None:
                     settle(study, frozen.number, TrialState.PRUNED, {STOPPED_AT: paused_at})
                 else:
-                    settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
+                    settle(study, frozen.number, TrialState.FAIL, {REASON: ABANDONED})
                 shared = open_folder(folder.root, payload.get("shared", ""))
                 remove(shared, folder.checkpoint_dir(frozen.number))
         if trials:
