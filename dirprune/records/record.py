@@ -25,7 +25,7 @@ class TrialRecord:
         state: The state by Optuna's name; PRUNED is a trial that was stopped at a rung.
         source: Where its configuration comes from: dense, uniform, reference, warm-start or sampler.
         architecture: Kept channels per channel group, in forward order.
-        method: Name of the importance method.
+        method: Name of the importance method; empty for the dense network.
         options: The method's options and the hyperparameters of fine-tuning, flat.
         metrics: Last known value of each metric; macs, parameters and wall_time_s (in s) among them.
         curve: (training images seen, metrics) of each report, by images.

@@ -15,7 +15,7 @@ finalist, children of its trial's run:
 | dirprune.stage | final | final |
 | dirprune.repetition | final | which seed, from 0 |
 | dirprune.source | trial, final | dense, uniform, reference, warm-start or sampler |
-| dirprune.method | trial, final | importance method |
+| dirprune.method | trial, final | importance method; empty for the dense network |
 | dirprune.front | trial, final | true or false; of a final run: whether its model stands on the final front |
 | dirprune.paused | study, trial | true or false: RUNNING by name, it only waits for a driver, or at a rung |
 | dirprune.not_acceptable | trial | why it may not be on the front though it is complete |

@@ -118,6 +118,18 @@ def test_first_trials_are_the_dense_network_and_uniform_keep_ratios(tmp_path):
     assert chosen == [("magnitude", {"norm": "l1"})] * 4
 
 
+def test_record_of_the_dense_network_has_no_method_and_its_configuration_stays_as_it_was(tmp_path):
+    ledger = open_ledger(tmp_path)
+    dense, uniform = (ledger.next_configuration() for _ in range(2))
+    for records in (ledger.records, storage.read_records(ledger.folder)):
+        assert [(record.method, record.options) for record in records] == [
+            ("", {}),
+            ("magnitude", {"magnitude.norm": "l1"}),
+        ]
+    again = open_ledger(tmp_path)
+    assert [again.next_configuration() for _ in range(2)] == [dense, uniform]
+
+
 def test_trial_at_full_resource_is_told_complete_with_its_objectives(tmp_path):
     recorder = Recorder()
     ledger = open_ledger(tmp_path, [recorder])
