@@ -52,6 +52,14 @@ class DataRoles:
     n_classes: int | None
     identity: str = ""
 
+    def __repr__(self) -> str:
+        """Return each role in a line of its own."""
+        classes = "no classes" if self.n_classes is None else f"{self.n_classes} classes"
+        roles = ("train", "calibration", "validation", "test")
+        lines = [f"    {role}={getattr(self, role)!r}," for role in roles]
+        scale = f"    mean={self.mean}, std={self.std}"
+        return "\n".join([f"DataRoles({self.name!r}, {classes},", *lines, scale, ")"])
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""

@@ -298,3 +298,11 @@ def test_sets_that_do_not_fit_are_one_clear_line(place: int, value: torch.Tensor
     sets[place] = value
     with pytest.raises(DataError, match=message):
         make_roles("broken", *sets, n_classes=N_CLASSES)
+
+
+def test_roles_are_shown_by_sizes_and_shapes_without_their_tensors() -> None:
+    lines = repr(make(validation_from="test:0.5", train_limit=50)).splitlines()
+    assert lines[0] == f"DataRoles('numbers', {N_CLASSES} classes,"
+    assert lines[1] == "    train=Split(50 of 'train', inputs (50, 1, 1, 1) float32, targets (50,) int64),"
+    assert [line.strip().partition("=")[0] for line in lines[2:5]] == ["calibration", "validation", "test"]
+    assert lines[5:] == ["    mean=(0.0,), std=(1.0,)", ")"]
