@@ -160,7 +160,7 @@ def load_cifar_subject(name: str, setting: Setting) -> Subject:
         images = torch.randint(256, (2000, 3, 32, 32), dtype=torch.uint8, generator=generator)
         labels = torch.arange(2000) % 10
         roles = make_roles(
-            "noise", images, labels, images, labels, validation_from=FOREIGN_SPLIT, n_classes=10
+            "noise", images, labels, images.clone(), labels, validation_from=FOREIGN_SPLIT, n_classes=10
         )
     else:
         roles = load_data(

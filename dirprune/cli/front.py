@@ -11,6 +11,7 @@ import click
 from dirprune.cli.options import check_can_write
 from dirprune.cli.printing import format_table
 from dirprune.cost import COST_METRICS
+from dirprune.records.failures import describe_failures
 from dirprune.records.finalists import Finalist, read_finalists
 from dirprune.records.folder import StudyFolder
 from dirprune.records.formatting import format_with_spread
@@ -35,6 +36,8 @@ def front(study: Path, storage_url: str) -> None:
     on_front = sort_front(records)
     counts = Counter(record.state for record in records)
     click.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "no trial has started")
+    if failures := describe_failures(records):
+        click.echo("\n".join(failures))
     finalists = read_finalists(folder, records, objectives, summary.floor)
     if finalists:
         click.echo(f"\n{format_finalists(finalists, objectives, folder)}\n\nfront of the search:")

@@ -44,8 +44,9 @@ class StudyCommand(click.Command):
 def study_main(spec: StudySpec) -> None:
     """Run a study script: read its command line, run the study, print the front, leave with the exit status.
 
-    0 when all trials ended; 2 for a user's mistake, and when the study ended by itself before that (because
-    its trials kept failing, say): one line gives the reason; 130 after Ctrl-C or SIGTERM,
+    0 when all trials ended; 2 for a user's mistake, when the study ended by itself before that (because its
+    trials kept failing, say), and when no pruned trial finished because of failures: one line gives the
+    reason; 130 after Ctrl-C or SIGTERM,
     unless all that was left to do was to complete MLflow.
 
     Args:

@@ -20,6 +20,7 @@ from dirprune.errors import ConfigurationError, StudyError, TrackingError
 from dirprune.importance import get_method
 from dirprune.networks import as_file_name, create_network
 from dirprune.recipes import for_data_set
+from dirprune.records.failures import describe_failures
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.latency import LatencyOptions
@@ -244,6 +245,8 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     _print_what_is_left(result, has_finalists=options.finalists is not None)
     if result.end_reason:
         raise StudyError(f"the study ended by itself: {result.end_reason}")
+    if result.fruitless:
+        raise StudyError(f"{result.fruitless}; mend that, then --resume with more --trials goes on")
     return result
 
 
@@ -312,7 +315,7 @@ def _print_finalists(spec: StudySpec, result: StudyResult) -> None:
 
 
 def _print_result(spec: StudySpec, result: StudyResult) -> None:
-    """Print the front and where the files are."""
+    """Print the front, why trials failed, and where the files are."""
     front = result.front
     if front:
         networks = format_count(len(front), "network")
@@ -324,6 +327,8 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         click.echo(format_front(front[:N_ROWS], spec.objectives))
         if len(front) > N_ROWS:
             click.echo(f"... and {len(front) - N_ROWS} more in {result.folder.front_csv}")
+    if failures := describe_failures(result.records):
+        click.echo("\n".join(failures))
     if n_refused := result.n_refused:
         refused = format_count(n_refused, "architecture")
         click.echo(f"refused before they started: {refused} above a limit; the tables leave them out")

@@ -55,6 +55,13 @@ class ImageIndex:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        """Return sizes in one line: the names of all files would fill pages."""
+        return (
+            f"ImageIndex({self.folder!r}, {len(self)} images in {len(self.files)} files, "
+            f"{len(self.classes)} classes, {len(self.broken)} broken)"
+        )
+
     @property
     def is_sharded(self) -> bool:
         """Whether files hold many images each."""

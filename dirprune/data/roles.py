@@ -52,6 +52,14 @@ class DataRoles:
     n_classes: int | None
     identity: str = ""
 
+    def __repr__(self) -> str:
+        """Return each role in a line of its own."""
+        classes = "no classes" if self.n_classes is None else f"{self.n_classes} classes"
+        roles = ("train", "calibration", "validation", "test")
+        lines = [f"    {role}={getattr(self, role)!r}," for role in roles]
+        scale = f"    mean={self.mean}, std={self.std}"
+        return "\n".join([f"DataRoles({self.name!r}, {classes},", *lines, scale, ")"])
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""
@@ -164,6 +172,9 @@ def make_roles(
     role hold the same number of each class, as far as the classes go. Each cut has its own generator, so that
     a training limit leaves validation and test as they are.
 
+    What is cut here is disjoint. That no example is in both of the given sets is for the caller to see to;
+    only one tensor as both is refused.
+
     Args:
         name: Name of the data set.
         train_inputs: Shape (n, ...), uint8 or floating point.
@@ -180,9 +191,14 @@ def make_roles(
         mean: Of the inputs (images as fractions of 255), one number or one per channel.
         std: Standard deviation, likewise.
     Raises:
-        DataError: If the sets are empty or inconsistent, a role would be empty or lack a class, or
+        DataError: If the sets are empty, inconsistent or the same, a role would be empty or lack a class, or
             `validation_from` or a count is out of range.
     """
+    if train_inputs is test_inputs:
+        raise DataError(
+            "expected training and test inputs without an example in common, got the same tensor as both; "
+            "hold a part out before, such as inputs[:800] and inputs[800:] of shuffled examples"
+        )
     return cut_roles(
         name,
         _make_source("train", train_inputs, train_targets, n_classes),

@@ -16,6 +16,7 @@ from torch import Tensor
 from dirprune.data.class_folders import has_class_folders, read_class_folders
 from dirprune.data.photographs import USUAL_SIZE, describe_place, load_photographs, parse_size
 from dirprune.data.roles import OWN_SPLIT, DataRoles, cut_roles, make_roles
+from dirprune.data.split import Split
 from dirprune.data.store import Place, is_uri
 from dirprune.errors import DataError, one_line, suggest
 from dirprune.files import user_cache_folder
@@ -178,7 +179,8 @@ def _load_digits() -> Arrays:
     images = F.interpolate(small, size=(28, 28), mode="bilinear", align_corners=False)
     images = images.round().clamp(0, 255).to(torch.uint8)
     labels = torch.from_numpy(digits.target).long()
-    cut = make_roles("digits", images, labels, images, labels, validation_from="train:0.2", n_classes=10)
+    whole = Split(images, labels, torch.arange(len(images)), "train")
+    cut = cut_roles("digits", whole, whole, validation_from="train:0.2", n_classes=10)  # for two of its roles
     train, held_out = cut.train.in_memory(), cut.validation.in_memory()
     return train.inputs, train.targets, held_out.inputs, held_out.targets
 

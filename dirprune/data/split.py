@@ -16,6 +16,11 @@ N_NUMBERS_LOOKED_AT = 16
 """Numbers of each input that `Split.identify` takes."""
 
 
+def describe_tensor(tensor: Tensor) -> str:
+    """Return the shape and type of a tensor, as in `(50, 1, 28, 28) uint8`."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some examples of a split, on its device.
@@ -52,6 +57,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def __repr__(self) -> str:
+        """Return sizes and types in one line: the examples themselves would fill pages."""
+        inputs, targets = (describe_tensor(tensor) for tensor in (self.inputs, self.targets))
+        place = "" if self.inputs.device.type == "cpu" else f", on {self.inputs.device}"
+        return f"Split({len(self)} of {self.source!r}, inputs {inputs}, targets {targets}{place})"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

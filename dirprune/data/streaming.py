@@ -77,6 +77,11 @@ class StreamedSplit:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def __repr__(self) -> str:
+        """Return sizes in one line: places and labels of all images would fill pages."""
+        shape = (len(self), *self.input_shape)
+        return f"StreamedSplit({len(self)} of {self.source!r}, inputs {shape}, {self.whereabouts})"
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""

@@ -50,7 +50,8 @@ function makeBars(trial, study, whole) {
 }
 
 function makeFacts(trial, study, labelOf) {
-  const facts = [["source", trial.source], ["method", trial.method], ["state", trial.state]];
+  const facts = [["source", trial.source], ["state", trial.state]];
+  if (trial.method) facts.splice(1, 0, ["method", trial.method]); // the dense network has none
   if (trial.images > 0) facts.push(["training images", trial.images.toLocaleString("en")]);
   if (trial.error) facts.push(["why", trial.error]);
   const finalist = study.finalists.find(({ number }) => number === trial.number);

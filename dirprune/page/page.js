@@ -41,6 +41,7 @@ function listMetrics(trials) {
 }
 
 function groupOf(trial) {
+  if (choices.by === "method" && trial.source === "dense") return "dense"; // not pruned; older runs name a method
   return choices.by === "study" ? titleOf(trial.study) : trial[choices.by];
 }
 

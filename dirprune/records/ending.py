@@ -1,4 +1,4 @@
-"""How the last run of a study ended: in order, or by itself before its last trial."""
+"""How the last run of a study ended: in order, by itself before its last trial, or with nothing pruned."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def write_ending(folder: StudyFolder, failure: str = "") -> None:
 
     Args:
         folder: The study's.
-        failure: Why it ended by itself too early; empty: it did not.
+        failure: Why it failed: it ended by itself too early, or no pruned trial finished; empty: it did not.
     """
     write_json(folder.ending_json, {"failure": failure}, SCHEMA)
 
 
 def read_ending(folder: StudyFolder) -> str | None:
-    """Return why the last run of a study ended by itself too early; empty: it did not.
+    """Return why the last run of a study failed; empty: it did not.
 
     Returns:
         None where nobody noted it: a run is at work, was killed, or was of an earlier version.
@@ -49,7 +49,7 @@ class EndingWriter(StudyObserver):
         self.folder.ending_json.unlink(missing_ok=True)
 
     def study_failed(self, reason: str) -> None:
-        """Learn why the end, of which is told next, is one before the last trial."""
+        """Learn why the end, of which is told next, is a failure."""
         self.failure = reason
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:

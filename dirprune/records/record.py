@@ -12,6 +12,8 @@ from dirprune.errors import StudyError
 from dirprune.records.events import TrialEvents
 
 State = Literal["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
+ABANDONED = "abandoned"
+"""The reason of a trial that somebody gave up."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class TrialRecord:
         state: The state by Optuna's name; PRUNED is a trial that was stopped at a rung.
         source: Where its configuration comes from: dense, uniform, reference, warm-start or sampler.
         architecture: Kept channels per channel group, in forward order.
-        method: Name of the importance method.
+        method: Name of the importance method; empty for the dense network.
         options: The method's options and the hyperparameters of fine-tuning, flat.
         metrics: Last known value of each metric; macs, parameters and wall_time_s (in s) among them.
         curve: (training images seen, metrics) of each report, by images.
@@ -68,6 +70,11 @@ class TrialRecord:
     def is_halted(self) -> bool:
         """Whether the trial came to a rung and, so far, not beyond it: it was stopped or is paused."""
         return self.state == "PRUNED" or self.is_paused
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the trial counts as failed because somebody gave it up."""
+        return self.state == "FAIL" and self.reason == ABANDONED
 
     @property
     def is_candidate(self) -> bool:

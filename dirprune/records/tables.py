@@ -8,7 +8,7 @@
 | is_front | trials.csv only: 1 on the Pareto front, else 0 |
 | each objective, and test_x for val_x | as reported last; accuracy is a fraction; test_* decides nothing |
 | macs, parameters | of the compact network: multiply-accumulates of one input, trainable parameters |
-| method | importance method |
+| method | importance method; empty for the dense network |
 | architecture | kept channels per group in forward order, as in 8-9-36-17 |
 | options | JSON: the method's options and the hyperparameters of fine-tuning |
 | images | trials.csv only: training images seen in fine-tuning |
@@ -68,7 +68,7 @@ class FrontPoint:
     Attributes:
         trial: Number of its trial.
         source: Where its configuration comes from.
-        method: Importance method.
+        method: Importance method; empty for the dense network.
         architecture: Kept channels per group in forward order.
         options: The method's options and the hyperparameters of fine-tuning.
         metrics: Value per metric; accuracy as a fraction, macs and parameters as counts.

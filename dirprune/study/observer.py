@@ -78,10 +78,11 @@ class StudyObserver:
         """
 
     def study_failed(self, reason: str) -> None:
-        """Called once, before `study_ended` or `finalists_ended`, where the study ends by itself too early.
+        """Called once, before `study_ended` or `finalists_ended`, where the study has failed.
 
         Args:
-            reason: Why: its trials kept failing, say, or the disk is full.
+            reason: Why: it ends by itself too early, because its trials kept failing, say, or the disk is
+                full; or no pruned trial finished.
         """
 
     def study_ended(self, records: Sequence[TrialRecord], interrupted: bool) -> None:

@@ -69,7 +69,9 @@ class StudySpec:
         validation_from: "train:F" or "test:F"; empty: by where the weights come from.
         train_images: Training images to use; None: all.
         judged_images: Images of validation, and as many of test, on which networks are judged; None: all.
-        seed: The study's seed, >= 0; a trial's randomness follows from it and the trial's number.
+        seed: The study's seed, >= 0. Fine-tuning follows from it and the trial's number, that of finalists
+            from the repetition as well. Scores follow from it alone: a study has one draw of each stochastic
+            method, and finalists repeat the fine-tuning only.
         identities: Filled in: what network, data, loss and evaluation were when they were declared, each with
             the object that this was said of. Later they may carry tensors that have moved in use.
 

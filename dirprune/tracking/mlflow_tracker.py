@@ -99,7 +99,7 @@ class MlflowTracker(StudyObserver):
             self._lock.notify()
 
     def study_failed(self, reason: str) -> None:
-        """Note that the end, of which is told next, is one before the last trial."""
+        """Note that the end, of which is told next, is a failure."""
         with self._lock:
             self._has_failed = True
 

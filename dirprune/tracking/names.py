@@ -15,7 +15,7 @@ finalist, children of its trial's run:
 | dirprune.stage | final | final |
 | dirprune.repetition | final | which seed, from 0 |
 | dirprune.source | trial, final | dense, uniform, reference, warm-start or sampler |
-| dirprune.method | trial, final | importance method |
+| dirprune.method | trial, final | importance method; empty for the dense network |
 | dirprune.front | trial, final | true or false; of a final run: whether its model stands on the final front |
 | dirprune.paused | study, trial | true or false: RUNNING by name, it only waits for a driver, or at a rung |
 | dirprune.not_acceptable | trial | why it may not be on the front though it is complete |
@@ -48,7 +48,7 @@ finalist, children of its trial's run:
 | RUNNING | the trial runs, is paused at a rung, or waits for a driver that continues the study |
 | FINISHED | it ran to its full resource; the study: all is done |
 | KILLED | it was stopped at a rung, or abandoned |
-| FAILED | it raised, or gave no finite objective; the study: it ended by itself before its last trial |
+| FAILED | it raised, or gave no finite objective; the study: see `StudyObserver.study_failed` |
 """
 
 from __future__ import annotations
@@ -85,7 +85,6 @@ COUNTS = {
     "INFEASIBLE": "n_infeasible",
 }
 CHANGING_COUNTS = frozenset(COUNTS.values()) - {"n_complete"}  # at one step they change, and change back
-ABANDONED = "abandoned"
 FINAL = "final"
 DOUBLE = "double"
 MODEL = "model"

@@ -120,7 +120,7 @@ class Uploader:
             points: Hypervolume, size of the front and counts so far.
             front: The trials on the front, and the trainings whose models are those of the final front.
             ended: Whether it was interrupted; None = it still runs.
-            has_failed: Whether it ends by itself before its last trial.
+            has_failed: Whether it has failed; see `StudyObserver.study_failed`.
         """
         assert self._study is not None
         view = view_study(self.summary, "RUNNING", points, is_paused=bool(ended))
@@ -153,8 +153,8 @@ class Uploader:
             front: As in `upload_study`.
             start_ms, end_ms: Unix times in ms.
             is_open: Whether trials are left that a driver would go on with.
-            has_failed: Whether the study ended by itself before its last trial; None: nobody knows, and of a
-                study that is not open what MLflow says of it stays.
+            has_failed: Whether the study has failed; None: nobody knows, and of a study that is not open what
+                MLflow says of it stays.
         """
         assert self._study is not None
         known = {(name, step) for name, step, _ in self._study.sent if name in ("hypervolume", "front_size")}

@@ -52,7 +52,6 @@ class RunView:
 
 def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
     """Return what the run of a trial should hold; the same record always gives the same."""
-    is_abandoned = record.state == "FAIL" and record.reason == names.ABANDONED
     tags = {
         names.KIND: "trial",
         names.STUDY: study_name,
@@ -80,7 +79,7 @@ def view_trial(record: TrialRecord, study_name: str, study_id: str) -> RunView:
     start = None if record.started_at is None else round(record.started_at * 1000)
     return RunView(
         name=f"trial {record.number} of {study_name}",
-        status="KILLED" if is_abandoned else _STATUS.get(record.state, "RUNNING"),
+        status="KILLED" if record.is_abandoned else _STATUS.get(record.state, "RUNNING"),
         tags=_limit(tags, names.MAX_TAG),
         parameters=_limit(parameters, names.MAX_PARAMETER),
         points=_trial_points(record, times, start or 0),

@@ -19,6 +19,7 @@ from dirprune.groups import Grouping
 from dirprune.halving import make_halving
 from dirprune.pareto import to_losses
 from dirprune.records.events import EventLog, read_events, replay
+from dirprune.records.failures import describe_fruitless
 from dirprune.records.folder import StudyFolder
 from dirprune.records.front import GrowingFront, mark_front
 from dirprune.records.hypervolume import compute_hypervolume
@@ -77,6 +78,7 @@ class Ledger:
         self.halving = make_halving(spec.halving, rungs, spec.reduction_factor)
         self.metrics = [objective.metric for objective in spec.objectives]
         self.end_reason = ""
+        self.fruitless = ""
         self.finish_reason = ""
         self._failures_in_a_row = 0
         self._failing: set[str] = set()
@@ -358,6 +360,8 @@ class Ledger:
     def end(self, interrupted: bool) -> None:
         """Tell the observers that the driver leaves in order; if the search is over, what is paused stops.
 
+        A search that is over has failed where trials failed and no pruned one finished.
+
         Ctrl-C may have come between telling a trial and noting it here: the storage says how it stands.
         """
         with suppress(StorageError):  # of one that is lost, the next driver will ask it
@@ -365,9 +369,10 @@ class Ledger:
                 self._refresh(number)
         if not interrupted and not self.end_reason:
             self._stop_paused()
+            self.fruitless = describe_fruitless(self.records)
         self._take_into_front(list(self._records.values()))
-        if self.end_reason:
-            self._tell_observers(lambda observer: observer.study_failed(self.end_reason))
+        if failure := self.end_reason or self.fruitless:
+            self._tell_observers(lambda observer: observer.study_failed(failure))
         records = self.records
         self._tell_observers(lambda observer: observer.study_ended(records, interrupted))
 

@@ -50,6 +50,7 @@ class StudyResult:
         finalists: What was trained again, in earlier runs too, by macs, the final front marked.
         failed_finalists: Why a training of a finalist failed, by trial and repetition.
         n_refused: Architectures above a limit that were proposed and never started.
+        fruitless: Why nothing came of the study: trials failed, and no pruned one finished; empty otherwise.
     """
 
     folder: StudyFolder
@@ -62,6 +63,7 @@ class StudyResult:
     finalists: tuple[Finalist, ...] = ()
     failed_finalists: Mapping[tuple[int, int], str] = field(default_factory=dict)
     n_refused: int = 0
+    fruitless: str = ""
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -111,7 +113,7 @@ def run_study(
         with sweeping() as sweep:
             ledger.observers = [*ledger.observers, sweep]
             is_interrupted = _run_trials(ledger, prepared, options.resources, limit)
-            if not is_interrupted and not ledger.end_reason:
+            if not (is_interrupted or ledger.end_reason or ledger.fruitless):
                 is_interrupted, failures = run_finalists(
                     ledger, prepared.context, options.finalists, options.resources, limit
                 )
@@ -160,4 +162,5 @@ def _sum_up(ledger: Ledger, is_interrupted: bool, failures: Mapping[tuple[int, i
         tuple(read_finalists(ledger.folder, records, objectives, summary.floor)),
         failures,
         ledger.counts.get("INFEASIBLE", 0),
+        ledger.fruitless,
     )

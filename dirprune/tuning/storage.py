@@ -27,7 +27,7 @@ from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.formatting import format_metric
 from dirprune.records.mirror import open_folder, remove
-from dirprune.records.record import TrialRecord, make_record
+from dirprune.records.record import ABANDONED, TrialRecord, make_record
 from dirprune.study import floor
 from dirprune.study.floor import Floor
 from dirprune.study.objectives import read_objectives
@@ -282,6 +282,9 @@ def is_infeasible(trial: FrozenTrial) -> bool:
 def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence[str]) -> TrialRecord:
     """Join a trial of the storage with its events.
 
+    The dense network has no method and no options: nothing of it is scored, pruned or fine-tuned. Its
+    configuration has some, as Optuna asks for them.
+
     Args:
         folder: The study's folder.
         trial: As the storage has it; its final objectives are the ones that count.
@@ -290,6 +293,7 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
     attributes = trial.user_attrs
     payload = attributes.get(CONFIGURATION)
     configuration = Configuration.from_json(payload) if payload else None
+    chosen = None if configuration is None or configuration.source == "dense" else configuration
     reason = None  # attributes of an ending that its driver did not live to tell do not count
     violations = find_violations(trial) if trial.state == TrialState.COMPLETE else {}
     if trial.state == TrialState.PRUNED:
@@ -306,8 +310,8 @@ def make_trial_record(folder: StudyFolder, trial: FrozenTrial, metrics: Sequence
         state=trial.state.name,  # type: ignore[arg-type]  # Optuna's names are ours
         source=attributes.get(SOURCE, "sampler"),
         architecture=configuration.architecture if configuration else {},
-        method=configuration.method if configuration else "",
-        options=_flatten_options(configuration) if configuration else {},
+        method=chosen.method if chosen else "",
+        options=_flatten_options(chosen) if chosen else {},
         metrics=attributes.get(COSTS, {}),
         reason=reason,
     )
@@ -407,7 +411,7 @@ def abandon(folder: StudyFolder, storage_url: str = "") -> list[int]:
                 if (paused_at := find_pause(frozen)) is not None:
                     settle(study, frozen.number, TrialState.PRUNED, {STOPPED_AT: paused_at})
                 else:
-                    settle(study, frozen.number, TrialState.FAIL, {REASON: "abandoned"})
+                    settle(study, frozen.number, TrialState.FAIL, {REASON: ABANDONED})
                 shared = open_folder(folder.root, payload.get("shared", ""))
                 remove(shared, folder.checkpoint_dir(frozen.number))
         if trials:

@@ -106,13 +106,14 @@ def add_trial(
     macs: int,
     kept: tuple[int, ...],
     constraints: Mapping[str, float] | None = None,
+    method: str = "magnitude",
 ) -> None:
     trial = study.ask()
     for metric, excess in (constraints or {}).items():
         trial.set_constraint(metric, excess)
     architecture = Architecture(dict(zip(GROUPS, kept, strict=True)))
     source = "dense" if number == 0 else "sampler"
-    configuration = Configuration(number, source, architecture, "magnitude", {"norm": "l1"}, {})
+    configuration = Configuration(number, source, architecture, method, {}, {})
     trial.set_user_attr(storage.SOURCE, source)
     trial.set_user_attr(storage.CONFIGURATION, configuration.to_json())
     trial.set_user_attr(storage.COSTS, {"macs": macs, "parameters": macs // 10})

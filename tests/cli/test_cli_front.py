@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 
+import optuna
+
 from dirprune.records.folder import StudyFolder
 from dirprune.tuning import storage
 from tests.cli.conftest import Run, add_trial
@@ -59,7 +61,27 @@ def test_abandon_ends_the_running_trials_and_only_those(run: Run, folder: StudyF
     assert storage.read_records(folder)[3].reason == "abandoned"
     assert "abandoned" in folder.trials_csv.read_text().splitlines()[-1]
     assert run("abandon", folder.root).output.startswith("abandoned: none")
-    assert run("front", folder.root).output.splitlines()[0] == "3 COMPLETE, 1 FAIL"
+    assert run("front", folder.root).output.splitlines()[:3] == [
+        "3 COMPLETE, 1 FAIL",
+        "1 of 4 trials failed:",
+        "  1  abandoned (trial 3)",
+    ]
+
+
+def test_front_says_why_trials_failed_and_which_method_never_worked(run: Run, folder: StudyFolder) -> None:
+    study = storage.load_study(folder, storage.read_study_json(folder))
+    for number in (4, 5):
+        add_trial(folder, study, number, None, 300_000, (8, 12, 36, 17), method="taylor")
+        reason = {storage.REASON: f"ValueError: no room for batch {number}"}
+        storage.settle(study, number, optuna.trial.TrialState.FAIL, reason)
+    result = run("front", folder.root)
+    assert (result.status, result.errors) == (0, "")
+    assert result.output.splitlines()[:4] == [
+        "3 COMPLETE, 2 FAIL, 1 RUNNING",
+        "2 of 6 trials failed:",
+        "  2  ValueError: no room for batch 4 (trials 4, 5; figures of trial 4)",
+        "method taylor: all 2 trials failed: ValueError: no room for batch 4",
+    ]
 
 
 def test_abandon_is_refused_while_a_driver_holds_the_study(run: Run, folder: StudyFolder) -> None:

@@ -148,7 +148,7 @@ def test_rare_classes_keep_their_share_of_validation_and_are_used_up_by_calibrat
         "rare",
         inputs,
         labels,
-        inputs,
+        inputs.clone(),
         labels,
         validation_from=validation_from,
         n_classes=3,
@@ -169,7 +169,7 @@ def test_calibration_is_never_more_than_half_of_training() -> None:
 
 def test_uint8_images_are_normalised_per_channel() -> None:
     images = torch.tensor([[[[0, 255]], [[51, 102]]]], dtype=torch.uint8)  # (1, 2, 1, 2)
-    sets = (images.repeat(4, 1, 1, 1), torch.arange(4)) * 2
+    sets = (images.repeat(4, 1, 1, 1), torch.arange(4), images.repeat(4, 1, 1, 1), torch.arange(4))
     roles = make_roles("two", *sets, validation_from="train:0.5", mean=(0.5, 0.2), std=(0.5, 0.1))
     expected = torch.tensor([[[[-1.0, 1.0]], [[0.0, 2.0]]]])
     torch.testing.assert_close(roles.normalise(images), expected, atol=1e-6, rtol=0)
@@ -180,15 +180,15 @@ def test_uint8_images_are_normalised_per_channel() -> None:
 def test_float_inputs_are_not_divided_by_255_and_stay_as_they_are() -> None:
     inputs = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     roles = make_roles(
-        "table", inputs, inputs, inputs, inputs, validation_from="train:0.5", mean=(1.0,), std=(2.0,)
+        "table", inputs, inputs, inputs.clone(), inputs, validation_from="train:0.5", mean=(1.0,), std=(2.0,)
     )
     assert roles.normalise(inputs).tolist() == [[0.0, 0.5], [1.0, 1.5]]
     assert inputs.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_arrays_of_numpy_and_double_precision_are_taken() -> None:
-    inputs, targets = np.zeros((10, 3)), np.zeros((10, 2))
-    roles = make_roles("table", inputs, targets, inputs, targets, validation_from="test:0.5")  # type: ignore[arg-type]
+    sets = (np.zeros((10, 3)), np.zeros((10, 2)), np.zeros((10, 3)), np.zeros((10, 2)))
+    roles = make_roles("table", *sets, validation_from="test:0.5")  # type: ignore[arg-type]
     assert roles.train.inputs.dtype == torch.float32
 
 
@@ -298,3 +298,17 @@ def test_sets_that_do_not_fit_are_one_clear_line(place: int, value: torch.Tensor
     sets[place] = value
     with pytest.raises(DataError, match=message):
         make_roles("broken", *sets, n_classes=N_CLASSES)
+
+
+def test_one_tensor_as_both_sets_is_refused() -> None:
+    inputs, targets = torch.zeros(10, 3), torch.zeros(10)
+    with pytest.raises(DataError, match=r"without an example in common, got the same tensor as both; hold"):
+        make_roles("twice", inputs, targets, inputs, targets)
+
+
+def test_roles_are_shown_by_sizes_and_shapes_without_their_tensors() -> None:
+    lines = repr(make(validation_from="test:0.5", train_limit=50)).splitlines()
+    assert lines[0] == f"DataRoles('numbers', {N_CLASSES} classes,"
+    assert lines[1] == "    train=Split(50 of 'train', inputs (50, 1, 1, 1) float32, targets (50,) int64),"
+    assert [line.strip().partition("=")[0] for line in lines[2:5]] == ["calibration", "validation", "test"]
+    assert lines[5:] == ["    mean=(0.0,), std=(1.0,)", ")"]

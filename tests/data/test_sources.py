@@ -164,7 +164,7 @@ def test_a_download_lands_whole_in_the_cache_folder_and_happens_once(
 
 def make_numbers(**choices: Any) -> DataRoles:
     inputs, targets = torch.arange(40.0).reshape(40, 1), torch.arange(40.0).reshape(40, 1)
-    return make_roles("numbers", inputs, targets, inputs, targets, **choices)
+    return make_roles("numbers", inputs, targets, inputs.clone(), targets, **choices)
 
 
 def test_a_function_gets_the_folder_and_the_settings_that_it_takes(tmp_path: Path) -> None:

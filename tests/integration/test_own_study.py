@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from dirprune.records.ending import read_ending
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
 from dirprune.records.tables import load_front
@@ -23,7 +24,9 @@ SCRIPT = Path(__file__).with_name("toy_study.py")
 FREE_BYTES, TAKEN_BYTES = 9 << 30, 12 << 30  # two studies' processes, one of another test, need some 5 GiB
 
 
-def run_script(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    root: Path, *arguments: str, status: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the study with trouble, its notes and its output in `root`."""
     done = subprocess.run(
         [sys.executable, SCRIPT, "--output", root / "out", "--no-tracking", *arguments],
@@ -32,7 +35,7 @@ def run_script(root: Path, *arguments: str, **environment: str) -> subprocess.Co
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 
@@ -41,7 +44,9 @@ def run_script(root: Path, *arguments: str, **environment: str) -> subprocess.Co
 def folder(tmp_path_factory) -> StudyFolder:
     """Run the study once."""
     root = tmp_path_factory.mktemp("own")
-    assert "Pareto front" in run_script(root).stdout
+    said = run_script(root).stdout
+    assert "Pareto front" in said
+    assert "\n  1  ValueError: no room for twelve channels (trial 1)\n" in said
     return StudyFolder(root / "out" / "toy")
 
 
@@ -110,13 +115,28 @@ def test_settled_trials_leave_no_checkpoint(folder):
 
 
 @pytest.mark.slow
+def test_study_whose_pruned_trials_all_fail_says_why_leaves_with_status_2_and_goes_on(tmp_path):
+    first = run_script(tmp_path, "--trials", "3", status=2)
+    reason = (
+        "no pruned trial has finished: all 2 trials failed, 1 of them with: ValueError: no room for twelve"
+    )
+    assert "\n2 of 3 trials failed:\n" in first.stdout
+    assert first.stderr.splitlines()[-1].startswith(f"error: {reason}")
+    folder = StudyFolder(tmp_path / "out" / "toy")
+    assert read_ending(folder).startswith(reason)
+    assert [record.state for record in storage.read_records(folder)] == ["COMPLETE", "FAIL", "FAIL"]
+    run_script(tmp_path, "--trials", "4", "--resume")
+    assert read_ending(folder) == ""
+
+
+@pytest.mark.slow
 def test_trial_that_loses_its_worker_three_times_fails_and_the_study_goes_on(tmp_path):
-    run_script(tmp_path, "--trials", "5", TOY_DEATHS="9")
+    run_script(tmp_path, "--trials", "5", "--halving", "none", TOY_DEATHS="9")
     records = storage.read_records(StudyFolder(tmp_path / "out" / "toy"))
     assert [record.state for record in records[1:4]] == ["FAIL", "FAIL", "FAIL"]
     assert "its worker was lost too often" in records[3].reason
     assert len(list(tmp_path.glob("death-*"))) == 3
-    assert records[4].state in ("COMPLETE", "PRUNED")
+    assert records[4].state == "COMPLETE"
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def make_timed(number: int, accuracy: float, latency_ms: float) -> TrialRecord:
 def make_study(n_trials: int = 60, seed: int = 0) -> list[TrialRecord]:
     """Return the dense network, two uniform ones and sampled trials, of which every third was stopped."""
     rng = np.random.default_rng(seed)
-    records = [make_trial(0, "dense", 1.0, 0.9925, method="none", options={})]
+    records = [make_trial(0, "dense", 1.0, 0.9925, method="", options={})]
     records += [make_trial(1, "uniform", 0.5, 0.9885), make_trial(2, "uniform", 0.25, 0.971)]
     for number in range(3, n_trials):
         ratio = float(rng.uniform(0.08, 0.95))

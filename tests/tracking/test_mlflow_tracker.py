@@ -19,6 +19,7 @@ from mlflow.entities import Run
 
 from dirprune.networks import create_network
 from dirprune.records.finalists import FinalTraining
+from dirprune.records.folder import StudyFolder
 from dirprune.records.front import mark_front
 from dirprune.records.models import load_model, save_model
 from dirprune.records.record import TrialRecord
@@ -334,6 +335,25 @@ def test_lost_answer_to_the_creation_of_a_run_leaves_no_double(
     monkeypatch.setattr("dirprune.tracking.mlflow_tracker.FAILURES_AT_CLOSE", 20)
     assert track(summary, make_records()) == []
     assert sorted(read_runs(output)[1]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("without_models")
+def test_dense_network_has_no_method_and_older_runs_that_name_one_are_completed(
+    summary: StudySummary, tmp_path: Path
+) -> None:
+    older = make_records()
+    assert older[0].method
+    records = [replace(older[0], method="", options={}), *older[1:]]
+    assert track(summary, records) == []
+    dense = read_runs(summary.folder.output)[1][0]
+    assert (dense.data.tags[names.METHOD], dense.data.params["method"]) == ("", "")
+    again = replace(summary, study_id="another", folder=StudyFolder(tmp_path / "older" / "lenet"))
+    again.folder.root.mkdir(parents=True)
+    assert track(again, older[:2], interrupted=True) == []
+    assert track(replace(again, resumed=True), records) == []
+    dense = read_runs(again.folder.output)[1][0]
+    assert dense.data.tags[names.METHOD] == ""
+    assert dense.data.params["method"] == older[0].method  # what MLflow never changes
 
 
 def test_store_that_never_works_does_not_hold_up_the_study(

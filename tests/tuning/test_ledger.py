@@ -118,6 +118,18 @@ def test_first_trials_are_the_dense_network_and_uniform_keep_ratios(tmp_path):
     assert chosen == [("magnitude", {"norm": "l1"})] * 4
 
 
+def test_record_of_the_dense_network_has_no_method_and_its_configuration_stays_as_it_was(tmp_path):
+    ledger = open_ledger(tmp_path)
+    dense, uniform = (ledger.next_configuration() for _ in range(2))
+    for records in (ledger.records, storage.read_records(ledger.folder)):
+        assert [(record.method, record.options) for record in records] == [
+            ("", {}),
+            ("magnitude", {"magnitude.norm": "l1"}),
+        ]
+    again = open_ledger(tmp_path)
+    assert [again.next_configuration() for _ in range(2)] == [dense, uniform]
+
+
 def test_trial_at_full_resource_is_told_complete_with_its_objectives(tmp_path):
     recorder = Recorder()
     ledger = open_ledger(tmp_path, [recorder])
@@ -341,6 +353,50 @@ def test_study_ends_by_itself_after_failures_in_a_row_and_says_why(tmp_path):
     assert "10 trials in a row failed, the last one with: RuntimeError: broken" in ledger.end_reason
     ledger.end(interrupted=False)
     assert told == [ledger.end_reason, "ended"]
+
+
+def fail_all(ledger: Ledger, n_pruned: int, reason: str = "RuntimeError: broken") -> None:
+    """Complete the dense network, and let so many pruned ones fail."""
+    for number in range(1 + n_pruned):
+        configuration = ledger.next_configuration()
+        if configuration.source == "dense":
+            ledger.completed(number, metrics_of(ledger, configuration, 0.99))
+        else:
+            ledger.failed(configuration.number, reason)
+
+
+def test_study_none_of_whose_pruned_trials_finished_has_failed_and_goes_on_when_one_does(tmp_path):
+    ledger = open_ledger(tmp_path, [EndingWriter()], trials=4)
+    ledger.start()
+    fail_all(ledger, 3)
+    assert not ledger.has_work
+    ledger.end(interrupted=False)
+    expected = "no pruned trial has finished: all 3 trials failed: RuntimeError: broken"
+    assert (ledger.fruitless, ledger.end_reason) == (expected, "")
+    assert read_ending(ledger.folder) == expected
+    again = open_ledger(tmp_path, [EndingWriter()], trials=5)
+    again.start()
+    configuration = again.next_configuration()
+    again.completed(configuration.number, metrics_of(again, configuration, 0.9))
+    again.end(interrupted=False)
+    assert (again.fruitless, read_ending(again.folder)) == ("", "")
+
+
+def test_study_that_is_interrupted_has_not_failed_yet(tmp_path):
+    ledger = open_ledger(tmp_path, [EndingWriter()], trials=50)
+    ledger.start()
+    fail_all(ledger, 3)
+    ledger.next_configuration()
+    ledger.end(interrupted=True)
+    assert (ledger.fruitless, read_ending(ledger.folder)) == ("", "")
+
+
+def test_study_that_failures_in_a_row_end_says_that_alone(tmp_path):
+    ledger = open_ledger(tmp_path, trials=50)
+    fail_all(ledger, MAX_FAILURES_IN_A_ROW)
+    ledger.end(interrupted=False)
+    assert "10 trials in a row failed" in ledger.end_reason
+    assert ledger.fruitless == ""
 
 
 def test_abandoned_trials_fail_with_that_reason(tmp_path):

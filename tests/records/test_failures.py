@@ -1,0 +1,102 @@
+"""Why trials failed is counted by reason, and says which methods and which studies came to nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from dirprune.records.failures import count_failures, describe_failures, describe_fruitless
+from dirprune.records.record import TrialRecord
+
+DENSE = TrialRecord(0, "COMPLETE", "dense", {"conv1": 10}, "mine")  # of studies that gave it a method
+
+
+def make(number: int, reason: str | None = None, method: str = "taylor", state: str = "FAIL") -> TrialRecord:
+    return TrialRecord(number, state, "sampler", {"conv1": 5}, method, reason=reason)  # type: ignore[arg-type]
+
+
+def finished(number: int, method: str = "taylor") -> TrialRecord:
+    return make(number, None, method, "COMPLETE")
+
+
+def test_nothing_is_said_where_no_trial_failed() -> None:
+    stopped = make(2, "stopped at 100 images", state="PRUNED")
+    assert describe_failures([DENSE, finished(1), stopped]) == []
+    assert describe_fruitless([DENSE, stopped]) == ""  # not because of failures
+
+
+def test_reasons_are_counted_by_their_first_line_the_most_frequent_first() -> None:
+    records = [
+        DENSE,
+        finished(1),
+        make(2, "KeyError: 'a'\nmore"),
+        make(3, "OSError"),
+        make(4, "KeyError: 'a'"),
+    ]
+    assert describe_failures(records) == [
+        "3 of 5 trials failed:",
+        "  2  KeyError: 'a' (trials 2, 4)",
+        "  1  OSError (trial 3)",
+    ]
+
+
+def test_reasons_that_differ_by_figures_alone_are_one() -> None:
+    texts = ["loss 1.5e-3 after 1,200 images", "loss 7 after 80 images"]
+    (failure,) = count_failures([make(3, texts[1]), make(2, texts[0])])
+    assert (failure.reason, failure.is_same) == (texts[0], False)
+    assert [record.number for record in failure.records] == [2, 3]
+    told = describe_failures([DENSE, finished(1), make(2, texts[0]), make(3, texts[1])])
+    assert told[1] == "  2  loss 1.5e-3 after 1,200 images (trials 2, 3; figures of trial 2)"
+
+
+def test_a_reason_of_many_trials_names_their_methods_and_rare_reasons_are_summed_up() -> None:
+    many = [make(number, "OSError", "fisher" if number % 2 else "taylor") for number in range(1, 11)]
+    rare = [make(20 + place, f"{letter}Error") for place, letter in enumerate("ABCDEF")]
+    told = describe_failures([DENSE, *many, *rare, finished(30), finished(31, "fisher")])
+    assert told[:2] == ["16 of 19 trials failed:", "  10  OSError (methods fisher, taylor)"]
+    assert told[5:] == [
+        "  1  DError (trial 23)",
+        "  2  for 2 other reasons: see the column reason of trials.csv",
+    ]
+
+
+def test_a_method_all_of_whose_trials_failed_is_named() -> None:
+    broken = [make(number, "KeyError: 'x'", "mine") for number in (1, 2, 3)]
+    records = [DENSE, *broken, make(4, "OSError"), finished(5), make(6, "MemoryError", "fisher")]
+    assert describe_failures(records)[4:] == [
+        "method fisher: its one trial failed: MemoryError",
+        "method mine: all 3 trials failed: KeyError: 'x'",
+    ]
+    mixed = describe_failures([*records, make(7, "OSError", "mine")])
+    assert mixed[-1] == "method mine: all 4 trials failed, 3 of them with: KeyError: 'x'"
+    with_one = describe_failures([*records, make(7, None, "mine", "RUNNING")])
+    assert with_one[-1].startswith("method fisher")
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([], "no pruned trial has finished: all 2 trials failed: OSError"),
+        ([make(3, "KeyError")], "no pruned trial has finished: all 3 trials failed, 2 of them with: OSError"),
+        (
+            [make(3, state="PRUNED")],
+            "no pruned trial has finished: 2 of 3 trials failed, 1 has not run to the end: OSError",
+        ),
+        ([finished(3)], ""),
+    ],
+)
+def test_a_study_without_a_pruned_network_because_trials_failed_says_so(
+    others: list[TrialRecord], expected: str
+) -> None:
+    records = [DENSE, make(1, "OSError"), make(2, "OSError"), *others]
+    assert describe_fruitless(records) == expected
+    assert not expected or describe_failures(records)[-1] == expected
+
+
+def test_trials_that_were_given_up_say_nothing_of_a_method() -> None:
+    records = [DENSE, make(1, "abandoned", "mine"), make(2, "abandoned", "mine")]
+    assert describe_fruitless(records) == ""
+    assert describe_failures(records) == ["2 of 3 trials failed:", "  2  abandoned (trials 1, 2)"]
+
+
+def test_a_failure_without_a_reason_is_counted_too() -> None:
+    assert describe_failures([DENSE, finished(1), make(2)])[1] == "  1  no reason is known (trial 2)"
