@@ -49,6 +49,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "allocation",
             "projection",
             "tasks",
+            "uncounted",
         }
     ),
     frozenset(
