@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "layers",
             "computed_weights",
             "groups",
+            "refusals",
             "tracing",
             "switches",
             "surgery",
