@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from dirprune.errors import ArchitectureError, ConfigurationError, suggest
 from dirprune.groups import Grouping
-from dirprune.layers import copy_for_evaluation, record_layers
+from dirprune.layers import copy_for_evaluation, record_layers, run_example
 
 COST_METRICS = ("macs", "parameters")
 """The names of the costs that are counted, wherever metrics are named."""
@@ -24,7 +25,8 @@ class Costs:
     """What a network costs.
 
     Attributes:
-        macs: Multiply-accumulates of convolutions and linear layers for one input; no bias, no batch norm.
+        macs: Multiply-accumulates of convolutions, linear layers and the projections of attention for one
+            input; no bias, no batch norm.
         parameters: All parameters that training can change, whether frozen at the moment or not; shared ones
             count once.
         latency_ms: Wall time of one batch in milliseconds; None where it was not asked for.
@@ -43,15 +45,56 @@ def count_costs(network: nn.Module, example_input: Tensor) -> Costs:
     """Count MACs and parameters of a network as it is; it is not touched.
 
     Args:
-        network: Any network; attention's products and functional calls are outside the MACs.
+        network: Any network. The projections of `nn.MultiheadAttention` are in the MACs; attention's own
+            products (of queries with keys, and of what follows with values), recurrent layers and functional
+            calls are not: see `dirprune.uncounted`.
         example_input: One batch, shape (batch, ...), of which the first example is used.
     Raises:
         ConfigurationError: If the network fails on the example input.
     """
     copied = copy_for_evaluation(network)
-    calls = record_layers(copied, example_input[:1].detach().cpu())
+    example = example_input[:1].detach().cpu()
+    calls = record_layers(copied, example)
     macs = sum(call.n_positions * _weight(copied.get_submodule(call.path)).numel() for call in calls)
+    macs += _count_projections(copied, example)
     return Costs(macs, sum(parameter.numel() for parameter in copied.parameters()))
+
+
+def _count_projections(network: nn.Module, example_input: Tensor) -> int:
+    """Return the MACs of all projections of torch's attention, of inputs and outputs.
+
+    Their layers are never called: attention takes the weights and multiplies by itself.
+
+    Args:
+        network: Network to run as it is, a copy from `copy_for_evaluation`.
+        example_input: One example on the CPU, shape (1, ...).
+    Raises:
+        ConfigurationError: If the network fails on the example input.
+    """
+    found: list[int] = []
+
+    def record(
+        attention: nn.MultiheadAttention, inputs: tuple[Tensor, ...], named: dict[str, Tensor], _: Any
+    ) -> None:
+        given = {**dict(zip(("query", "key", "value"), inputs, strict=False)), **named}
+        # Each is batch x length x width in some order, or without the batch; what leaves is as the query.
+        entering = sum(given[name].numel() for name in ("query", "key", "value"))
+        found.append((entering + given["query"].numel()) * attention.embed_dim)
+
+    hooks = [
+        module.register_forward_hook(record, with_kwargs=True)
+        for module in network.modules()
+        if isinstance(module, nn.MultiheadAttention)
+    ]
+    if not hooks:
+        return 0
+    try:
+        with torch.no_grad():
+            run_example(network, example_input)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(found)
 
 
 class CostModel:
@@ -59,7 +102,8 @@ class CostModel:
 
     Each layer costs a constant times the length of its output axis times the length of its input axis, and
     each length is a sum of kept channels (several, after a flatten or a concatenation). Written out, both
-    costs are quadratic polynomials in the kept channels, which is all that this object keeps.
+    costs are quadratic polynomials in the kept channels, which is all that this object keeps. The projections
+    of attention, which cannot be cut, are a constant.
     """
 
     def __init__(self, network: nn.Module, grouping: Grouping, example_input: Tensor) -> None:
@@ -77,9 +121,12 @@ class CostModel:
         lengths = _Lengths(grouping)
         macs: _Polynomial = {}
         parameters: _Polynomial = {}
-        for call in record_layers(copied, example_input[:1].detach().cpu()):
+        example = example_input[:1].detach().cpu()
+        for call in record_layers(copied, example):
             layer = copied.get_submodule(call.path)
             _add(macs, lengths.size_of(call.path, "weight", _weight(layer)), call.n_positions)
+        if projections := _count_projections(copied, example):
+            _add(macs, {(lengths.one, lengths.one): 1}, projections)
         seen: set[nn.Parameter] = set()
         for path, module in copied.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

@@ -60,6 +60,24 @@ def copy_for_evaluation(network: nn.Module) -> nn.Module:
         ) from error
 
 
+def run_example(network: nn.Module, example_input: Tensor) -> Any:
+    """Return the network's output.
+
+    Args:
+        network: Network to run as it is, a copy from `copy_for_evaluation`.
+        example_input: One batch on the network's device, shape (batch, ...).
+    Raises:
+        ConfigurationError: If the network fails on the example input.
+    """
+    try:
+        return network(example_input)
+    except Exception as error:
+        raise ConfigurationError(
+            f"expected a network that accepts inputs of shape {tuple(example_input.shape)}, "
+            f"got {one_line(error, has_type=True)}; try an example input of the network's own data"
+        ) from error
+
+
 def record_layers(network: nn.Module, example_input: Tensor) -> list[LayerCall]:
     """Run the network once and return its convolutions and linear layers in the order of their first calls.
 
@@ -83,12 +101,7 @@ def record_layers(network: nn.Module, example_input: Tensor) -> list[LayerCall]:
     ]
     try:
         with torch.no_grad():
-            network(example_input)
-    except Exception as error:
-        raise ConfigurationError(
-            f"expected a network that accepts inputs of shape {tuple(example_input.shape)}, "
-            f"got {one_line(error, has_type=True)}; try an example input of the network's own data"
-        ) from error
+            run_example(network, example_input)
     finally:
         for hook in hooks:
             hook.remove()

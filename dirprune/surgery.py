@@ -19,6 +19,8 @@ from dirprune.layers import copy_for_evaluation, is_in_parts, modes_restored, ou
 from dirprune.switches import mask, switched
 
 RELATIVE_TOLERANCE = 1e-6
+DIFFERING = "masked and compact outputs differ"
+"""How the reason begins where a compact network runs and computes something else than the masked one."""
 
 
 def compact(
@@ -250,8 +252,8 @@ def _compare(masked: Sequence[Tensor], compacted: Sequence[Tensor]) -> str | Non
         allowed = RELATIVE_TOLERANCE * left.detach().double().abs().max()
         if difference > allowed:
             return (
-                f"masked and compact outputs differ by {difference:.3g}, allowed are {allowed:.3g}, so that "
-                "to cut it would change what the network computes, as behind shortcuts that pad"
+                f"{DIFFERING} by {difference:.3g}, allowed are {allowed:.3g}, so that "
+                "to cut it would change what the network computes"
             )
     return None
 

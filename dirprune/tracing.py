@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch_pruning import DependencyGraph, ops
 
 from dirprune.deadline import deadline, read_processor_time
-from dirprune.errors import ConfigurationError, one_line, suggest
+from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.layers import copy_for_evaluation, is_in_parts, record_layers
+from dirprune.refusals import LostChannels, find_cause, find_reasons, pads_channels
 from dirprune.surgery import check_masked_equals_compact, randomised_copy
 
 MAX_TRACING_S = 30.0
@@ -57,7 +58,7 @@ def find_groups(
     """
     batch = example_input[:2].detach().cpu()
     tell = progress or _tell_nobody
-    candidates, refused = _find_candidates(network, batch, partial(tell, TRACED))
+    candidates, refused, padded = _find_candidates(network, batch, partial(tell, TRACED))
     excluded = set(exclude)
     known = {slot.module for group in candidates for slot in group.producers} | set(refused)
     for path in sorted(excluded - known):
@@ -66,7 +67,7 @@ def find_groups(
         if excluded & {slot.module for slot in group.producers}:
             refused[group.name] = "excluded by request"
     accepted = [group for group in candidates if group.name not in refused]
-    sieve = _Sieve(network, batch, refused, partial(tell, TRIED_OUT))
+    sieve = _Sieve(network, batch, refused, padded, partial(tell, TRIED_OUT))
     return Grouping(tuple(sieve.sift(accepted)), refused)
 
 
@@ -84,13 +85,19 @@ class _Sieve:
         network: It is not touched.
         batch: As the network takes it.
         refused: Takes the reason against each group that is not kept.
+        padded: Names of groups with shortcuts that pad channels.
         tell: Told before each trial, and at the end, how many groups are kept or refused, and of how many.
     """
 
     def __init__(
-        self, network: nn.Module, batch: Tensor, refused: dict[str, str], tell: Callable[[int, int], None]
+        self,
+        network: nn.Module,
+        batch: Tensor,
+        refused: dict[str, str],
+        padded: Set[str],
+        tell: Callable[[int, int], None],
     ) -> None:
-        self.batch, self.refused, self.tell = batch, refused, tell
+        self.batch, self.refused, self.padded, self.tell = batch, refused, padded, tell
         self.random = randomised_copy(network, torch.Generator().manual_seed(0))
         self.n_checks = self.n_decided = self.n_groups = 0
 
@@ -114,7 +121,8 @@ class _Sieve:
             return [*kept, *groups]
         if len(groups) == 1:
             alone = self._check(groups) if kept else found
-            self.refused[groups[0].name] = alone or f"together with other groups, {found}"
+            cause = "" if alone is None else find_cause(alone, groups[0].name in self.padded)
+            self.refused[groups[0].name] = f"{alone or f'together with other groups, {found}'}{cause}"
             self.n_decided += 1
             return [*kept]
         middle = len(groups) // 2
@@ -131,21 +139,25 @@ class _Sieve:
 
 def _find_candidates(
     network: nn.Module, batch: Tensor, tell: Callable[[int, int], None]
-) -> tuple[list[ChannelGroup], dict[str, str]]:
-    """Return the groups that the tracer proposes and those that it or we cannot cut, with reasons."""
+) -> tuple[list[ChannelGroup], dict[str, str], set[str]]:
+    """Return what the tracer proposes, what cannot be cut, with reasons, and the groups that are padded."""
     copy = copy_for_evaluation(network).requires_grad_(True)
     order = [call.path for call in record_layers(copy, batch)]
     tell(0, len(order))
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # the check decides, not the tracer's doubts
-        found = _trace_layers(copy, batch, order, tell)
+        found = _trace_layers(copy, batch, order, tell, LostChannels(network, batch))
     tell(len(order), len(order))
     return found
 
 
 def _trace_layers(
-    network: nn.Module, batch: Tensor, order: Sequence[str], tell: Callable[[int, int], None]
-) -> tuple[list[ChannelGroup], dict[str, str]]:
+    network: nn.Module,
+    batch: Tensor,
+    order: Sequence[str],
+    tell: Callable[[int, int], None],
+    lost: LostChannels,
+) -> tuple[list[ChannelGroup], dict[str, str], set[str]]:
     """Return what `_find_candidates` does.
 
     Args:
@@ -153,6 +165,7 @@ def _trace_layers(
         batch: As the network takes it.
         order: Paths of its layers as they are called.
         tell: Told before each layer how many are traced, and of how many.
+        lost: Says what the tracer's errors mean.
     """
     try:
         with deadline(MAX_TRACING_S):
@@ -167,12 +180,13 @@ def _trace_layers(
             )
     except TimeoutError:
         reason = f"the network takes too long to trace: more than {MAX_TRACING_S:g} s"
-        return [], dict.fromkeys(order, reason)
+        return [], dict.fromkeys(order, reason), set()
     except Exception as error:
-        return [], dict.fromkeys(order, f"the network cannot be traced: {_lost_channels(error)}")
+        return [], dict.fromkeys(order, f"the network cannot be traced: {lost.explain(error)}"), set()
     tracing = _Tracing(graph, network, order)
     groups: list[ChannelGroup] = []
     refused: dict[str, str] = {}
+    padded: set[str] = set()
     done: set[str] = set()
     clock = _Clock()
     for n_before, path in enumerate(order):
@@ -186,24 +200,17 @@ def _trace_layers(
             refused[path] = f"its dependencies take too long to trace: {error}"
             continue
         except Exception as error:
-            refused[path] = f"its dependencies cannot be traced: {_lost_channels(error)}"
+            refused[path] = f"its dependencies cannot be traced: {lost.explain(error)}"
             continue
         done.update(found.layers)
         if found.reason is not None:
             refused[path] = found.reason
         elif found.group is not None:
             groups.append(found.group)
+            padded |= {found.group.name} if found.is_padded else set()
     for node in graph.module2node.values():  # they hold each other, and so the copy, in circles
         vars(node).clear()
-    return groups, refused
-
-
-def _lost_channels(error: Exception) -> str:
-    """Return what the tracer's own errors, of its lists of indices, mean for a user."""
-    return (
-        "where channels go is lost, as behind a slice, a shuffle, a reshape or a product of layers "
-        f"({one_line(error, has_type=True)})"
-    )
+    return groups, refused, padded
 
 
 class _Clock:
@@ -236,6 +243,7 @@ class _Found:
     layers: frozenset[str]
     group: ChannelGroup | None = None
     reason: str | None = None
+    is_padded: bool = False
 
 
 @dataclass
@@ -246,6 +254,7 @@ class _Traced:
     producers: list[Slot] = field(default_factory=list)
     consumers: list[Slot] = field(default_factory=list)
     is_output: bool = False
+    is_padded: bool = False
     reasons: list[str] = field(default_factory=list)
 
     def add(self, other: _Traced, part_of: Mapping[int, int], but: Sequence[Slot]) -> None:
@@ -293,7 +302,8 @@ class _Tracing:
             return _Found(layers, reason=reasons[0])
         producers.sort(key=lambda slot: self.place.get(slot.module, len(self.place)))
         consumers.sort(key=lambda slot: self.place.get(slot.module, len(self.place)))
-        return _Found(layers, ChannelGroup(path, n_channels, tuple(producers), tuple(consumers)))
+        group = ChannelGroup(path, n_channels, tuple(producers), tuple(consumers))
+        return _Found(layers, group, is_padded=traced.is_padded)
 
     def _trace(self, path: str) -> _Traced:
         """Return what hangs together with the output channels of a layer."""
@@ -301,8 +311,11 @@ class _Tracing:
         pruner = self.graph.get_pruner_of_module(layer)
         n_channels = pruner.get_out_channels(layer)
         traced = _Traced(n_channels)
-        for item in self.graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(n_channels))):
+        items = list(self.graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(n_channels))))
+        is_split = any(item.dep.target.type in _SPLITTING for item in items)
+        for item in items:
             node = item.dep.target
+            traced.is_padded |= pads_channels(node.grad_fn)
             traced.is_output |= node.type == ops.OPTYPE.OUTPUT
             if node.type in _WITHOUT_WEIGHTS:
                 continue
@@ -310,7 +323,7 @@ class _Tracing:
             traced.is_output |= not is_input and not node.outputs
             if slot is not None:
                 (traced.consumers if is_input else traced.producers).append(slot)
-                traced.reasons += _reasons_against(slot, node.module, n_channels)
+                traced.reasons += find_reasons(slot, node.module, n_channels, is_split)
                 if not is_input and slot.module != path and is_in_parts(node.module):
                     traced.reasons.append(f"{slot.module!r}, a convolution in parts, is added to it")
                 if isinstance(node.module, nn.Module) and self.shared.intersection(node.module.parameters()):
@@ -327,6 +340,7 @@ class _Tracing:
         modules = [cast(nn.Conv2d, self.modules[slot.module]) for slot in in_parts]
         n_parts = modules[0].groups
         joined = _Traced(n_parts, is_output=entering.is_output, reasons=list(entering.reasons))
+        joined.is_padded = entering.is_padded
         parts_of: dict[int, set[int]] = {}
         for slot, module in zip(in_parts, modules, strict=True):
             for position, channel in enumerate(slot.channel_of):
@@ -341,6 +355,7 @@ class _Tracing:
             width = leaving.n_channels // module.groups
             joined.add(leaving, {channel: channel // width for channel in range(leaving.n_channels)}, ())
             joined.is_output |= leaving.is_output
+            joined.is_padded |= leaving.is_padded
             joined.reasons += leaving.reasons
         return joined
 
@@ -376,20 +391,4 @@ _WITHOUT_WEIGHTS = frozenset(
 )
 
 
-def _reasons_against(slot: Slot, module: Any, n_channels: int) -> list[str]:
-    """Return why a group with this slot cannot be cut, if anything speaks against it before it is tried."""
-    if isinstance(module, (nn.MultiheadAttention, nn.LSTM)):
-        return [f"{slot.module!r} is a {type(module).__name__}, which is not cut"]
-    if isinstance(module, nn.LayerNorm):
-        return [f"{slot.module!r} normalises over its channels: without one, all others change"]
-    if isinstance(module, nn.GroupNorm) and module.num_groups < module.num_channels:
-        return [f"{slot.module!r} normalises channels in groups: without one, others change"]
-    if isinstance(module, nn.Module) and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
-        return [
-            f"the weights of {slot.module!r} are computed for each pass, as by weight_norm or spectral_norm; "
-            'try torch.nn.utils.parametrize.remove_parametrizations(module, "weight") first'
-        ]
-    sizes = Counter(channel for channel in slot.channel_of if channel >= 0)
-    if len(sizes) < n_channels or len(set(sizes.values())) > 1:
-        return [f"its channels take unequal shares of {slot.module!r}"]
-    return []
+_SPLITTING = frozenset({ops.OPTYPE.SPLIT, ops.OPTYPE.SLICE, ops.OPTYPE.UNBIND})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import pickle
 import time
 
 import pytest
 import torch
+import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dirprune.cost import CostModel, Costs, count_costs
 from dirprune.errors import ArchitectureError, ConfigurationError
@@ -106,6 +109,77 @@ def test_weights_shared_by_two_layers_count_once_in_the_model_too() -> None:
     grouping = find_groups(network, inputs)
     assert grouping.names == ("2",)
     assert CostModel(network, grouping, inputs).costs({"2": 3}) == count_costs(network, inputs)
+
+
+class _Attending(nn.Module):
+    """Attention between sequences of different lengths and widths, called with names, in any layout."""
+
+    def __init__(self, is_batch_first: bool, has_batch: bool) -> None:
+        super().__init__()
+        self.is_batch_first, self.has_batch = is_batch_first, has_batch
+        self.first = nn.Linear(8, 12)
+        self.second = nn.Linear(12, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=is_batch_first, kdim=6, vdim=4)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        queries = self.second(torch.relu(self.first(inputs)))  # (batch, 5, 8)
+        keys, values = queries[:, :3, :6], queries[:, :3, :4]
+        if self.has_batch and not self.is_batch_first:
+            queries, keys, values = (part.transpose(0, 1) for part in (queries, keys, values))
+        if not self.has_batch:
+            rows = [self.attention(q, k, value=v)[0] for q, k, v in zip(queries, keys, values, strict=True)]
+            return self.head(torch.stack(rows))
+        return self.head(self.attention(queries, value=values, key=keys, need_weights=False)[0])
+
+
+def _encoder(is_batch_first: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(4, 8),
+        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=is_batch_first),
+        nn.Linear(8, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (_Attending(True, True), (5, 8)),
+        (_Attending(False, True), (5, 8)),
+        (_Attending(True, False), (5, 8)),
+        (_encoder(True), (5, 4)),
+        (_encoder(False), (5, 4)),
+    ],
+    ids=["batch first", "length first", "unbatched", "encoder", "encoder, length first"],
+)
+@pytest.mark.parametrize("is_training", [False, True])
+def test_projections_of_attention_cost_what_torch_counts(
+    network: nn.Module, shape: tuple[int, ...], is_training: bool
+) -> None:
+    inputs = torch.randn(2, *shape)
+    copied = copy.deepcopy(network).train()  # torch's counter does not know the fast path of evaluation
+    with FlopCounterMode(display=False) as counter:
+        copied(inputs[:1])
+    counted = counter.get_flop_counts()["Global"]
+    # Without bmm, attention's own products.
+    of_layers = sum(n for kind, n in counted.items() if kind in (torch.ops.aten.mm, torch.ops.aten.addmm))
+    costs = count_costs(network.train(is_training), inputs)
+    assert costs.macs == of_layers // 2
+    grouping = find_groups(network, inputs)
+    assert CostModel(network, grouping, inputs).costs(grouping.n_channels) == costs
+    kept = {name: [0, 2] for name in grouping.names}
+    few = CostModel(network, grouping, inputs).costs(dict.fromkeys(grouping.names, 2))
+    assert few == count_costs(compact(network, grouping, kept, inputs), inputs)
+    assert (few.macs < costs.macs) == bool(grouping.groups)
+
+
+def test_attention_of_a_vision_transformer_counts() -> None:
+    network = torchvision.models.vit_b_16(weights=None)
+    n_tokens, width = 197, 768
+    projections = 12 * 4 * n_tokens * width**2
+    multilayer = 12 * 2 * n_tokens * width * 3072
+    costs = count_costs(network, torch.zeros(1, 3, 224, 224))
+    assert costs.macs == projections + multilayer + 196 * 3 * 16**2 * width + width * 1000
 
 
 def test_frozen_parameters_count_and_counting_changes_nothing() -> None:

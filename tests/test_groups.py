@@ -320,7 +320,7 @@ class _ConcatenatedThenFlattened(nn.Module):
             (_normed(wrap), (4,), ("2",), {"0": "the weights of '0' are computed for each pass"})
             for wrap in (parametrizations.weight_norm, parametrizations.spectral_norm)
         ),
-        (_Gated(), (4,), ("last",), {"first": "its channels take unequal shares of 'last'"}),
+        (_Gated(), (4,), ("last",), {"first": "its outputs are split between branches (chunk"}),
         (_Tied(), (4,), ("third",), {"first": "shares its weights", "second": "shares its weights"}),
         (_ConcatenatedThenFlattened(), (1, 2, 2), ("middle",), {"left": "cannot run|differ"}),
         (nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 3), nn.Linear(3, 2)), (4,), ("1",), {"0": "single"}),
@@ -336,6 +336,127 @@ def test_what_cannot_be_cut_rightly_is_refused_with_a_reason_of_one_line(
     for name, reason in refused.items():
         assert any(part in grouping.refused[name] for part in reason.split("|")), grouping.refused[name]
         assert "\n" not in grouping.refused[name]
+
+
+class _Convolutions(nn.Module):
+    """Two layers with something between them, which changes channels or takes them apart."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.second = nn.Conv2d(8, 6, 1)
+        self.head = nn.Conv2d(6, 2, 1)
+        self.between = between
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(F.relu(self.second(self.between(self.first(images)))))
+
+
+class _Branching(nn.Module):
+    """Each half of the channels of `first` enters a branch of its own."""
+
+    def __init__(self, take_apart: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3)
+        self.left, self.right = nn.Conv2d(8, 5, 1), nn.Conv2d(8, 7, 1)
+        self.head = nn.Conv2d(12, 2, 1)
+        self.take_apart = take_apart
+
+    def forward(self, images: Tensor) -> Tensor:
+        left, right = self.take_apart(F.relu(self.first(images)))
+        return self.head(torch.cat([F.relu(self.left(left)), F.relu(self.right(right))], dim=1))
+
+
+class _Attention(nn.Module):
+    """Attention written out, of rows that one layer gives at once or three."""
+
+    def __init__(self, is_fused: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 24) if is_fused else nn.ModuleList(nn.Linear(4, 8) for _ in range(3))
+        self.last = nn.Linear(8, 6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        is_fused = isinstance(self.first, nn.Linear)
+        parts = self.first(rows).chunk(3, -1) if is_fused else [layer(rows) for layer in self.first]
+        queries, keys, values = parts
+        attended = (queries @ keys.transpose(1, 2)).softmax(-1) @ values
+        return self.head(torch.relu(self.last(attended)))
+
+
+class _PaddedShortcut(nn.Module):
+    """A shortcut whose channels are padded to twice as many, as in networks for CIFAR."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.inner, self.outer = nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.relu(self.first(images))
+        outer = self.outer(F.relu(self.inner(hidden)))
+        return self.head(F.relu(outer + F.pad(hidden, (0, 0, 0, 0, 2, 2))))
+
+
+class _FunctionalConvolution(nn.Module):
+    """The channels of `first` enter a convolution that is no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.kernel = nn.Parameter(torch.ones(6, 8, 3, 3))
+        self.last = nn.Conv2d(6, 5, 1)
+        self.head = nn.Conv2d(5, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.relu(F.conv2d(F.relu(self.first(images)), self.kernel))
+        return self.head(F.relu(self.last(hidden)))
+
+
+def _shuffle(images: Tensor) -> Tensor:
+    return images.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def _pad_sides(images: Tensor) -> Tensor:
+    return F.pad(images, (1, 1, 1, 1)).softmax(1)
+
+
+SPLIT = "its outputs are split between branches (chunk, split or slice): only some enter"
+MIXED = "as where channels are mixed or normalised outside of layers: a softmax or norm over channels"
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "reason"),
+    [
+        (_Branching(lambda images: images.chunk(2, dim=1)), "first", f"{SPLIT} 'right'"),
+        (_Branching(lambda images: images.split(8, dim=1)), "first", f"{SPLIT} 'right'"),
+        (_Branching(lambda images: (images[:, :8], images[:, 8:])), "first", f"{SPLIT} 'left'"),
+        (_Attention(is_fused=True), "first", f"{SPLIT} 'last'"),
+        (_Attention(is_fused=False), "first.0", MIXED),
+        (_Convolutions(lambda images: images.softmax(1)), "first", MIXED),
+        (_Convolutions(F.normalize), "first", MIXED),
+        (_Convolutions(_shuffle), "first", MIXED),
+        (_Convolutions(_pad_sides), "first", MIXED),
+        (_PaddedShortcut(), "first", "as behind shortcuts that pad"),
+        (
+            _FunctionalConvolution(),
+            "first",
+            "functional convolution or product with parameters of its own, which cannot be followed: kernel;",
+        ),
+    ],
+    ids=[
+        *("chunk", "split", "slice", "fused", "separate", "softmax", "norm", "shuffle", "pad sides"),
+        *("shortcut", "functional"),
+    ],
+)
+def test_the_reason_names_what_is_there(network: nn.Module, name: str, reason: str) -> None:
+    shape = (5, 4) if isinstance(network, _Attention) else (3, 6, 6)
+    said = find_groups(network, torch.zeros(2, *shape)).refused[name]
+    assert reason in said
+    assert ("shortcuts" in said) == isinstance(network, _PaddedShortcut)
+    assert "IndexError" not in said
+    assert "\n" not in said
 
 
 def test_groups_that_can_be_cut_alone_but_not_together_are_not_both_accepted() -> None:

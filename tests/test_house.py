@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "layers",
             "computed_weights",
             "groups",
+            "refusals",
             "tracing",
             "switches",
             "surgery",
@@ -49,6 +50,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "allocation",
             "projection",
             "tasks",
+            "uncounted",
         }
     ),
     frozenset(

@@ -27,7 +27,7 @@ from dirprune.importance.simplex.null import count_draws
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.records.covariances import PART, SEED, format_agreement, write_covariances_png
 
-SCHEMA = 2
+SCHEMA = 3
 N_SHOWN = 3
 N_WRITTEN = 50
 
@@ -84,7 +84,13 @@ def covariances(
     for name, group in found.items():
         click.echo(f"{name}: {format_agreement(group.agreement(), fit)}")
     described = {"name": method, "options": {} if fitted is None else dataclasses.asdict(fitted.options)}
-    _write(output, {"weights": str(weights), "method": described, "seeds": list(seeds)}, found, fit)
+    origin = {
+        "weights": str(weights),
+        "method": described,
+        "seeds": list(seeds),
+        "data": subject.describe_data(),
+    }
+    _write(output, origin, found, fit)
     click.echo(f"\ncovariances: {output / 'covariances.json'} and a picture of each group beside it")
 
 
@@ -116,7 +122,7 @@ def _write(output: Path, origin: Mapping[str, Any], found: Mapping[str, GroupCov
 
     Args:
         output: The folder.
-        origin: Weights, method and seeds that they come from.
+        origin: Weights, method, seeds and data that they come from.
         found: By group.
         fit: What there is one posterior for.
     """
@@ -159,7 +165,10 @@ def format_pairs(found: Mapping[str, GroupCovariances]) -> str:
 
 
 def describe_group(group: GroupCovariances) -> dict[str, Any]:
-    """Return what is stored of a group: means of every seed, agreement, strongest pairs, average matrices."""
+    """Return what is stored of a group: means of every seed, agreement, strongest pairs, average matrices.
+
+    Matrices are covariances; what is said of a pair is over both standard deviations, as in the table.
+    """
 
     def describe(pairs: list[Pair]) -> list[dict[str, Any]]:
         return [{**dataclasses.asdict(pair), "channels": list(pair.channels)} for pair in pairs]
@@ -173,5 +182,5 @@ def describe_group(group: GroupCovariances) -> dict[str, Any]:
         "positive_excess": describe(above),
         "negative_excess": describe(below),
         "covariance": group.covariances.mean(0).tolist(),
-        "excess": group.excess().mean(0).tolist(),
+        "excess_covariance": group.excess().mean(0).tolist(),
     }

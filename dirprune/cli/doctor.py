@@ -27,6 +27,7 @@ from dirprune.networks import create_network, is_of_a_library, load_weights_, wi
 from dirprune.study.latency import threads_set_to
 from dirprune.study.space import SearchSpace
 from dirprune.tasks import make_task
+from dirprune.uncounted import warn_of_uncounted
 
 USUAL_SHAPE = (3, 32, 32)
 SHAPE_OF_LENET = (1, 28, 28)
@@ -67,6 +68,8 @@ def doctor(
     grouping = look_for_groups(dense, example)
     seconds = time.perf_counter() - began
     click.echo(f"network: {network}, inputs of {' x '.join(map(str, shape))}, {_count(dense, example)}")
+    if warning := warn_of_uncounted(dense, example):
+        click.echo(warning)
     if weights is not None:
         click.echo(f"weights: {weights} fit" + (f"; {_judge(dense, roles, device)}" if roles else ""))
     click.echo(

@@ -83,13 +83,7 @@ def write_scores(output: Path, weights: Path, scorer: Scorer, subject: Subject, 
         "weights": str(weights),
         "method": {"name": ranking.method, "options": vars(scorer.options)},
         "seed": subject.seed,
-        "data": {
-            "name": subject.roles.name,
-            "validation_from": subject.header.validation_from,
-            "seed": subject.header.data_seed,
-            "n_calibration": len(subject.roles.calibration),
-            "fingerprint": subject.roles.calibration.fingerprint(),
-        },
+        "data": subject.describe_data(),
         "groups": groups,
     }
     if ranking.path:

@@ -60,6 +60,17 @@ class Subject:
         accuracies = {name: metrics[name] for name in ("val_accuracy", "test_accuracy")}
         return {**accuracies, **costs}
 
+    def describe_data(self) -> dict[str, Any]:
+        """Return which images scores come from and how they were chosen, as plain data."""
+        return {
+            "name": self.roles.name,
+            "validation_from": self.header.validation_from,
+            "train_images": self.header.train_images,
+            "seed": self.header.data_seed,
+            "n_calibration": len(self.roles.calibration),
+            "fingerprint": self.roles.calibration.fingerprint(),
+        }
+
     def train_(
         self,
         network: nn.Module,

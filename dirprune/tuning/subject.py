@@ -25,6 +25,7 @@ from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources
 from dirprune.tuning.measuring import choose_where
 from dirprune.tuning.options import RunOptions
+from dirprune.uncounted import warn_of_uncounted
 
 N_JUDGED = 500
 """Validation images that tell which metrics an evaluation gives."""
@@ -89,6 +90,8 @@ def find_subject(
     spec.space.first_trials(grouping)  # raises where they do not fit the network
     for name, reason in grouping.refused.items():
         say(f"channel group {name} is left whole: {reason}")
+    if warning := warn_of_uncounted(network, roles.example_input()):
+        say(warning)
     costs = CostModel(network, grouping, roles.example_input())
     latency = None
     if spec.needs_latency:

@@ -8,6 +8,7 @@ import pytest
 
 from dirprune.files import read_json
 from dirprune.importance.simplex import laplace
+from dirprune.importance.simplex.covariances import LEAST_CORRELATION
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from tests.cli.conftest import Run
 from tests.cli.test_cli_bad_input import check_one_line, list_files
@@ -27,7 +28,7 @@ def test_pairs_are_printed_and_written_with_a_picture_per_group(run: Run, weight
         *(f"covariances-{name}.png" for name in GROUPS),
         "covariances.json",
     ]
-    stored = read_json(Path("pairs/covariances.json"), 2)
+    stored = read_json(Path("pairs/covariances.json"), 3)
     assert stored["method"]["name"] == "logistic-normal"
     assert stored["method"]["options"]["steps"] == 3
     assert stored["seeds"] == [4, 5]
@@ -36,7 +37,25 @@ def test_pairs_are_printed_and_written_with_a_picture_per_group(run: Run, weight
     assert [len(row) for row in conv1["covariance"]] == [10] * 10
     assert all(abs(sum(row)) < 1e-12 for row in conv1["covariance"])
     assert len(conv1["agreement"]["n_positive"]) == 2
+    assert all(abs(sum(row)) < 1e-12 for row in conv1["excess_covariance"])
+    assert "excess" not in conv1  # that of pairs is over both standard deviations
     assert conv1["positive_excess"][0]["excess"] >= conv1["positive_excess"][1]["excess"] > 0
+
+
+def test_the_file_says_which_images_it_comes_from_as_that_of_scores_does(run: Run, weights: Path) -> None:
+    few = ("--weights", weights, "--train-images", "200", "--output")
+    assert run("covariances", *few, "pairs", "--seeds", "0,1", "--null-draws", "0").status == 0
+    assert run("rank", *few, "scores.json", "--method", "magnitude").status == 0
+    data = read_json(Path("pairs/covariances.json"), 3)["data"]
+    assert data == read_json(Path("scores.json"), 1)["data"]
+    assert (data["name"], data["train_images"], data["seed"]) == ("digits", 200, 3)
+    assert data["fingerprint"]
+
+
+def test_help_explains_the_columns_and_the_file(run: Run) -> None:
+    said = " ".join(run("covariances", "--help").output.split())
+    assert f'"positive (> {LEAST_CORRELATION})" counts the seeds or image parts in which' in said
+    assert 'Its matrices "covariance" and "excess_covariance"' in said
 
 
 def test_laplace_takes_a_part_of_the_images_for_each_seed(run: Run, weights: Path) -> None:
@@ -44,9 +63,9 @@ def test_laplace_takes_a_part_of_the_images_for_each_seed(run: Run, weights: Pat
     result = run("covariances", "--weights", weights, *few, "--output", "pairs")
     assert result.status == 0, result.errors
     assert "laplace, one posterior for each image part 0, 1: pairs of channels" in result.output
-    means = read_json(Path("pairs/covariances.json"), 2)["groups"]["conv1"]["means"]
+    means = read_json(Path("pairs/covariances.json"), 3)["groups"]["conv1"]["means"]
     assert means == [[0.1] * 10] * 2
-    conv2 = read_json(Path("pairs/covariances.json"), 2)["groups"]["conv2"]
+    conv2 = read_json(Path("pairs/covariances.json"), 3)["groups"]["conv2"]
     assert [len(values) for values in conv2["agreement"]["null"].values()] == [19, 19]
     assert "(without interactions " in result.output
 
@@ -57,10 +76,10 @@ def test_fitted_families_have_as_many_draws_of_the_null_as_are_asked_for(run: Ru
     result = run(*command)
     assert result.status == 0, result.errors
     assert "without interactions not drawn, so it proves none" in result.output
-    assert read_json(Path("pairs/covariances.json"), 2)["groups"]["conv1"]["agreement"]["null"] is None
+    assert read_json(Path("pairs/covariances.json"), 3)["groups"]["conv1"]["agreement"]["null"] is None
     result = run(*command, "--null-draws", "1")
     assert result.status == 0, result.errors
-    null = read_json(Path("pairs/covariances.json"), 2)["groups"]["conv1"]["agreement"]["null"]
+    null = read_json(Path("pairs/covariances.json"), 3)["groups"]["conv1"]["agreement"]["null"]
     assert [len(values) for values in null.values()] == [1, 1]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from dirprune.cli import doctor, subjects
 from dirprune.cli.doctor import format_ms
@@ -94,6 +94,21 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
     assert "error: the network function boom fails at " in refused.errors
     assert "own_networks.py:5: TypeError: small() takes 0 positional arguments" in refused.errors
     assert refused.errors.count("\n") == 1
+
+
+def test_parameters_whose_macs_are_not_counted_are_warned_of_in_one_line(run: Run) -> None:
+    said = run(
+        "doctor",
+        "--network",
+        "tests.cli.test_cli_doctor:remembering",
+        "--input-shape",
+        "3,4",
+        "--batch-size",
+        2,
+    ).output
+    warning = "WARNING: 84 parameters (52.8%) lie in layers whose MACs are not counted: 2.memory (RNN)"
+    assert said.splitlines()[1] == warning
+    assert "WARNING" not in run("doctor", "--network", "lenet5", "--batch-size", 2).output
 
 
 def test_a_network_of_ones_own_with_masks_ends_in_a_line_that_says_what_to_do(run: Run) -> None:
@@ -187,6 +202,19 @@ def convolutions() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
     )
+
+
+class _Remembering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = nn.RNN(6, 6, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.memory(inputs)[0][:, -1]
+
+
+def remembering() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 6), _Remembering(), nn.Linear(6, 2))
 
 
 def normed() -> nn.Module:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
 from dirprune.errors import StudyError
@@ -91,3 +91,27 @@ def test_streaming_to_a_gpu_with_one_core_is_warned_of(tmp_path, data, cpus, gpu
         any(line.startswith("WARNING: one process") and "--cpus-per-trial" in line for line in lines)
         is is_warned
     )
+
+
+class _Remembering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(48, 6)
+        self.memory = nn.GRU(6, 5, batch_first=True)
+        self.head = nn.Linear(5, 3)
+        self.middle = nn.Sequential(nn.Linear(5, 5), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.transpose(1, 2).flatten(2)  # (batch, 16, 3 * 16)
+        return self.head(self.middle(self.memory(self.first(rows))[0][:, -1]))
+
+
+def test_parameters_whose_macs_are_not_counted_are_warned_of_before_the_study_begins(tmp_path):
+    write_folders(tmp_path / "set")
+    study = StudySpec(
+        name="small", network=_Remembering, data="folders:16", space=SearchSpace(methods={"magnitude": {}})
+    )
+    lines = []
+    find_subject(study, RunOptions(tmp_path, data=tmp_path / "set"), None, lines.append)
+    (warning,) = (line for line in lines if line.startswith("WARNING"))
+    assert warning.endswith("%) lie in layers whose MACs are not counted: memory (GRU)")

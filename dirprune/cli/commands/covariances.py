@@ -87,9 +87,14 @@ def covariances(**given: Any) -> None:
       positive   the two channels help only together; keep both or neither
       negative   they are substitutes; one of them may be enough
 
-    Correlations and excesses are covariances over both standard deviations. Seeds also agree about channels
+    Correlations and excesses of pairs are covariances over both standard deviations. "positive (> 0.02)"
+    counts the seeds or image parts in which a correlation is above 0.02, more than twice the error of a
+    sampled one. Seeds also agree about channels
     that have nothing to do with one another, by how much each counts on its own. Believe only groups that
     agree more than without interactions (the null), and there only pairs that all seeds show.
+
+    covariances.json says the same of more pairs, and which images all comes from. Its matrices "covariance"
+    and "excess_covariance", averaged over seeds, are not divided by standard deviations.
     """
     with leaving_at_ctrl_c():
         from dirprune.cli.covariances import covariances as run
