@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("dirprune.cli.commands.doctor", "Look at what of a network can be cut, and why not the rest."),
     "retrain": ("dirprune.cli.commands.retrain", "Fine-tune a pruned model further."),
     "front": ("dirprune.cli.commands.front", "Print a study's Pareto front and redraw its pictures."),
+    "compare": ("dirprune.cli.commands.compare", "Compare the fronts of studies, judged alike."),
     "latency": (
         "dirprune.cli.commands.latency",
         "Measure how long the networks of a study's front take here.",

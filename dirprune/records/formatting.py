@@ -6,10 +6,10 @@ from dirprune.cost import COST_METRICS
 
 
 def format_metric(name: str, value: float) -> str:
-    """Return a metric for people: counts in full, anything else with five digits at most."""
+    """Return a metric for people: counts in full, accuracy and hypervolume with four decimals."""
     if name in COST_METRICS:
         return f"{value:,.0f}"
-    return f"{value:.4f}" if name.endswith("accuracy") else f"{value:.5g}"
+    return f"{value:.4f}" if name.endswith(("accuracy", "hypervolume")) else f"{value:.5g}"
 
 
 def format_with_spread(name: str, mean: float, spread: float | None, sign: str = "±") -> str:

@@ -10,28 +10,24 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FixedFormatter, FixedLocator, LogLocator, NullFormatter
 
-from dirprune.cost import COST_METRICS
-from dirprune.files import write_atomically
 from dirprune.records.appearance import label_of
+from dirprune.records.figures import as_literal, dress_axis_, make_axes, save_figure
 from dirprune.records.finalists import Finalist
 from dirprune.records.formatting import format_metric
 from dirprune.records.front import sort_front
 from dirprune.records.record import TrialRecord
-from dirprune.records.scene import Axis, Point, Scene, make_scene
+from dirprune.records.scene import Point, Scene, make_scene
 from dirprune.study.objectives import Objective
 
 SYMBOLS = {"dense": "*", "uniform": "s", "reference": "D", "warm-start": "^"}
 SIZES = {"front": 64.0, "dominated": 26.0, "stopped": 22.0, "searched": 30.0, "finalist": 36.0, "final": 64.0}
 OPACITIES = {"front": 1.0, "dominated": 0.3, "stopped": 0.45, "searched": 0.35, "finalist": 0.6, "final": 1.0}
 LINE, FADED_LINE = "#444444", "#CCCCCC"
-DOTS_PER_INCH = 150
 MAX_ROWS = 60
 
 
@@ -52,7 +48,7 @@ def write_front_png(
         finalists: By macs, the final front marked.
     """
     scene = make_scene(records, objectives, finalists)
-    figure, axes = _make_axes(9.0, 5.6)
+    figure, axes = make_axes(9.0, 5.6)
     style = "steps-post" if scene.is_held else "steps-pre"
     for line, colour in ((scene.searched_line, FADED_LINE), (scene.line, LINE)):
         if line:
@@ -62,15 +58,15 @@ def write_front_png(
         alike.setdefault((point.role, point.record.source, scene.category_of(point.record)), []).append(point)
     for points in alike.values():
         _draw_points_(axes, scene, points)
-    _dress_axis_(axes.xaxis, axes, "x", scene.across, scene)
-    _dress_axis_(axes.yaxis, axes, "y", scene.up, scene)
-    axes.set_title(_literal(title), loc="left", fontsize=11, fontweight="bold")
+    dress_axis_(axes.xaxis, axes, "x", scene.across, scene)
+    dress_axis_(axes.yaxis, axes, "y", scene.up, scene)
+    axes.set_title(as_literal(title), loc="left", fontsize=11, fontweight="bold")
     if scene.colour is not None:
         _add_colour_scale_(figure, axes, scene)
     axes.legend(
         handles=_legend(scene), loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8.5
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_architectures_png(
@@ -92,15 +88,15 @@ def write_architectures_png(
         front = [front[place] for place in np.linspace(0, len(front) - 1, MAX_ROWS).round().astype(int)]
     many = len(n_channels) > 24  # thin columns without counts
     width = min(4.0 + (0.28 if many else 0.85) * len(n_channels), 24.0)
-    figure, axes = _make_axes(width, 1.6 + 0.32 * max(len(front), 3))
+    figure, axes = make_axes(width, 1.6 + 0.32 * max(len(front), 3))
     axes.grid(False)
     if front:
         _draw_kept_(figure, axes, front, n_channels, has_counts=not many)
     else:
         axes.text(0.5, 0.5, "no finished trial yet", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
-    axes.set_title(_literal(title), loc="left", fontsize=11, fontweight="bold")
-    _save(figure, path)
+    axes.set_title(as_literal(title), loc="left", fontsize=11, fontweight="bold")
+    save_figure(figure, path)
 
 
 def _draw_kept_(
@@ -119,10 +115,10 @@ def _draw_kept_(
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8.5}
             axes.text(column, row, str(kept[row, column]), color=colour, **style)
     labels = [f"{group}\n({n})" if has_counts else group for group, n in n_channels.items()]
-    axes.set_xticks(range(len(labels)), [_literal(label) for label in labels], fontsize=8.5)
+    axes.set_xticks(range(len(labels)), [as_literal(label) for label in labels], fontsize=8.5)
     if not has_counts:
         axes.tick_params(axis="x", rotation=90)
-    axes.set_yticks(range(len(front)), [_literal(_row_label(record)) for record in front], fontsize=8.5)
+    axes.set_yticks(range(len(front)), [as_literal(_row_label(record)) for record in front], fontsize=8.5)
     axes.tick_params(length=0)
     figure.colorbar(image, ax=axes, label="keep ratio", pad=0.02, fraction=0.05)
 
@@ -134,18 +130,6 @@ def _row_label(record: TrialRecord) -> str:
     if "macs" in record.metrics:
         parts.append(f"{format_metric('macs', record.metrics['macs'])} MACs")
     return "  ".join(parts)
-
-
-def _make_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of its own, outside the state that pyplot keeps per process."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.grid(True, color="#E6E6E6", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return figure, axes
 
 
 def _draw_points_(axes: Axes, scene: Scene, points: Sequence[Point]) -> None:
@@ -193,33 +177,13 @@ def _add_colour_scale_(figure: Figure, axes: Axes, scene: Scene) -> None:
     assert scene.colour is not None
     mappable = ScalarMappable(Normalize(*scene.colour_limits()), "viridis")
     figure.colorbar(
-        mappable, ax=axes, location="bottom", label=_literal(label_of(scene.colour.metric)), shrink=0.6
+        mappable, ax=axes, location="bottom", label=as_literal(label_of(scene.colour.metric)), shrink=0.6
     )
-
-
-def _dress_axis_(target: Any, axes: Axes, side: str, axis: Axis, scene: Scene) -> None:
-    target.set_label_text(_literal(axis.label))
-    if axis.scale == "linear":
-        if axis.metric in COST_METRICS:
-            target.set_major_formatter(EngFormatter(sep=""))
-        return
-    getattr(axes, f"set_{side}scale")("log")
-    if axis.scale == "log":
-        target.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        target.set_major_formatter(EngFormatter(sep=""))
-        target.set_minor_formatter(NullFormatter())
-        return
-    shown = [point.record.metrics[str(axis.metric)] for point in scene.points]
-    ticks = axis.ticks(shown)
-    target.set_major_locator(FixedLocator(list(ticks)))
-    target.set_major_formatter(FixedFormatter(list(ticks.values())))
-    target.set_minor_locator(FixedLocator([]))
-    target.set_inverted(True)
 
 
 def _legend(scene: Scene) -> list[Line2D]:
     def entry(label: str, marker: str, colour: str, **style: Any) -> Line2D:
-        return Line2D([], [], linestyle="none", marker=marker, color=colour, label=_literal(label), **style)
+        return Line2D([], [], linestyle="none", marker=marker, color=colour, label=as_literal(label), **style)
 
     def heading(label: str) -> Line2D:
         return Line2D([], [], linestyle="none", label=f"\n{label}")
@@ -248,13 +212,3 @@ def _legend(scene: Scene) -> list[Line2D]:
     if any(point.role == "stopped" for point in scene.points):
         handles.append(entry("stopped at a rung", "x", "#888888", markersize=5))
     return handles
-
-
-def _literal(text: str) -> str:
-    """Return `text` so that matplotlib does not read dollar signs in it as mathematics."""
-    return text.replace("$", r"\$")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with write_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")

@@ -24,11 +24,7 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
         stored: What the study is: `StudySpec.describe` and what was found out later, as JSON gives it back.
         wanted: What it would be, as far as it is known yet.
     """
-    default = json.loads(json.dumps(StudySpec(name="any", network="lenet5", data="digits").describe()))
-    known = {**default, **stored}
-    for part in PARTS:
-        if part in stored:
-            known[part] = {**default[part], **stored[part]}
+    known = complete(stored)
     for part in CALLABLES:
         if part in stored and CONTENT in wanted.get(part, {}):
             known[part] = {CONTENT: wanted[part][CONTENT], **stored[part]}
@@ -38,6 +34,16 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
         if known.get(key) != wanted[key]
         for name in _list_parts(known.get(key), wanted[key])
     ]
+
+
+def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored description with the default of each field that was not known when it was written."""
+    default = json.loads(json.dumps(StudySpec(name="any", network="lenet5", data="digits").describe()))
+    known = {**default, **stored}
+    for part in PARTS:
+        if part in stored:
+            known[part] = {**default[part], **stored[part]}
+    return known
 
 
 def _list_parts(stored: Any, wanted: Any) -> list[str]:

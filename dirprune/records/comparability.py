@@ -1,0 +1,158 @@
+"""Whether studies may be compared, and what else than the methods may make them differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dirprune.cost import LATENCY
+from dirprune.errors import StudyError
+from dirprune.records.comparison import ComparedStudy
+from dirprune.records.formatting import format_metric
+from dirprune.study.difference import complete, find_differences, find_part
+
+REFUSED = ("network", "groups", "objectives", "evaluation", "data")
+"""Parts of a description that must be the same; the first one that is not is named."""
+NOT_COMPARED = ("seed", "final_fine_tuning", "latency", "weights", "space.methods")
+"""What repetitions differ in, what the search does not see, and what has a word of its own."""
+FINGERPRINT = "data.fingerprint"
+"""What data are, wherever they come from."""
+N_LABELS, N_LETTERS = 3, 60
+
+
+def check_comparable(studies: Sequence[ComparedStudy]) -> None:
+    """Return when studies are of the same network, data and objectives, and no two are the same study.
+
+    Raises:
+        StudyError: If not; says what the first difference is.
+    """
+    known: dict[str, ComparedStudy] = {}
+    for study in studies:
+        other = known.setdefault(study.summary.study_id, study)
+        if other is not study:
+            raise StudyError(
+                f"expected each study once, got {other.label} and {study.label}, which are the same one; "
+                "leave one of them out"
+            )
+    first, *others = studies
+    for part in REFUSED:
+        for other in others:
+            differing = [key for key in _find_differences(first, other) if key.partition(".")[0] == part]
+            if differing and (part != "data" or FINGERPRINT in differing):
+                raise StudyError(_refuse(first, other, differing))
+    if LATENCY in [objective.metric for objective in first.summary.objectives]:
+        for other in others:
+            if first.description.get("latency") != other.description.get("latency"):
+                raise StudyError(
+                    f"expected studies of one model of latency, got two in {first.label} and {other.label}; "
+                    "give all studies the same --latency FILE"
+                )
+
+
+def find_warnings(studies: Sequence[ComparedStudy]) -> list[str]:
+    """Return one line for each thing beside the methods by which the results may differ."""
+    return [
+        *_warn_of_dense(studies),
+        *_warn_of_descriptions(studies),
+        *_warn_of_options(studies),
+        *_warn_of_trials(studies),
+        *_warn_of_unfinished(studies),
+    ]
+
+
+def _find_differences(first: ComparedStudy, other: ComparedStudy) -> list[str]:
+    return find_differences(first.description, complete(other.description))
+
+
+def _refuse(first: ComparedStudy, other: ComparedStudy, differing: Sequence[str]) -> str:
+    part = differing[0].partition(".")[0]
+    if part == "data" and "data.name" not in differing:
+        return (
+            f"expected studies of the same images, cut alike, got others in {other.label} than in "
+            f"{first.label}; give all studies the same --weights FILE, which says how images are cut"
+        )
+    key = "data.name" if "data.name" in differing else part
+    one, two = (_describe(find_part(study.description, key)) for study in (first, other))
+    what = {"data.name": "data set", "groups": "set of channel groups", "objectives": "set of objectives"}
+    return (
+        f"expected studies of one {what.get(key, part)}, got {one} in {first.label} and {two} in "
+        f"{other.label}; compare those that share it"
+    )
+
+
+def _warn_of_dense(studies: Sequence[ComparedStudy]) -> list[str]:
+    judged = [o.metric for o in studies[0].summary.objectives if o.metric.startswith("val_")][:1]
+    metrics = [name for metric in judged for name in (metric, metric.replace("val_", "test_", 1))]
+    told = []
+    for study in studies:
+        known = [f"{m} {format_metric(m, study.dense[m])}" for m in metrics if m in study.dense]
+        digest = str(study.description.get("weights"))[:8]
+        told.append((" ".join([digest, ", ".join(known) or "not judged"]), study.label))
+    if len({study.description.get("weights") for study in studies}) < 2:
+        return []
+    return [f"the dense networks differ: {_gather(told)}; results differ by them, too"]
+
+
+def _warn_of_descriptions(studies: Sequence[ComparedStudy]) -> list[str]:
+    first = studies[0]
+    keys = {key for other in studies[1:] for key in _find_differences(first, other)}
+    described = [(complete(study.description), study.label) for study in studies]
+    return [
+        f"the studies differ in {key}: "
+        + _gather((_describe(find_part(description, key)), label) for description, label in described)
+        for key in sorted(keys - set(NOT_COMPARED))
+        if key.partition(".")[0] not in (*REFUSED, *NOT_COMPARED)
+    ]
+
+
+def _warn_of_options(studies: Sequence[ComparedStudy]) -> list[str]:
+    """Warn of a method whose own options some studies search in another range."""
+    searched = [(study.description["space"]["methods"], study.label) for study in studies]
+    lines = []
+    for method in sorted({method for methods, _ in searched for method in methods}):
+        told = [(_describe(methods[method]), label) for methods, label in searched if method in methods]
+        if len({text for text, _ in told}) > 1:
+            lines.append(f"the studies differ in the options of {method}: {_gather(told)}")
+    return lines
+
+
+def _warn_of_trials(studies: Sequence[ComparedStudy]) -> list[str]:
+    told = [(f"{len(study.records):,}", study.label) for study in studies]
+    if len({n for n, _ in told}) < 2:
+        return []
+    return [f"the studies differ in trials started: {_gather(told)}; a hypervolume grows with them"]
+
+
+def _warn_of_unfinished(studies: Sequence[ComparedStudy]) -> list[str]:
+    told = []
+    for study in studies:
+        n_open = study.count("RUNNING", "WAITING")
+        if n_open:
+            told.append((f"{n_open} of {len(study.records)} trials have not ended", study.label))
+        elif study.ending:
+            told.append((study.ending, study.label))
+        elif study.ending is None:
+            told.append(("the last run is at work, or was killed", study.label))
+    return [f"unfinished studies: {_gather(told)}; go on with --resume first"] if told else []
+
+
+def _gather(told: Iterable[tuple[str, str]]) -> str:
+    """Return each text once, with the labels of the studies of which it is true."""
+    gathered: dict[str, list[str]] = {}
+    for text, label in told:
+        gathered.setdefault(text, []).append(label)
+    return "; ".join(f"{text} ({_list(labels)})" for text, labels in gathered.items())
+
+
+def _list(labels: Sequence[str]) -> str:
+    more = len(labels) - N_LABELS
+    return ", ".join(labels[:N_LABELS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, dict) and "name" in value:
+        options = value.get("options") or {}
+        return f"{value['name']}{f' with {json.dumps(options)}' if options else ''}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= N_LETTERS else f"{text[: N_LETTERS - 3]}..."

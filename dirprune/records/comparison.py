@@ -1,0 +1,296 @@
+"""Studies side by side: groups of repetitions, one reference point for all, and what each has within budgets.
+
+Nothing here asks whether the studies may be compared: see `comparability`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+
+from dirprune.errors import ConfigurationError
+from dirprune.records.front import find_member, find_undominated
+from dirprune.records.hypervolume import compute_hypervolume
+from dirprune.records.record import TrialRecord
+from dirprune.study.floor import METRIC, Floor, check_exceedable, check_floor
+from dirprune.study.objectives import Objective
+from dirprune.study.observer import StudySummary
+
+By = Literal["methods", "study"]
+
+
+@dataclass(frozen=True)
+class ComparedStudy:
+    """A study that is compared with others.
+
+    Attributes:
+        label: What it is called beside the others; no two have the same.
+        summary: What it is.
+        description: The same as `study.json` holds it.
+        dense: The dense network's metrics.
+        records: Every trial that was started.
+        ending: As `dirprune.records.ending.read_ending` returns it.
+    """
+
+    label: str
+    summary: StudySummary
+    description: Mapping[str, Any]
+    dense: Mapping[str, float]
+    records: Sequence[TrialRecord]
+    ending: str | None = ""
+
+    @property
+    def methods(self) -> str:
+        """The importance methods that its trials may take, as in "magnitude+taylor"."""
+        return "+".join(sorted(self.description["space"]["methods"]))
+
+    @property
+    def n_images(self) -> int | None:
+        """Training images that its trials saw; None where no trial reported any."""
+        seen = [record.last_images for record in self.records if record.curve]
+        return sum(seen) if seen else None
+
+    def count(self, *states: str) -> int:
+        """Count its trials in some states."""
+        return sum(record.state in states for record in self.records)
+
+    def find_candidates(self, floor: Floor | None) -> list[TrialRecord]:
+        """Return the trials that may be on a front that begins at a least accuracy."""
+        candidates = [record for record in self.records if record.is_candidate]
+        return [record for record in candidates if floor is None or floor.allows(record.metrics)]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) of some numbers; of a single one there is no deviation."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """Summarise numbers; None if there are none."""
+        column = np.array(list(values), dtype=float)
+        if not len(column):
+            return None
+        return cls(float(column.mean()), float(column.std(ddof=1)) if len(column) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on the cost of a network.
+
+    Attributes:
+        share: Of the dense network's cost.
+        cost: The same in the cost's own unit.
+    """
+
+    share: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to.
+
+    Attributes:
+        study: The study.
+        hypervolume: To the reference point of all studies.
+        chosen: For each budget the network that validation chose within it; None where there is none.
+    """
+
+    study: ComparedStudy
+    hypervolume: float
+    chosen: tuple[TrialRecord | None, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Studies that repeat each other.
+
+    Attributes:
+        name: What they have in common.
+        results: One for each study, at least one.
+    """
+
+    name: str
+    results: tuple[StudyResult, ...]
+
+    @property
+    def hypervolume(self) -> Spread:
+        """Mean and deviation over the studies."""
+        spread = Spread.of(result.hypervolume for result in self.results)
+        assert spread is not None
+        return spread
+
+    @property
+    def n_images(self) -> int | None:
+        """Training images that its studies saw; None where one of them says nothing."""
+        seen = [result.study.n_images for result in self.results]
+        known = [n for n in seen if n is not None]
+        return sum(known) if len(known) == len(seen) else None
+
+    def count(self, *states: str) -> int:
+        """Count trials of its studies in some states."""
+        return sum(result.study.count(*states) for result in self.results)
+
+    def find_chosen(self, place: int) -> list[TrialRecord]:
+        """Return the networks within the budget at a place; studies that have none are left out."""
+        return [record for result in self.results if (record := result.chosen[place]) is not None]
+
+    def summarise(self, place: int, metric: str) -> Spread | None:
+        """Summarise a metric of the networks within the budget at a place; None unless all have it."""
+        chosen = self.find_chosen(place)
+        known = [record.metrics[metric] for record in chosen if metric in record.metrics]
+        return Spread.of(known) if len(known) == len(chosen) else None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two groups by pairs of studies with the same seed, one of each.
+
+    Attributes:
+        first, second: The groups' names.
+        seeds: Seed of each pair.
+        n_above: Pairs in which the first one's hypervolume is the higher one.
+        n_equal: Pairs in which both are equal.
+    """
+
+    first: str
+    second: str
+    seeds: tuple[int, ...]
+    n_above: int
+    n_equal: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of studies, judged alike.
+
+    Attributes:
+        objectives: What all of them trade.
+        floor: The least accuracy of a network that counts; None: there is none.
+        reference_point: Where all hypervolumes begin, value per objective metric.
+        cost: The metric that budgets limit.
+        budgets: As asked for.
+        groups: In the order in which their first studies were given.
+        pairings: Of every two groups that have a seed in common.
+    """
+
+    objectives: tuple[Objective, ...]
+    floor: Floor | None
+    reference_point: Mapping[str, float]
+    cost: str
+    budgets: tuple[Budget, ...]
+    groups: tuple[Group, ...]
+    pairings: tuple[Pairing, ...]
+
+    @property
+    def metrics(self) -> list[str]:
+        """What is told of a chosen network: what validation judges, the same on test, and its cost."""
+        judged = next((o.metric for o in self.objectives if o.metric.startswith("val_")), None)
+        return [self.cost] if judged is None else [judged, judged.replace("val_", "test_", 1), self.cost]
+
+
+def compare(
+    studies: Sequence[ComparedStudy],
+    by: By = "methods",
+    least: str | None = None,
+    shares: Sequence[float] = (0.75, 0.5, 0.25),
+) -> Comparison:
+    """Compare studies that may be compared.
+
+    Args:
+        studies: At least two, of the same network, data and objectives.
+        by: What makes a group: the methods that trials may take, or each study one of its own.
+        least: The least accuracy, as `check_floor` takes it; None: the highest among the studies'.
+        shares: Budgets as shares of the dense network's cost.
+    Raises:
+        ConfigurationError: If the least accuracy cannot be applied to all studies.
+    """
+    objectives, dense_costs = studies[0].summary.objectives, studies[0].summary.dense_costs
+    floor = resolve_floor(studies, least)
+    reference_point = find_reference(studies, floor)
+    cost = next((o.metric for o in objectives if o.metric in dense_costs), "macs")
+    budgets = tuple(Budget(share, share * dense_costs[cost]) for share in shares)
+    gathered: dict[str, list[StudyResult]] = {}
+    for study in studies:
+        candidates = study.find_candidates(floor)
+        result = StudyResult(
+            study,
+            compute_hypervolume(candidates, objectives, reference_point, dense_costs),
+            tuple(choose_within(candidates, objectives, cost, budget.cost) for budget in budgets),
+        )
+        gathered.setdefault(study.methods if by == "methods" else study.label, []).append(result)
+    groups = tuple(Group(name, tuple(results)) for name, results in gathered.items())
+    pairings = tuple(pairing for pair in combinations(groups, 2) if (pairing := pair_by_seed(*pair)).seeds)
+    return Comparison(objectives, floor, reference_point, cost, budgets, groups, pairings)
+
+
+def resolve_floor(studies: Sequence[ComparedStudy], least: str | None) -> Floor | None:
+    """Return the one least accuracy for all studies; None if there is none.
+
+    Raises:
+        ConfigurationError: If it is below what a study asked for, or the studies do not trade accuracy.
+    """
+    own = [study.summary.floor for study in studies]
+    highest = max((floor for floor in own if floor is not None), key=lambda f: f.accuracy, default=None)
+    if least is None:
+        return highest
+    check_floor(least)
+    objectives = studies[0].summary.objectives
+    if Objective(METRIC, "maximize") not in objectives:
+        raise ConfigurationError(
+            f"expected studies that trade {METRIC}:maximize, of which --floor is, got "
+            f"{', '.join(map(str, objectives))}; leave --floor out"
+        )
+    resolved = [Floor.resolve(least, objectives, study.dense) for study in studies]
+    floor = max((floor for floor in resolved if floor is not None), key=lambda f: f.accuracy)
+    check_exceedable(floor.accuracy, least)
+    if highest is not None and floor.accuracy < highest.accuracy:
+        label = next(study.label for study in studies if study.summary.floor == highest)
+        raise ConfigurationError(
+            f"expected a least accuracy of at least {highest.accuracy:.6g}, below which {label} looked for "
+            f"nothing, got {floor.accuracy:.6g}; leave --floor out, or raise it"
+        )
+    return floor
+
+
+def find_reference(studies: Sequence[ComparedStudy], floor: Floor | None) -> dict[str, float]:
+    """Return the strictest of the studies' reference values per objective, accuracy at least the floor."""
+    reference = {}
+    for objective in studies[0].summary.objectives:
+        values = [study.summary.reference_point[objective.metric] for study in studies]
+        reference[objective.metric] = max(values) if objective.is_maximized else min(values)
+    return reference if floor is None else floor.raised(reference)
+
+
+def choose_within(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], cost: str, limit: float
+) -> TrialRecord | None:
+    """Return the network that validation chooses of those within a limit of cost; None if there is none."""
+    affordable = [record for record in records if record.metrics.get(cost, math.inf) <= limit]
+    front = list(find_undominated(affordable, objectives).values())
+    return find_member(front, objectives, "best") if front else None
+
+
+def pair_by_seed(first: Group, second: Group) -> Pairing:
+    """Compare the hypervolumes of two groups in every pair of studies that have the same seed."""
+    pairs = [
+        (one, other)
+        for one in first.results
+        for other in second.results
+        if one.study.summary.seed == other.study.summary.seed
+    ]
+    return Pairing(
+        first.name,
+        second.name,
+        tuple(one.study.summary.seed for one, _ in pairs),
+        sum(one.hypervolume > other.hypervolume for one, other in pairs),
+        sum(one.hypervolume == other.hypervolume for one, other in pairs),
+    )

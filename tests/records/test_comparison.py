@@ -1,0 +1,286 @@
+"""Studies side by side, on records made by hand: each number here can be worked out without a computer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dirprune.errors import ConfigurationError, StudyError
+from dirprune.records.comparability import check_comparable, find_warnings
+from dirprune.records.comparison import ComparedStudy, Spread, choose_within, compare
+from dirprune.records.comparison_picture import write_comparison_png
+from dirprune.records.comparison_tables import tabulate, write_comparison
+from dirprune.records.folder import StudyFolder
+from dirprune.records.record import TrialRecord
+from dirprune.study.difference import complete
+from dirprune.study.floor import Floor
+from dirprune.study.objectives import read_objectives
+from dirprune.study.observer import StudySummary
+from tests.records.example_study import N_CHANNELS, make_trial
+
+DENSE = {"val_accuracy": 0.99, "test_accuracy": 0.98}
+POINTS = ((0.9, 500.0), (0.8, 250.0))  # accuracy and MACs of trials 1 and 2; the dense network has 1,000
+
+
+def make_compared(
+    label: str,
+    points: Sequence[tuple[float, float]] = POINTS,
+    *,
+    seed: int = 0,
+    floor: float | None = 0.5,
+    methods: Sequence[str] = ("magnitude",),
+    ending: str | None = "",
+    others: Sequence[TrialRecord] = (),
+    **changes: Any,
+) -> ComparedStudy:
+    """Return a study of the dense network and a trial for each point; test is 0.01 below validation."""
+    records = [
+        make_trial(
+            number,
+            "sampler" if number else "dense",
+            0.5,
+            accuracy,
+            metrics={"val_accuracy": accuracy, "test_accuracy": accuracy - 0.01, "macs": macs},
+            is_acceptable=floor is None or accuracy >= floor,
+        )
+        for number, (accuracy, macs) in enumerate([(0.99, 1000.0), *points])
+    ]
+    description = {
+        **complete({}),
+        "data": {"name": "digits", "fingerprint": "a", "validation_from": "train:0.1"},
+        "space": {**complete({})["space"], "methods": {method: {} for method in methods}},
+        "weights": "0123456789",
+        "groups": N_CHANNELS,
+        "seed": seed,
+        **changes,
+    }
+    least = None if floor is None else Floor(floor, 0)
+    reference = {"val_accuracy": 0.1, "macs": 1000.0}
+    summary = StudySummary(
+        name=label,
+        study_id=label,
+        folder=StudyFolder(Path(label)),
+        objectives=read_objectives(description),
+        reference_point=reference if least is None else least.raised(reference),
+        dense_costs={"macs": 1000.0},
+        n_channels=N_CHANNELS,
+        n_trials=3,
+        seed=seed,
+        floor=least,
+    )
+    return ComparedStudy(label, summary, description, DENSE, [*records, *others], ending)
+
+
+def test_hypervolumes_begin_at_the_strictest_floor_for_all_and_costs_are_shares_of_the_dense_one() -> None:
+    loose, strict = (
+        make_compared("loose", floor=0.5),
+        make_compared("strict", floor=0.75, methods=("random",)),
+    )
+    compared = compare([loose, strict])
+    assert compared.reference_point == {"val_accuracy": 0.75, "macs": 1000.0}
+    # above 0.75: 0.15 up to half the cost, 0.05 more of a quarter's width
+    by_hand = (0.9 - 0.75) * (1 - 0.5) + (0.8 - 0.75) * (0.5 - 0.25)
+    assert [group.hypervolume.mean for group in compared.groups] == pytest.approx([by_hand, by_hand])
+    assert [group.name for group in compared.groups] == ["magnitude", "random"]
+
+
+def test_without_a_floor_hypervolumes_begin_at_the_strictest_value_of_each_objective() -> None:
+    one, two = make_compared("one", floor=None), make_compared("two", floor=None)
+    studies = [
+        replace(one, summary=replace(one.summary, reference_point={"val_accuracy": 0.2, "macs": 1000.0})),
+        replace(two, summary=replace(two.summary, reference_point={"val_accuracy": 0.1, "macs": 600.0})),
+    ]
+    assert compare(studies).reference_point == {"val_accuracy": 0.2, "macs": 600.0}
+
+
+def test_groups_have_mean_and_deviation_over_their_studies_and_single_ones_none() -> None:
+    studies = [
+        make_compared("a", [(0.9, 500.0)], seed=0),
+        make_compared("b", [(0.7, 500.0)], seed=1),
+        make_compared("c", [(0.9, 500.0)], methods=("taylor", "magnitude")),
+    ]
+    one, two = compare(studies).groups
+    assert (one.name, two.name) == ("magnitude", "magnitude+taylor")
+    # 0.4 * 0.5 and 0.2 * 0.5; the deviation of two numbers is their distance over the root of two
+    assert one.hypervolume.mean == pytest.approx(0.15)
+    assert one.hypervolume.std == pytest.approx(0.1 / math.sqrt(2))
+    assert (two.hypervolume.mean, two.hypervolume.std) == (pytest.approx(0.2), None)
+    assert [group.name for group in compare(studies, by="study").groups] == ["a", "b", "c"]
+    assert Spread.of([]) is None
+
+
+def test_validation_chooses_within_a_budget_and_test_reports() -> None:
+    worse_on_test = make_trial(
+        3, "sampler", 0.5, 0.85, metrics={"val_accuracy": 0.85, "test_accuracy": 0.6, "macs": 240.0}
+    )
+    study = make_compared("a", others=[worse_on_test])
+    group = compare([study, make_compared("b", seed=1)], shares=(0.5, 0.25, 0.1)).groups[0]
+    assert [r and r.number for r in group.results[0].chosen] == [1, 3, None]
+    assert group.summarise(0, "val_accuracy") == Spread(pytest.approx(0.9), pytest.approx(0.0))
+    quarter = group.summarise(1, "test_accuracy")
+    assert quarter is not None
+    assert quarter.mean == pytest.approx((0.6 + 0.79) / 2)
+    assert group.find_chosen(2) == []
+    assert group.summarise(2, "val_accuracy") is None
+
+
+def test_a_network_below_the_floor_stopped_or_failed_is_not_chosen() -> None:
+    stopped = make_trial(3, "sampler", 0.5, 0.95, state="PRUNED")
+    failed = make_trial(4, "sampler", 0.5, 0.95, state="FAIL", metrics={"macs": 100.0})
+    study = make_compared("a", others=[stopped, failed])
+    compared = compare([study, make_compared("b")], least="0.85", shares=(0.5, 0.25))
+    result = compared.groups[0].results[0]
+    assert [r and r.number for r in result.chosen] == [1, None]
+    assert result.hypervolume == pytest.approx((0.9 - 0.85) * 0.5)
+    assert [compared.groups[0].count(state) for state in ("FAIL", "PRUNED", "COMPLETE")] == [1, 1, 6]
+
+
+def test_of_equal_networks_the_cheaper_one_is_chosen() -> None:
+    study = make_compared("a", [(0.9, 500.0), (0.9, 300.0)])
+    chosen = choose_within(study.records, study.summary.objectives, "macs", 600.0)
+    assert chosen is not None
+    assert chosen.number == 2
+
+
+def test_pairs_are_of_equal_seeds_alone() -> None:
+    low, high = [(0.7, 500.0)], [(0.9, 500.0)]
+    studies = [
+        *(make_compared(f"m{seed}", points, seed=seed) for seed, points in enumerate((high, low, high))),
+        *(
+            make_compared(f"r{seed}", points, seed=seed, methods=("random",))
+            for seed, points in ((0, low), (1, low), (7, low))
+        ),
+    ]
+    (pairing,) = compare(studies).pairings
+    assert (pairing.first, pairing.second, pairing.seeds) == ("magnitude", "random", (0, 1))
+    assert (pairing.n_above, pairing.n_equal) == (1, 1)
+    assert compare([studies[2], studies[5]]).pairings == ()
+
+
+def test_a_floor_below_what_a_study_looked_for_is_refused() -> None:
+    studies = [make_compared("a", floor=0.5), make_compared("b", floor=0.75)]
+    with pytest.raises(
+        ConfigurationError, match=r"at least 0\.75, below which b looked for nothing, got 0\.7"
+    ):
+        compare(studies, least="0.7")
+    relative = compare(studies, least="dense-0.02").floor
+    assert relative is not None
+    assert relative.accuracy == pytest.approx(0.97)
+    with pytest.raises(ConfigurationError, match="expected a least accuracy in"):
+        compare(studies, least="much")
+    losses = [["val_loss", "minimize"], ["macs", "minimize"]]
+    with pytest.raises(ConfigurationError, match="leave --floor out"):
+        compare([make_compared("a", floor=None, objectives=losses)] * 2, least="0.9")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data": {"name": "mnist", "fingerprint": "b"}}, "one data set, got digits in a and mnist in b"),
+        ({"data": {"name": "digits", "fingerprint": "b"}}, "cut alike.*in b than in a; .*the same --weights"),
+        ({"network": {"name": "resnet20", "options": {}}}, "one network, got lenet5 in a and resnet20 in b"),
+        ({"objectives": [["val_loss", "minimize"], ["macs", "minimize"]]}, "one set of objectives, got"),
+        ({"evaluation": {"name": "top5"}}, "one evaluation, got accuracy in a and top5 in b"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], expected: str) -> None:
+    other = replace(make_compared("b", floor=None), description={**make_compared("b").description, **changes})
+    with pytest.raises(StudyError, match=expected):
+        check_comparable([make_compared("a"), other])
+
+
+def test_a_study_given_twice_is_refused_and_repetitions_are_not() -> None:
+    study = make_compared("a")
+    with pytest.raises(StudyError, match="each study once, got a and copy"):
+        check_comparable([study, replace(study, label="copy")])
+    check_comparable([study, make_compared("b", seed=1, methods=("random",), final_fine_tuning={"shift": 1})])
+
+
+def test_repetitions_and_methods_alone_are_nothing_to_warn_of() -> None:
+    studies = [make_compared("a"), make_compared("b", seed=1), make_compared("c", methods=("random",))]
+    assert find_warnings(studies) == []
+
+
+def test_everything_else_by_which_results_may_differ_is_warned_of() -> None:
+    space = complete({})["space"]
+    narrow = {**space, "methods": {"magnitude": {"norm": ["l1"]}}}
+    wide = {**space, "methods": {"magnitude": {"norm": ["l1", "l2"]}}}
+    recipe = {**complete({})["fine_tuning"], "lr": 0.5}
+    running = make_trial(3, "sampler", 0.5, 0.9, state="RUNNING")
+    other = make_compared(
+        *("b", POINTS),
+        weights="abcdefghij",
+        epochs=2.0,
+        rungs=[1.0],
+        space=wide,
+        fine_tuning=recipe,
+        others=[running],
+    )
+    studies = [make_compared("a", epochs=5.0, space=narrow), replace(other, dense={"val_accuracy": 0.5})]
+    dense, *differing, options, trials, unfinished = find_warnings(studies)
+    assert dense.startswith(
+        "the dense networks differ: 01234567 val_accuracy 0.9900, test_accuracy 0.9800 (a); "
+        "abcdefgh val_accuracy 0.5000 (b)"
+    )
+    assert differing[0] == "the studies differ in epochs: 5.0 (a); 2.0 (b)"
+    assert [line.partition(":")[0].rpartition(" ")[2] for line in differing] == [
+        "epochs",
+        "fine_tuning.lr",
+        "rungs",
+    ]
+    assert options == (
+        'the studies differ in the options of magnitude: {"norm": ["l1"]} (a); {"norm": ["l1", "l2"]} (b)'
+    )
+    assert trials == "the studies differ in trials started: 3 (a); 4 (b); a hypervolume grows with them"
+    assert unfinished == "unfinished studies: 1 of 4 trials have not ended (b); go on with --resume first"
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"), [(None, "at work, or was killed"), ("the disk is full", "the disk is full")]
+)
+def test_a_study_that_did_not_end_in_order_is_warned_of(ending: str | None, expected: str) -> None:
+    (line,) = find_warnings([make_compared("a"), make_compared("b", ending=ending)])
+    assert line.startswith("unfinished studies: ")
+    assert f"{expected} (b)" in line
+
+
+def test_table_has_a_row_for_each_group_and_budget_and_nothing_where_none_was_found(tmp_path: Path) -> None:
+    compared = compare([make_compared("a"), make_compared("b", seed=1)], shares=(0.5, 0.1))
+    half, tenth = tabulate(compared)
+    assert (half["group"], half["studies"], half["finished"], half["images"]) == ("magnitude", 2, 6, 7200)
+    assert (half["limit"], half["found"], half["macs"], half["test_accuracy"]) == (
+        500.0,
+        2,
+        500.0,
+        pytest.approx(0.89),
+    )
+    assert (tenth["found"], tenth["val_accuracy"], tenth["test_accuracy_std"]) == (0, None, None)
+    write_comparison(tmp_path / "c.csv", compared)
+    with (tmp_path / "c.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["val_accuracy"] for row in rows] == ["0.9", ""]
+    write_comparison(tmp_path / "c.json", compared, ["mind the gap"])
+    stored = json.loads((tmp_path / "c.json").read_text())
+    assert stored["warnings"] == ["mind the gap"]
+    assert [study["seed"] for study in stored["groups"][0]["studies"]] == [0, 1]
+    assert [chosen and chosen["trial"] for chosen in stored["groups"][0]["studies"][0]["chosen"]] == [1, None]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.csv", "c.json"]
+
+
+def test_images_are_those_of_all_studies_or_unknown() -> None:
+    silent = make_compared("b")
+    silent = replace(silent, records=[replace(record, curve=(), times=()) for record in silent.records])
+    assert compare([make_compared("a"), silent]).groups[0].n_images is None
+
+
+def test_picture_shows_studies_with_a_front_and_without_one(tmp_path: Path) -> None:
+    studies = [make_compared("a$"), make_compared("b", [], floor=0.995, methods=("random",))]
+    write_comparison_png(tmp_path / "fronts.png", compare(studies))
+    assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
