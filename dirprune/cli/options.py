@@ -288,7 +288,12 @@ cache_option = click.option(
 method_options = _collected(
     "scoring",
     MethodOptions,
-    click.option("--method", metavar="NAME", help="Importance method; `dirprune rank --list` shows them."),
+    click.option(
+        "--method",
+        metavar="NAME",
+        help="Importance method; `dirprune rank --list` shows them. One of your own: FILE.py:NAME, where the "
+        "file registers it; the file is run.",
+    ),
     click.option(
         "--method-options",
         type=KeyValue(),

@@ -79,7 +79,7 @@ def find_in_file(place: str, example: str) -> Callable[..., nn.Module]:
         raise ConfigurationError(f"expected --network FILE.py:NAME, got {place!r}; try {example}")
     if not Path(file).is_file():
         raise ConfigurationError(f"expected a file with the network in --network, found none at {file}")
-    found: Any = _run(Path(file))
+    found: Any = run_file(Path(file))
     known = [key for key, value in vars(found).items() if callable(value) and key[0] != "_"]
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -102,9 +102,13 @@ def ask_for_network(payload: Mapping[str, Any]) -> ConfigurationError:
     )
 
 
-def _run(file: Path) -> ModuleType:
-    """Return a file's module; its neighbours can be imported by it, as when it is run as a script."""
-    name = f"_network_of_{file.stem}"
+def run_file(file: Path) -> ModuleType:
+    """Return a file's module; its neighbours can be imported by it, as when it is run as a script.
+
+    Raises:
+        ConfigurationError: If it fails.
+    """
+    name = f"_own_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None  # a name that ends in .py has a loader
     assert spec.loader is not None

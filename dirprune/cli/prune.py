@@ -15,6 +15,7 @@ from dirprune.cli.options import (
     TrainingOptions,
     check_can_write,
 )
+from dirprune.cli.own_method import find_method
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
 from dirprune.cli.subjects import format_comparison, look_for_groups, store, trained_subject
 from dirprune.cli.training import remove_states
@@ -47,7 +48,8 @@ def prune(
             "--recipe, --epochs, --early-stopping, --lr and --batch-size are of fine-tuning after pruning; "
             "try adding --retrain"
         )
-    method = create(scoring.method, scoring.values())
+    name = find_method(scoring.method)
+    method = create(name, scoring.values())
     if output is not None:
         check_can_write(output, is_folder=True)
     check_can_write(scoring.cache, is_folder=True, option="--cache")
@@ -57,13 +59,11 @@ def prune(
     grouping.check_any()
     architecture = Architecture.parse(arch, grouping)
     if output is None:
-        output = Path("output/pruned") / (
-            f"{as_file_name(subject.header.network)}-{scoring.method}-{architecture}"
-        )
+        output = Path("output/pruned") / (f"{as_file_name(subject.header.network)}-{name}-{architecture}")
         check_can_write(output, is_folder=True)
     measured = {"dense": subject.measure(dense)}
     cache = ScoreCache(scoring.cache)
-    pieces = [(scoring.method, method.is_kept_in_parts)]
+    pieces = [(name, method.is_kept_in_parts)]
     with kept_on_interrupt(cache, pieces), ScoringProgress(grouping.names) as progress:
         pruned = prune_network(
             dense,

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from dirprune.cli.greedy_paths import format_path
 from dirprune.cli.options import DataOptions, MethodOptions, check_can_write
+from dirprune.cli.own_method import find_method
 from dirprune.cli.printing import format_table
 from dirprune.cli.ranking import Ranking, compute_ranking
 from dirprune.cli.subjects import Subject, format_comparison, look_for_groups, trained_subject
@@ -42,6 +43,9 @@ def rank(
         raise ConfigurationError(
             f"expected {missing}, got nothing; try 'dirprune rank --list' for the methods"
         )
+    scoring = dataclasses.replace(scoring, method=find_method(scoring.method))
+    others = tuple(find_method(name) for name in others)
+    assert scoring.method is not None
     scorer = _create_scorer(scoring.method, scoring.values())
     if budget is not None and not isinstance(scorer, GreedyPath):
         raise ConfigurationError(f"--budget is of greedy-path, got {scoring.method}; leave it out")

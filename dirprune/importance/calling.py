@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dirprune.device import exact_products
-from dirprune.errors import ImportanceError
+from dirprune.errors import ImportanceError, one_line
 from dirprune.groups import Grouping
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
 from dirprune.importance.dead import find_dead_channels
@@ -54,6 +54,11 @@ def compute_selection(method: Selector, context: ScoringContext, architecture: M
         return keep_best(compute_scores(method, context), architecture)
     lent = _lend(context)
     chosen = _call_untouched(method, lent, lambda: method.select(lent, architecture))
+    if not isinstance(chosen, Mapping):
+        raise ImportanceError(
+            f"{type(method).__name__} must return the kept indices of each group, got {_call(chosen)}; "
+            "try return {group.name: indices, ...}"
+        )
     kept: Kept = {}
     for group in context.grouping.groups:
         indices = sorted({int(index) for index in chosen.get(group.name, ())})
@@ -112,16 +117,21 @@ def _call_untouched(method: Selector, lent: ScoringContext, call: Callable[[], A
     return result
 
 
-def _check_scores(method: Scorer, scores: Mapping[str, Tensor], grouping: Grouping) -> Scores:
+def _check_scores(method: Scorer, scores: Any, grouping: Grouping) -> Scores:
     """Return the scores as detached float64 tensors on the CPU, or say what is wrong with them."""
     name = type(method).__name__
+    if not isinstance(scores, Mapping):
+        raise ImportanceError(
+            f"{name} must return the scores of each group, got {_call(scores)}; "
+            "try return {group.name: tensor of shape (n_channels,), ...}"
+        )
     if set(scores) != set(grouping.names):
         raise ImportanceError(
             f"{name} must score the groups {_listed(grouping.names)}, got {_listed(scores)}"
         )
     checked: Scores = {}
     for group in grouping.groups:
-        values = torch.as_tensor(scores[group.name]).detach().to("cpu", torch.float64).clone()
+        values = _read_numbers(name, group.name, scores[group.name])
         if values.shape != (group.n_channels,):
             raise ImportanceError(
                 f"{name} must give {group.name!r} scores of shape ({group.n_channels},), "
@@ -131,10 +141,30 @@ def _check_scores(method: Scorer, scores: Mapping[str, Tensor], grouping: Groupi
             bad = (~values.isfinite()).nonzero().flatten().tolist()
             raise ImportanceError(
                 f"{name} must give finite scores, got {values[bad[0]]} for channel {bad[0]} "
-                f"of {group.name!r} ({len(bad)} in all); look for NaN in weights and calibration inputs"
+                f"of {group.name!r} ({len(bad)} in all); look for NaN in weights and calibration inputs, "
+                "or at a division or logarithm of zero in the method"
             )
         checked[group.name] = values
     return checked
+
+
+def _read_numbers(method: str, group: str, given: Any) -> Tensor:
+    """Return a group's scores as a float64 tensor of their own on the CPU."""
+    try:
+        values = torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ImportanceError(
+            f"{method} must give {group!r} a tensor of numbers, got {_call(given)} ({one_line(error)})"
+        ) from error
+    if values.is_complex():
+        raise ImportanceError(
+            f"{method} must give {group!r} real scores, got {values.dtype}; try .real or .abs()"
+        )
+    return values.to("cpu", torch.float64, copy=True)
+
+
+def _call(given: Any) -> str:
+    return "nothing" if given is None else f"a {type(given).__name__}"
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -13,8 +13,9 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from dirprune.errors import ImportanceError, suggest
-from dirprune.identity import identify
+from dirprune.identity import digest, identify
 from dirprune.importance.base import Selector
+from dirprune.importance.code import identify_code, is_from_outside
 
 SelectorType = TypeVar("SelectorType", bound=type[Selector])
 
@@ -33,6 +34,7 @@ class Method:
         needs_data: Whether it reads calibration images.
         needs_gradients: Whether it differentiates the network's loss or outputs, with any options.
         stochastic: Whether another seed gives other scores.
+        sent_code_sha256: Of a user's own method that another process has sent: `code_sha256` there.
     """
 
     name: str
@@ -44,6 +46,17 @@ class Method:
     needs_data: bool
     needs_gradients: bool
     stochastic: bool
+    sent_code_sha256: str | None = None
+
+    @property
+    def is_users_own(self) -> bool:
+        """Whether it was registered from outside this package."""
+        return is_from_outside(self.factory)
+
+    @property
+    def code_sha256(self) -> str:
+        """The digest of the method's source; see `identify_code`."""
+        return self.sent_code_sha256 or digest(identify_code(self.factory))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -75,17 +88,14 @@ def register(
 ) -> Callable[[SelectorType], SelectorType]:
     """Make a class known under a name, as a class decorator.
 
+    A class of one's own may be defined again under its name, as in a notebook.
+
     Raises:
         ImportanceError: If the name is taken, or the class's `Options` is not a frozen dataclass.
     """
 
     def add(factory: SelectorType) -> SelectorType:
-        if name in _METHODS:
-            taken_by = _METHODS[name].factory
-            raise ImportanceError(
-                f"importance method {name!r} is taken by {taken_by.__module__}.{taken_by.__qualname__}; "
-                "choose another name"
-            )
+        _check_free(name, factory)
         options = factory.Options
         if not dataclasses.is_dataclass(options) or not options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             raise ImportanceError(
@@ -97,6 +107,29 @@ def register(
         return factory
 
     return add
+
+
+def adopt(method: Method) -> None:
+    """Make a user's own method known that another process has sent, unless it is known here already.
+
+    Raises:
+        ImportanceError: If the name is taken by another class.
+    """
+    known = _METHODS.get(method.name)
+    if known is None or known.factory is not method.factory:
+        _check_free(method.name, method.factory)
+        _METHODS[method.name] = method
+
+
+def _check_free(name: str, factory: type[Selector]) -> None:
+    """Raise ImportanceError if a name is taken by another class than an earlier one of the same place."""
+    if name not in _METHODS:
+        return
+    places = [(kind.__module__, kind.__qualname__) for kind in (_METHODS[name].factory, factory)]
+    if places[0] != places[1] or not is_from_outside(factory):
+        raise ImportanceError(
+            f"importance method {name!r} is taken by {'.'.join(places[0])}; choose another name"
+        )
 
 
 def list_methods(pattern: str = "*") -> list[str]:
@@ -125,7 +158,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Selector:
         ImportanceError: If the method or an option is unknown, or a value cannot be used.
     """
     factory = get_method(name).factory
-    known = typing.get_type_hints(factory.Options)
+    known = _get_types(factory.Options)
     values = {}
     for option, value in (options or {}).items():
         if option not in known:
@@ -134,16 +167,29 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Selector:
     return factory(factory.Options(**values))
 
 
+def _get_types(options: type) -> dict[str, Any]:
+    """Return the type of each option, as text where a script's own names in it were not sent along."""
+    try:
+        return typing.get_type_hints(options)
+    except NameError:
+        return {field.name: field.type for field in dataclasses.fields(options)}
+
+
 def describe(method: Selector) -> dict[str, Any]:
     """Return what identifies a method together with its options, as JSON-able data.
 
-    Registered classes are known by name and version, others by module, name and source.
+    Registered classes are known by name and version, those from outside this package also by their code;
+    others by module, name and code.
     """
-    identity: dict[str, Any] = {}
-    for record in _METHODS.values():
-        if record.factory is type(method):
-            identity = {"name": record.name, "version": record.version}
-    return (identity or identify(type(method))) | {"options": dataclasses.asdict(method.options)}
+    kind = type(method)
+    record = next((known for known in _METHODS.values() if known.factory is kind), None)
+    if record is None:
+        identity = {**identify(kind), "code_sha256": digest(identify_code(kind))}
+    else:
+        identity = {"name": record.name, "version": record.version}
+        if record.is_users_own:
+            identity["code_sha256"] = record.code_sha256
+    return {**identity, "options": dataclasses.asdict(method.options)}
 
 
 def _read_attributes(docstring: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dirprune.architecture import Architecture
 from dirprune.cost import COST_METRICS, CostModel
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import Grouping
-from dirprune.importance import Scorer, create
+from dirprune.importance import Method, Scorer, create, get_method
 from dirprune.study.shapes import PER_GROUP, RANKED, SHAPES, Ranking, Shapes, Suggests, make_shapes
 from dirprune.training import Recipe
 
@@ -316,9 +316,19 @@ class SearchSpace:
         }
         return Configuration(number, source, architecture or drawn, method, options, fine_tuning)
 
+    def users_own(self) -> dict[str, Method]:
+        """Return the methods among those of the space that are from outside this package, by name."""
+        known = {name: get_method(name) for name in sorted(self.methods)}
+        return {name: method for name, method in known.items() if method.is_users_own}
+
     def describe(self) -> dict[str, Any]:
-        """Return the space as plain data; two spaces are the same when their descriptions are."""
+        """Return the space as plain data; two spaces are the same when their descriptions are.
+
+        Methods from outside this package are in it with their code.
+        """
+        own = {name: method.code_sha256 for name, method in self.users_own().items()}
         return {
+            **({"own_methods": own} if own else {}),
             "min_keep_ratio": self.min_keep_ratio,
             "architectures": self.architectures,
             "cost": self.cost,

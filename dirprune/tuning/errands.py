@@ -22,6 +22,7 @@ from dirprune.training_run import TrainingReport
 from dirprune.tuning.cluster import LOCAL, Resources, Slots, connect, count_cpus, name_amounts
 from dirprune.tuning.machines import cannot_see
 from dirprune.tuning.measuring import as_options
+from dirprune.tuning.own_methods import OwnMethods
 
 NOTICE_S = 30.0
 POLL_S = 0.2
@@ -42,10 +43,18 @@ class Errands:
         resources: Of which cluster, and what a trial has.
         say: Takes the lines that a user should read.
         shared: A folder that all machines must see; None: there is none.
+        methods: What a worker registers before it calls a function.
     """
 
-    def __init__(self, resources: Resources, say: Callable[[str], None], shared: Path | None = None) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        say: Callable[[str], None],
+        shared: Path | None = None,
+        methods: OwnMethods | None = None,
+    ) -> None:
         self.resources, self.say, self.shared = resources, say, shared
+        self.methods = methods or OwnMethods()
         self._stack = ExitStack()
         self._slots: Slots | None = None
 
@@ -95,7 +104,7 @@ class Errands:
             queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": own})
             posts = {name: _Post(queue, name) for name in [*heard, STARTED, LOGGED]}
             errand: Any = ray.remote(_run).options(**as_options(slots.bundle), max_retries=0)
-            sent = (ray.put(given), posts, self.resources.threads, self.shared)
+            sent = (ray.put(given), posts, self.resources.threads, self.shared, self.methods)
             while True:
                 watch = _StartWatch(self.say, slots.bundle)
                 inbox = _Inbox(queue, {**heard, STARTED: watch.note_start, LOGGED: LOGGER.log}, losses)
@@ -217,6 +226,7 @@ def _run(
     posts: Mapping[str, _Post],
     threads: int,
     shared: Path | None,
+    methods: OwnMethods,
 ) -> Answer:
     """Call a function with the threads and the part of a GPU that a worker of a trial has."""
     from dirprune.tuning.gpu_share import choose_device, count_own_gpus, keep_to_share
@@ -224,6 +234,7 @@ def _run(
     posts[STARTED]()
     if shared is not None and not shared.is_dir():
         raise cannot_see(shared)
+    methods.register()
     heard = {name: post for name, post in posts.items() if name not in (STARTED, LOGGED)}
     torch.set_num_threads(threads)
     share = count_own_gpus()

@@ -17,6 +17,7 @@ from dirprune.tuning.execution import execute
 from dirprune.tuning.finalists import FinalistAccounts, FinalistOptions
 from dirprune.tuning.full_disk import describe_full_disk
 from dirprune.tuning.ledger import Ledger
+from dirprune.tuning.own_methods import OwnMethods
 
 
 def run_finalists(
@@ -57,9 +58,9 @@ def run_finalists(
                         FinalistTrainable,  # loads Ray: its environment is set
                     )
 
-                    reason = execute(
-                        accounts, slots, FinalistTrainable, context=context, epochs=options.epochs
-                    )
+                    methods = OwnMethods.of(context.spec.space.users_own())
+                    given = {"context": context, "methods": methods, "epochs": options.epochs}
+                    reason = execute(accounts, slots, FinalistTrainable, **given)
                     if reason:
                         ledger.end_reason, is_interrupted = describe_full_disk(folder.root, reason), True
         except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from dirprune.tuning.finalists import check_epochs
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.machines import check_machines
 from dirprune.tuning.options import RunOptions
+from dirprune.tuning.own_methods import OwnMethods, check_own_methods
 from dirprune.tuning.preparation import Prepared
 from dirprune.tuning.samplers import make_sampler
 from dirprune.tuning.samplers.choice import Budget, choose_sampler
@@ -78,6 +79,7 @@ def open_study(
     study_id = uuid.uuid4().hex if stored is None else stored["id"]
     folder = _open_folder(folder, study_id, options, stored)
     check_machines(options.resources, folder, say)
+    check_own_methods(options.resources, OwnMethods.of(spec.space.users_own()))
     subject = find_subject(spec, options, stored, say, progress)
     if stored is not None:
         with storage.opened_study(folder, stored, options.storage_url):

@@ -26,6 +26,7 @@ from dirprune.training import TrainingReport
 from dirprune.trial import TrialContext, open_cache
 from dirprune.tuning.errands import Errands
 from dirprune.tuning.options import RunOptions
+from dirprune.tuning.own_methods import OwnMethods
 from dirprune.tuning.storage import read_study_json
 from dirprune.tuning.subject import Subject, describe_subject
 
@@ -67,7 +68,8 @@ def prepare(
     if warning := compare_rungs(spec, subject.roles):
         say(warning)
     shared = None if options.storage else folder.root.absolute()
-    with Errands(options.resources, say, shared) as place:
+    methods = OwnMethods.of(spec.space.users_own())
+    with Errands(options.resources, say, shared, methods) as place:
         dense = _obtain_dense(spec, options, folder, subject, listen, place)
         floor = _check_dense(spec, subject, dense, say)
         context = _make_context(spec, options, folder, subject, dense)

@@ -31,6 +31,7 @@ from dirprune.tuning.garbage import sweeping
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.opening import open_ledger, open_study
 from dirprune.tuning.options import RunOptions
+from dirprune.tuning.own_methods import OwnMethods
 from dirprune.tuning.preparation import Prepared, prepare
 from dirprune.tuning.samplers import check_choice
 
@@ -143,7 +144,8 @@ def _execute(ledger: Ledger, prepared: Prepared, slots: Slots) -> str:
     """Let Ray Tune prune and fine-tune the ledger's trials; see `execute`."""
     from dirprune.tuning.trainable import PruningTrainable  # loads Ray, whose environment is set by now
 
-    return execute(ledger, slots, PruningTrainable, context=prepared.context)
+    methods = OwnMethods.of(prepared.context.spec.space.users_own())
+    return execute(ledger, slots, PruningTrainable, context=prepared.context, methods=methods)
 
 
 def _sum_up(ledger: Ledger, is_interrupted: bool, failures: Mapping[tuple[int, int], str]) -> StudyResult:

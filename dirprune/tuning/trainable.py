@@ -22,6 +22,7 @@ from dirprune.trial import (
 from dirprune.tuning.crew import RayCrew
 from dirprune.tuning.gpu_share import choose_device, count_own_gpus, keep_to_share
 from dirprune.tuning.machines import cannot_see
+from dirprune.tuning.own_methods import OwnMethods
 from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
@@ -32,9 +33,14 @@ class TrialFailedError(Exception):
 class PruningTrainable(tune.Trainable):
     """Run trials from their configurations; data, dense network and groups stay from trial to trial."""
 
-    def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        context: TrialContext | None = None,
+        methods: OwnMethods | None = None,
+    ) -> None:
         """Keep what the shared parts are made of: they are made in a step, where a failure is heard."""
-        self.context = context
+        self.context, self.methods = context, methods or OwnMethods()
         self.bench: Workbench | None = None
         self.preemption = Preemption()
         self.preemption.listen()
@@ -67,6 +73,7 @@ class PruningTrainable(tune.Trainable):
         if self.bench is None:
             assert self.context is not None
             check_sight(self.context)
+            self.methods.register()
             torch.set_num_threads(self.context.threads)
             share = count_own_gpus()
             keep_to_share(share)
@@ -102,10 +109,16 @@ def check_sight(context: TrialContext) -> None:
 class FinalistTrainable(PruningTrainable):
     """Train finalists: trials once more, in further seeds, with another resource, in folders of their own."""
 
-    def setup(self, config: dict[str, Any], context: TrialContext | None = None, epochs: float = 0.0) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        context: TrialContext | None = None,
+        methods: OwnMethods | None = None,
+        epochs: float = 0.0,
+    ) -> None:
         """Keep the resource beside the shared parts."""
         self.epochs = epochs
-        super().setup(config, context)
+        super().setup(config, context, methods)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up another training."""

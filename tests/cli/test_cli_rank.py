@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
 from dirprune.cost import CostModel
 from dirprune.groups import ChannelGroup, Grouping
+from dirprune.importance import registry
 from dirprune.importance.gradients import Taylor
 from dirprune.importance.greedy import path
 from dirprune.importance.shapley import ShapleyScorer
@@ -44,6 +46,67 @@ def test_greedy_path_shows_networks_that_prune_takes(run: Run, weights: Path) ->
     )
     assert pruned.status == 0, pruned.errors
     assert f"{stored['path'][0]['macs']:,}" in pruned.output
+
+
+OWN = """
+from dirprune.importance import Scorer, register
+
+@register("mine", "its place", cost="none", needs_data=False, needs_gradients=False, stochastic=False)
+class Mine(Scorer):
+    def score(self, context):
+        return {group.name: place(group.n_channels) for group in context.grouping.groups}
+
+def place(n):
+    return list(range(n))
+"""
+
+
+def test_a_method_of_ones_own_is_named_by_its_file_and_computed_anew_when_that_changes(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file = Path("mine.py")
+    file.write_text(OWN)
+    given = ("rank", "--weights", weights, "--method", "mine.py:mine", "--output", "scores.json")
+    first = run(*given, "--compare", "mine.py:mine")
+    assert first.status == 0, first.errors
+    assert "mine: scores computed" in first.output
+    assert json.loads(Path("scores.json").read_text())["groups"]["conv1"]["order"] == list(range(10))[::-1]
+    assert "mine: scores from the cache" in run(*given).output
+    file.write_text(OWN.replace("list(range(n))", "list(range(n))[::-1]"))
+    changed = run(*given)
+    assert "mine: scores computed" in changed.output
+    assert json.loads(Path("scores.json").read_text())["groups"]["conv1"]["order"] == list(range(10))
+    pruned = run("prune", "--weights", weights, "--method", "mine.py:mine", "--arch", "8,9,36,17")
+    assert pruned.status == 0, pruned.errors
+    assert Path("output/pruned/lenet5-mine-8-9-36-17").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("none.py:mine", "expected a file with the method in --method, found none at none.py"),
+        ("mine.py:min", "expected mine.py to register the method 'min'; did you mean 'mine'? known: mine"),
+        ("mine.py", "expected --method FILE.py:NAME, got 'mine.py'; try mine.py:NAME"),
+        ("bad.py:mine", "bad.py cannot be run: ZeroDivisionError: division by zero"),
+        (
+            "taken.py:fisher",
+            "taken.py cannot be run: ImportanceError: importance method 'fisher' is taken",
+        ),
+    ],
+)
+def test_a_place_of_ones_own_method_that_does_not_work_ends_in_a_line(
+    run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, method: str, message: str
+) -> None:
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("mine.py").write_text(OWN)
+    Path("taken.py").write_text(OWN.replace('"mine"', '"fisher"'))
+    Path("bad.py").write_text("1 / 0")
+    refused = run("prune", "--weights", weights, "--method", method, "--arch", "8,9,36,17")
+    assert refused.status == 2
+    assert message in refused.errors
 
 
 def test_a_path_by_parameters_is_shown_by_them(run: Run, weights: Path) -> None:

@@ -65,6 +65,18 @@ def is_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+def check_equal(scores: dict[str, Tensor], expected: dict[str, Tensor], breach: str) -> None:
+    """Fail with what a method has broken and the first channel that shows it."""
+    assert list(scores) == list(expected)
+    for group, values in scores.items():
+        differing = (values != expected[group]).nonzero().flatten().tolist()
+        where = f"channel {differing[0]} of {group!r}" if differing else ""
+        assert not differing, (
+            f"{breach}: {where} has {values[differing[0]]}, then {expected[group][differing[0]]} "
+            f"({len(differing)} of {len(values)} differ)"
+        )
+
+
 def compute_rank_correlation(left: Tensor, right: Tensor) -> float:
     return float(spearmanr(left, right).statistic)  # equal scores share their ranks
 
@@ -102,21 +114,27 @@ def test_every_option_says_what_it_means(name: str) -> None:
 
 @every_scorer
 def test_same_seed_gives_the_same_scores(name: str) -> None:
-    assert is_equal(score(name, make_context()), cached_scores(name, SmallLeNet))
+    breach = f"{name} gives other scores for the same seed; draw from context.seed alone"
+    check_equal(score(name, make_context()), cached_scores(name, SmallLeNet), breach)
 
 
 @every_scorer
 def test_same_seed_gives_the_same_scores_in_another_process(
     name: str, scores_of_another_process: dict[str, Tensor]
 ) -> None:
-    for group, values in cached_scores(name, SmallLeNet).items():
-        assert torch.equal(values, scores_of_another_process[f"{name}/{group}"])
+    expected = cached_scores(name, SmallLeNet)
+    there = {group: scores_of_another_process[f"{name}/{group}"] for group in expected}
+    breach = f"{name} gives other scores in another process; let no hash(), set or id() decide"
+    check_equal(there, expected, breach)
 
 
 @every_scorer
 def test_another_seed_matters_for_stochastic_methods_only(name: str) -> None:
     is_same = is_equal(cached_scores(name, SmallLeNet), cached_scores(name, SmallLeNet, seed=1))
-    assert is_same is not get_method(name).stochastic
+    said = f"{name} is registered with stochastic={get_method(name).stochastic}"
+    assert is_same is not get_method(name).stochastic, (
+        f"{said}, but another seed gives {'the same' if is_same else 'other'} scores"
+    )
 
 
 @every_scorer
@@ -125,8 +143,12 @@ def test_global_random_state_neither_matters_nor_changes(name: str) -> None:
         torch.manual_seed(1234)
         before = torch.get_rng_state()
         scores = score(name, make_context())
-        assert torch.equal(torch.get_rng_state(), before)
-    assert is_equal(scores, cached_scores(name, SmallLeNet))
+        is_as_before = torch.equal(torch.get_rng_state(), before)
+    assert is_as_before, (
+        f"{name} draws from torch's global state; give what draws a generator of context.seed"
+    )
+    breach = f"{name} gives other scores with another global state; draw from context.seed alone"
+    check_equal(scores, cached_scores(name, SmallLeNet), breach)
 
 
 @every_network
@@ -138,7 +160,8 @@ def test_network_is_left_untouched(name: str, kind: type[nn.Module]) -> None:
     list(network.parameters())[-1].grad = torch.ones_like(list(network.parameters())[-1])
     before = Fingerprint.of(network)
     select_channels(create(name), context, {group.name: 1 for group in context.grouping.groups})
-    assert before.difference(network) is None
+    change = before.difference(network)
+    assert change is None, f"{name} has changed the network that it was given: {change}"
 
 
 @every_network
@@ -146,7 +169,8 @@ def test_network_is_left_untouched(name: str, kind: type[nn.Module]) -> None:
 def test_mode_and_frozen_weights_of_the_network_do_not_matter(name: str, kind: type[nn.Module]) -> None:
     context = make_context(kind)
     context.network.train().requires_grad_(False)
-    assert is_equal(score(name, context), cached_scores(name, kind))
+    breach = f"{name} gives other scores of a network in training mode whose weights are frozen"
+    check_equal(score(name, context), cached_scores(name, kind), breach)
 
 
 def permute(context: ScoringContext) -> tuple[ScoringContext, dict[str, Tensor]]:
@@ -173,9 +197,20 @@ def test_permuting_channels_permutes_their_scores(name: str, kind: type[nn.Modul
     for group_name, order in orders.items():
         expected = scores[group_name][order]
         if is_stochastic:
-            assert compute_rank_correlation(permuted[group_name], expected) > 0.7
+            correlation = compute_rank_correlation(permuted[group_name], expected)
+            assert correlation > 0.7, (
+                f"{name} gives permuted channels of {group_name!r} another order (rank correlation "
+                f"{correlation:.2f}); noise must follow the channel, not its place, as that of random does"
+            )
         else:
-            torch.testing.assert_close(permuted[group_name], expected, rtol=1e-3, atol=1e-9)
+            breach = f"{name} gives permuted channels of {group_name!r} other scores; no place may matter"
+            torch.testing.assert_close(
+                permuted[group_name],
+                expected,
+                rtol=1e-3,
+                atol=1e-9,
+                msg=lambda said, breach=breach: f"{breach}: {said}",  # type: ignore[misc]
+            )
 
 
 @pytest.mark.parametrize("search", ["exact", "curvature"])
@@ -220,7 +255,9 @@ def test_dead_channel_never_outranks_a_live_one(name: str, kind: type[nn.Module]
     (silence_ if how == "never reached" else ignore_)(context.network, group, dead)
     scores = score(name, context)[group.name]
     live = [channel for channel in range(group.n_channels) if channel not in dead]
-    assert scores[dead].max() < scores[live].min()
+    assert scores[dead].max() < scores[live].min(), (
+        f"{name} gives a dead channel {scores[dead].max()}, a live one {scores[live].min()}"
+    )
 
 
 @every_scorer

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -67,12 +68,22 @@ def test_scores_come_as_float64_copies() -> None:
             {"0": torch.tensor([0, float("nan"), 1])},
             "must give finite scores, got nan for channel 1 of '0' (1 in all)",
         ),
-        ({"0": torch.tensor([0, 1, float("inf")])}, "must give finite scores, got inf for channel 2"),
+        (
+            {"0": torch.tensor([0, 1, float("inf")])},
+            "must give finite scores, got inf for channel 2 of '0' (1 in all); look for NaN in weights and "
+            "calibration inputs, or at a division or logarithm of zero in the method",
+        ),
+        (None, "must return the scores of each group, got nothing; try return {group.name: tensor of"),
+        (torch.ones(3), "must return the scores of each group, got a Tensor"),
+        ({"0": None}, "must give '0' a tensor of numbers, got nothing (Could not infer dtype of NoneType)"),
+        ({"0": "abc"}, "must give '0' a tensor of numbers, got a str"),
+        ({"0": torch.ones(3) * 1j}, "must give '0' real scores, got torch.complex64; try .real or .abs()"),
     ],
 )
-def test_scores_that_break_the_contract_are_refused(given: dict[str, Tensor], message: str) -> None:
-    with pytest.raises(ImportanceError, match=re.escape(message)):
+def test_scores_that_break_the_contract_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(ImportanceError, match=re.escape(message)) as caught:
         compute_scores(Given(lambda context: given), linear_case([1, 1, 1]))
+    assert "\n" not in str(caught.value)
 
 
 def change_weight(context: ScoringContext) -> None:
@@ -86,6 +97,15 @@ def leave_gradient(context: ScoringContext) -> None:
 
 def leave_hook(context: ScoringContext) -> None:
     context.network.register_forward_pre_hook(lambda module, arguments: None)
+
+
+def test_a_selector_that_returns_nothing_is_refused() -> None:
+    class Forgetful(Selector):
+        def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Any:
+            return None
+
+    with pytest.raises(ImportanceError, match="must return the kept indices of each group, got nothing"):
+        compute_selection(Forgetful(), linear_case([1, 1, 1]), {"0": 2})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,14 @@ from typing import Any
 import pytest
 
 from dirprune.errors import ImportanceError
-from dirprune.importance import create, get_method, list_methods, register, registry, select_channels
+from dirprune.importance import Method, create, get_method, list_methods, register, registry, select_channels
 from dirprune.importance.base import Scorer, Scores, ScoringContext
 from dirprune.importance.magnitude import Magnitude
-from dirprune.importance.registry import describe
+from dirprune.importance.registry import adopt, describe
 from tests.importance.cases import linear_case
 
-NEEDS: dict[str, Any] = {
-    "cost": "nothing",
-    "needs_data": False,
-    "needs_gradients": False,
-    "stochastic": False,
-}
+FLAGS = {"needs_data": False, "needs_gradients": False, "stochastic": False}
+NEEDS: dict[str, Any] = {"cost": "nothing", **FLAGS}
 
 
 class Unregistered(Scorer):
@@ -89,6 +86,88 @@ def test_taken_name_is_refused() -> None:
     assert get_method("magnitude").factory is Magnitude
 
 
+def define(code: str, module: str = "a_users_module") -> type[Any]:
+    """Run what a user's file says, in a module of its own, and return its class `Own`."""
+    program = types.ModuleType(module)
+    exec(code, program.__dict__)
+    return program.__dict__["Own"]
+
+
+OWN = """
+from dirprune.importance import Scorer
+FACTOR = 2
+UNUSED = 1
+
+def weigh(weight):
+    return 0.5
+
+class Base(Scorer):
+    def score(self, context):
+        return {}
+
+class Own(Base):
+    @property
+    def half(self):
+        return FACTOR * weigh(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_noticed"),
+    [
+        ("", "", False),
+        ("UNUSED = 1", "UNUSED = 2", False),
+        ("FACTOR = 2", "FACTOR = 3", True),
+        ("0.5", "0.25", True),
+        ("return {}", "return {1: 2}", True),
+        ("* weigh", "- weigh", True),
+    ],
+)
+def test_a_users_own_method_is_described_by_its_code_with_what_that_names(
+    known_methods: None, old: str, new: str, is_noticed: bool
+) -> None:
+    described = []
+    for code in (OWN, OWN.replace(old, new)):
+        own = register("own", "mine", **NEEDS)(define(code))  # anew, as in a notebook
+        assert get_method("own").factory is own
+        described.append(describe(create("own")))
+    assert described[0].keys() == {"name", "version", "code_sha256", "options"}
+    assert (described[0] != described[1]) is is_noticed
+
+
+def test_a_users_own_method_of_the_same_place_is_the_same_under_another_name_of_the_module(
+    known_methods: None,
+) -> None:
+    codes = [Method("own", "", "", "", define(OWN, module), 1, **FLAGS).code_sha256 for module in "ab"]
+    assert codes[0] == codes[1]
+
+
+def test_options_whose_types_are_names_that_are_not_there_are_taken_as_they_are(known_methods: None) -> None:
+    options = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Literal
+
+@dataclass(frozen=True)
+class OwnOptions:
+    norm: Literal["l1", "l2"] = "l1"
+"""
+    register("own", "mine", **NEEDS)(define(options + OWN + "    Options = OwnOptions\n", "__main__"))
+    assert create("own", {"norm": "l2"}).options.norm == "l2"
+    with pytest.raises(ImportanceError, match="unknown option 'nrm' of method 'own'; did you mean 'norm'"):
+        create("own", {"nrm": "l2"})
+
+
+def test_a_method_that_was_sent_is_registered_once_and_keeps_its_code(known_methods: None) -> None:
+    kind = define(OWN)
+    sent = Method("own", "", "", "", kind, 1, **FLAGS, sent_code_sha256="as it was there")
+    adopt(sent)
+    adopt(dataclasses.replace(sent, sent_code_sha256="again"))
+    assert describe(create("own"))["code_sha256"] == "as it was there"
+    with pytest.raises(ImportanceError, match=r"'own' is taken by a_users_module.Own; choose another name"):
+        adopt(dataclasses.replace(sent, factory=Unregistered))
+
+
 def test_options_that_can_change_are_refused() -> None:
     @dataclass
     class Changeable:
@@ -124,8 +203,12 @@ class WithManyOptions(Unregistered):
 
 
 @pytest.fixture
-def many(monkeypatch: pytest.MonkeyPatch) -> str:
+def known_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+
+@pytest.fixture
+def many(known_methods: None) -> str:
     register("many", "has options of many types", **NEEDS)(WithManyOptions)
     return "many"
 

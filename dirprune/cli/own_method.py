@@ -1,0 +1,37 @@
+"""A user's own importance method from the place that a command names: FILE.py:NAME."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dirprune.cli.own_network import run_file
+from dirprune.errors import ConfigurationError, suggest
+from dirprune.importance import list_methods
+
+SUFFIX = ".py"
+
+
+def find_method(place: str) -> str:
+    """Return the name of a method; of FILE.py:NAME the file is run, which registers it.
+
+    Args:
+        place: NAME or FILE.py:NAME.
+    Raises:
+        ConfigurationError: If there is no such file, it fails, or it registers no such method.
+    """
+    file, _, name = place.rpartition(":")
+    if not file.endswith(SUFFIX):
+        if place.endswith(SUFFIX):
+            raise ConfigurationError(f"expected --method FILE.py:NAME, got {place!r}; try {place}:NAME")
+        return place
+    if not Path(file).is_file():
+        raise ConfigurationError(f"expected a file with the method in --method, found none at {file}")
+    known = set(list_methods())
+    run_file(Path(file))
+    if name not in list_methods():
+        registered = set(list_methods()) - known
+        raise ConfigurationError(
+            f"expected {file} to register the method {name!r}{suggest(name, registered)}; "
+            f"try @register({name!r}, ...)"
+        )
+    return name
