@@ -131,7 +131,8 @@ def report_errors(rows: list[Row], output: Path) -> str:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("Spearman with exact values")
-    figure.axes[-1].legend(fontsize=7)
+    handles = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize=7)
     figure.savefig(output / "shapley-error.png", dpi=150)
     return "\n\n".join(parts)
 
