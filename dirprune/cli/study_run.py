@@ -246,13 +246,16 @@ def run(spec: StudySpec, arguments: Arguments) -> StudyResult:
     if result.end_reason:
         raise StudyError(f"the study ended by itself: {result.end_reason}")
     if result.fruitless:
-        raise StudyError(f"{result.fruitless}; mend that, then --resume with more --trials goes on")
+        raise StudyError(
+            f"{result.fruitless}; if the study's own code is why, mend it and choose another --name, else "
+            "--resume with more --trials goes on"
+        )
     return result
 
 
 def _register(name: str, tracking_uri: str, result: StudyResult) -> None:
     """Register the front of a study under a name, if the study has come to its end."""
-    if result.is_interrupted:
+    if result.is_interrupted or result.end_reason or result.fruitless:
         click.echo(f"{name} is not registered yet: the study has not come to its end")
         return
     summary = make_summary(result.folder, read_study_json(result.folder), len(result.records), True)

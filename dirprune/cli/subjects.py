@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.cli.options import DataOptions, TrainingOptions
-from dirprune.cli.own_network import find_in_file, find_network
+from dirprune.cli.own_network import find_network, load_own_network
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.training import make_recipe, train_with_progress_
 from dirprune.cli.weights import Header, read_header
@@ -21,12 +21,10 @@ from dirprune.data import DataRoles, load_data
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ClassesError, ConfigurationError, NotGivenError, one_line
 from dirprune.evaluation import evaluate
-from dirprune.files import read_json
 from dirprune.groups import Grouping
 from dirprune.identity import identify
-from dirprune.networks import create_network, load_weights_, with_classes
-from dirprune.records.models import ARCHITECTURE, load_model, save_model
-from dirprune.records.models import SCHEMA as MODEL_SCHEMA
+from dirprune.networks import create_network, is_known, load_weights_, with_classes
+from dirprune.records.models import load_model, read_stored, save_model
 from dirprune.tasks import Task, make_task
 from dirprune.tracing import find_groups
 
@@ -135,14 +133,13 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
     """
     header = read_header(weights)
     device = choose_device(options.device)
-    if network is None and ":" in header.network:
-        raise ConfigurationError(
-            f"the network of {weights} is your own; try again with --network {header.network}"
-        )
-    if network is not None and header.network not in ("", _without_folder(network)):
+    if network is None and header.network and not is_known(header.network):
+        place = header.network if ":" in header.network else f"FILE.py:{header.network}"
+        raise ConfigurationError(f"the network of {weights} is your own; try again with --network {place}")
+    if network is not None and header.network and _without_file(network) != _without_file(header.network):
         raise ConfigurationError(
             f"expected weights of {network}, but {weights} says that it holds {header.network}; "
-            "try without --network"
+            f"try {'without --network' if is_known(header.network) else 'that one'}"
         )
     name = network or header.network or "lenet5"
     made_by = find_network(name)
@@ -170,6 +167,11 @@ def _without_folder(network: str) -> str:
     return f"{Path(file).name}:{name}" if colon else network
 
 
+def _without_file(network: str) -> str:
+    """Return NAME of FILE.py:NAME, as a study of one's own network writes it; other names as they are."""
+    return network.rpartition(":")[2]
+
+
 def _load(made_by: str | Callable[..., nn.Module], options: Mapping[str, Any], weights: Path) -> nn.Module:
     network = create_network(made_by, options)
     load_weights_(network, weights)
@@ -188,15 +190,15 @@ def pruned_subject(
         ConfigurationError: If it is the user's own, and no file is named.
         StudyError: If the folder holds no whole model.
     """
-    own = None if network is None else find_in_file(network, "own.py:build")
+    stored = read_stored(folder)
+    own = None if network is None else load_own_network(network, stored["network"])
     try:
         smaller = load_model(folder, own)
     except NotGivenError as error:
-        name = read_json(folder / ARCHITECTURE, MODEL_SCHEMA)["network"]["name"]
+        name = stored["network"]["name"]
         raise ConfigurationError(
             f"the network of {folder} is your own; try again with --network FILE.py:{name}"
         ) from error
-    stored = read_json(folder / ARCHITECTURE, MODEL_SCHEMA)
     header = Header.from_metadata(stored["network"].get(ORIGIN, {}), folder).changed(
         network=stored["network"]["name"], options=stored["network"].get("options") or {}
     )

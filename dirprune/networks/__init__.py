@@ -27,6 +27,7 @@ __all__ = [
     "WideResNet",
     "as_file_name",
     "create_network",
+    "is_known",
     "is_of_a_library",
     "load_weights_",
     "read_state_dict",
@@ -39,6 +40,11 @@ N_CLASSES = 10  # of our own networks, unless they are told otherwise
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {"lenet5": LeNet5, **RESNETS, "vgg16": VGG16, "wrn28_10": WideResNet}
 )
+
+
+def is_known(name: str) -> bool:
+    """Return whether it is a network of `NETWORKS`, or named as one of a library."""
+    return name in NETWORKS or is_of_a_library(name)
 
 
 def with_classes(

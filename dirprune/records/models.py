@@ -92,7 +92,7 @@ def load_model(folder: Path | str, network: Callable[[], nn.Module] | None = Non
         WeightsError: If the weights do not fit.
     """
     folder = Path(folder)
-    stored = _read(folder)
+    stored = read_stored(folder)
     dense = _make_dense(stored["network"], network, folder)
     example = torch.zeros(2, *stored["input_shape"])
     kept = {name: group["kept"] for name, group in stored["groups"].items()}
@@ -110,10 +110,15 @@ def load_dense(folder: Path, network: Callable[[], nn.Module] | None = None) -> 
     Raises:
         StudyError: As `load_model` does.
     """
-    return _make_dense(_read(folder)["network"], network, folder).eval()
+    return _make_dense(read_stored(folder)["network"], network, folder).eval()
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_stored(folder: Path) -> dict[str, Any]:
+    """Return what is stored of a compact network beside its weights.
+
+    Raises:
+        StudyError: If the folder is not there or holds no model.
+    """
     if not folder.exists():
         raise StudyError(
             f"expected the folder of a stored model, found nothing at {folder}; is the path right?"

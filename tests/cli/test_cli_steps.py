@@ -13,7 +13,7 @@ from dirprune.architecture import Architecture
 from dirprune.cli import subjects, training
 from dirprune.cli.options import OPTIONS_OF_METHODS
 from dirprune.cli.own_network import find_in_file
-from dirprune.cli.weights import read_header, write_weights
+from dirprune.cli.weights import Header, read_header, write_weights
 from dirprune.cost import count_costs
 from dirprune.data import load_data
 from dirprune.evaluation import evaluate
@@ -347,9 +347,27 @@ def test_ones_own_network_goes_through_all_steps_when_its_file_is_named(run: Run
     without = run("retrain", "pruned", "--epochs", 1)
     assert without.status == 2
     assert "is your own; try again with --network FILE.py:small" in without.errors
+    Path("other.py").write_text(OWN.replace("32, 10", "32, 12"))
+    other = run("retrain", "pruned", "--epochs", 1, "--network", "other.py:small")
+    assert other.status == 2
+    assert "whose source is another" in other.errors
     assert run("retrain", "pruned", "--epochs", 1, *own).status == 0
     wrong = run("rank", "--weights", weights, "--method", "taylor", "--network", "lenet5")
     assert wrong.status == 2
     assert "expected weights of lenet5, but" in wrong.errors
     smaller = load_model("pruned-retrained", find_in_file("nets/own.py:small", ""))
     assert smaller[0].weight.shape[0] == 3
+
+
+def test_weights_of_a_study_of_ones_own_network_are_ranked(run: Run) -> None:
+    Path("own.py").write_text(OWN)
+    header = Header(network="small", dataset="digits", validation_from="train:0.1")
+    write_weights(find_in_file("own.py:small", "")(), Path("dense.safetensors"), header)
+    ranking = ("rank", "--weights", "dense.safetensors", "--method", "magnitude")
+    without = run(*ranking)
+    assert without.status == 2
+    assert "is your own; try again with --network FILE.py:small" in without.errors
+    assert run(*ranking, "--network", "own.py:small").status == 0
+    other = run(*ranking, "--network", "own.py:nn")
+    assert other.status == 2
+    assert "says that it holds small; try that one" in other.errors

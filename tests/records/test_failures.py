@@ -82,6 +82,7 @@ def test_a_method_all_of_whose_trials_failed_is_named() -> None:
             "no pruned trial has finished: 2 of 3 trials failed, 1 has not run to the end: OSError",
         ),
         ([finished(3)], ""),
+        ([make(3, state="PRUNED"), make(4, state="PRUNED")], ""),  # stopped, as most are
     ],
 )
 def test_a_study_without_a_pruned_network_because_trials_failed_says_so(
