@@ -17,7 +17,7 @@ from dirprune.importance.shapley.estimate import (
 )
 from dirprune.importance.shapley.exact import compute_exact
 from dirprune.importance.shapley.sequence import border_coalitions, list_coalitions
-from dirprune.importance.shapley.surrogate import Surrogate
+from dirprune.importance.shapley.surrogate import Shape, Surrogate
 
 MAX_FITTED = 2500
 """Coalitions that the regression takes: its cost grows with their third power."""
@@ -40,7 +40,8 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
             2 n_channels + 2.
     Returns:
         The values add up to v(full) - v(empty). The intervals are the regression's, widened where its
-        leave-one-out errors are larger than it thinks; None with the borders alone.
+        leave-one-out errors are larger than it thinks, and by what its fitted shape may be wrong; None with
+        the borders alone.
     Raises:
         ImportanceError: If the budget does not reach every channel once.
     """
@@ -64,7 +65,9 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
         residuals = values[n_fitted:] - surrogate.predict(coalitions[n_fitted:])
         means, deviations = _add_residuals(means, deviations, coalitions, residuals, n_fitted)
     rounding = FLOAT32_ROUNDING * float(np.abs(values).max())
-    half_widths = quantile_of_student(len(inner) / 6) * deviations + rounding
+    # The numbers of the regression's shape were fitted to these very coalitions.
+    widening = 1 + len(Shape._fields) / len(inner)
+    half_widths = widening * quantile_of_student(len(inner) / 6) * deviations + rounding
     return Estimate(means, half_widths, len(coalitions))
 
 
