@@ -42,7 +42,7 @@ def list_files() -> list[Path]:
             ["quantise"],
             [
                 "unknown command 'quantise'",
-                "known: abandon, covariances, doctor, explain, export, fit-latency, front",
+                "known: abandon, compare, covariances, doctor, explain, export, fit-latency, front",
             ],
         ),
         (["train", "--epoch", "3"], ["unknown option '--epoch'", "did you mean '--epochs'?"]),

@@ -90,7 +90,7 @@ def test_streamed_class_folders_hold_what_they_hold_in_memory(folders: Path, cut
     assert streamed.calibration.inputs.dtype == torch.uint8
     assert streamed.input_shape == (3, SIZE, SIZE)
     assert max(map(len, repr(streamed).splitlines())) < 120
-    assert len(repr(streamed.train.index)) < 120
+    assert len(repr(streamed.train.index).replace(str(folders), "")) < 120
     assert torch.equal(streamed.example_input(), in_memory.example_input())
     assert_same_roles(streamed, in_memory)
 

@@ -11,6 +11,8 @@ import pytest
 from dirprune.records.folder import StudyFolder
 from dirprune.tuning import storage
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # whole studies, on a machine that may be busy
+
 METHOD = '''
 from dirprune.importance import Scorer, register
 
@@ -101,11 +103,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_methods_of_a_study_script_and_of_a_file_beside_it_prune_trials(root: Path) -> None:
     records = storage.read_records(StudyFolder(root / "out" / "own"))
     assert [record.state for record in records] == ["COMPLETE"] * 6, [record.reason for record in records]
-    assert {record.method for record in records} == {"mine", "theirs"}
+    assert {record.method for record in records if record.source != "dense"} == {"mine", "theirs"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # two studies, on a machine that may be busy
 def test_a_study_with_methods_of_ones_own_goes_on_as_long_as_they_are_the_same(root: Path) -> None:
     done = run_study(root, "--methods", "mine,theirs", "--resume", "--trials", "8")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -117,7 +117,6 @@ def test_a_study_with_methods_of_ones_own_goes_on_as_long_as_they_are_the_same(r
     assert "study own has space.own_methods {'mine': '" in refused.stderr
 
 
-@pytest.mark.slow
 def test_a_module_that_workers_cannot_import_is_named_before_anything_runs(tmp_path: Path) -> None:
     write_study(tmp_path, module="faraway", folder="hidden")
     done = run_study(tmp_path, "--methods", "theirs")

@@ -84,6 +84,7 @@ def fail(what: str, device: str) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_errors_arrive_as_they_are(larger: Resources) -> None:
     with Errands(larger, print) as place:
         with pytest.raises(ConfigurationError, match=r"^expected this, got that; try those$"):
@@ -103,6 +104,7 @@ def test_a_worker_that_is_lost_again_and_again_ends_in_a_line(larger: Resources)
     assert lines == ["a worker that prepared the study was lost; another one goes on"] * 3
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_see_the_study_s_folder_is_named(larger: Resources, tmp_path: Path) -> None:
     with (
         Errands(larger, print, tmp_path / "elsewhere") as place,
@@ -111,6 +113,7 @@ def test_a_node_that_does_not_see_the_study_s_folder_is_named(larger: Resources,
         place(fail, "ours")
 
 
+@pytest.mark.slow
 def test_what_an_errand_waits_for_is_said(larger: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errands, "NOTICE_S", 0.5)
     lines: list[str] = []

@@ -107,7 +107,7 @@ def test_a_larger_budget_evaluates_only_what_is_new(name: str, tmp_path: Path) -
 def test_another_process_evaluates_only_what_is_new_also_after_a_kill(tmp_path: Path) -> None:
     assert run_elsewhere(tmp_path, 30) == 0
     assert count_stored(tmp_path) == 30
-    assert run_elsewhere(tmp_path, 100, n_before_death=3) == 9
+    assert run_elsewhere(tmp_path, 100, n_before_death=2) == 9
     n_when_killed = count_stored(tmp_path)
     assert 30 < n_when_killed < 100
     context = dataclasses.replace(linear_case(WEIGHTS), workspace=tmp_path)
