@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from dirprune.errors import ArchitectureError, ConfigurationError, suggest
 from dirprune.groups import Grouping
-from dirprune.layers import copy_for_evaluation, record_layers, run_example
+from dirprune.layers import copy_for_evaluation, is_plain_attention, record_layers
 
 COST_METRICS = ("macs", "parameters")
 """The names of the costs that are counted, wherever metrics are named."""
@@ -48,28 +48,25 @@ def count_costs(network: nn.Module, example_input: Tensor) -> Costs:
         network: Any network. The projections of `nn.MultiheadAttention` are in the MACs; attention's own
             products (of queries with keys, and of what follows with values), recurrent layers and functional
             calls are not: see `dirprune.uncounted`.
-        example_input: One batch, shape (batch, ...), of which the first example is used.
+        example_input: One batch, shape (batch, ...), of which the first example is used. One with padding
+            costs less than a whole one where `nn.TransformerEncoder` leaves out what its mask marks.
     Raises:
         ConfigurationError: If the network fails on the example input.
     """
     copied = copy_for_evaluation(network)
-    example = example_input[:1].detach().cpu()
-    calls = record_layers(copied, example)
-    macs = sum(call.n_positions * _weight(copied.get_submodule(call.path)).numel() for call in calls)
-    macs += _count_projections(copied, example)
+    with _projections_counted(copied) as projections:
+        calls = record_layers(copied, example_input[:1].detach().cpu())
+    macs = sum(projections) + sum(
+        call.n_positions * _weight(copied.get_submodule(call.path)).numel() for call in calls
+    )
     return Costs(macs, sum(parameter.numel() for parameter in copied.parameters()))
 
 
-def _count_projections(network: nn.Module, example_input: Tensor) -> int:
-    """Return the MACs of all projections of torch's attention, of inputs and outputs.
+@contextmanager
+def _projections_counted(network: nn.Module) -> Iterator[list[int]]:
+    """Give a list that takes the MACs of each call of torch's attention: projections of inputs and outputs.
 
     Their layers are never called: attention takes the weights and multiplies by itself.
-
-    Args:
-        network: Network to run as it is, a copy from `copy_for_evaluation`.
-        example_input: One example on the CPU, shape (1, ...).
-    Raises:
-        ConfigurationError: If the network fails on the example input.
     """
     found: list[int] = []
 
@@ -84,17 +81,13 @@ def _count_projections(network: nn.Module, example_input: Tensor) -> int:
     hooks = [
         module.register_forward_hook(record, with_kwargs=True)
         for module in network.modules()
-        if isinstance(module, nn.MultiheadAttention)
+        if is_plain_attention(module)
     ]
-    if not hooks:
-        return 0
     try:
-        with torch.no_grad():
-            run_example(network, example_input)
+        yield found
     finally:
         for hook in hooks:
             hook.remove()
-    return sum(found)
 
 
 class CostModel:
@@ -121,12 +114,13 @@ class CostModel:
         lengths = _Lengths(grouping)
         macs: _Polynomial = {}
         parameters: _Polynomial = {}
-        example = example_input[:1].detach().cpu()
-        for call in record_layers(copied, example):
+        with _projections_counted(copied) as projections:
+            calls = record_layers(copied, example_input[:1].detach().cpu())
+        for call in calls:
             layer = copied.get_submodule(call.path)
             _add(macs, lengths.size_of(call.path, "weight", _weight(layer)), call.n_positions)
-        if projections := _count_projections(copied, example):
-            _add(macs, {(lengths.one, lengths.one): 1}, projections)
+        if projections:
+            _add(macs, {(lengths.one, lengths.one): 1}, sum(projections))
         seen: set[nn.Parameter] = set()
         for path, module in copied.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

@@ -108,6 +108,13 @@ def record_layers(network: nn.Module, example_input: Tensor) -> list[LayerCall]:
     return [LayerCall(path, count) for path, count in n_positions.items()]
 
 
+def is_plain_attention(module: nn.Module) -> bool:
+    """Return whether a module is attention that computes as torch's does, which calls none of its layers."""
+    return isinstance(module, nn.MultiheadAttention) and (
+        type(module).forward is nn.MultiheadAttention.forward
+    )
+
+
 def _count_positions(layer: nn.Module, layer_input: Tensor | None, output: Tensor) -> int:
     if isinstance(layer, nn.Linear):
         return output.numel() // layer.out_features

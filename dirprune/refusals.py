@@ -38,14 +38,14 @@ class LostChannels:
 
     def explain(self, error: Exception) -> str:
         """Return the likely reason in one line."""
+        detail = "" if isinstance(error, IndexError) else f" ({one_line(error, has_type=True)})"
         if self.functional:
             more = ", ..." if len(self.functional) > N_NAMED else ""
             return (
                 "where channels go is lost, most likely in a functional convolution or product with "
                 "parameters of its own, which cannot be followed: "
-                f"{', '.join(self.functional[:N_NAMED])}{more}; try a layer such as nn.Conv2d"
+                f"{', '.join(self.functional[:N_NAMED])}{more}; try a layer such as nn.Conv2d{detail}"
             )
-        detail = "" if isinstance(error, IndexError) else f" ({one_line(error, has_type=True)})"
         return (
             "where channels go is lost, as behind a slice or split, a shuffle, a reshape or a product of "
             f"layers{detail}"
@@ -69,14 +69,14 @@ def find_cause(reason: str, is_padded: bool) -> str:
     )
 
 
-def pads_channels(grad_fn: Any) -> bool:
-    """Return whether a step of the network's history pads channels: axis 1, or the last of rows."""
+def pads_channels(grad_fn: Any, layer: nn.Module) -> bool:
+    """Return whether a step of the network's history pads the layer's channels: axis 1, of rows the last."""
     pads = getattr(grad_fn, "_saved_pad", None)  # of both ends of the last axis, of the one before, ...
     if pads is None:
         return False
     n_axes = len(grad_fn._input_metadata[0].shape)
     padded = {n_axes - 1 - place // 2 for place, n_padded in enumerate(pads) if n_padded}
-    return 1 in padded or (n_axes <= 3 and n_axes - 1 in padded)
+    return (n_axes - 1 if isinstance(layer, nn.Linear) else 1) in padded
 
 
 def find_reasons(slot: Slot, module: Any, n_channels: int, is_split: bool) -> list[str]:

@@ -315,7 +315,7 @@ class _Tracing:
         is_split = any(item.dep.target.type in _SPLITTING for item in items)
         for item in items:
             node = item.dep.target
-            traced.is_padded |= pads_channels(node.grad_fn)
+            traced.is_padded |= pads_channels(node.grad_fn, layer)
             traced.is_output |= node.type == ops.OPTYPE.OUTPUT
             if node.type in _WITHOUT_WEIGHTS:
                 continue

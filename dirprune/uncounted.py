@@ -10,9 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dirprune.layers import CONVOLUTIONS, copy_for_evaluation, output_tensors, run_example
+from dirprune.errors import ConfigurationError, one_line
+from dirprune.layers import (
+    CONVOLUTIONS,
+    copy_for_evaluation,
+    is_plain_attention,
+    output_tensors,
+    run_example,
+)
 
 N_NAMED = 3
+_OF_TORCH = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+"""What multiplies by its parameters and is not counted, whatever autograd says of it."""
 
 _PRODUCTS = re.compile(
     r"Addmm|Mm|Bmm|Baddbmm|Addbmm|Addmv|Mv|Dot|Linear|Trilinear|\w*(Convolution|Rnn|Lstm|Gru)"
@@ -42,13 +51,19 @@ def find_uncounted(network: nn.Module, example_input: Tensor) -> list[Uncounted]
     Convolutions, linear layers and attention count where they are called. Parameters that scale or shift
     channels, embeddings and tables of positions enter no product and are not found.
 
+    Products by functions are those in the history of the outputs' gradients. Not found are products written
+    as `(x * weight).sum()`, those behind `detach` or under `torch.no_grad`, and those with weights of a layer
+    that is called too. Learnt queries that enter attention's own products are found: they multiply.
+
     Args:
         network: Any network; it is not touched.
         example_input: One batch, shape (batch, ...), of which the first example is used.
     Returns:
-        In the order of the network's modules.
+        In the order of the network's modules; of a network whose outputs have no gradients, only layers of
+        torch.
     Raises:
-        ConfigurationError: If the network fails on the example input.
+        ConfigurationError: If the network fails on the example input with gradients, or if its outputs have
+            none and nothing else is found.
     """
     copied = copy_for_evaluation(network)
     for parameter in copied.parameters():
@@ -59,7 +74,7 @@ def find_uncounted(network: nn.Module, example_input: Tensor) -> list[Uncounted]
     hooks = [
         module.register_forward_hook(lambda layer, *_: called.add(layer))
         for module in copied.modules()
-        if isinstance(module, (*CONVOLUTIONS, nn.Linear, nn.MultiheadAttention))
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear, *_OF_TORCH)) or is_plain_attention(module)
     ]
     try:
         with torch.enable_grad():
@@ -67,8 +82,12 @@ def find_uncounted(network: nn.Module, example_input: Tensor) -> list[Uncounted]
     finally:
         for hook in hooks:
             hook.remove()
-    counted: set[Tensor] = {parameter for layer in called for parameter in layer.parameters()}
-    entering = _find_entering(outputs, example, counted)
+    of_torch = {layer for layer in called if isinstance(layer, _OF_TORCH)}
+    counted: set[Tensor] = {parameter for layer in called - of_torch for parameter in layer.parameters()}
+    entering: set[Tensor] = {parameter for layer in of_torch for parameter in layer.parameters()}
+    if not entering and all(output.grad_fn is None for output in outputs):
+        raise ConfigurationError("no output has gradients, as behind argmax or under torch.no_grad")
+    entering |= _find_entering(outputs, example, counted)
     found: dict[str, Uncounted] = {}
     for path, module in copied.named_modules():
         own = {name: p for name, p in module.named_parameters(recurse=False) if p in entering}
@@ -76,7 +95,7 @@ def find_uncounted(network: nn.Module, example_input: Tensor) -> list[Uncounted]
             entering.discard(parameter)  # that of the next module with the same one
             key = f"{path} ({type(module).__name__})" if path else name
             n_before = found[key].n_parameters if key in found else 0
-            is_functional = not isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.Bilinear))
+            is_functional = not isinstance(module, _OF_TORCH)
             found[key] = Uncounted(key, n_before + parameter.numel(), is_functional)
     return list(found.values())
 
@@ -84,10 +103,13 @@ def find_uncounted(network: nn.Module, example_input: Tensor) -> list[Uncounted]
 def warn_of_uncounted(network: nn.Module, example_input: Tensor) -> str | None:
     """Return a warning of one line where a network has parameters whose MACs are not counted, else None.
 
-    Raises:
-        ConfigurationError: If the network fails on the example input.
+    One that cannot be looked at, as it runs only without gradients, is warned of too.
     """
-    found = find_uncounted(network, example_input)
+    try:
+        found = find_uncounted(network, example_input)
+    except ConfigurationError as error:
+        why = one_line(error.__cause__, has_type=True) if error.__cause__ else error
+        return f"WARNING: whether all MACs are counted could not be looked at: {why}"
     if not found:
         return None
     n_found = sum(each.n_parameters for each in found)
@@ -102,7 +124,8 @@ def warn_of_uncounted(network: nn.Module, example_input: Tensor) -> str | None:
 def _find_entering(outputs: Sequence[Tensor], data: Tensor, counted: set[Tensor]) -> set[Tensor]:
     """Return the parameters that enter products, but for those into which a counted one enters.
 
-    An operand of a product counts as weights if it depends on parameters and not on data.
+    An operand of a product counts as weights if it depends on parameters and not on data. What a counted
+    parameter was multiplied with is data: of integers and under `torch.no_grad` the data have no history.
 
     Args:
         outputs: Of the network, with their history.
@@ -121,7 +144,9 @@ def _find_entering(outputs: Sequence[Tensor], data: Tensor, counted: set[Tensor]
             weights[node] = frozenset().union(*filter(None, operands))
         if _PRODUCTS.match(node.name()):
             multiplied = frozenset[Tensor]().union(*filter(None, operands))
-            if not multiplied & counted:
+            if multiplied & counted:
+                weights[node] = None
+            else:
                 entering |= multiplied
     return entering
 

@@ -173,6 +173,59 @@ def test_projections_of_attention_cost_what_torch_counts(
     assert (few.macs < costs.macs) == bool(grouping.groups)
 
 
+class _SelfAttention(nn.MultiheadAttention):
+    """Attention with a forward of its own, of one input."""
+
+    def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(inputs, inputs, inputs)[0]
+
+
+class _LayeredAttention(nn.MultiheadAttention):
+    """Attention with a forward of its own, which calls layers, as that of torch.ao.nn.quantizable."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 2)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # type: ignore[override]
+        queries, keys, values = self.layers[0](query), self.layers[1](key), self.layers[2](value)
+        return self.layers[3]((queries @ keys.transpose(1, 2)).softmax(-1) @ values)
+
+
+class _LayeredSelfAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = _LayeredAttention(8)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.attention(inputs, inputs, inputs)
+
+
+def test_attention_with_a_forward_of_its_own_costs_what_its_layers_cost() -> None:
+    inputs = torch.randn(2, 5, 8)
+    network = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 8), _SelfAttention(8, 2))
+    costs = count_costs(network, inputs)
+    assert costs.macs == 5 * 2 * 6 * 8
+    grouping = find_groups(network, inputs)
+    assert CostModel(network, grouping, inputs).costs(grouping.n_channels) == costs
+    assert count_costs(_LayeredSelfAttention(), inputs).macs == 4 * 5 * 8 * 8
+
+
+def test_costs_of_attention_take_one_pass() -> None:
+    n_passes = 0
+
+    class _Counted(nn.MultiheadAttention):
+        def __call__(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+            nonlocal n_passes
+            n_passes += 1
+            return super().__call__(*inputs, **named)
+
+    network = _Attending(True, True)
+    network.attention = _Counted(8, 2, batch_first=True, kdim=6, vdim=4)
+    count_costs(network, torch.zeros(2, 5, 8))
+    assert n_passes == 1
+
+
 def test_attention_of_a_vision_transformer_counts() -> None:
     network = torchvision.models.vit_b_16(weights=None)
     n_tokens, width = 197, 768

@@ -399,6 +399,36 @@ class _PaddedShortcut(nn.Module):
         return self.head(F.relu(outer + F.pad(hidden, (0, 0, 0, 0, 2, 2))))
 
 
+class _PaddedRows(nn.Module):
+    """Rows in any number of axes: a shortcut whose channels are padded, or padding in front and a softmax."""
+
+    def __init__(self, is_shortcut: bool) -> None:
+        super().__init__()
+        self.is_shortcut = is_shortcut
+        self.first = nn.Linear(4, 6)
+        self.inner, self.outer = nn.Linear(6, 5), nn.Linear(5, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(rows))
+        if not self.is_shortcut:
+            hidden = F.pad(hidden, (0, 0, 1, 0)).softmax(-1)
+        outer = self.outer(torch.relu(self.inner(hidden)))
+        return self.head(outer + F.pad(hidden, (1, 1)) if self.is_shortcut else outer)
+
+
+class _Causal(nn.Module):
+    """A convolution that looks back, behind a softmax over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(4, 8, 1)
+        self.head = nn.Conv1d(8, 2, 3)
+
+    def forward(self, series: Tensor) -> Tensor:
+        return self.head(F.pad(self.first(series).softmax(1), (2, 0)))
+
+
 class _FunctionalConvolution(nn.Module):
     """The channels of `first` enter a convolution that is no layer."""
 
@@ -457,6 +487,37 @@ def test_the_reason_names_what_is_there(network: nn.Module, name: str, reason: s
     assert ("shortcuts" in said) == isinstance(network, _PaddedShortcut)
     assert "IndexError" not in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "is_shortcut"),
+    [
+        *((_PaddedRows(is_shortcut=True), shape, True) for shape in ((4,), (5, 4), (3, 5, 4))),
+        *((_PaddedRows(is_shortcut=False), shape, False) for shape in ((5, 4), (3, 5, 4))),
+        (_Causal(), (4, 6), False),
+    ],
+)
+def test_padding_counts_where_the_channels_of_the_layer_are(
+    network: nn.Module, shape: tuple[int, ...], is_shortcut: bool
+) -> None:
+    said = find_groups(network, torch.zeros(2, *shape)).refused["first"]
+    assert ("as behind shortcuts that pad" in said) == is_shortcut
+    assert (MIXED in said) != is_shortcut
+
+
+def test_the_tracers_own_error_is_told_behind_functional_parameters_too() -> None:
+    class _Refusing(_FunctionalConvolution):
+        def forward(self, images: Tensor) -> Tensor:
+            if torch.is_grad_enabled() and len(images) == 2:
+                raise ValueError("no such batches")
+            return super().forward(images)
+
+    refused = find_groups(_Refusing(), torch.zeros(2, 3, 6, 6)).refused
+    assert set(refused) == {"first", "last", "head"}
+    for said in refused.values():
+        assert said.endswith(
+            "cannot be followed: kernel; try a layer such as nn.Conv2d (ValueError: no such batches)"
+        )
 
 
 def test_groups_that_can_be_cut_alone_but_not_together_are_not_both_accepted() -> None:
