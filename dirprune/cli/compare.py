@@ -120,6 +120,7 @@ def read_study(root: Path, label: str, storage_url: str = "") -> ComparedStudy:
         payload.get("dense", {}).get("metrics", {}),
         records,
         read_ending(folder),
+        payload.get("samplers", ()),
     )
 
 

@@ -56,6 +56,7 @@ def find_warnings(studies: Sequence[ComparedStudy]) -> list[str]:
         *_warn_of_dense(studies),
         *_warn_of_descriptions(studies),
         *_warn_of_options(studies),
+        *_warn_of_samplers(studies),
         *_warn_of_trials(studies),
         *_warn_of_unfinished(studies),
     ]
@@ -115,6 +116,15 @@ def _warn_of_options(studies: Sequence[ComparedStudy]) -> list[str]:
         if len({text for text, _ in told}) > 1:
             lines.append(f"the studies differ in the options of {method}: {_gather(told)}")
     return lines
+
+
+def _warn_of_samplers(studies: Sequence[ComparedStudy]) -> list[str]:
+    told = [("+".join(sorted(study.samplers)), study.label) for study in studies]
+    if len({names for names, _ in told}) < 2:
+        return []
+    differ = "differ" if len({names for names, _ in told if names}) > 1 else "may differ"
+    gathered = _gather((names or "not known, of an earlier version", label) for names, label in told)
+    return [f"the studies {differ} in samplers: {gathered}"]
 
 
 def _warn_of_trials(studies: Sequence[ComparedStudy]) -> list[str]:

@@ -35,6 +35,7 @@ class ComparedStudy:
         dense: The dense network's metrics.
         records: Every trial that was started.
         ending: As `dirprune.records.ending.read_ending` returns it.
+        samplers: What chose its trials, in the order of its runs; empty where an earlier version did not say.
     """
 
     label: str
@@ -43,6 +44,7 @@ class ComparedStudy:
     dense: Mapping[str, float]
     records: Sequence[TrialRecord]
     ending: str | None = ""
+    samplers: Sequence[str] = ()
 
     @property
     def methods(self) -> str:

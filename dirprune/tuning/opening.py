@@ -130,9 +130,10 @@ def open_ledger(
     problem = StudyProblem(spec, shapes, prepared.subject.costs, summary.reference_point)
     study.sampler = make_sampler(sampler, spec.seed, n_known, summary.floor, problem)
     if not is_resumed:
+        payload["samplers"] = [sampler]
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
     rungs = sorted({spec.images(epochs, prepared.context.roles) for epochs in spec.rungs})
-    return Ledger(
+    ledger = Ledger(
         spec,
         prepared.subject.grouping,
         prepared.subject.costs,
@@ -144,6 +145,10 @@ def open_ledger(
         prepared.warm_starts,
         prepared.ranking,
     )
+    known = payload.get("samplers", [sampler])  # earlier versions recorded none: those stay unknown
+    if ledger.has_work and sampler not in known:
+        write_json(folder.study_json, {**payload, "samplers": [*known, sampler]}, schema=storage.STUDY_SCHEMA)
+    return ledger
 
 
 def _count_given(spec: StudySpec, prepared: Prepared) -> int:

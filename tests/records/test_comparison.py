@@ -243,6 +243,27 @@ def test_everything_else_by_which_results_may_differ_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
+    ("samplers", "expected"),
+    [
+        ([("tpe", "ehvi"), ("ehvi", "tpe")], []),
+        ([(), ()], []),
+        ([("ehvi",), ("tpe", "ehvi")], ["the studies differ in samplers: ehvi (0); ehvi+tpe (1)"]),
+        (
+            [("ehvi",), (), ("ehvi",)],
+            ["the studies may differ in samplers: ehvi (0, 2); not known, of an earlier version (1)"],
+        ),
+        (
+            [("ehvi",), ("tpe",), ()],
+            ["the studies differ in samplers: ehvi (0); tpe (1); not known, of an earlier version (2)"],
+        ),
+    ],
+)
+def test_other_samplers_are_warned_of(samplers: list[tuple[str, ...]], expected: list[str]) -> None:
+    studies = [replace(make_compared(str(i)), samplers=names) for i, names in enumerate(samplers)]
+    assert find_warnings(studies) == expected
+
+
+@pytest.mark.parametrize(
     ("ending", "expected"), [(None, "at work, or was killed"), ("the disk is full", "the disk is full")]
 )
 def test_a_study_that_did_not_end_in_order_is_warned_of(ending: str | None, expected: str) -> None:
