@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import combinations, zip_longest
 from typing import Any
 
-from dirprune.cost import LATENCY
+from dirprune.cost import COST_METRICS, LATENCY
 from dirprune.errors import StudyError
 from dirprune.records.comparison import ComparedStudy
 from dirprune.records.formatting import format_metric
@@ -18,7 +19,7 @@ NOT_COMPARED = ("seed", "final_fine_tuning", "latency", "weights", "space.method
 """What repetitions differ in, what the search does not see, and what has a word of its own."""
 FINGERPRINT = "data.fingerprint"
 """What data are, wherever they come from."""
-N_LABELS, N_LETTERS = 3, 60
+N_LABELS, N_LETTERS, N_BEFORE = 3, 60, 20
 
 
 def check_comparable(studies: Sequence[ComparedStudy]) -> None:
@@ -35,12 +36,22 @@ def check_comparable(studies: Sequence[ComparedStudy]) -> None:
                 f"expected each study once, got {other.label} and {study.label}, which are the same one; "
                 "leave one of them out"
             )
-    first, *others = studies
+    pairs = _find_differences(studies)
     for part in REFUSED:
-        for other in others:
-            differing = [key for key in _find_differences(first, other) if key.partition(".")[0] == part]
+        for one, other, keys in pairs:
+            differing = [key for key in keys if key.partition(".")[0] == part]
             if differing and (part != "data" or FINGERPRINT in differing):
-                raise StudyError(_refuse(first, other, differing))
+                raise StudyError(_refuse(one, other, differing))
+    first, *others = studies
+    for other in others:
+        for metric in COST_METRICS:
+            counts = [study.summary.dense_costs.get(metric, 0.0) for study in (first, other)]
+            if counts[0] != counts[1]:
+                one, two = (format_metric(metric, count) for count in counts)
+                raise StudyError(
+                    f"expected studies that count the dense network's costs alike, got {metric} {one} in "
+                    f"{first.label} and {two} in {other.label}; run those of an earlier version again"
+                )
     if LATENCY in [objective.metric for objective in first.summary.objectives]:
         for other in others:
             if first.description.get("latency") != other.description.get("latency"):
@@ -62,8 +73,15 @@ def find_warnings(studies: Sequence[ComparedStudy]) -> list[str]:
     ]
 
 
-def _find_differences(first: ComparedStudy, other: ComparedStudy) -> list[str]:
-    return find_differences(first.description, complete(other.description))
+def _find_differences(
+    studies: Sequence[ComparedStudy],
+) -> list[tuple[ComparedStudy, ComparedStudy, list[str]]]:
+    """Return every two studies with what differs between them, whichever is taken for the stored one."""
+    described = [(study, complete(study.description)) for study in studies]
+    return [
+        (one, other, sorted({*find_differences(first, second)} & {*find_differences(second, first)}))
+        for (one, first), (other, second) in combinations(described, 2)
+    ]
 
 
 def _refuse(first: ComparedStudy, other: ComparedStudy, differing: Sequence[str]) -> str:
@@ -74,7 +92,11 @@ def _refuse(first: ComparedStudy, other: ComparedStudy, differing: Sequence[str]
             f"{first.label}; give all studies the same --weights FILE, which says how images are cut"
         )
     key = "data.name" if "data.name" in differing else part
-    one, two = (_describe(find_part(study.description, key)) for study in (first, other))
+    descriptions = (first.description, other.description)
+    one, two = _describe_apart([find_part(description, key) for description in descriptions])
+    if part == "groups" or one == two:  # groups may be many, and other code may have the same name
+        name = differing[0].partition(".")[2]
+        one, two = (f"{name}={_describe(find_part(each, differing[0]))}" for each in descriptions)
     what = {"data.name": "data set", "groups": "set of channel groups", "objectives": "set of objectives"}
     return (
         f"expected studies of one {what.get(key, part)}, got {one} in {first.label} and {two} in "
@@ -96,12 +118,11 @@ def _warn_of_dense(studies: Sequence[ComparedStudy]) -> list[str]:
 
 
 def _warn_of_descriptions(studies: Sequence[ComparedStudy]) -> list[str]:
-    first = studies[0]
-    keys = {key for other in studies[1:] for key in _find_differences(first, other)}
+    keys = {key for _, _, differing in _find_differences(studies) for key in differing}
     described = [(complete(study.description), study.label) for study in studies]
     return [
         f"the studies differ in {key}: "
-        + _gather((_describe(find_part(description, key)), label) for description, label in described)
+        + _gather_values([(find_part(description, key), label) for description, label in described])
         for key in sorted(keys - set(NOT_COMPARED))
         if key.partition(".")[0] not in (*REFUSED, *NOT_COMPARED)
     ]
@@ -112,9 +133,9 @@ def _warn_of_options(studies: Sequence[ComparedStudy]) -> list[str]:
     searched = [(study.description["space"]["methods"], study.label) for study in studies]
     lines = []
     for method in sorted({method for methods, _ in searched for method in methods}):
-        told = [(_describe(methods[method]), label) for methods, label in searched if method in methods]
-        if len({text for text, _ in told}) > 1:
-            lines.append(f"the studies differ in the options of {method}: {_gather(told)}")
+        told = [(methods[method], label) for methods, label in searched if method in methods]
+        if any(options != told[0][0] for options, _ in told):
+            lines.append(f"the studies differ in the options of {method}: {_gather_values(told)}")
     return lines
 
 
@@ -160,9 +181,27 @@ def _list(labels: Sequence[str]) -> str:
     return ", ".join(labels[:N_LABELS]) + (f" and {more} more" if more > 0 else "")
 
 
+def _gather_values(told: Sequence[tuple[Any, str]]) -> str:
+    texts = _describe_apart([value for value, _ in told])
+    return _gather(zip(texts, (label for _, label in told), strict=True))
+
+
+def _describe_apart(values: Sequence[Any]) -> list[str]:
+    """Describe values, long ones from a little before where they differ."""
+    texts = [_describe(value) for value in values]
+    if max(map(len, texts)) <= N_LETTERS:
+        return texts
+    differing = (place for place, letters in enumerate(zip_longest(*texts)) if len(set(letters)) > 1)
+    start = max(0, next(differing, 0) - N_BEFORE)
+    cut = [text[start : start + N_LETTERS] for text in texts]
+    return [
+        f"{'...' * (start > 0)}{shown}{'...' * (start + len(shown) < len(text))}"
+        for shown, text in zip(cut, texts, strict=True)
+    ]
+
+
 def _describe(value: Any) -> str:
     if isinstance(value, dict) and "name" in value:
         options = value.get("options") or {}
         return f"{value['name']}{f' with {json.dumps(options)}' if options else ''}"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= N_LETTERS else f"{text[: N_LETTERS - 3]}..."
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)

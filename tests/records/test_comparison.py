@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +189,64 @@ def test_a_floor_below_what_a_study_looked_for_is_refused() -> None:
         ({"network": {"name": "resnet20", "options": {}}}, "one network, got lenet5 in a and resnet20 in b"),
         ({"objectives": [["val_loss", "minimize"], ["macs", "minimize"]]}, "one set of objectives, got"),
         ({"evaluation": {"name": "top5"}}, "one evaluation, got accuracy in a and top5 in b"),
+        (
+            {"evaluation": {"name": "accuracy", "source_sha256": "b"}},
+            "one evaluation, got source_sha256=none in a and source_sha256=b in b",
+        ),
+        (
+            {"objectives": [["val_accuracy", "maximize"], ["macs", "minimize"], ["parameters", "minimize"]]},
+            r'one set of objectives, got .*"minimize"\]\] in a and .*"minimize"\], \["parameters", .* in b;',
+        ),
+        (
+            {"groups": {**N_CHANNELS, "linear2": 24}},
+            "one set of channel groups, got linear2=25 in a and linear2=24 in b",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], expected: str) -> None:
     other = replace(make_compared("b", floor=None), description={**make_compared("b").description, **changes})
     with pytest.raises(StudyError, match=expected):
         check_comparable([make_compared("a"), other])
+
+
+def test_dense_networks_whose_costs_were_counted_otherwise_are_refused() -> None:
+    one, two = make_compared("a"), make_compared("b", seed=1)
+    other = replace(two, summary=replace(two.summary, dense_costs={"macs": 1200.0}))
+    with pytest.raises(StudyError, match=r"got macs 1,000 in a and 1,200 in b; run those of an earlier ver"):
+        check_comparable([one, other])
+    timed = replace(two, summary=replace(two.summary, dense_costs={"macs": 1000.0, "latency_ms": 3.0}))
+    check_comparable([one, timed])
+
+
+def with_content(label: str, part: str, content: str | None) -> ComparedStudy:
+    """Return a study with a function of its own that carries tensors; None: as an earlier version has it."""
+    described = {"module": "mine", "name": "judge", "source_sha256": "0"}
+    carried = {} if content is None else {"content_sha256": content}
+    return replace(
+        make_compared(label),
+        description={**make_compared(label).description, part: {**described, **carried}},
+    )
+
+
+def test_content_that_an_earlier_version_did_not_look_at_is_no_difference_in_any_order() -> None:
+    for part in ("evaluation", "loss"):
+        studies = [with_content("earlier", part, None), with_content("one", part, "1")]
+        for given in permutations(studies):
+            check_comparable(given)
+            assert find_warnings(given) == []
+
+
+def test_other_content_is_found_in_any_order_beside_a_study_of_an_earlier_version() -> None:
+    for given in permutations(
+        [with_content(str(content), "evaluation", content) for content in (None, "1", "2")]
+    ):
+        with pytest.raises(
+            StudyError, match=r"one evaluation, got content_sha256=(1 in 1 and .*=2|2 in 2 and .*=1)"
+        ):
+            check_comparable(given)
+    for given in permutations([with_content(str(content), "loss", content) for content in (None, "1", "2")]):
+        (line,) = find_warnings(given)
+        assert line.startswith("the studies differ in loss.content_sha256: ")
 
 
 def test_a_study_given_twice_is_refused_and_repetitions_are_not() -> None:
