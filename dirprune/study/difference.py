@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from dirprune.identity import CONTENT
+from dirprune.study import floor
 from dirprune.study.spec import CALLABLES, StudySpec
 
 PARTS = ("fine_tuning", "space")
@@ -38,9 +39,13 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
 
 
 def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored description with the default of each field that was not known when it was written."""
+    """Return a stored description with the default of each field that was not known when it was written.
+
+    The least accuracy, which earlier versions stored as it was given, is written as it is now.
+    """
     default = json.loads(_write_default())
     known = {**default, **stored}
+    known["min_val_accuracy"] = floor.normalise(known["min_val_accuracy"])
     for part in PARTS:
         if part in stored:
             known[part] = {**default[part], **stored[part]}

@@ -14,7 +14,6 @@ from dirprune.files import write_json
 from dirprune.importance.base import Progress
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
-from dirprune.study import floor
 from dirprune.study.difference import find_differences, find_part
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
@@ -210,8 +209,6 @@ def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any])
     Raises:
         StudyError: Naming what differs.
     """
-    if "min_val_accuracy" in stored:  # older versions stored it as it was written
-        stored = {**stored, "min_val_accuracy": floor.normalise(stored["min_val_accuracy"])}
     differing = find_differences(stored, wanted)
     if differing:
         key = differing[0]
