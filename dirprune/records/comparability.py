@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations, zip_longest
 from typing import Any
 
 from dirprune.cost import COST_METRICS, LATENCY
 from dirprune.errors import StudyError
-from dirprune.records.comparison import ComparedStudy
+from dirprune.records.comparison import By, ComparedStudy
 from dirprune.records.formatting import format_metric
 from dirprune.study.difference import complete, find_differences, find_part
 
 REFUSED = ("network", "groups", "objectives", "evaluation", "data")
 """Parts of a description that must be the same; the first one that is not is named."""
-NOT_COMPARED = ("seed", "final_fine_tuning", "latency", "weights", "space.methods")
+NOT_COMPARED = ("seed", "final_fine_tuning", "latency", "weights", "space.methods", "space.own_methods")
 """What repetitions differ in, what the search does not see, and what has a word of its own."""
 FINGERPRINT = "data.fingerprint"
 """What data are, wherever they come from."""
@@ -45,12 +46,12 @@ def check_comparable(studies: Sequence[ComparedStudy]) -> None:
     first, *others = studies
     for other in others:
         for metric in COST_METRICS:
-            counts = [study.summary.dense_costs.get(metric, 0.0) for study in (first, other)]
-            if counts[0] != counts[1]:
-                one, two = (format_metric(metric, count) for count in counts)
+            counts = [(study.summary.dense_costs.get(metric, 0.0), study.label) for study in (first, other)]
+            if counts[0][0] != counts[1][0]:
+                told = " and ".join(f"{format_metric(metric, count)} in {label}" for count, label in counts)
                 raise StudyError(
-                    f"expected studies that count the dense network's costs alike, got {metric} {one} in "
-                    f"{first.label} and {two} in {other.label}; run those of an earlier version again"
+                    f"expected studies that count the dense network's costs alike, got {metric} {told}; run "
+                    "those of an earlier version again"
                 )
     if LATENCY in [objective.metric for objective in first.summary.objectives]:
         for other in others:
@@ -61,12 +62,14 @@ def check_comparable(studies: Sequence[ComparedStudy]) -> None:
                 )
 
 
-def find_warnings(studies: Sequence[ComparedStudy]) -> list[str]:
-    """Return one line for each thing beside the methods by which the results may differ."""
+def find_warnings(studies: Sequence[ComparedStudy], by: By = "methods") -> list[str]:
+    """Return one line for each thing beside the groups by which the results may differ."""
     return [
         *_warn_of_dense(studies),
         *_warn_of_descriptions(studies),
         *_warn_of_options(studies),
+        *_warn_of_latency(studies),
+        *(_warn_of_seeds(studies) if by == "methods" else []),
         *_warn_of_samplers(studies),
         *_warn_of_trials(studies),
         *_warn_of_unfinished(studies),
@@ -129,14 +132,37 @@ def _warn_of_descriptions(studies: Sequence[ComparedStudy]) -> list[str]:
 
 
 def _warn_of_options(studies: Sequence[ComparedStudy]) -> list[str]:
-    """Warn of a method whose own options some studies search in another range."""
-    searched = [(study.description["space"]["methods"], study.label) for study in studies]
+    """Warn of a method whose own options some studies search in another range, or whose code is another."""
     lines = []
-    for method in sorted({method for methods, _ in searched for method in methods}):
-        told = [(methods[method], label) for methods, label in searched if method in methods]
-        if any(options != told[0][0] for options, _ in told):
-            lines.append(f"the studies differ in the options of {method}: {_gather_values(told)}")
+    for what, part in (("options", "methods"), ("code", "own_methods")):
+        named = [(study.description["space"].get(part, {}), study.label) for study in studies]
+        for method in sorted({method for methods, _ in named for method in methods}):
+            told = [(methods[method], label) for methods, label in named if method in methods]
+            if any(value != told[0][0] for value, _ in told):
+                lines.append(f"the studies differ in the {what} of {method}: {_gather_values(told)}")
     return lines
+
+
+def _warn_of_latency(studies: Sequence[ComparedStudy]) -> list[str]:
+    """Warn of different models where latency is limited; where it is an objective they are refused."""
+    models = [
+        (study.description["latency"], study.label) for study in studies if "latency" in study.description
+    ]
+    told = [("one" if model == models[0][0] else "others", label) for model, label in models]
+    if len({text for text, _ in told}) < 2:
+        return []
+    return [
+        f"the studies limit latency by different models: {_gather(told)}; give all the same --latency FILE"
+    ]
+
+
+def _warn_of_seeds(studies: Sequence[ComparedStudy]) -> list[str]:
+    counted = Counter((study.methods, study.summary.seed) for study in studies)
+    return [
+        f"group {methods} has {n} studies of seed {seed}, which are no repetitions by seed and make one pair"
+        for (methods, seed), n in counted.items()
+        if n > 1
+    ]
 
 
 def _warn_of_samplers(studies: Sequence[ComparedStudy]) -> list[str]:
@@ -158,13 +184,13 @@ def _warn_of_trials(studies: Sequence[ComparedStudy]) -> list[str]:
 def _warn_of_unfinished(studies: Sequence[ComparedStudy]) -> list[str]:
     told = []
     for study in studies:
-        n_open = study.count("RUNNING", "WAITING")
+        n_open = study.count("RUNNING")
         if n_open:
             told.append((f"{n_open} of {len(study.records)} trials have not ended", study.label))
         elif study.ending:
             told.append((study.ending, study.label))
         elif study.ending is None:
-            told.append(("the last run is at work, or was killed", study.label))
+            told.append(("the last run is at work, was killed, or was of an earlier version", study.label))
     return [f"unfinished studies: {_gather(told)}; go on with --resume first"] if told else []
 
 

@@ -24,7 +24,7 @@ from dirprune.study.difference import complete
 from dirprune.study.floor import Floor
 from dirprune.study.objectives import read_objectives
 from dirprune.study.observer import StudySummary
-from tests.records.example_study import N_CHANNELS, make_trial
+from tests.records.example_study import LATENCY_OBJECTIVES, N_CHANNELS, make_trial
 
 DENSE = {"val_accuracy": 0.99, "test_accuracy": 0.98}
 POINTS = ((0.9, 500.0), (0.8, 250.0))  # accuracy and MACs of trials 1 and 2; the dense network has 1,000
@@ -165,6 +165,22 @@ def test_pairs_are_of_equal_seeds_alone() -> None:
     assert compare([studies[2], studies[5]]).pairings == ()
 
 
+def test_a_seed_given_twice_in_a_group_makes_one_pair_of_means_and_is_warned_of() -> None:
+    heights = {"m": (0.9, 0.6, 0.9), "r": (0.7, 0.7, 0.9)}  # means of 0.8 and 0.7667
+    studies = [
+        make_compared(f"{group}{place}", [(height, 500.0)], methods=(method,))
+        for group, method in (("m", "magnitude"), ("r", "random"))
+        for place, height in enumerate(heights[group])
+    ]
+    (pairing,) = compare(studies).pairings
+    assert (pairing.seeds, pairing.n_above, pairing.n_equal) == ((0,), 1, 0)
+    assert find_warnings(studies) == [
+        f"group {method} has 3 studies of seed 0, which are no repetitions by seed and make one pair"
+        for method in ("magnitude", "random")
+    ]
+    assert find_warnings(studies, by="study") == []
+
+
 def test_a_floor_below_what_a_study_looked_for_is_refused() -> None:
     studies = [make_compared("a", floor=0.5), make_compared("b", floor=0.75)]
     with pytest.raises(
@@ -233,7 +249,7 @@ def test_content_that_an_earlier_version_did_not_look_at_is_no_difference_in_any
         studies = [with_content("earlier", part, None), with_content("one", part, "1")]
         for given in permutations(studies):
             check_comparable(given)
-            assert find_warnings(given) == []
+            assert find_warnings(given, by="study") == []
 
 
 def test_other_content_is_found_in_any_order_beside_a_study_of_an_earlier_version() -> None:
@@ -245,7 +261,7 @@ def test_other_content_is_found_in_any_order_beside_a_study_of_an_earlier_versio
         ):
             check_comparable(given)
     for given in permutations([with_content(str(content), "loss", content) for content in (None, "1", "2")]):
-        (line,) = find_warnings(given)
+        (line,) = find_warnings(given, by="study")
         assert line.startswith("the studies differ in loss.content_sha256: ")
 
 
@@ -277,7 +293,7 @@ def test_everything_else_by_which_results_may_differ_is_warned_of() -> None:
         others=[running],
     )
     studies = [make_compared("a", epochs=5.0, space=narrow), replace(other, dense={"val_accuracy": 0.5})]
-    dense, *differing, options, trials, unfinished = find_warnings(studies)
+    dense, *differing, options, trials, unfinished = find_warnings(studies, by="study")
     assert dense.startswith(
         "the dense networks differ: 01234567 val_accuracy 0.9900, test_accuracy 0.9800 (a); "
         "abcdefgh val_accuracy 0.5000 (b)"
@@ -293,6 +309,60 @@ def test_everything_else_by_which_results_may_differ_is_warned_of() -> None:
     )
     assert trials == "the studies differ in trials started: 3 (a); 4 (b); a hypervolume grows with them"
     assert unfinished == "unfinished studies: 1 of 4 trials have not ended (b); go on with --resume first"
+
+
+def test_options_that_differ_late_in_a_long_text_are_warned_of() -> None:
+    space = complete({})["space"]
+    options = [{"norm": ["l1"] * 20, "last": [place]} for place in (1, 2)]
+    studies = [
+        make_compared(str(place), space={**space, "methods": {"magnitude": one}})
+        for place, one in enumerate(options)
+    ]
+    (line,) = find_warnings(studies, by="study")
+    assert line == (
+        'the studies differ in the options of magnitude: ...1", "l1"], "last": [1]} (0); '
+        '...1", "l1"], "last": [2]} (1)'
+    )
+
+
+def with_code(label: str, **codes: str) -> ComparedStudy:
+    """Return a study of magnitude and of methods of one's own, by the code of each."""
+    methods = {method: {} for method in ("magnitude", *codes)}
+    return make_compared(label, space={**complete({})["space"], "methods": methods, "own_methods": codes})
+
+
+def test_methods_of_ones_own_are_compared_where_studies_share_them() -> None:
+    first, other, edited = (
+        with_code("a", mine="1" * 32),
+        with_code("b", yours="2" * 32),
+        with_code("c", mine="3" * 32),
+    )
+    assert find_warnings([make_compared("d"), first, other], by="study") == []
+    assert (
+        find_warnings([first, make_compared("d"), with_code("e", mine="1" * 32, yours="2")], by="study") == []
+    )
+    for studies in ([first, other, edited], [other, first, edited]):
+        assert find_warnings(studies, by="study") == [
+            f"the studies differ in the code of mine: {'1' * 32} (a); {'3' * 32} (c)"
+        ]
+
+
+def test_models_of_latency_are_refused_where_it_is_traded_and_warned_of_where_it_is_limited() -> None:
+    limit, models = {"latency_ms": 2.0}, [{"constant_ms": constant, "error": 0.1} for constant in (1.0, 2.0)]
+    studies = [
+        make_compared(str(i), limits=limit, latency=model) for i, model in enumerate([*models, models[0]])
+    ]
+    check_comparable(studies)
+    assert find_warnings(studies, by="study") == [
+        "the studies limit latency by different models: one (0, 2); others (1); "
+        "give all the same --latency FILE"
+    ]
+    assert find_warnings([studies[0], studies[2]], by="study") == []
+    traded = [
+        replace(study, summary=replace(study.summary, objectives=LATENCY_OBJECTIVES)) for study in studies
+    ]
+    with pytest.raises(StudyError, match="studies of one model of latency, got two in 0 and 1"):
+        check_comparable(traded)
 
 
 @pytest.mark.parametrize(
@@ -313,14 +383,27 @@ def test_everything_else_by_which_results_may_differ_is_warned_of() -> None:
 )
 def test_other_samplers_are_warned_of(samplers: list[tuple[str, ...]], expected: list[str]) -> None:
     studies = [replace(make_compared(str(i)), samplers=names) for i, names in enumerate(samplers)]
-    assert find_warnings(studies) == expected
+    assert find_warnings(studies, by="study") == expected
+
+
+def test_a_least_accuracy_that_an_earlier_version_stored_as_it_was_written_is_the_same() -> None:
+    studies = [make_compared(str(i), min_val_accuracy=least) for i, least in enumerate(("0.9", 0.9, ".90"))]
+    assert find_warnings(studies, by="study") == []
+    other = make_compared("other", min_val_accuracy=None)
+    assert find_warnings([*studies, other], by="study") == [
+        "the studies differ in min_val_accuracy: 0.9 (0, 1, 2); none (other)"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("ending", "expected"), [(None, "at work, or was killed"), ("the disk is full", "the disk is full")]
+    ("ending", "expected"),
+    [
+        (None, "the last run is at work, was killed, or was of an earlier version"),
+        ("the disk is full", "the disk is full"),
+    ],
 )
 def test_a_study_that_did_not_end_in_order_is_warned_of(ending: str | None, expected: str) -> None:
-    (line,) = find_warnings([make_compared("a"), make_compared("b", ending=ending)])
+    (line,) = find_warnings([make_compared("a"), make_compared("b", ending=ending)], by="study")
     assert line.startswith("unfinished studies: ")
     assert f"{expected} (b)" in line
 
