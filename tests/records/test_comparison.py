@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from dirprune.errors import ConfigurationError, StudyError
+from dirprune.records.appearance import COLOURS, label_of
 from dirprune.records.comparability import check_comparable, find_warnings
 from dirprune.records.comparison import ComparedStudy, Spread, choose_within, compare
 from dirprune.records.comparison_picture import write_comparison_png
 from dirprune.records.comparison_tables import tabulate, write_comparison
+from dirprune.records.figures import save_figure
 from dirprune.records.folder import StudyFolder
 from dirprune.records.record import TrialRecord
 from dirprune.study.difference import complete
@@ -77,6 +80,22 @@ def make_compared(
         floor=least,
     )
     return ComparedStudy(label, summary, description, DENSE, [*records, *others], ending)
+
+
+Figures = list[Figure]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Figures:
+    """Keep the figures that are written."""
+    figures: Figures = []
+
+    def save(figure: Figure, path: Path) -> None:
+        figures.append(figure)
+        save_figure(figure, path)
+
+    monkeypatch.setattr("dirprune.records.comparison_picture.save_figure", save)
+    return figures
 
 
 def test_hypervolumes_begin_at_the_strictest_floor_for_all_and_costs_are_shares_of_the_dense_one() -> None:
@@ -148,6 +167,56 @@ def test_of_equal_networks_the_cheaper_one_is_chosen() -> None:
     chosen = choose_within(study.records, study.summary.objectives, "macs", 600.0)
     assert chosen is not None
     assert chosen.number == 2
+
+
+def make_other(
+    label: str, objectives: Sequence[tuple[str, str]], reference: Sequence[float], *rows: Sequence[float]
+) -> ComparedStudy:
+    """Return a study of other objectives: a reference value for each, and trials from number 1 on by row."""
+    metrics = [metric for metric, _ in objectives]
+    study = make_compared(label, floor=None, objectives=[list(one) for one in objectives])
+    records = [
+        make_trial(number, "sampler", 0.5, 0.5, metrics=dict(zip(metrics, row, strict=True)))
+        for number, row in enumerate(rows, start=1)
+    ]
+    reference_point = dict(zip(metrics, reference, strict=True))
+    costs = {"macs": 1000.0, "parameters": 100.0}
+    summary = replace(study.summary, reference_point=reference_point, dense_costs=costs)
+    return replace(study, summary=summary, records=records)
+
+
+def test_a_loss_is_judged_by_its_smallest_values_and_begins_at_the_smallest_reference() -> None:
+    objectives = (("val_loss", "minimize"), ("macs", "minimize"))
+    rows = ((0.3, 500.0), (0.6, 250.0), (0.9, 400.0))
+    studies = [
+        make_other(label, objectives, (most, 1000.0), *rows) for label, most in (("a", 1.0), ("b", 0.8))
+    ]
+    compared = compare(studies, by="study", shares=(0.5, 0.25, 0.1))
+    assert compared.reference_point == {"val_loss": 0.8, "macs": 1000.0}
+    result = compared.groups[0].results[0]
+    # below 0.8: 0.5 from half the cost on, and 0.2 of a quarter's width before it
+    assert result.hypervolume == pytest.approx((0.8 - 0.3) * (1 - 0.5) + (0.8 - 0.6) * (0.5 - 0.25))
+    assert [r and r.number for r in result.chosen] == [1, 2, None]
+    assert compared.metrics == ["val_loss", "test_loss", "macs"]
+
+
+def test_three_objectives_give_a_volume_and_budgets_of_the_first_cost(drawn: Figures, tmp_path: Path) -> None:
+    objectives = (("val_accuracy", "maximize"), ("parameters", "minimize"), ("macs", "minimize"))
+    rows = ((0.9, 50.0, 500.0), (0.8, 80.0, 250.0))
+    studies = [make_other(label, objectives, (0.5, 100.0, 1000.0), *rows) for label in ("a", "b")]
+    compared = compare(studies, by="study", shares=(0.9, 0.6, 0.4))
+    result = compared.groups[0].results[0]
+    # both boxes less what they share
+    by_hand = 0.4 * 0.5 * 0.5 + 0.3 * 0.2 * 0.75 - 0.3 * 0.2 * 0.5
+    assert result.hypervolume == pytest.approx(by_hand)
+    assert (compared.cost, [budget.cost for budget in compared.budgets]) == ("parameters", [90.0, 60.0, 40.0])
+    assert [r and r.number for r in result.chosen] == [1, 1, None]
+    write_comparison_png(tmp_path / "fronts.png", compared)
+    (axes,) = drawn[0].axes
+    assert [sorted(map(tuple, c.get_offsets().tolist())) for c in axes.collections] == [
+        [(50.0, 0.9), (80.0, 0.8)]
+    ] * 2
+    assert [set(line.get_xdata()) for line in axes.lines] == [{90.0}, {60.0}, {40.0}]  # no steps
 
 
 def test_pairs_are_of_equal_seeds_alone() -> None:
@@ -437,7 +506,53 @@ def test_images_are_those_of_all_studies_or_unknown() -> None:
     assert compare([make_compared("a"), silent]).groups[0].n_images is None
 
 
-def test_picture_shows_studies_with_a_front_and_without_one(tmp_path: Path) -> None:
-    studies = [make_compared("a$"), make_compared("b", [], floor=0.995, methods=("random",))]
+def test_picture_has_each_studys_front_in_its_groups_colour_the_dense_networks_and_budgets(
+    drawn: Figures, tmp_path: Path
+) -> None:
+    studies = [
+        make_compared("a", seed=0),
+        make_compared("b", [(0.9, 400.0)], seed=1),
+        make_compared("c", [(0.97, 100.0)], methods=("random",)),
+    ]
     write_comparison_png(tmp_path / "fronts.png", compare(studies))
     assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = drawn[0].axes
+    *fronts, dense = [[pytest.approx(point) for point in c.get_offsets().tolist()] for c in axes.collections]
+    assert fronts == [  # errors, by cost
+        [[250.0, 0.2], [500.0, 0.1], [1000.0, 0.01]],
+        [[400.0, 0.1], [1000.0, 0.01]],
+        [[100.0, 0.03], [1000.0, 0.01]],
+    ]
+    assert dense == [[1000.0, 0.01]]  # all have the same
+    steps, budgets = axes.lines[:3], axes.lines[3:]
+    assert [list(line.get_xdata()) for line in steps] == [
+        [250.0, 500.0, 1000.0],
+        [400.0, 1000.0],
+        [100.0, 1000.0],
+    ]
+    assert {line.get_drawstyle() for line in steps} == {"steps-post"}
+    assert [line.get_color() for line in steps] == [COLOURS[0], COLOURS[0], COLOURS[1]]
+    assert [line.get_xdata()[0] for line in budgets] == [750.0, 500.0, 250.0]
+    assert (axes.get_xscale(), axes.get_yscale(), axes.yaxis_inverted()) == ("log", "log", True)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        label_of("macs"),
+        f"{label_of('val_accuracy')} (log scale of the error)",
+    )
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "magnitude (2 studies)",
+        "random",
+        "dense",
+        "budgets: 750, 500, 250",
+    ]
+
+
+def test_picture_names_a_study_without_a_front_too(drawn: Figures, tmp_path: Path) -> None:
+    studies = [make_compared("a$"), replace(make_compared("b", methods=("random",)), records=[])]
+    write_comparison_png(tmp_path / "fronts.png", compare(studies, by="study"))
+    (axes,) = drawn[0].axes
+    assert [len(c.get_offsets()) for c in axes.collections] == [3, 1]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()][:2] == [r"a\$", "b"]
