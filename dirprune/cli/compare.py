@@ -46,7 +46,7 @@ def compare(
     if plot is not None and len(compared[0].summary.objectives) < 2:
         raise ConfigurationError("expected two objectives to draw fronts of, got one; leave --plot out")
     comparison = compute_comparison(compared, by, floor, shares)
-    warnings = find_warnings(compared)
+    warnings = find_warnings(compared, by)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(describe_studies(comparison, compared))
@@ -120,6 +120,7 @@ def read_study(root: Path, label: str, storage_url: str = "") -> ComparedStudy:
         payload.get("dense", {}).get("metrics", {}),
         records,
         read_ending(folder),
+        payload.get("samplers", ()),
     )
 
 
@@ -155,9 +156,9 @@ def format_groups(comparison: Comparison, by: By) -> str:
 
 
 def describe_pairing(pairing: Pairing) -> str:
-    """Return in how many pairs of studies with equal seeds the first group is above the second."""
+    """Return at how many equal seeds the first group is above the second."""
     equal = f", and as high in {pairing.n_equal}" if pairing.n_equal else ""
-    seeds = ", ".join(map(str, sorted(set(pairing.seeds))))
+    seeds = ", ".join(map(str, sorted(pairing.seeds)))
     return (
         f"equal seeds ({seeds}): {pairing.first} above {pairing.second} in {pairing.n_above} of "
         f"{format_count(len(pairing.seeds), 'pair')}{equal}"

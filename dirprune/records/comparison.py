@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ class ComparedStudy:
         dense: The dense network's metrics.
         records: Every trial that was started.
         ending: As `dirprune.records.ending.read_ending` returns it.
+        samplers: What chose its trials, in the order of its runs; empty where an earlier version did not say.
     """
 
     label: str
@@ -43,6 +45,7 @@ class ComparedStudy:
     dense: Mapping[str, float]
     records: Sequence[TrialRecord]
     ending: str | None = ""
+    samplers: Sequence[str] = ()
 
     @property
     def methods(self) -> str:
@@ -135,6 +138,14 @@ class Group:
         known = [n for n in seen if n is not None]
         return sum(known) if len(known) == len(seen) else None
 
+    @property
+    def hypervolume_by_seed(self) -> dict[int, float]:
+        """Mean over the studies of each seed."""
+        by_seed: dict[int, list[float]] = {}
+        for result in self.results:
+            by_seed.setdefault(result.study.summary.seed, []).append(result.hypervolume)
+        return {seed: fmean(volumes) for seed, volumes in by_seed.items()}
+
     def count(self, *states: str) -> int:
         """Count trials of its studies in some states."""
         return sum(result.study.count(*states) for result in self.results)
@@ -152,11 +163,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two groups by pairs of studies with the same seed, one of each.
+    """Two groups seed by seed.
 
     Attributes:
         first, second: The groups' names.
-        seeds: Seed of each pair.
+        seeds: Those that both have, each of which makes a pair.
         n_above: Pairs in which the first one's hypervolume is the higher one.
         n_equal: Pairs in which both are equal.
     """
@@ -280,17 +291,13 @@ def choose_within(
 
 
 def pair_by_seed(first: Group, second: Group) -> Pairing:
-    """Compare the hypervolumes of two groups in every pair of studies that have the same seed."""
-    pairs = [
-        (one, other)
-        for one in first.results
-        for other in second.results
-        if one.study.summary.seed == other.study.summary.seed
-    ]
+    """Compare the hypervolumes of two groups seed by seed, as the mean over a group's studies of a seed."""
+    ones, others = first.hypervolume_by_seed, second.hypervolume_by_seed
+    seeds = tuple(seed for seed in ones if seed in others)
     return Pairing(
         first.name,
         second.name,
-        tuple(one.study.summary.seed for one, _ in pairs),
-        sum(one.hypervolume > other.hypervolume for one, other in pairs),
-        sum(one.hypervolume == other.hypervolume for one, other in pairs),
+        seeds,
+        sum(ones[seed] > others[seed] for seed in seeds),
+        sum(ones[seed] == others[seed] for seed in seeds),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from dirprune.identity import CONTENT
+from dirprune.study import floor
 from dirprune.study.spec import CALLABLES, StudySpec
 
 PARTS = ("fine_tuning", "space")
@@ -37,13 +39,22 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
 
 
 def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored description with the default of each field that was not known when it was written."""
-    default = json.loads(json.dumps(StudySpec(name="any", network="lenet5", data="digits").describe()))
+    """Return a stored description with the default of each field that was not known when it was written.
+
+    The least accuracy, which earlier versions stored as it was given, is written as it is now.
+    """
+    default = json.loads(_write_default())
     known = {**default, **stored}
+    known["min_val_accuracy"] = floor.normalise(known["min_val_accuracy"])
     for part in PARTS:
         if part in stored:
             known[part] = {**default[part], **stored[part]}
     return known
+
+
+@cache
+def _write_default() -> str:
+    return json.dumps(StudySpec(name="any", network="lenet5", data="digits").describe())
 
 
 def _list_parts(stored: Any, wanted: Any) -> list[str]:

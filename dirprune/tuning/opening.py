@@ -14,7 +14,6 @@ from dirprune.files import write_json
 from dirprune.importance.base import Progress
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
-from dirprune.study import floor
 from dirprune.study.difference import find_differences, find_part
 from dirprune.study.observer import StudyObserver
 from dirprune.study.spec import StudySpec
@@ -130,9 +129,10 @@ def open_ledger(
     problem = StudyProblem(spec, shapes, prepared.subject.costs, summary.reference_point)
     study.sampler = make_sampler(sampler, spec.seed, n_known, summary.floor, problem)
     if not is_resumed:
+        payload["samplers"] = [sampler]
         write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
     rungs = sorted({spec.images(epochs, prepared.context.roles) for epochs in spec.rungs})
-    return Ledger(
+    ledger = Ledger(
         spec,
         prepared.subject.grouping,
         prepared.subject.costs,
@@ -144,6 +144,10 @@ def open_ledger(
         prepared.warm_starts,
         prepared.ranking,
     )
+    known = payload.get("samplers", [sampler])  # earlier versions recorded none: those stay unknown
+    if ledger.has_work and sampler not in known:
+        write_json(folder.study_json, {**payload, "samplers": [*known, sampler]}, schema=storage.STUDY_SCHEMA)
+    return ledger
 
 
 def _count_given(spec: StudySpec, prepared: Prepared) -> int:
@@ -205,8 +209,6 @@ def _check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any])
     Raises:
         StudyError: Naming what differs.
     """
-    if "min_val_accuracy" in stored:  # older versions stored it as it was written
-        stored = {**stored, "min_val_accuracy": floor.normalise(stored["min_val_accuracy"])}
     differing = find_differences(stored, wanted)
     if differing:
         key = differing[0]

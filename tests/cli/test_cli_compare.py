@@ -21,7 +21,13 @@ DENSE = (0.99, 400_000, (10, 20, 100, 25))
 
 
 def make_study(
-    root: Path, method: str, seed: int, accuracy: float, database: str = "", **changes: Any
+    root: Path,
+    method: str,
+    seed: int,
+    accuracy: float,
+    database: str = "",
+    sampler: str = "ehvi",
+    **changes: Any,
 ) -> Path:
     """Make the folder of a study that has ended: the dense network and one of half its cost."""
     folder = StudyFolder(root / f"{method}-{seed}")
@@ -47,6 +53,7 @@ def make_study(
         "dense": {"metrics": {"val_accuracy": 0.99, "test_accuracy": 0.98}},
         "dense_costs": {"macs": 400_000, "parameters": 40_225},
         "description": description,
+        "samplers": [sampler],
     }
     write_json(folder.study_json, payload, schema=storage.STUDY_SCHEMA)
     study = storage.create_study(folder, payload, database)
@@ -101,13 +108,14 @@ def test_compare_writes_a_table_or_a_json_and_a_picture(run: Run, output: Path, 
 
 
 def test_compare_warns_in_one_line_of_each_other_difference(run: Run, output: Path) -> None:
-    other = make_study(output, "taylor", 0, 0.9, epochs=3.0)
+    other = make_study(output, "taylor", 0, 0.9, sampler="tpe", epochs=3.0)
     StudyFolder(other).ending_json.unlink()
     result = run("compare", output / "random-0", other)
     assert result.status == 0
-    first, second = result.errors.splitlines()
+    first, second, third = result.errors.splitlines()
     assert first == "warning: the studies differ in epochs: 5.0 (random-0); 3.0 (taylor-0)"
-    assert second.startswith("warning: unfinished studies: the last run is at work, or was killed (taylor-0)")
+    assert second == "warning: the studies differ in samplers: ehvi (random-0); tpe (taylor-0)"
+    assert third.startswith("warning: unfinished studies: the last run is at work, was killed, or was of")
 
 
 @pytest.mark.parametrize(

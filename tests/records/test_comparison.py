@@ -5,77 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dirprune.errors import ConfigurationError, StudyError
-from dirprune.records.comparability import check_comparable, find_warnings
-from dirprune.records.comparison import ComparedStudy, Spread, choose_within, compare
-from dirprune.records.comparison_picture import write_comparison_png
+from dirprune.errors import ConfigurationError
+from dirprune.records.comparability import find_warnings
+from dirprune.records.comparison import Spread, choose_within, compare
 from dirprune.records.comparison_tables import tabulate, write_comparison
-from dirprune.records.folder import StudyFolder
-from dirprune.records.record import TrialRecord
-from dirprune.study.difference import complete
-from dirprune.study.floor import Floor
-from dirprune.study.objectives import read_objectives
-from dirprune.study.observer import StudySummary
-from tests.records.example_study import N_CHANNELS, make_trial
-
-DENSE = {"val_accuracy": 0.99, "test_accuracy": 0.98}
-POINTS = ((0.9, 500.0), (0.8, 250.0))  # accuracy and MACs of trials 1 and 2; the dense network has 1,000
-
-
-def make_compared(
-    label: str,
-    points: Sequence[tuple[float, float]] = POINTS,
-    *,
-    seed: int = 0,
-    floor: float | None = 0.5,
-    methods: Sequence[str] = ("magnitude",),
-    ending: str | None = "",
-    others: Sequence[TrialRecord] = (),
-    **changes: Any,
-) -> ComparedStudy:
-    """Return a study of the dense network and a trial for each point; test is 0.01 below validation."""
-    records = [
-        make_trial(
-            number,
-            "sampler" if number else "dense",
-            0.5,
-            accuracy,
-            metrics={"val_accuracy": accuracy, "test_accuracy": accuracy - 0.01, "macs": macs},
-            is_acceptable=floor is None or accuracy >= floor,
-        )
-        for number, (accuracy, macs) in enumerate([(0.99, 1000.0), *points])
-    ]
-    description = {
-        **complete({}),
-        "data": {"name": "digits", "fingerprint": "a", "validation_from": "train:0.1"},
-        "space": {**complete({})["space"], "methods": {method: {} for method in methods}},
-        "weights": "0123456789",
-        "groups": N_CHANNELS,
-        "seed": seed,
-        **changes,
-    }
-    least = None if floor is None else Floor(floor, 0)
-    reference = {"val_accuracy": 0.1, "macs": 1000.0}
-    summary = StudySummary(
-        name=label,
-        study_id=label,
-        folder=StudyFolder(Path(label)),
-        objectives=read_objectives(description),
-        reference_point=reference if least is None else least.raised(reference),
-        dense_costs={"macs": 1000.0},
-        n_channels=N_CHANNELS,
-        n_trials=3,
-        seed=seed,
-        floor=least,
-    )
-    return ComparedStudy(label, summary, description, DENSE, [*records, *others], ending)
+from tests.records.compared_studies import make_compared, make_other
+from tests.records.example_study import make_trial
 
 
 def test_hypervolumes_begin_at_the_strictest_floor_for_all_and_costs_are_shares_of_the_dense_one() -> None:
@@ -149,6 +89,34 @@ def test_of_equal_networks_the_cheaper_one_is_chosen() -> None:
     assert chosen.number == 2
 
 
+def test_a_loss_is_judged_by_its_smallest_values_and_begins_at_the_smallest_reference() -> None:
+    objectives = (("val_loss", "minimize"), ("macs", "minimize"))
+    rows = ((0.3, 500.0), (0.6, 250.0), (0.9, 400.0))
+    studies = [
+        make_other(label, objectives, (most, 1000.0), *rows) for label, most in (("a", 1.0), ("b", 0.8))
+    ]
+    compared = compare(studies, by="study", shares=(0.5, 0.25, 0.1))
+    assert compared.reference_point == {"val_loss": 0.8, "macs": 1000.0}
+    result = compared.groups[0].results[0]
+    # below 0.8: 0.5 from half the cost on, and 0.2 of a quarter's width before it
+    assert result.hypervolume == pytest.approx((0.8 - 0.3) * (1 - 0.5) + (0.8 - 0.6) * (0.5 - 0.25))
+    assert [r and r.number for r in result.chosen] == [1, 2, None]
+    assert compared.metrics == ["val_loss", "test_loss", "macs"]
+
+
+def test_three_objectives_give_a_volume_and_budgets_of_the_first_cost() -> None:
+    objectives = (("val_accuracy", "maximize"), ("parameters", "minimize"), ("macs", "minimize"))
+    rows = ((0.9, 50.0, 500.0), (0.8, 80.0, 250.0))
+    studies = [make_other(label, objectives, (0.5, 100.0, 1000.0), *rows) for label in ("a", "b")]
+    compared = compare(studies, by="study", shares=(0.9, 0.6, 0.4))
+    result = compared.groups[0].results[0]
+    # both boxes less what they share
+    by_hand = 0.4 * 0.5 * 0.5 + 0.3 * 0.2 * 0.75 - 0.3 * 0.2 * 0.5
+    assert result.hypervolume == pytest.approx(by_hand)
+    assert (compared.cost, [budget.cost for budget in compared.budgets]) == ("parameters", [90.0, 60.0, 40.0])
+    assert [r and r.number for r in result.chosen] == [1, 1, None]
+
+
 def test_pairs_are_of_equal_seeds_alone() -> None:
     low, high = [(0.7, 500.0)], [(0.9, 500.0)]
     studies = [
@@ -162,6 +130,22 @@ def test_pairs_are_of_equal_seeds_alone() -> None:
     assert (pairing.first, pairing.second, pairing.seeds) == ("magnitude", "random", (0, 1))
     assert (pairing.n_above, pairing.n_equal) == (1, 1)
     assert compare([studies[2], studies[5]]).pairings == ()
+
+
+def test_a_seed_given_twice_in_a_group_makes_one_pair_of_means_and_is_warned_of() -> None:
+    heights = {"m": (0.9, 0.6, 0.9), "r": (0.7, 0.7, 0.9)}  # means of 0.8 and 0.7667
+    studies = [
+        make_compared(f"{group}{place}", [(height, 500.0)], methods=(method,))
+        for group, method in (("m", "magnitude"), ("r", "random"))
+        for place, height in enumerate(heights[group])
+    ]
+    (pairing,) = compare(studies).pairings
+    assert (pairing.seeds, pairing.n_above, pairing.n_equal) == ((0,), 1, 0)
+    assert find_warnings(studies) == [
+        f"group {method} has 3 studies of seed 0, which are no repetitions by seed and make one pair"
+        for method in ("magnitude", "random")
+    ]
+    assert find_warnings(studies, by="study") == []
 
 
 def test_a_floor_below_what_a_study_looked_for_is_refused() -> None:
@@ -178,77 +162,6 @@ def test_a_floor_below_what_a_study_looked_for_is_refused() -> None:
     losses = [["val_loss", "minimize"], ["macs", "minimize"]]
     with pytest.raises(ConfigurationError, match="leave --floor out"):
         compare([make_compared("a", floor=None, objectives=losses)] * 2, least="0.9")
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"data": {"name": "mnist", "fingerprint": "b"}}, "one data set, got digits in a and mnist in b"),
-        ({"data": {"name": "digits", "fingerprint": "b"}}, "cut alike.*in b than in a; .*the same --weights"),
-        ({"network": {"name": "resnet20", "options": {}}}, "one network, got lenet5 in a and resnet20 in b"),
-        ({"objectives": [["val_loss", "minimize"], ["macs", "minimize"]]}, "one set of objectives, got"),
-        ({"evaluation": {"name": "top5"}}, "one evaluation, got accuracy in a and top5 in b"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], expected: str) -> None:
-    other = replace(make_compared("b", floor=None), description={**make_compared("b").description, **changes})
-    with pytest.raises(StudyError, match=expected):
-        check_comparable([make_compared("a"), other])
-
-
-def test_a_study_given_twice_is_refused_and_repetitions_are_not() -> None:
-    study = make_compared("a")
-    with pytest.raises(StudyError, match="each study once, got a and copy"):
-        check_comparable([study, replace(study, label="copy")])
-    check_comparable([study, make_compared("b", seed=1, methods=("random",), final_fine_tuning={"shift": 1})])
-
-
-def test_repetitions_and_methods_alone_are_nothing_to_warn_of() -> None:
-    studies = [make_compared("a"), make_compared("b", seed=1), make_compared("c", methods=("random",))]
-    assert find_warnings(studies) == []
-
-
-def test_everything_else_by_which_results_may_differ_is_warned_of() -> None:
-    space = complete({})["space"]
-    narrow = {**space, "methods": {"magnitude": {"norm": ["l1"]}}}
-    wide = {**space, "methods": {"magnitude": {"norm": ["l1", "l2"]}}}
-    recipe = {**complete({})["fine_tuning"], "lr": 0.5}
-    running = make_trial(3, "sampler", 0.5, 0.9, state="RUNNING")
-    other = make_compared(
-        *("b", POINTS),
-        weights="abcdefghij",
-        epochs=2.0,
-        rungs=[1.0],
-        space=wide,
-        fine_tuning=recipe,
-        others=[running],
-    )
-    studies = [make_compared("a", epochs=5.0, space=narrow), replace(other, dense={"val_accuracy": 0.5})]
-    dense, *differing, options, trials, unfinished = find_warnings(studies)
-    assert dense.startswith(
-        "the dense networks differ: 01234567 val_accuracy 0.9900, test_accuracy 0.9800 (a); "
-        "abcdefgh val_accuracy 0.5000 (b)"
-    )
-    assert differing[0] == "the studies differ in epochs: 5.0 (a); 2.0 (b)"
-    assert [line.partition(":")[0].rpartition(" ")[2] for line in differing] == [
-        "epochs",
-        "fine_tuning.lr",
-        "rungs",
-    ]
-    assert options == (
-        'the studies differ in the options of magnitude: {"norm": ["l1"]} (a); {"norm": ["l1", "l2"]} (b)'
-    )
-    assert trials == "the studies differ in trials started: 3 (a); 4 (b); a hypervolume grows with them"
-    assert unfinished == "unfinished studies: 1 of 4 trials have not ended (b); go on with --resume first"
-
-
-@pytest.mark.parametrize(
-    ("ending", "expected"), [(None, "at work, or was killed"), ("the disk is full", "the disk is full")]
-)
-def test_a_study_that_did_not_end_in_order_is_warned_of(ending: str | None, expected: str) -> None:
-    (line,) = find_warnings([make_compared("a"), make_compared("b", ending=ending)])
-    assert line.startswith("unfinished studies: ")
-    assert f"{expected} (b)" in line
 
 
 def test_table_has_a_row_for_each_group_and_budget_and_nothing_where_none_was_found(tmp_path: Path) -> None:
@@ -278,9 +191,3 @@ def test_images_are_those_of_all_studies_or_unknown() -> None:
     silent = make_compared("b")
     silent = replace(silent, records=[replace(record, curve=(), times=()) for record in silent.records])
     assert compare([make_compared("a"), silent]).groups[0].n_images is None
-
-
-def test_picture_shows_studies_with_a_front_and_without_one(tmp_path: Path) -> None:
-    studies = [make_compared("a$"), make_compared("b", [], floor=0.995, methods=("random",))]
-    write_comparison_png(tmp_path / "fronts.png", compare(studies))
-    assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")

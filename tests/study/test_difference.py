@@ -73,6 +73,12 @@ def test_what_is_not_known_yet_is_not_compared() -> None:
     assert find_differences({"storage": "a"}, {"storage": "b"}) == ["storage"]
 
 
+@pytest.mark.parametrize("stored", [0.9, "0.90", ".9"])
+def test_a_least_accuracy_is_the_same_however_it_was_written(stored: str | float) -> None:
+    assert find_differences({"min_val_accuracy": stored}, {"min_val_accuracy": "0.9"}) == []
+    assert find_differences({"min_val_accuracy": stored}, {"min_val_accuracy": "0.5"}) == ["min_val_accuracy"]
+
+
 def test_content_that_was_not_looked_at_is_no_difference() -> None:
     def describe_loss(*weights: float, scale: float = 1.0) -> dict[str, Any]:
         weight = torch.tensor(weights)

@@ -6,17 +6,23 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from optuna.trial import TrialState
 from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
 from dirprune.errors import StudyError
+from dirprune.files import write_json
 from dirprune.networks.weights import save_weights
+from dirprune.records.folder import StudyFolder
 from dirprune.study.dense import choose_data, describe_origin
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
+from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources
-from dirprune.tuning.opening import _check_same, _count_given
+from dirprune.tuning.opening import OpenedStudy, _check_same, _count_given
+from dirprune.tuning.opening import open_ledger as open_accounts
 from dirprune.tuning.options import RunOptions
+from dirprune.tuning.preparation import prepare
 from dirprune.tuning.subject import describe_subject, find_subject
 from tests.data.photograph_folders import write_folders
 from tests.integration.toy_study import spec, toy_data
@@ -115,3 +121,29 @@ def test_parameters_whose_macs_are_not_counted_are_warned_of_before_the_study_be
     find_subject(study, RunOptions(tmp_path, data=tmp_path / "set"), None, lines.append)
     (warning,) = (line for line in lines if line.startswith("WARNING"))
     assert warning.endswith("%) lie in layers whose MACs are not counted: memory (GRU)")
+
+
+def test_samplers_that_chose_trials_are_recorded_and_unknown_for_a_study_of_an_earlier_version(tmp_path):
+    (tmp_path / "toy").mkdir()
+    folder = StudyFolder(tmp_path / "toy")
+
+    def open_with(sampler, trials=8):
+        options = RunOptions(tmp_path, sampler=sampler)
+        quick = spec.changed(
+            name="toy", trials=trials, dense_epochs=1, space=replace(spec.space, warm_starts=0)
+        )
+        subject = find_subject(quick, options, None, print)
+        prepared = prepare(subject.spec, options, folder, subject, print, None, None)
+        ledger = open_accounts(OpenedStudy(folder, "0123456789", subject), prepared, options, [], print)
+        return ledger, storage.read_study_json(folder).get("samplers")
+
+    ledger, recorded = open_with("auto")
+    assert recorded == ["random"]  # so few trials end before another one has learnt anything
+    assert open_with("random")[1] == ["random"]
+    assert open_with("tpe")[1] == ["random", "tpe"]
+    storage.settle(ledger.study, ledger.next_configuration().number, TrialState.FAIL, {})
+    assert open_with("nsga2", trials=1)[1] == ["random", "tpe"]  # no trial is left to choose
+    earlier = storage.read_study_json(folder)
+    del earlier["samplers"]
+    write_json(folder.study_json, earlier, storage.STUDY_SCHEMA)
+    assert open_with("tpe")[1] is None
