@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import linecache
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -16,6 +19,21 @@ PACKAGE = __name__.partition(".")[0]
 def is_from_outside(kind: type) -> bool:
     """Return whether a class is not of this package."""
     return kind.__module__.partition(".")[0] != PACKAGE
+
+
+def hold_source(kind: type) -> None:
+    """Let a class's source, and that of its bases, be what their files hold now, whatever becomes of those.
+
+    For a class that was just defined: `inspect` reads a file again once it was edited, which is then not the
+    code that is loaded. To hash the code at once is too early, as functions below the class are not there yet.
+    """
+    for one in kind.__mro__:
+        if issubclass(one, Selector) and is_from_outside(one):
+            with suppress(OSError, TypeError):  # it has no file
+                file = inspect.getsourcefile(one) or ""
+                if Path(file).is_file():
+                    lines = linecache.updatecache(file)
+                    linecache.cache[file] = (0, None, lines, file)  # without a time it does not grow old
 
 
 def identify_code(kind: type) -> list[dict[str, Any]]:

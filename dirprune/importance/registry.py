@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dirprune.errors import ImportanceError, suggest
 from dirprune.identity import digest, identify
 from dirprune.importance.base import Selector
-from dirprune.importance.code import identify_code, is_from_outside
+from dirprune.importance.code import hold_source, identify_code, is_from_outside
 
 SelectorType = TypeVar("SelectorType", bound=type[Selector])
 
@@ -55,7 +55,7 @@ class Method:
 
     @property
     def code_sha256(self) -> str:
-        """The digest of the method's source; see `identify_code`."""
+        """The digest of the method's source as it was when it was registered; see `identify_code`."""
         return self.sent_code_sha256 or digest(identify_code(self.factory))
 
     @property
@@ -101,6 +101,7 @@ def register(
             raise ImportanceError(
                 f"Options of {factory.__qualname__} must be a frozen dataclass, got {options!r}"
             )
+        hold_source(factory)
         _METHODS[name] = Method(
             name, summary, paper, cost, factory, version, needs_data, needs_gradients, stochastic
         )

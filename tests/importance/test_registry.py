@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +135,29 @@ def test_a_users_own_method_is_described_by_its_code_with_what_that_names(
         described.append(describe(create("own")))
     assert described[0].keys() == {"name", "version", "code_sha256", "options"}
     assert (described[0] != described[1]) is is_noticed
+
+
+@pytest.mark.parametrize("is_script", [False, True])
+def test_code_is_what_was_loaded_and_not_what_its_file_became(is_script: bool, tmp_path: Path) -> None:
+    registered = OWN.replace("class Own", f"@registry.register('own', 'mine', **{NEEDS})\nclass Own")
+    ask = "print(registry.get_method('own').code_sha256)\n"
+    edit = "Path(FILE).write_text(Path(FILE).read_text().replace('0.5', '0.25'))\n"
+    head = "from pathlib import Path\nfrom dirprune.importance import registry\n"
+    file, main = tmp_path / "own.py", tmp_path / "main.py"
+    if is_script:
+        main.write_text(head + registered + ask + edit.replace("FILE", "__file__") + ask)
+    else:
+        file.write_text(head + registered)
+        reload = "import importlib; importlib.reload(own)\n"
+        main.write_text(
+            head + "import own\n" + ask + edit.replace("FILE", repr(str(file))) + ask + reload + ask
+        )
+    done = subprocess.run(
+        [sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    first, second, *reloaded = done.stdout.split()
+    assert first == second
+    assert is_script or reloaded != [first]
 
 
 def test_a_users_own_method_of_the_same_place_is_the_same_under_another_name_of_the_module(
