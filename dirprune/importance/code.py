@@ -10,7 +10,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from dirprune.identity import identify, keep_plain
+from dirprune.identity import digest, identify, keep_plain
 from dirprune.importance.base import Selector
 
 PACKAGE = __name__.partition(".")[0]
@@ -25,7 +25,7 @@ def hold_source(kind: type) -> None:
     """Let a class's source, and that of its bases, be what their files hold now, whatever becomes of those.
 
     For a class that was just defined: `inspect` reads a file again once it was edited, which is then not the
-    code that is loaded. To hash the code at once is too early, as functions below the class are not there yet.
+    code that is loaded. To hash the code at once is too early: functions below the class are not there yet.
     """
     for one in kind.__mro__:
         if issubclass(one, Selector) and is_from_outside(one):
@@ -36,8 +36,8 @@ def hold_source(kind: type) -> None:
                     linecache.cache[file] = (0, None, lines, file)  # without a time it does not grow old
 
 
-def identify_code(kind: type) -> list[dict[str, Any]]:
-    """Describe a class with all of its file that it uses, as JSON-able data.
+def hash_code(kind: type) -> str:
+    """Return the digest of a class with all of its file that it uses.
 
     That is: its own base classes and methods, the functions and classes of the same file that they name, and
     its constants, named in capitals. Nothing that is imported is followed, but for base classes. The name of
@@ -57,7 +57,7 @@ def identify_code(kind: type) -> list[dict[str, Any]]:
         values = [_unwrap(value) for value in named.values()]
         bases = [base for base in one.__bases__ if _is_own_base(base, one)] if is_class else []
         waiting += [*bases, *(value for value in values if _is_of_same_file(value, one))]
-    return list(found.values())
+    return digest(list(found.values()))
 
 
 def _find_globals(function: Any) -> dict[str, Any]:

@@ -183,12 +183,12 @@ class OwnOptions:
         create("own", {"nrm": "l2"})
 
 
-def test_a_method_that_was_sent_is_registered_once_and_keeps_its_code(known_methods: None) -> None:
+def test_a_method_that_was_sent_has_the_code_that_it_had_there(known_methods: None) -> None:
     kind = define(OWN)
-    sent = Method("own", "", "", "", kind, 1, **FLAGS, sent_code_sha256="as it was there")
-    adopt(sent)
-    adopt(dataclasses.replace(sent, sent_code_sha256="again"))
-    assert describe(create("own"))["code_sha256"] == "as it was there"
+    sent = Method("own", "", "", "", kind, 1, **FLAGS)
+    for code in ("as it was there", "as it was there later"):
+        adopt(dataclasses.replace(sent, sent_code_sha256=code))
+        assert describe(create("own"))["code_sha256"] == code
     with pytest.raises(ImportanceError, match=r"'own' is taken by a_users_module.Own; choose another name"):
         adopt(dataclasses.replace(sent, factory=Unregistered))
 
