@@ -15,6 +15,7 @@ from dirprune.importance import Method, get_method, list_methods
 from dirprune.importance.code import hash_code
 from dirprune.importance.registry import adopt
 from dirprune.tuning.cluster import Resources, connect
+from dirprune.tuning.machines import ask_nodes, list_addresses
 
 
 @dataclass(frozen=True)
@@ -108,23 +109,8 @@ def check_own_methods(resources: Resources, methods: OwnMethods) -> None:
     if not methods.places:
         return
     with connect(resources):
-        import ray
-        from ray.exceptions import RayTaskError
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        ask = ray.remote(num_cpus=0)(_load)
-        asked = [
-            ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)).remote(methods)
-            for node in nodes
-        ]
-        try:
-            ray.get(asked)
-        except RayTaskError as error:
-            if isinstance(error.cause, ImportanceError):
-                raise error.cause from None
-            raise
-
-
-def _load(methods: OwnMethods) -> None:
-    methods.register()
+        names = ", ".join(sorted({place.module for place in methods.places}))
+        task = f"import the modules of importance methods ({names})"
+        ask_nodes(
+            list_addresses(), OwnMethods.register, lambda node: (methods,), task=task, kind=ImportanceError
+        )
