@@ -16,6 +16,7 @@ import pytest
 from dirprune.errors import ImportanceError
 from dirprune.importance import Method, create, get_method, list_methods, register, registry, select_channels
 from dirprune.importance.base import Scorer, Scores, ScoringContext
+from dirprune.importance.code import hash_code
 from dirprune.importance.magnitude import Magnitude
 from dirprune.importance.registry import adopt, describe
 from tests.importance.cases import linear_case
@@ -158,6 +159,59 @@ def test_code_is_what_was_loaded_and_not_what_its_file_became(is_script: bool, t
     first, second, *reloaded = done.stdout.split()
     assert first == second
     assert is_script or reloaded != [first]
+
+
+MORE = """
+from functools import partial
+from dirprune.importance import Scorer
+network, NAMES, RAW, LOOP = 1, {"a", "b"}, b"a", []
+LOOP.append(LOOP)
+
+class Meta(type(Scorer)):
+    def __eq__(self, other):
+        return self is other
+
+def double(x):
+    return 2 * x
+
+def halve(x):
+    return x / 2
+
+class Squarer:
+    def square(self, x):
+        return x**2
+
+class Cuber:
+    def __call__(self, x):
+        return x**3
+
+table, halver, square, cube = {"double": [double, LOOP]}, partial(halve, 2), Squarer().square, Cuber()
+NOISE = 1
+
+class Own(Scorer, metaclass=Meta):
+    def score(self, context):
+        return context.NOISE, (lambda: NAMES), RAW, LOOP, table, halver, square, cube
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_noticed"),
+    [
+        ('"a", "b"', '"b", "a"', False),
+        ('"a", "b"', '"a", "c"', True),
+        ('b"a"', 'b"b"', True),
+        ("2 * x", "3 * x", True),
+        ("x / 2", "x / 3", True),
+        ("x**2", "x**4", True),
+        ("x**3", "x**4", True),
+        ("NOISE = 1", "NOISE = 2", False),
+    ],
+)
+def test_code_is_found_through_whatever_names_it_and_attributes_name_nothing(
+    old: str, new: str, is_noticed: bool
+) -> None:
+    codes = {hash_code(define(code)) for code in (MORE, MORE.replace(old, new))}
+    assert (len(codes) == 2) is is_noticed
 
 
 def test_a_users_own_method_of_the_same_place_is_the_same_under_another_name_of_the_module(
