@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 SOURCE, STATE, CONTENT = "source_sha256", "state_sha256", "content_sha256"
+OF_FILE = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 ARRAYS = (Tensor, np.ndarray, np.generic)
 LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
@@ -132,9 +134,20 @@ def _get_function_state(function: Any) -> Any:
 
 def _get_named_content(function: Any) -> dict[str, Any]:
     """Return the tensors, arrays and modules of its file that a function names."""
-    names = getattr(getattr(function, "__code__", None), "co_names", ())
-    named = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    named = find_globals(function) if inspect.isfunction(function) else {}
     return {name: value for name, value in named.items() if isinstance(value, (*ARRAYS, nn.Module))}
+
+
+def find_globals(function: FunctionType) -> dict[str, Any]:
+    """Return what a function, with those inside it, names of its file, in alphabetical order."""
+    names: set[str] = set()
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(step.argval for step in dis.get_instructions(code) if step.opname in OF_FILE)
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    known = function.__globals__
+    return {name: known[name] for name in sorted(names) if name in known}
 
 
 def keep_plain(value: Any, describe: Callable[[Any], Any] | None = None) -> Any:
@@ -142,8 +155,8 @@ def keep_plain(value: Any, describe: Callable[[Any], Any] | None = None) -> Any:
 
     Of a tensor or an array that is its content, hashed; of a parameter that is trained, which may be drawn
     anew with each start, its type and shape; of a module its type and its state: parameters, buffers,
-    attributes and child modules, but not its mode and hooks; of anything else only its type's name, since its
-    text may hold an address.
+    attributes and child modules, but not its mode and hooks; of bytes and sets their content, hashed; of
+    anything else only its type's name, since its text may hold an address.
 
     Args:
         value: Anything.
@@ -169,6 +182,10 @@ def _describe_content(value: Any, around: tuple[nn.Module, ...] = ()) -> Any:
     """Return what `keep_plain` says of a value that is not plain; not again of the modules around it."""
     if isinstance(value, ARRAYS):
         return _describe_array(value)
+    if isinstance(value, bytes):
+        return [_name_type(value), digest(value)]
+    if isinstance(value, (set, frozenset)):
+        return [_name_type(value), sorted(digest(keep_plain(item)) for item in value)]
     if not isinstance(value, nn.Module) or value in around:
         return _name_type(value)
     left_out = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}

@@ -156,6 +156,8 @@ def test_a_function_without_a_file_is_known_by_its_code() -> None:
         lambda factor: make_scaler(torch.tensor(factor, dtype=torch.bfloat16, requires_grad=True)),
         lambda factor: make_scaler({"factors": [np.array([factor])]}),
         lambda factor: make_scaler(np.float32(factor)),
+        lambda factor: make_scaler({"a", str(factor)}),
+        lambda factor: make_scaler(bytes(int(factor))),
         lambda factor: nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor])),
         lambda factor: make_scaler(nn.CrossEntropyLoss(weight=torch.tensor([1.0, factor]))),
         lambda factor: make_scaler(nn.CrossEntropyLoss(label_smoothing=factor / 4)),
@@ -187,6 +189,16 @@ def test_a_tensor_that_a_function_names_counts(monkeypatch: pytest.MonkeyPatch) 
     assert identify(weigh) == before
     monkeypatch.setattr(f"{__name__}.WEIGHTS", torch.tensor([1.0, 2.0]))
     assert identify(weigh) != before
+
+
+def test_an_attribute_of_the_name_of_a_tensor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(context):
+        return context.WEIGHTS
+
+    before = identify(read)
+    monkeypatch.setattr(f"{__name__}.WEIGHTS", torch.tensor([1.0, 2.0]))
+    assert identify(read) == before
+    assert "content_sha256" not in before
 
 
 @pytest.mark.filterwarnings("ignore:.*quantized tensor creation:UserWarning")

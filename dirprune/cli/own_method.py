@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dirprune.cli.own_network import run_file
 from dirprune.errors import ConfigurationError, suggest
-from dirprune.importance import list_methods
+from dirprune.importance import get_method, list_methods
 
 SUFFIX = ".py"
 
@@ -26,10 +26,9 @@ def find_method(place: str) -> str:
         return place
     if not Path(file).is_file():
         raise ConfigurationError(f"expected a file with the method in --method, found none at {file}")
-    known = set(list_methods())
-    run_file(Path(file))
-    if name not in list_methods():
-        registered = set(list_methods()) - known
+    module = run_file(Path(file)).__name__
+    registered = [known for known in list_methods() if get_method(known).factory.__module__ == module]
+    if name not in registered:
         raise ConfigurationError(
             f"expected {file} to register the method {name!r}{suggest(name, registered)}; "
             f"try @register({name!r}, ...)"

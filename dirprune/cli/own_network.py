@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from dirprune.errors import ConfigurationError, one_line, suggest
-from dirprune.identity import CONTENT, SOURCE, STATE, identify
+from dirprune.identity import CONTENT, SOURCE, STATE, digest, identify
 
 CARRIED = "which carries other values (defaults, a closure, bound arguments, tensors)"
 
@@ -105,18 +105,28 @@ def ask_for_network(payload: Mapping[str, Any]) -> ConfigurationError:
 def run_file(file: Path) -> ModuleType:
     """Return a file's module; its neighbours can be imported by it, as when it is run as a script.
 
+    A file is run once in a process. The module's name, which is in keys of scores, does not depend on the
+    folder, unless another file of that name was run before.
+
     Raises:
         ConfigurationError: If it fails.
     """
-    name = f"_own_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    path = file.resolve()
+    name = f"_own_{path.stem}"
+    if name in sys.modules and sys.modules[name].__file__ != str(path):
+        name += f"_{digest(str(path))[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # a name that ends in .py has a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where a class's source is looked up
-    sys.path.insert(0, str(file.resolve().parent))
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises
-        raise ConfigurationError(f"{file} cannot be run: {one_line(error, has_type=True)}") from error
+    except (Exception, SystemExit) as error:  # whatever a user's file raises
+        del sys.modules[name]
+        hint = '; try it below if __name__ == "__main__":' if isinstance(error, SystemExit) else ""
+        raise ConfigurationError(f"{file} cannot be run: {one_line(error, has_type=True)}{hint}") from error
     return module

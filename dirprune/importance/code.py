@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from functools import cached_property
-from types import CodeType
+import linecache
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
+from types import MethodType
 from typing import Any
 
-from dirprune.identity import identify, keep_plain
+from dirprune.identity import digest, find_globals, identify, keep_plain
 from dirprune.importance.base import Selector
 
 PACKAGE = __name__.partition(".")[0]
@@ -18,45 +22,73 @@ def is_from_outside(kind: type) -> bool:
     return kind.__module__.partition(".")[0] != PACKAGE
 
 
-def identify_code(kind: type) -> list[dict[str, Any]]:
-    """Describe a class with all of its file that it uses, as JSON-able data.
+def hold_source(kind: type) -> None:
+    """Let a class's source, and that of its bases, be what their files hold now, whatever becomes of those.
+
+    For a class that was just defined: `inspect` reads a file again once it was edited, which is then not the
+    code that is loaded. To hash the code at once is too early: functions below the class are not there yet.
+    """
+    for one in kind.__mro__:
+        if issubclass(one, Selector) and is_from_outside(one):
+            with suppress(OSError, TypeError):  # it has no file
+                file = inspect.getsourcefile(one) or ""
+                if Path(file).is_file():
+                    lines = linecache.updatecache(file)
+                    linecache.cache[file] = (0, None, lines, file)  # without a time it does not grow old
+
+
+def hash_code(kind: type) -> str:
+    """Return the digest of a class with all of its file that it uses.
 
     That is: its own base classes and methods, the functions and classes of the same file that they name, and
-    its constants, named in capitals. Nothing that is imported is followed, but for base classes. The name of
-    the module is left out, as a script's is another one where it is imported.
+    its constants, named in capitals. Nothing that is imported is followed, but for base classes. Of objects
+    that they name the class counts, of partials the function, but not the values in them. The name of the
+    module is left out, as a script's is another one where it is imported.
     """
-    found: dict[Any, dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}  # by id, as a class may have no hash
     waiting: list[Any] = [kind]
     while waiting:
         one = waiting.pop(0)
-        if one in found:
+        if id(one) in found:
             continue
         is_class = inspect.isclass(one)
-        named = dict(vars(one)) if is_class else _find_globals(one)
-        constants = {} if is_class else {name: keep_plain(named[name]) for name in named if name.isupper()}
-        found[one] = {**identify(one), "constants": constants}
-        del found[one]["module"]
-        values = [_unwrap(value) for value in named.values()]
+        named = dict(vars(one)) if is_class else find_globals(one)
+        constants = {} if is_class else {name: _keep(named[name]) for name in named if name.isupper()}
+        found[id(one)] = {**identify(one), "constants": constants}
+        del found[id(one)]["module"]
+        values = [part for value in named.values() for part in _open(value)]
         bases = [base for base in one.__bases__ if _is_own_base(base, one)] if is_class else []
         waiting += [*bases, *(value for value in values if _is_of_same_file(value, one))]
-    return list(found.values())
+    return digest(list(found.values()))
 
 
-def _find_globals(function: Any) -> dict[str, Any]:
-    """Return what a function, with those inside it, names of its file, in alphabetical order."""
-    names: set[str] = set()
-    codes: list[CodeType] = [function.__code__]
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    known = function.__globals__
-    return {name: known[name] for name in sorted(names) if name in known}
+def _keep(constant: Any) -> Any:
+    try:
+        return keep_plain(constant)
+    except RecursionError:  # it contains itself
+        return type(constant).__qualname__
+
+
+def _open(value: Any, around: tuple[Any, ...] = ()) -> Iterator[Any]:
+    """Yield a function or class, those that a container or partial holds, or the class of another object."""
+    if isinstance(value, partial):
+        parts = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, list | tuple):
+        parts = list(value)
+    else:
+        value = _unwrap(value)
+        yield value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+        return
+    if not any(value is other for other in around):
+        for part in parts:
+            yield from _open(part, (*around, value))
 
 
 def _unwrap(value: Any) -> Any:
-    """Return the function inside of a property, a static method or a decorated function."""
-    if isinstance(value, staticmethod | classmethod):
+    """Return the function inside of a property, a method or a decorated function."""
+    if isinstance(value, staticmethod | classmethod | MethodType):
         value = value.__func__
     elif isinstance(value, property):
         value = value.fget

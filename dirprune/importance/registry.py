@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from dirprune.errors import ImportanceError, suggest
-from dirprune.identity import digest, identify
+from dirprune.identity import identify
 from dirprune.importance.base import Selector
-from dirprune.importance.code import identify_code, is_from_outside
+from dirprune.importance.code import hash_code, hold_source, is_from_outside
 
 SelectorType = TypeVar("SelectorType", bound=type[Selector])
 
@@ -55,8 +55,8 @@ class Method:
 
     @property
     def code_sha256(self) -> str:
-        """The digest of the method's source; see `identify_code`."""
-        return self.sent_code_sha256 or digest(identify_code(self.factory))
+        """The digest of the method's source as it was when it was registered; see `hash_code`."""
+        return self.sent_code_sha256 or hash_code(self.factory)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -101,6 +101,7 @@ def register(
             raise ImportanceError(
                 f"Options of {factory.__qualname__} must be a frozen dataclass, got {options!r}"
             )
+        hold_source(factory)
         _METHODS[name] = Method(
             name, summary, paper, cost, factory, version, needs_data, needs_gradients, stochastic
         )
@@ -110,7 +111,7 @@ def register(
 
 
 def adopt(method: Method) -> None:
-    """Make a user's own method known that another process has sent, unless it is known here already.
+    """Make a user's own method known as another process has sent it, also where it is known here already.
 
     Raises:
         ImportanceError: If the name is taken by another class.
@@ -118,7 +119,7 @@ def adopt(method: Method) -> None:
     known = _METHODS.get(method.name)
     if known is None or known.factory is not method.factory:
         _check_free(method.name, method.factory)
-        _METHODS[method.name] = method
+    _METHODS[method.name] = method
 
 
 def _check_free(name: str, factory: type[Selector]) -> None:
@@ -184,7 +185,7 @@ def describe(method: Selector) -> dict[str, Any]:
     kind = type(method)
     record = next((known for known in _METHODS.values() if known.factory is kind), None)
     if record is None:
-        identity = {**identify(kind), "code_sha256": digest(identify_code(kind))}
+        identity = {**identify(kind), "code_sha256": hash_code(kind)}
     else:
         identity = {"name": record.name, "version": record.version}
         if record.is_users_own:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dirprune.identity import CONTENT
 from dirprune.study import floor
+from dirprune.study.space import OWN_METHODS
 from dirprune.study.spec import CALLABLES, StudySpec
 
 PARTS = ("fine_tuning", "space")
@@ -19,8 +20,8 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
     """Return the keys in which a study would not be what it is, sorted; "space.methods" is a part of "space".
 
     A field that the stored description lacks was not known when the study was started, which therefore ran
-    with its default: with that it is no difference. Nor is the content of what a function carries where none
-    is stored: earlier versions did not look at it.
+    with its default: with that it is no difference. Nor is the content of what a function carries, or the
+    code of methods from outside the package, where none is stored: earlier versions did not look at it.
 
     Args:
         stored: What the study is: `StudySpec.describe` and what was found out later, as JSON gives it back.
@@ -30,6 +31,8 @@ def find_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
     for part in CALLABLES:
         if part in stored and CONTENT in wanted.get(part, {}):
             known[part] = {CONTENT: wanted[part][CONTENT], **stored[part]}
+    if "space" in stored and OWN_METHODS in wanted.get("space", {}):
+        known["space"] = {OWN_METHODS: wanted["space"][OWN_METHODS], **known["space"]}
     return [
         f"{key}.{name}" if name else key
         for key in sorted(wanted)

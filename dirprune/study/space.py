@@ -17,6 +17,7 @@ from dirprune.training import Recipe
 
 PLAIN_METHOD = "magnitude"
 CURVES, PATH = "curves", "path"
+OWN_METHODS = "own_methods"
 WARM_STARTS_FROM = (CURVES, PATH)
 DEFAULT_METHODS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "magnitude": {"norm": ("l1", "l2")},
@@ -328,7 +329,7 @@ class SearchSpace:
         """
         own = {name: method.code_sha256 for name, method in self.users_own().items()}
         return {
-            **({"own_methods": own} if own else {}),
+            **({OWN_METHODS: own} if own else {}),
             "min_keep_ratio": self.min_keep_ratio,
             "architectures": self.architectures,
             "cost": self.cost,

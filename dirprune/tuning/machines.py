@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from dirprune.errors import ConfigurationError, StorageError, StudyError
+from dirprune.errors import ConfigurationError, DirpruneError, StorageError, StudyError
 from dirprune.records.folder import StudyFolder
 from dirprune.remote import RemoteFolder
 from dirprune.tuning.cluster import LOCAL, Resources, connect
@@ -47,35 +48,70 @@ def check_machines(resources: Resources, folder: StudyFolder, say: Callable[[str
 
 def _ask_all(place: RemoteFolder) -> None:
     """Run `answer` on every living node at once."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    nodes = list_addresses()
     name, token = f".probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
     _write(place, name, token)
-    ask = ray.remote(num_cpus=0, max_retries=0)(answer)
-    asked = {}
-    for node in nodes:
-        where = NodeAffinitySchedulingStrategy(node, soft=False)
-        asked[node] = ask.options(scheduling_strategy=where).remote(place, name, node)
     try:
-        answers = {}
-        for node, reply in asked.items():
-            try:
-                answers[node] = ray.get(reply, timeout=PATIENCE_S)
-            except Exception as error:  # a node that cannot even run the question, unless it is gone by now
-                if not any(other["NodeID"] == node and other["Alive"] for other in ray.nodes()):
-                    continue
-                raise ConfigurationError(
-                    f"expected node {nodes[node]} to run a task, got {type(error).__name__} "
-                    f"after up to {PATIENCE_S:g} s; look at its Ray, or remove it from the cluster"
-                ) from error
+        answers = ask_nodes(nodes, answer, lambda node: (place, name, node))
         for node, (software, seen) in answers.items():
             check_software(describe_software(), nodes[node], software)
             _check_sight(place, nodes[node], seen, f"{name}-{node}", token)
     finally:
         for left in (name, *(f"{name}-{node}" for node in nodes)):
             place.remove(left)
+
+
+def list_addresses() -> dict[str, str]:
+    """Return the address of every living node, by its id."""
+    import ray
+
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+
+def ask_nodes(
+    nodes: Mapping[str, str],
+    question: Callable[..., Any],
+    arguments: Callable[[str], tuple[Any, ...]],
+    *,
+    task: str = "run a task",
+    kind: type[DirpruneError] = ConfigurationError,
+) -> dict[str, Any]:
+    """Run a function on nodes, on all at once.
+
+    Args:
+        nodes: Their addresses by id.
+        question: What is run there.
+        arguments: Returns its arguments for a node's id.
+        task: What it does, for the message.
+        kind: Of the error where a node cannot.
+    Returns:
+        What it returned on each node that has not gone meanwhile.
+    Raises:
+        DirpruneError: As the function raised it, or of the given kind, naming the node that cannot run it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0, max_retries=0)(question)
+    asked = {}
+    for node in nodes:
+        where = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked[node] = ask.options(scheduling_strategy=where).remote(*arguments(node))
+    answers = {}
+    for node, reply in asked.items():
+        try:
+            answers[node] = ray.get(reply, timeout=PATIENCE_S)
+        except Exception as error:  # a node that cannot even run the question, unless it is gone by now
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, DirpruneError):
+                raise cause from None
+            if node not in list_addresses():
+                continue
+            raise kind(
+                f"expected node {nodes[node]} to {task}, got {type(error).__name__} "
+                f"after up to {PATIENCE_S:g} s; look at its Ray, or remove it from the cluster"
+            ) from error
+    return answers
 
 
 def cannot_see(folder: Path) -> StudyError:

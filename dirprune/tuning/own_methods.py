@@ -11,9 +11,11 @@ from operator import attrgetter
 from typing import Any
 
 from dirprune.errors import ImportanceError, one_line
-from dirprune.importance import Method
+from dirprune.importance import Method, get_method, list_methods
+from dirprune.importance.code import hash_code
 from dirprune.importance.registry import adopt
 from dirprune.tuning.cluster import Resources, connect
+from dirprune.tuning.machines import ask_nodes, list_addresses
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,10 @@ class OwnMethods:
         return cls(tuple(whole), tuple(places))
 
     def register(self) -> None:
-        """Make the methods known in this process; those that are already stay as they are.
+        """Make the methods known in this process.
 
         Raises:
-            ImportanceError: If the module of one of them cannot be imported here.
+            ImportanceError: If the module of one of them cannot be imported here, or has other code.
         """
         for place in self.places:
             try:
@@ -67,9 +69,21 @@ class OwnMethods:
                     "into the study script, or its module beside the script, into PYTHONPATH of every node, "
                     "or into py_modules of a runtime_env of Ray"
                 ) from error
-            adopt(Method(factory=factory, **place.others))
+            method = Method(factory=factory, **place.others)
+            if not _is_known(method) and hash_code(factory) != method.code_sha256:
+                raise ImportanceError(
+                    f"node {platform.node()} has other code of the module {place.module!r} than the study's "
+                    f"for the importance method {method.name!r}; put the same file there, or start the study "
+                    "again if the file was edited"
+                )
+            adopt(method)
         for method in self.whole:
             adopt(method)
+
+
+def _is_known(method: Method) -> bool:
+    """Return whether a method was sent before; its code may have changed constants of its own since."""
+    return method.name in list_methods() and get_method(method.name) == method
 
 
 def _is_in_module(factory: type) -> bool:
@@ -95,23 +109,8 @@ def check_own_methods(resources: Resources, methods: OwnMethods) -> None:
     if not methods.places:
         return
     with connect(resources):
-        import ray
-        from ray.exceptions import RayTaskError
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        ask = ray.remote(num_cpus=0)(_load)
-        asked = [
-            ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)).remote(methods)
-            for node in nodes
-        ]
-        try:
-            ray.get(asked)
-        except RayTaskError as error:
-            if isinstance(error.cause, ImportanceError):
-                raise error.cause from None
-            raise
-
-
-def _load(methods: OwnMethods) -> None:
-    methods.register()
+        names = ", ".join(sorted({place.module for place in methods.places}))
+        task = f"import the modules of importance methods ({names})"
+        ask_nodes(
+            list_addresses(), OwnMethods.register, lambda node: (methods,), task=task, kind=ImportanceError
+        )

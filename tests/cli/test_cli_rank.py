@@ -66,6 +66,7 @@ def test_a_method_of_ones_own_is_named_by_its_file_and_computed_anew_when_that_c
 ) -> None:
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "_own_mine", raising=False)
     file = Path("mine.py")
     file.write_text(OWN)
     given = ("rank", "--weights", weights, "--method", "mine.py:mine", "--output", "scores.json")
@@ -75,6 +76,7 @@ def test_a_method_of_ones_own_is_named_by_its_file_and_computed_anew_when_that_c
     assert json.loads(Path("scores.json").read_text())["groups"]["conv1"]["order"] == list(range(10))[::-1]
     assert "mine: scores from the cache" in run(*given).output
     file.write_text(OWN.replace("list(range(n))", "list(range(n))[::-1]"))
+    del sys.modules["_own_mine"]  # as in another process
     changed = run(*given)
     assert "mine: scores computed" in changed.output
     assert json.loads(Path("scores.json").read_text())["groups"]["conv1"]["order"] == list(range(10))
@@ -89,6 +91,8 @@ def test_a_method_of_ones_own_is_named_by_its_file_and_computed_anew_when_that_c
         ("none.py:mine", "expected a file with the method in --method, found none at none.py"),
         ("mine.py:min", "expected mine.py to register the method 'min'; did you mean 'mine'? known: mine"),
         ("mine.py", "expected --method FILE.py:NAME, got 'mine.py'; try mine.py:NAME"),
+        ("mine.py:random", "expected mine.py to register the method 'random'; known: mine"),
+        ("exits.py:mine", 'exits.py cannot be run: SystemExit: 3; try it below if __name__ == "__main__":'),
         ("bad.py:mine", "bad.py cannot be run: ZeroDivisionError: division by zero"),
         (
             "taken.py:fisher",
@@ -103,10 +107,12 @@ def test_a_place_of_ones_own_method_that_does_not_work_ends_in_a_line(
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("mine.py").write_text(OWN)
     Path("taken.py").write_text(OWN.replace('"mine"', '"fisher"'))
+    Path("exits.py").write_text("import sys\nsys.exit(3)")
     Path("bad.py").write_text("1 / 0")
-    refused = run("prune", "--weights", weights, "--method", method, "--arch", "8,9,36,17")
-    assert refused.status == 2
-    assert message in refused.errors
+    for _ in range(2):
+        refused = run("prune", "--weights", weights, "--method", method, "--arch", "8,9,36,17")
+        assert refused.status == 2
+        assert message in refused.errors
 
 
 def test_a_path_by_parameters_is_shown_by_them(run: Run, weights: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from dirprune.cli.own_network import find_in_file, load_own_network
+from dirprune.cli.own_network import find_in_file, load_own_network, run_file
 from dirprune.errors import ConfigurationError
 from dirprune.identity import identify
 
@@ -38,6 +39,19 @@ def test_what_differs_in_a_network_is_named(old: str, new: str, message: str, tm
     assert load_own_network(f"{tmp_path}/study.py:make", described).__name__ == "make"
     with pytest.raises(ConfigurationError, match=rf"of this study, make, got .*other\.py:make, {message}"):
         load_own_network(f"{tmp_path}/other.py:make", described)
+
+
+def test_a_file_is_run_once_and_another_of_its_name_is_another_module(tmp_path: Path) -> None:
+    modules = []
+    for folder in ("a", "b", "a/../a"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "once.py").write_text(f"VALUE = {folder!r}")
+        modules.append(run_file(tmp_path / folder / "once.py"))
+    first, second, again = modules
+    assert again is first
+    assert [first.VALUE, second.VALUE] == ["a", "b"]
+    assert first.__name__ == "_own_once" != second.__name__
+    assert sys.modules[second.__name__] is second
 
 
 def test_network_of_an_earlier_study_is_told_by_what_that_knows(tmp_path: Path) -> None:

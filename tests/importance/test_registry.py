@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
+import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from dirprune.errors import ImportanceError
 from dirprune.importance import Method, create, get_method, list_methods, register, registry, select_channels
 from dirprune.importance.base import Scorer, Scores, ScoringContext
+from dirprune.importance.code import hash_code
 from dirprune.importance.magnitude import Magnitude
 from dirprune.importance.registry import adopt, describe
 from tests.importance.cases import linear_case
@@ -135,6 +138,82 @@ def test_a_users_own_method_is_described_by_its_code_with_what_that_names(
     assert (described[0] != described[1]) is is_noticed
 
 
+@pytest.mark.parametrize("is_script", [False, True])
+def test_code_is_what_was_loaded_and_not_what_its_file_became(is_script: bool, tmp_path: Path) -> None:
+    registered = OWN.replace("class Own", f"@registry.register('own', 'mine', **{NEEDS})\nclass Own")
+    ask = "print(registry.get_method('own').code_sha256)\n"
+    edit = "Path(FILE).write_text(Path(FILE).read_text().replace('0.5', '0.25'))\n"
+    head = "from pathlib import Path\nfrom dirprune.importance import registry\n"
+    file, main = tmp_path / "own.py", tmp_path / "main.py"
+    if is_script:
+        main.write_text(head + registered + ask + edit.replace("FILE", "__file__") + ask)
+    else:
+        file.write_text(head + registered)
+        reload = "import importlib; importlib.reload(own)\n"
+        main.write_text(
+            head + "import own\n" + ask + edit.replace("FILE", repr(str(file))) + ask + reload + ask
+        )
+    done = subprocess.run(
+        [sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    first, second, *reloaded = done.stdout.split()
+    assert first == second
+    assert is_script or reloaded != [first]
+
+
+MORE = """
+from functools import partial
+from dirprune.importance import Scorer
+network, NAMES, RAW, LOOP = 1, {"a", "b"}, b"a", []
+LOOP.append(LOOP)
+
+class Meta(type(Scorer)):
+    def __eq__(self, other):
+        return self is other
+
+def double(x):
+    return 2 * x
+
+def halve(x):
+    return x / 2
+
+class Squarer:
+    def square(self, x):
+        return x**2
+
+class Cuber:
+    def __call__(self, x):
+        return x**3
+
+table, halver, square, cube = {"double": [double, LOOP]}, partial(halve, 2), Squarer().square, Cuber()
+NOISE = 1
+
+class Own(Scorer, metaclass=Meta):
+    def score(self, context):
+        return context.NOISE, (lambda: NAMES), RAW, LOOP, table, halver, square, cube
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_noticed"),
+    [
+        ('"a", "b"', '"b", "a"', False),
+        ('"a", "b"', '"a", "c"', True),
+        ('b"a"', 'b"b"', True),
+        ("2 * x", "3 * x", True),
+        ("x / 2", "x / 3", True),
+        ("x**2", "x**4", True),
+        ("x**3", "x**4", True),
+        ("NOISE = 1", "NOISE = 2", False),
+    ],
+)
+def test_code_is_found_through_whatever_names_it_and_attributes_name_nothing(
+    old: str, new: str, is_noticed: bool
+) -> None:
+    codes = {hash_code(define(code)) for code in (MORE, MORE.replace(old, new))}
+    assert (len(codes) == 2) is is_noticed
+
+
 def test_a_users_own_method_of_the_same_place_is_the_same_under_another_name_of_the_module(
     known_methods: None,
 ) -> None:
@@ -158,12 +237,12 @@ class OwnOptions:
         create("own", {"nrm": "l2"})
 
 
-def test_a_method_that_was_sent_is_registered_once_and_keeps_its_code(known_methods: None) -> None:
+def test_a_method_that_was_sent_has_the_code_that_it_had_there(known_methods: None) -> None:
     kind = define(OWN)
-    sent = Method("own", "", "", "", kind, 1, **FLAGS, sent_code_sha256="as it was there")
-    adopt(sent)
-    adopt(dataclasses.replace(sent, sent_code_sha256="again"))
-    assert describe(create("own"))["code_sha256"] == "as it was there"
+    sent = Method("own", "", "", "", kind, 1, **FLAGS)
+    for code in ("as it was there", "as it was there later"):
+        adopt(dataclasses.replace(sent, sent_code_sha256=code))
+        assert describe(create("own"))["code_sha256"] == code
     with pytest.raises(ImportanceError, match=r"'own' is taken by a_users_module.Own; choose another name"):
         adopt(dataclasses.replace(sent, factory=Unregistered))
 

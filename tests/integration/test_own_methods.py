@@ -126,3 +126,16 @@ def test_a_module_that_workers_cannot_import_is_named_before_anything_runs(tmp_p
     assert "importance method 'theirs' of the module 'faraway' cannot be loaded on node" in last
     assert "No module named 'faraway'); put the method into the study script" in last
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_module_that_ends_its_worker_ends_in_a_line_with_the_node(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    module = tmp_path / "beside.py"
+    ending = "import os, sys\nif 'study.py' not in sys.argv[0]: os._exit(1)\n"
+    module.write_text(ending + module.read_text())
+    done = run_study(tmp_path, "--methods", "theirs")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "expected node 127.0.0.1 to import the modules of importance methods (beside), got " in last

@@ -79,6 +79,17 @@ def test_a_least_accuracy_is_the_same_however_it_was_written(stored: str | float
     assert find_differences({"min_val_accuracy": stored}, {"min_val_accuracy": "0.5"}) == ["min_val_accuracy"]
 
 
+def test_code_of_own_methods_that_was_not_recorded_is_no_difference() -> None:
+    def describe_with(code: str) -> dict[str, Any]:
+        described = describe(SPEC)
+        return {**described, "space": {**described["space"], "own_methods": {"own": code}}}
+
+    assert find_differences(describe(SPEC), describe_with("a")) == []
+    assert find_differences(describe_with("a"), describe_with("a")) == []
+    assert find_differences(describe_with("a"), describe_with("b")) == ["space.own_methods"]
+    assert find_differences(describe_with("a"), describe(SPEC)) == ["space.own_methods"]
+
+
 def test_content_that_was_not_looked_at_is_no_difference() -> None:
     def describe_loss(*weights: float, scale: float = 1.0) -> dict[str, Any]:
         weight = torch.tensor(weights)

@@ -78,6 +78,26 @@ def test_a_method_of_a_module_is_the_one_that_is_imported(
     assert get_method("own").factory is module.Own
 
 
+def test_a_module_with_other_code_is_refused_before_it_is_used_and_not_after(
+    monkeypatch: pytest.MonkeyPatch, module: types.ModuleType
+) -> None:
+    exec(CODE, module.__dict__)
+    arrived = send(monkeypatch)
+    arrived.register()
+    exec(CODE.replace("return {}", "return {1: 2}"), module.__dict__)
+    with pytest.raises(
+        ImportanceError,
+        match=r"^node .* has other code of the module 'a_users_module' than the study's for the importance "
+        r"method 'own'; put the same file there, or start the study again if the file was edited$",
+    ):
+        arrived.register()
+    exec(CODE.replace("weigh(context)", "len(MEMORY)") + "\nMEMORY = {}", module.__dict__)
+    arrived = send(monkeypatch)
+    for _ in range(2):
+        arrived.register()
+        module.MEMORY["a"] = 1  # type: ignore[attr-defined]
+
+
 def test_a_module_that_is_not_there_is_named_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, module: types.ModuleType
 ) -> None:
