@@ -142,7 +142,7 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
             f"try {'without --network' if is_known(header.network) else 'that one'}"
         )
     name = network or header.network or "lenet5"
-    made_by = find_network(name)
+    made_by = name if network is None else find_network(network)  # what the file says is never run
     failure = None
     try:
         loaded = _load(made_by, header.options, weights)

@@ -43,8 +43,8 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
 
 
 def is_known(name: str) -> bool:
-    """Return whether it is a network of `NETWORKS`, or named as one of a library."""
-    return name in NETWORKS or is_of_a_library(name)
+    """Return whether it is a network of `NETWORKS`, or named as one of a library; no FILE.py:NAME is."""
+    return name in NETWORKS or (is_of_a_library(name) and ":" not in name)
 
 
 def with_classes(

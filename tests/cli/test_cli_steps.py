@@ -359,6 +359,23 @@ def test_ones_own_network_goes_through_all_steps_when_its_file_is_named(run: Run
     assert smaller[0].weight.shape[0] == 3
 
 
+@pytest.mark.parametrize("place", ["torchvision/trap.py:small", "torchvision/trap:small"])
+def test_what_weights_name_is_never_run(run: Run, place: str) -> None:
+    Path("torchvision").mkdir()
+    Path("torchvision/trap.py").write_text(f"open('sprung', 'w').close()\n{OWN}")
+    weights = Path("weights.safetensors")
+    write_weights(make_own(OWN), weights, Header(network=place, dataset="digits"))
+    refused = run("rank", "--weights", weights, "--method", "magnitude")
+    assert refused.status == 2
+    assert not Path("sprung").exists()
+
+
+def make_own(source: str) -> torch.nn.Module:
+    """Return the network that a file of one's own makes."""
+    Path("elsewhere.py").write_text(source)
+    return find_in_file("elsewhere.py:small", "")()
+
+
 def test_weights_of_a_study_of_ones_own_network_are_ranked(run: Run) -> None:
     Path("own.py").write_text(OWN)
     header = Header(network="small", dataset="digits", validation_from="train:0.1")
