@@ -7,8 +7,8 @@
 
 Every command appends rows to a file of its own in the output folder and leaves out those that are there, so
 that it goes on where it was cut off; `report` prints the tables of all rows and draws the plots. With --quick
-everything is as small as it can be: to see that it runs, not to be believed. Weights of LeNet-5 come from
-`dirprune train --network lenet5`.
+everything is as small as it can be: to see that it runs, not to be believed. Weights of LeNet-5 and VGG-16
+come from `dirprune train --network NAME`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--cifar", type=FOLDER, help="CIFAR-10. Default: noise, for times only.")
 @click.option("--resnet20", type=FILE, help="Published weights. Default: random ones, for times only.")
 @click.option("--resnet56", type=FILE, help="Likewise.")
+@click.option("--vgg16", type=FILE, help="Weights of `dirprune train`. Default: random ones, for times only.")
 @click.option("--device", default="cpu")
 @click.option("--threads", default=1, help="Of torch on the CPU.")
 @click.option("--quick", is_flag=True, help="As small as it can be, to see that it runs.")
@@ -48,13 +49,16 @@ def main(
     cifar: Path | None,
     resnet20: Path | None,
     resnet56: Path | None,
+    vgg16: Path | None,
     device: str,
     threads: int,
     quick: bool,
 ) -> None:
     """Measure the importance methods."""
     torch.set_num_threads(threads)
-    context.obj = Setting(output, mnist, lenet, cifar, resnet20, resnet56, device, quick)
+    named = {"resnet20": resnet20, "resnet56": resnet56, "vgg16": vgg16}
+    weights = {name: path for name, path in named.items() if path is not None}
+    context.obj = Setting(output, mnist, lenet, cifar, weights, device, quick)
     if context.invoked_subcommand != "report":
         write_machine(context.obj)
 

@@ -48,8 +48,7 @@ class Setting:
         mnist: Folder of MNIST; without it the digits that come with scikit-learn.
         lenet_weights: Trained LeNet-5s; without any, one is trained for a few epochs.
         cifar: Folder of CIFAR-10; without it noise, which is good enough for times.
-        resnet20_weights: Published weights; random ones without.
-        resnet56_weights: Likewise.
+        cifar_weights: Weights of networks for CIFAR, by name; random ones without.
         device: Where to compute.
         is_quick: Whether everything is as small as it can be, to see that it runs.
     """
@@ -58,8 +57,7 @@ class Setting:
     mnist: Path | None
     lenet_weights: tuple[Path, ...]
     cifar: Path | None
-    resnet20_weights: Path | None
-    resnet56_weights: Path | None
+    cifar_weights: Mapping[str, Path]
     device: str
     is_quick: bool
 
@@ -151,7 +149,7 @@ def load_cifar_subject(name: str, setting: Setting) -> Subject:
 
     Validation is therefore a half of the test set, and the test role is drawn from the other half.
     """
-    weights = {"resnet20": setting.resnet20_weights, "resnet56": setting.resnet56_weights}.get(name)
+    weights = setting.cifar_weights.get(name)
     network = create_network(name, seed=0)
     if weights is not None:
         load_weights_(network, weights)

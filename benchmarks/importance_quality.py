@@ -218,7 +218,7 @@ def joint_switches(setting: Setting, steps: int, images: int, repetitions: int, 
     for name in networks.split(",")[: 2 if quick else None]:
         subject = load_lenets(setting)[0] if name == "lenet5" else load_cifar_subject(name, setting)
         for seed in range(repetitions):
-            # VGG-16 has no trained weights, and a step of it takes seconds: times alone, of few steps.
+            # Random weights are for times alone, and a step of VGG-16 takes seconds: few steps.
             n_steps = steps if subject.is_trained else min(steps, 2)
             key = {"subject": subject.name, "seed": seed, "steps": n_steps, "n_images": images}
             if not rows.is_done(**key):
