@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dirprune.data.datasets import read_dataset
 from dirprune.data.roles import DataRoles, Split, make_roles
 from dirprune.data.sources import DATA_NAMES, check_data_name, is_downloaded, load_data
 from dirprune.data.store import Place
@@ -15,4 +16,5 @@ __all__ = [
     "is_downloaded",
     "load_data",
     "make_roles",
+    "read_dataset",
 ]

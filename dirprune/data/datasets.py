@@ -1,0 +1,104 @@
+"""Data sets of PyTorch, read into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dirprune.data.photographs import MAX_IN_MEMORY
+from dirprune.errors import DataError, one_line
+
+
+def read_dataset(dataset: Dataset[Any], *, n_workers: int = 0) -> tuple[Tensor, Tensor]:
+    """Read a map-style data set of PyTorch into memory, for `make_roles`.
+
+    Every example is read once, in order. What its transforms draw at random is drawn once and for all; a
+    recipe's augmentation (`Recipe`) is what a training draws anew.
+
+    Args:
+        dataset: Has a length, and pairs of an input, a tensor of always the same shape, and a target, a
+            number or a tensor, likewise. Images as uint8 take a quarter of the memory of floats.
+        n_workers: Processes that read; 0: this one.
+    Returns:
+        Inputs of shape (n, ...) and targets of shape (n, ...), each of the type of the first example.
+    Raises:
+        DataError: If the data set has no length or no examples, an example cannot be read, is no such pair
+            or of another shape than the first, or all inputs take more than 4 GiB.
+    """
+    n_examples = _count(dataset)
+    loader = DataLoader(dataset, batch_size=None, num_workers=n_workers)
+    examples = _check_all(iter(loader), n_examples)
+    first_input, first_target = next(examples)
+    n_bytes = n_examples * first_input.element_size() * first_input.numel()
+    if n_bytes > MAX_IN_MEMORY:
+        raise DataError(
+            f"expected a data set of at most {MAX_IN_MEMORY / 2**30:g} GiB, got {n_bytes / 2**30:.1f} GiB in "
+            f"{n_examples:,} examples; try images as uint8, or class folders, which are streamed"
+        )
+    inputs = first_input.new_empty((n_examples, *first_input.shape))
+    targets = first_target.new_empty((n_examples, *first_target.shape))
+    inputs[0], targets[0] = first_input, first_target
+    for place, (one_input, one_target) in enumerate(examples, start=1):
+        inputs[place], targets[place] = one_input, one_target
+    return inputs, targets
+
+
+def _count(dataset: Dataset[Any]) -> int:
+    try:
+        n_examples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset leaves it to its subclasses
+    except TypeError as error:
+        raise DataError(
+            f"expected a data set with a length, got {type(dataset).__name__}; try list(dataset)"
+        ) from error
+    if n_examples == 0:
+        raise DataError(f"expected a data set with examples, got an empty {type(dataset).__name__}")
+    return n_examples
+
+
+def _check_all(examples: Iterator[Any], n_examples: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield as many examples as tensors, all like the first one."""
+    first: tuple[Tensor, Tensor] | None = None
+    for place in range(n_examples):
+        try:
+            example = next(examples)
+        except StopIteration:
+            raise DataError(f"expected {n_examples:,} examples, which is its length, got {place:,}") from None
+        except Exception as error:
+            raise DataError(
+                f"expected example {place} to be readable, got {one_line(error, has_type=True)}"
+            ) from error
+        found = _check_pair(example, place)
+        first = first or found
+        for what, one, other in zip(("input", "target"), found, first, strict=True):
+            if (one.shape, one.dtype) != (other.shape, other.dtype):
+                raise DataError(
+                    f"expected each {what} to be like the first one, {_describe(other)}, got "
+                    f"{_describe(one)} in example {place}; try a transform that resizes or pads"
+                )
+        yield found
+
+
+def _check_pair(example: Any, place: int) -> tuple[Tensor, Tensor]:
+    if not isinstance(example, (tuple, list)) or len(example) != 2:
+        found = f"{len(example)} parts" if isinstance(example, (tuple, list)) else type(example).__name__
+        raise DataError(f"expected pairs of an input and a target, got {found} as example {place}")
+    if not isinstance(example[0], Tensor):
+        raise DataError(
+            f"expected inputs that are tensors, got {type(example[0]).__name__} in example {place}; try a "
+            "transform such as torchvision.transforms.PILToTensor()"
+        )
+    try:
+        return example[0], torch.as_tensor(example[1])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"expected targets that are numbers or tensors, got {type(example[1]).__name__} in example "
+            f"{place}"
+        ) from error
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
