@@ -37,7 +37,8 @@ class ChannelGroup:
         n_channels: Channels of the uncut group.
         producers: Output axes: convolutions, linear layers, and what acts on each channel alone (batch norm,
             depthwise convolutions). A convolution in parts (`groups` of several channels) is cut part by
-            part: a channel is a part, with the channels that enter it and those that leave it.
+            part: a channel is a part, with the channels that enter it and those that leave it. So is a group
+            norm, where a channel is what is normalised together.
         consumers: Input axes of the convolutions and linear layers that the channels enter.
     """
 

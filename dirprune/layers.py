@@ -135,6 +135,11 @@ def is_in_parts(layer: object) -> bool:
     return not layer.groups == layer.in_channels == layer.out_channels
 
 
+def is_norm_in_parts(layer: object) -> bool:
+    """Return whether a group norm normalises some, not all, of its channels together."""
+    return isinstance(layer, nn.GroupNorm) and 1 < layer.num_groups < layer.num_channels
+
+
 def find_activation(norm: _BatchNorm) -> nn.Module:
     """Return what a batch norm does to values that it has normalised: nothing, or what timm's do.
 

@@ -90,10 +90,9 @@ def find_reasons(slot: Slot, module: Any, n_channels: int, is_split: bool) -> li
     """
     if isinstance(module, (nn.MultiheadAttention, nn.LSTM)):
         return [f"{slot.module!r} is a {type(module).__name__}, which is not cut"]
-    if isinstance(module, nn.LayerNorm):
+    is_one_part = isinstance(module, nn.GroupNorm) and module.num_groups == 1 < module.num_channels
+    if isinstance(module, nn.LayerNorm) or is_one_part:
         return [f"{slot.module!r} normalises over its channels: without one, all others change"]
-    if isinstance(module, nn.GroupNorm) and module.num_groups < module.num_channels:
-        return [f"{slot.module!r} normalises channels in groups: without one, others change"]
     if isinstance(module, nn.Module) and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
         return [
             f"the weights of {slot.module!r} are computed for each pass, as by weight_norm or spectral_norm; "

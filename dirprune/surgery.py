@@ -99,6 +99,8 @@ def _cut_module_(module: nn.Module, path: str, is_output: bool, positions: list[
     }
     if is_in_parts(module):
         _cut_parts_(cast(nn.Conv2d, module), positions)
+    elif isinstance(module, nn.GroupNorm):
+        _cut_norm_(module, positions)
     else:
         (pruner.prune_out_channels if is_output else pruner.prune_in_channels)(module, positions)
     for name, parameter in module.named_parameters(recurse=False):
@@ -120,6 +122,19 @@ def _cut_parts_(convolution: nn.Conv2d, positions: Sequence[int]) -> None:
     if convolution.bias is not None:
         staying = torch.tensor(outputs, device=convolution.bias.device)
         convolution.bias = nn.Parameter(convolution.bias.index_select(0, staying))
+
+
+def _cut_norm_(norm: nn.GroupNorm, positions: Sequence[int]) -> None:
+    """Remove from a group norm all channels of what it normalises together, given those channels."""
+    width = norm.num_channels // norm.num_groups
+    gone = {position // width for position in positions}
+    assert len(positions) == len(gone) * width
+    staying = torch.tensor([c for c in range(norm.num_channels) if c // width not in gone])
+    norm.num_groups -= len(gone)
+    norm.num_channels = len(staying)
+    for name, parameter in list(norm.named_parameters(recurse=False)):
+        shorter = parameter.index_select(0, staying.to(parameter.device))
+        setattr(norm, name, nn.Parameter(shorter))
 
 
 def _cut_parameter_(network: nn.Module, path: str, positions: set[int], length: int) -> None:

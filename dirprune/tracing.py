@@ -20,7 +20,7 @@ from torch_pruning import DependencyGraph, ops
 from dirprune.deadline import deadline, read_processor_time
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
-from dirprune.layers import copy_for_evaluation, is_in_parts, record_layers
+from dirprune.layers import copy_for_evaluation, is_in_parts, is_norm_in_parts, record_layers
 from dirprune.refusals import LostChannels, find_cause, find_reasons, pads_channels
 from dirprune.surgery import check_masked_equals_compact, randomised_copy
 
@@ -285,11 +285,11 @@ class _Tracing:
                 frozenset(), reason="the output does not depend on it in a way that the tracer sees"
             )
         traced = self._trace(path)
-        n_channels = traced.n_channels
         in_parts = [slot for slot in traced.consumers if is_in_parts(self.modules.get(slot.module))]
         if in_parts:
             traced = self._join(traced, in_parts)
-            n_channels = traced.n_channels
+        traced = self._merge_normalised(traced)
+        n_channels = traced.n_channels
         producers, consumers, reasons = traced.producers, traced.consumers, traced.reasons
         layers = frozenset(slot.module for slot in producers)
         if not consumers and traced.is_output:
@@ -358,6 +358,39 @@ class _Tracing:
             joined.is_padded |= leaving.is_padded
             joined.reasons += leaving.reasons
         return joined
+
+    def _merge_normalised(self, traced: _Traced) -> _Traced:
+        """Couple channels that a group norm normalises together: all of them are cut as one channel."""
+        norms = [slot for slot in traced.producers if is_norm_in_parts(self.modules.get(slot.module))]
+        if not norms or traced.reasons:
+            return traced
+        parts = [[channel] for channel in range(traced.n_channels)]  # of each channel, shared by its part
+        for slot in norms:
+            width = len(slot.channel_of) // cast(nn.GroupNorm, self.modules[slot.module]).num_groups
+            for start in range(0, len(slot.channel_of), width):
+                together = slot.channel_of[start : start + width]
+                if min(together) < 0:
+                    if max(together) >= 0:
+                        traced.reasons.append(f"{slot.module!r} normalises some of its channels with others")
+                        return traced
+                    continue
+                part = sorted({member for channel in together for member in parts[channel]})
+                for channel in part:
+                    parts[channel] = part
+        firsts = sorted({part[0] for part in parts})
+        merged = _Traced(
+            len(firsts), is_output=traced.is_output, is_padded=traced.is_padded, reasons=traced.reasons
+        )
+        place = {first: number for number, first in enumerate(firsts)}
+        merged.add(traced, {channel: place[part[0]] for channel, part in enumerate(parts)}, ())
+        sizes = {len(part) for part in parts}
+        if len(sizes) > 1:
+            merged.reasons.append(f"{norms[0].module!r} normalises unequal numbers of its channels together")
+        if merged.n_channels < 2:
+            merged.reasons.append(
+                f"{norms[0].module!r} normalises over its channels: without one, all others change"
+            )
+        return merged
 
     def _slot(self, item: Any) -> tuple[Slot | None, bool]:
         """Return one item's slot (None if there is nothing to slice) and whether it is an input axis."""

@@ -120,6 +120,25 @@ class InParts(nn.Module):
         return self.head(F.relu(self.expand(hidden)).mean((2, 3)))
 
 
+class GroupNormed(nn.Module):
+    """A residual block with group norms: on the shortcut in pairs and in fours, in the block each alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 12, 3, padding=1)
+        self.pairs = nn.GroupNorm(6, 12)
+        self.conv_a = nn.Conv2d(12, 5, 3, padding=1)
+        self.alone = nn.GroupNorm(5, 5)
+        self.conv_b = nn.Conv2d(5, 12, 3, padding=1)
+        self.fours = nn.GroupNorm(3, 12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        stream = F.relu(self.pairs(self.stem(images)))
+        stream = stream + self.fours(self.conv_b(F.relu(self.alone(self.conv_a(stream)))))
+        return self.head(F.relu(stream).mean((2, 3)))
+
+
 class Segmenting(nn.Module):
     """A fully convolutional encoder and decoder with a skip connection; its output is one map per class."""
 
@@ -176,6 +195,7 @@ CASES = {
     "concatenating": (Concatenating, (2, 6, 6), ("left", "right", "both")),
     "depthwise": (Depthwise, (3, 8, 8), ("expand", "squeeze", "project")),
     "in parts": (InParts, (2, 8, 8), ("reduce", "squeeze", "expand")),
+    "group normed": (GroupNormed, (2, 8, 8), ("stem", "conv_a")),
     "segmenting": (Segmenting, (1, 8, 8), ("encode1", "encode2", "decode")),
     "scaled": (Scaled, (2, 6, 6), ("conv",)),
     "mlp": (build_mlp, (4,), ("0", "2")),

@@ -115,6 +115,41 @@ def test_convolution_in_parts_is_cut_part_by_part_with_what_enters_and_what_leav
     assert torch.equal(small.parts.weight, network.parts.weight[[0, 1, 2, 3, 8, 9, 10, 11]])
 
 
+def test_channels_that_a_group_norm_takes_together_are_cut_together_and_so_across_a_shortcut() -> None:
+    network, inputs = build_case("group normed")
+    grouping = find_groups(network, inputs)
+    assert grouping.n_channels == {"stem": 3, "conv_a": 5}
+    places = {
+        slot.module: slot.channel_of for slot in (*grouping["stem"].producers, *grouping["stem"].consumers)
+    }
+    assert set(places.values()) == {(0,) * 4 + (1,) * 4 + (2,) * 4}
+    assert set(places) == {"stem", "pairs", "conv_b", "fours", "conv_a", "head"}
+    small = compact(network, grouping, {"stem": [0, 2], "conv_a": [1, 3]}, inputs)
+    assert [(norm.num_groups, norm.num_channels) for norm in (small.pairs, small.fours, small.alone)] == [
+        (4, 8),
+        (2, 8),
+        (2, 2),
+    ]
+    staying = [0, 1, 2, 3, 8, 9, 10, 11]
+    assert torch.equal(small.pairs.weight, network.pairs.weight[staying])
+    assert small(inputs).shape == network(inputs).shape
+
+
+def test_group_norm_over_joined_branches_is_cut_only_where_it_keeps_them_apart() -> None:
+    class Joined(nn.Module):
+        def __init__(self, n_left: int) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(1, n_left, 1), nn.Conv2d(1, 8 - n_left, 1)
+            self.norm, self.head = nn.GroupNorm(4, 8), nn.Conv2d(8, 2, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(torch.cat([self.left(images), self.right(images)], 1)))
+
+    assert find_groups(Joined(4), torch.zeros(2, 1, 3, 3)).n_channels == {"left": 2, "right": 2}
+    refused = find_groups(Joined(3), torch.zeros(2, 1, 3, 3)).refused
+    assert refused == dict.fromkeys(("left", "right"), "'norm' normalises some of its channels with others")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_narrowed_groups_cut_the_compact_network_as_the_whole_one_is_cut(name: str) -> None:
     network, inputs = build_case(name)
@@ -311,10 +346,10 @@ class _ConcatenatedThenFlattened(nn.Module):
             {"first": "a layer has further weights for each channel (RuntimeError"},
         ),
         (
-            nn.Sequential(nn.Conv2d(1, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 1), nn.Conv2d(3, 2, 1)),
+            nn.Sequential(nn.Conv2d(1, 4, 1), nn.GroupNorm(1, 4), nn.Conv2d(4, 3, 1), nn.Conv2d(3, 2, 1)),
             (1, 2, 2),
             ("2",),
-            {"0": "'1' normalises channels in groups: without one, others change"},
+            {"0": "'1' normalises over its channels: without one, all others change"},
         ),
         *(
             (_normed(wrap), (4,), ("2",), {"0": "the weights of '0' are computed for each pass"})
