@@ -17,7 +17,13 @@ from dirprune.cli.options import (
 )
 from dirprune.cli.own_method import find_method
 from dirprune.cli.printing import ScoringProgress, format_table, kept_on_interrupt
-from dirprune.cli.subjects import format_comparison, look_for_groups, store, trained_subject
+from dirprune.cli.subjects import (
+    format_comparison,
+    look_for_groups,
+    store,
+    tell_of_uncounted,
+    trained_subject,
+)
 from dirprune.cli.training import remove_states
 from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
@@ -56,6 +62,7 @@ def prune(
     subject = trained_subject(weights, network, data)
     dense = subject.network
     grouping = look_for_groups(dense, subject.roles.example_input())
+    tell_of_uncounted(subject)
     grouping.check_any()
     architecture = Architecture.parse(arch, grouping)
     if output is None:

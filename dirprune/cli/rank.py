@@ -16,7 +16,13 @@ from dirprune.cli.options import DataOptions, MethodOptions, check_can_write
 from dirprune.cli.own_method import find_method
 from dirprune.cli.printing import format_table
 from dirprune.cli.ranking import Ranking, compute_ranking
-from dirprune.cli.subjects import Subject, format_comparison, look_for_groups, trained_subject
+from dirprune.cli.subjects import (
+    Subject,
+    format_comparison,
+    look_for_groups,
+    tell_of_uncounted,
+    trained_subject,
+)
 from dirprune.errors import ConfigurationError, ImportanceError
 from dirprune.files import write_json
 from dirprune.importance import Scorer, create
@@ -55,6 +61,7 @@ def rank(
     check_can_write(scoring.cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
     grouping = look_for_groups(subject.network, subject.roles.example_input())
+    tell_of_uncounted(subject)
     grouping.check_any()
     ranking = compute_ranking(scorer, scoring, compared, budget, subject, grouping)
     click.echo("\n" + format_comparison({"network": subject.measure(subject.network)}))

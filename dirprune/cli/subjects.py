@@ -27,6 +27,7 @@ from dirprune.networks import create_network, is_known, load_weights_, with_clas
 from dirprune.records.models import load_model, read_stored, save_model
 from dirprune.tasks import Task, make_task
 from dirprune.tracing import find_groups
+from dirprune.uncounted import warn_of_uncounted
 
 ORIGIN = "weights"
 
@@ -104,6 +105,12 @@ class Subject:
             device=self.device,
             teacher=teacher,
         )
+
+
+def tell_of_uncounted(subject: Subject) -> None:
+    """Warn on the standard error of layers whose MACs are in no count that follows."""
+    if warning := warn_of_uncounted(subject.network, subject.roles.example_input()):
+        click.echo(warning, err=True)
 
 
 def look_for_groups(network: nn.Module, example_input: Tensor) -> Grouping:

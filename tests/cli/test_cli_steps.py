@@ -359,6 +359,30 @@ def test_ones_own_network_goes_through_all_steps_when_its_file_is_named(run: Run
     assert smaller[0].weight.shape[0] == 3
 
 
+def test_macs_that_are_not_counted_are_told_where_a_network_is_ranked_or_cut(run: Run) -> None:
+    source = OWN.replace("return nn.Sequential(", "return nn.Sequential(Mixing(),").replace(
+        "def small",
+        """class Mixing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Parameter(torch.eye(28))
+
+    def forward(self, images):
+        return images @ self.mix
+
+
+def small""",
+    )
+    network = make_own(f"import torch\n{source}")
+    write_weights(network, Path("own.safetensors"), Header(network="elsewhere.py:small", dataset="digits"))
+    given = ("--weights", "own.safetensors", "--network", "elsewhere.py:small", "--method", "magnitude")
+    for step in (("rank", *given), ("prune", *given, "--arch", "3-4")):
+        done = run(*step)
+        assert done.status == 0, done.errors
+        assert "784 parameters (" in done.errors
+        assert "lie in layers whose MACs are not counted: 0 (Mixing)" in done.errors
+
+
 @pytest.mark.parametrize("place", ["torchvision/trap.py:small", "torchvision/trap:small"])
 def test_what_weights_name_is_never_run(run: Run, place: str) -> None:
     Path("torchvision").mkdir()
