@@ -19,7 +19,15 @@ from torch import Tensor, nn
 
 from dirprune.errors import ImportanceError
 from dirprune.groups import ChannelGroup, Grouping, Slot
-from dirprune.importance import Scorer, ScoringContext, create, get_method, list_methods, select_channels
+from dirprune.importance import (
+    Scorer,
+    ScoringContext,
+    Selector,
+    create,
+    get_method,
+    list_methods,
+    select_channels,
+)
 from dirprune.importance.simplex import draw_orders
 from dirprune.importance.simplex import scorers as simplex_scorers
 from dirprune.importance.simplex.generalized_dirichlet import join_orders
@@ -39,22 +47,34 @@ every_scorer = pytest.mark.parametrize("name", SCORERS)
 every_network = pytest.mark.parametrize("kind", KINDS)
 
 
+OPTIONS: dict[str, dict[str, int]] = {
+    name: {"steps": 20} if issubclass(get_method(name).factory, SimplexSwitches) else {} for name in METHODS
+}
+"""Fits are short where it does not matter how good the scores are."""
+
+
 @functools.cache
 def cached_scores(name: str, kind: type[nn.Module], seed: int = 0) -> dict[str, Tensor]:
-    return score(name, make_context(kind, seed=seed))
+    return score(name, make_context(kind, seed=seed), OPTIONS[name])
+
+
+def create_quickly(name: str) -> Scorer | Selector:
+    return create(name, OPTIONS[name])
 
 
 @pytest.fixture(scope="module")
 def scores_of_another_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     path = tmp_path_factory.mktemp("scores") / "scores.safetensors"
+    scored = {name: OPTIONS[name] for name in SCORERS}
     program = f"""
 import torch
 torch.set_num_threads({torch.get_num_threads()})
 from safetensors.torch import save_file
 from tests.importance.cases import make_context, score
 found = {{}}
-for name in {SCORERS!r}:
-    found |= {{f"{{name}}/{{group}}": scores for group, scores in score(name, make_context()).items()}}
+for name, options in {scored!r}.items():
+    scores = score(name, make_context(), options)
+    found |= {{f"{{name}}/{{group}}": scores[group] for group in scores}}
 save_file(found, {str(path)!r})
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=240)
@@ -97,7 +117,7 @@ def test_scores_are_finite_and_one_per_channel(name: str, kind: type[nn.Module])
 def test_selection_keeps_what_the_architecture_says(name: str) -> None:
     context = make_context()
     architecture = {group.name: max(1, group.n_channels // 2) for group in context.grouping.groups}
-    selection = select_channels(create(name), context, architecture)
+    selection = select_channels(create_quickly(name), context, architecture)
     for group in context.grouping.groups:
         kept = selection.kept[group.name]
         assert kept == sorted(set(kept))
@@ -115,7 +135,7 @@ def test_every_option_says_what_it_means(name: str) -> None:
 @every_scorer
 def test_same_seed_gives_the_same_scores(name: str) -> None:
     breach = f"{name} gives other scores for the same seed; draw from context.seed alone"
-    check_equal(score(name, make_context()), cached_scores(name, SmallLeNet), breach)
+    check_equal(score(name, make_context(), OPTIONS[name]), cached_scores(name, SmallLeNet), breach)
 
 
 @every_scorer
@@ -142,7 +162,7 @@ def test_global_random_state_neither_matters_nor_changes(name: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1234)
         before = torch.get_rng_state()
-        scores = score(name, make_context())
+        scores = score(name, make_context(), OPTIONS[name])
         is_as_before = torch.equal(torch.get_rng_state(), before)
     assert is_as_before, (
         f"{name} draws from torch's global state; give what draws a generator of context.seed"
@@ -159,7 +179,7 @@ def test_network_is_left_untouched(name: str, kind: type[nn.Module]) -> None:
     next(network.parameters()).requires_grad_(False)
     list(network.parameters())[-1].grad = torch.ones_like(list(network.parameters())[-1])
     before = Fingerprint.of(network)
-    select_channels(create(name), context, {group.name: 1 for group in context.grouping.groups})
+    select_channels(create_quickly(name), context, {group.name: 1 for group in context.grouping.groups})
     change = before.difference(network)
     assert change is None, f"{name} has changed the network that it was given: {change}"
 
@@ -170,7 +190,7 @@ def test_mode_and_frozen_weights_of_the_network_do_not_matter(name: str, kind: t
     context = make_context(kind)
     context.network.train().requires_grad_(False)
     breach = f"{name} gives other scores of a network in training mode whose weights are frozen"
-    check_equal(score(name, context), cached_scores(name, kind), breach)
+    check_equal(score(name, context, OPTIONS[name]), cached_scores(name, kind), breach)
 
 
 def permute(context: ScoringContext) -> tuple[ScoringContext, dict[str, Tensor]]:
@@ -271,7 +291,7 @@ def test_group_with_one_channel_is_scored(name: str) -> None:
         grouping=grouping,
         calibration=make_split(inputs, torch.arange(20) % 2),
     )
-    scores = score(name, context)
+    scores = score(name, context, OPTIONS[name])
     assert scores["0"].shape == (1,)
     assert scores["0"].isfinite().all()
 
@@ -282,7 +302,7 @@ def test_one_channel_of_a_convolution_is_kept_beside_a_wider_group(name: str) ->
     producers = (Slot("narrow", (0,)), Slot("bn", (0,)))
     narrow = ChannelGroup("narrow", 1, producers, (Slot("wide", (0,)),))
     context = dataclasses.replace(context, grouping=Grouping((narrow, context.grouping["wide"])))
-    selection = select_channels(create(name), context, {"narrow": 1, "wide": 2})
+    selection = select_channels(create_quickly(name), context, {"narrow": 1, "wide": 2})
     assert selection.kept["narrow"] == [0]
     assert len(selection.kept["wide"]) == 2
 
@@ -295,7 +315,7 @@ def test_class_that_calibration_lacks_does_no_harm(name: str) -> None:
     calibration = context.calibration.subset(is_there.nonzero().flatten())
     architecture = {"conv1": 2, "conv2": 3, "linear1": 4}
     lacking = dataclasses.replace(context, calibration=calibration)
-    kept = select_channels(create(name), lacking, architecture).kept
+    kept = select_channels(create_quickly(name), lacking, architecture).kept
     assert {group: len(channels) for group, channels in kept.items()} == architecture
 
 
@@ -315,8 +335,9 @@ def test_activations_that_are_not_a_number_end_in_one_line(
         context.calibration.inputs[5, 0, 3, 3] = torch.nan
     else:
         context.network.conv1.weight.data[1, 0, 0, 0] = torch.nan  # type: ignore[operator,index]
+    method = create(name, OPTIONS[name] | options)
     with pytest.raises(ImportanceError) as caught:
-        select_channels(create(name, options), context, {"conv1": 2, "conv2": 3, "linear1": 4})
+        select_channels(method, context, {"conv1": 2, "conv2": 3, "linear1": 4})
     assert "\n" not in str(caught.value)
     assert "look for NaN in weights and calibration inputs" in str(caught.value)
 
@@ -334,7 +355,6 @@ def test_out_of_memory_means_smaller_batches_and_is_said_once(
 ) -> None:
     context = make_context()
     assert len(context.calibration) > 64 > LIMIT
-    is_simplex = issubclass(get_method(name).factory, SimplexSwitches)
     found_before = cached_scores(name, SmallLeNet)
     convolve = nn.Conv2d.forward
 
@@ -345,11 +365,11 @@ def test_out_of_memory_means_smaller_batches_and_is_said_once(
 
     monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
     with caplog.at_level(logging.WARNING):
-        scores = score(name, context, {"steps": 5} if is_simplex else {})
+        scores = score(name, context, OPTIONS[name])
     said = [record.message for record in caplog.records]
     assert sum("going on in smaller batches" in message for message in said) == 1, said
     for group, expected in found_before.items():
-        if is_simplex:  # of fewer steps, for time
+        if "steps" in OPTIONS[name]:  # sums in other orders, step by step, end in other scores
             assert scores[group].isfinite().all()
         else:
             torch.testing.assert_close(scores[group], expected, rtol=1e-4, atol=1e-7)
