@@ -92,6 +92,7 @@ def test_resnet20_is_fine_tuned_from_given_weights(main, tmp_path: Path) -> None
     assert rows[1]["values"]["train_loss"] != rows[2]["values"]["train_loss"]
 
 
+@pytest.mark.slow
 def test_dense_recipes_are_compared_and_one_of_their_networks_is_fine_tuned(main, tmp_path: Path) -> None:
     write_photographs(tmp_path / "images", "val", 64)
     arguments = ["run", "--subject", "resnet18", "--data", str(tmp_path / "images")]

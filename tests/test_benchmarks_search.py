@@ -78,6 +78,7 @@ def test_the_grid_is_what_the_cost_model_says(modules: dict[str, ModuleType]) ->
     assert grid.measure_true([place]) == pytest.approx(width * (grid.accuracies[place][-1] - 0.1))
 
 
+@pytest.mark.slow
 def test_a_sample_is_modelled_and_searched(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     table = modules["search_table"].load_table("resnet20")
     for place in ((0,) * 9, (4,) * 9, (1, 2, 3, 4, 0, 1, 2, 3, 4)):
@@ -98,6 +99,7 @@ def test_a_sample_is_modelled_and_searched(modules: dict[str, ModuleType], tmp_p
     assert run(modules["search"].main, tmp_path, "report") == ""  # of LeNet-5 nothing was run
 
 
+@pytest.mark.slow
 def test_the_model_of_a_sample_orders_what_it_has_not_seen(modules: dict[str, ModuleType]) -> None:
     from scipy.stats import spearmanr
     from search_surrogate import model

@@ -70,6 +70,7 @@ def test_laplace_takes_a_part_of_the_images_for_each_seed(run: Run, weights: Pat
     assert "(without interactions " in result.output
 
 
+@pytest.mark.slow
 def test_fitted_families_have_as_many_draws_of_the_null_as_are_asked_for(run: Run, weights: Path) -> None:
     family = ("--method", "generalized-dirichlet", "--seeds", "0,1")
     command = ("covariances", "--weights", weights, *QUICK, *family, "--output", "pairs")
@@ -118,7 +119,7 @@ def test_mistakes_end_in_one_line(run: Run, arguments: list[str], fragments: lis
     assert list_files() == []
 
 
-@pytest.mark.parametrize("method", ["dirichlet", "laplace"])
+@pytest.mark.parametrize("method", ["dirichlet", pytest.param("laplace", marks=pytest.mark.slow)])
 def test_what_ended_before_ctrl_c_is_kept_and_the_same_command_goes_on(
     run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

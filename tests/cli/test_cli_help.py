@@ -59,7 +59,12 @@ def test_help_of_a_command_imports_nothing_heavy(arguments: tuple[str, ...]) -> 
     [
         ("dirprune/__main__.py", "rank --list", "\ntaylor: "),
         *(
-            (str(path.relative_to(ROOT)), "--help", "--finalists N")
+            pytest.param(
+                str(path.relative_to(ROOT)),
+                "--help",
+                "--finalists N",
+                marks=[] if path.stem == "lenet" else pytest.mark.slow,
+            )
             for path in (ROOT / "studies").glob("*.py")
         ),
     ],

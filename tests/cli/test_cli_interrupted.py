@@ -130,7 +130,10 @@ def test_ctrl_c_while_libraries_load_is_one_line(
 
 @pytest.mark.parametrize(
     ("signal_sent", "status", "said"),
-    [(signal.SIGINT, 130, f"{KEPT}\ninterrupted\n"), (signal.SIGTERM, -signal.SIGTERM, "")],
+    [
+        (signal.SIGINT, 130, f"{KEPT}\ninterrupted\n"),
+        pytest.param(signal.SIGTERM, -signal.SIGTERM, "", marks=pytest.mark.slow),
+    ],
 )
 def test_scoring_that_was_stopped_goes_on_where_it_was(
     tmp_path: Path, weights: Path, signal_sent: int, status: int, said: str

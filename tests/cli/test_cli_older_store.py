@@ -66,6 +66,7 @@ def test_command_without_the_option_does_not_advise_no_tracking(
     assert "--no-tracking" not in refused.errors
 
 
+@pytest.mark.slow
 def test_study_beside_an_older_store(tmp_path: Path, empty_store: Path) -> None:
     (tmp_path / "output").mkdir()
     make_older(f"sqlite:///{tmp_path}/output/mlflow.db", f"sqlite:///{empty_store}")

@@ -51,8 +51,8 @@ def assert_nowhere(folder: Path, done: subprocess.CompletedProcess[str], *secret
     "address",
     [
         f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials",
-        f"http://me:{PASSWORD}@127.0.0.1:1",
-        f"http://me:1234/{PASSWORD}@127.0.0.1:1",
+        pytest.param(f"http://me:{PASSWORD}@127.0.0.1:1", marks=pytest.mark.slow),
+        pytest.param(f"http://me:1234/{PASSWORD}@127.0.0.1:1", marks=pytest.mark.slow),
     ],
 )
 def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, option: str, address: str) -> None:
@@ -125,7 +125,14 @@ def test_address_with_a_user_or_the_file_of_a_password_may_be_on_a_command_line_
 
 
 @pytest.mark.parametrize("option", ["--storage", "--data"])
-@pytest.mark.parametrize("secret", [PASSWORD, f"{PASSWORD}/with/slashes", f"12345/{PASSWORD}"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        pytest.param(PASSWORD, marks=pytest.mark.slow),
+        pytest.param(f"{PASSWORD}/with/slashes", marks=pytest.mark.slow),
+        f"12345/{PASSWORD}",
+    ],
+)
 def test_key_of_a_store_in_an_address_is_refused_and_nowhere(
     tmp_path: Path, option: str, secret: str
 ) -> None:

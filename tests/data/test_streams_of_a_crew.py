@@ -123,6 +123,7 @@ def test_each_worker_decodes_its_own_part_and_the_result_is_that_of_one(tmp_path
     assert [places.total() for places in decoded] == [32, 40]  # 4 and 5 of the 9 images of each step
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_worker_whose_part_cannot_be_read_or_halved_keeps_up_with_the_others(tmp_path: Path) -> None:
     write_folders(tmp_path)

@@ -69,6 +69,7 @@ def test_secrets_that_are_none_are_refused_and_not_shown(settings: dict[str, str
     preflight.check_secrets(settings)  # without logins nobody asks
 
 
+@pytest.mark.slow
 def test_database_of_an_older_schema_is_refused_until_it_is_upgraded(
     empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

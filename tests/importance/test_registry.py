@@ -138,7 +138,7 @@ def test_a_users_own_method_is_described_by_its_code_with_what_that_names(
     assert (described[0] != described[1]) is is_noticed
 
 
-@pytest.mark.parametrize("is_script", [False, True])
+@pytest.mark.parametrize("is_script", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_code_is_what_was_loaded_and_not_what_its_file_became(is_script: bool, tmp_path: Path) -> None:
     registered = OWN.replace("class Own", f"@registry.register('own', 'mine', **{NEEDS})\nclass Own")
     ask = "print(registry.get_method('own').code_sha256)\n"

@@ -145,7 +145,7 @@ def test_study_with_unfinished_trials_stays_open(summary: StudySummary, output: 
 
 
 @pytest.mark.usefixtures("without_models")
-@pytest.mark.parametrize("state", ["COMPLETE", "RUNNING"])
+@pytest.mark.parametrize("state", ["COMPLETE", pytest.param("RUNNING", marks=pytest.mark.slow)])
 def test_study_that_ended_by_itself_is_failed_until_it_has_gone_on_without_mlflow(
     summary: StudySummary, output: Path, tmp_path: Path, state: Literal["COMPLETE", "RUNNING"]
 ) -> None:

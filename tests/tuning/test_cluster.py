@@ -44,7 +44,9 @@ print("private")
 """
 
 
-@pytest.mark.parametrize("when", ["ray is imported here", "ray is there already"])
+@pytest.mark.parametrize(
+    "when", [pytest.param("ray is imported here", marks=pytest.mark.slow), "ray is there already"]
+)
 def test_local_ray_listens_on_localhost_only(when, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LISTENERS, when],
@@ -58,6 +60,7 @@ def test_local_ray_listens_on_localhost_only(when, tmp_path):
     assert not list(tmp_path.glob(".ray/*")), "no token is left in the user's home"
 
 
+@pytest.mark.slow
 def test_a_local_ray_that_does_not_start_is_one_line(tmp_path):
     too_long = tmp_path / ("d" * 100)
     too_long.mkdir()

@@ -48,7 +48,10 @@ def count(device: str, listen: Callable[[int, int], None], progress: Callable[[s
     return os.getpid()
 
 
-@pytest.mark.parametrize("place_of_it", ["local", "no more cores", "more cores", "a GPU"])
+@pytest.mark.parametrize(
+    "place_of_it",
+    ["local", "no more cores", "more cores", pytest.param("a GPU", marks=pytest.mark.slow)],
+)
 def test_a_function_runs_here_unless_a_worker_has_more_and_is_heard_here(
     larger: Resources, place_of_it: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,6 +106,7 @@ def test_between_sweeps_no_collection_looks_at_everything():
     assert full == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_a_sweep_is_heard():
     """In a process of its own: hypothesis has a callback of the collector in this one."""
     done = subprocess.run(

@@ -68,6 +68,7 @@ def look_around(*given: object) -> dict[str, float]:
     return {**ray.get_runtime_context().get_assigned_resources(), "begun": len(begun)}
 
 
+@pytest.mark.slow
 def test_a_smaller_node_that_is_idle_is_taken_before_a_larger_one_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -202,7 +203,7 @@ def local_ray() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("bundle", "held", "what"),
     [
-        ({"CPU": 0.5, "GPU": 0.25}, {"GPU": 1.0}, "a whole GPU"),
+        pytest.param({"CPU": 0.5, "GPU": 0.25}, {"GPU": 1.0}, "a whole GPU", marks=pytest.mark.slow),
         ({"CPU": 0.5}, {"CPU": 2.0, "begun": 0}, "all 2 CPUs of a node"),
     ],
     ids=["gpu", "cpu"],

@@ -185,6 +185,7 @@ def wait_for_lines(path: Path, n_lines: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_share_the_work(tmp_path: Path) -> None:
     workers = [start(tmp_path, 0.3) for _ in range(2)]
     computed = [int(worker.communicate(timeout=200)[0]) for worker in workers]

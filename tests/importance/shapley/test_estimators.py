@@ -94,7 +94,7 @@ def test_values_add_up_to_what_all_channels_are_worth(name: str) -> None:
         assert estimate.values.sum() == pytest.approx(both[1] - both[0])
 
 
-@pytest.mark.parametrize("kind", [saturating, rugged])
+@pytest.mark.parametrize("kind", [saturating, pytest.param(rugged, marks=pytest.mark.slow)])
 @every_converging
 def test_estimates_converge_to_the_exact_values(name: str, kind: object) -> None:
     errors = []
@@ -156,6 +156,7 @@ def test_estimates_on_a_network_converge_to_its_exact_values(name: str) -> None:
     assert errors[1] < errors[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explainer", ["kernel", "permutation"])
 def test_explainers_of_shap_converge_to_the_exact_values(explainer: str) -> None:
     value = rugged(8, 0)
