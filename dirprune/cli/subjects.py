@@ -268,10 +268,10 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
         click.echo(f"data: {dataset}" + (f" in {options.data}" if options.data else ""))
     if not is_own and options.validation_from is None:
         click.echo(f"validation from {validation_from}: these weights may have seen the whole training set")
-    elif not is_own and validation_from.startswith("train"):
+    elif _may_have_learnt_validation(header, dataset, validation_from, is_own=is_own):
         click.echo(
             "WARNING: these weights have probably learnt these images, so that validation measures memory; "
-            f"try {FOREIGN_SPLIT}"
+            f"try {header.validation_from or FOREIGN_SPLIT}"
         )
     click.echo(
         f"images: {len(roles.train):,} train, {len(roles.calibration):,} of them calibration, "
@@ -290,6 +290,14 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
         train_images=limit,
         data_identity="" if is_trusted else roles.identity,
     )
+
+
+def _may_have_learnt_validation(header: Header, dataset: str, validation_from: str, *, is_own: bool) -> bool:
+    """Return whether validation is cut from training images otherwise than when the weights were trained."""
+    if not validation_from.startswith("train") or validation_from == header.validation_from:
+        return False
+    is_untrained = is_own and not header.validation_from
+    return not is_untrained and header.dataset in ("", dataset)
 
 
 def _is_of_other_data(header: Header, validation_from: str, roles: DataRoles, *, is_asked_for: bool) -> bool:

@@ -264,6 +264,23 @@ def test_validation_on_images_that_the_weights_have_learnt_is_warned_of(run: Run
     )
 
 
+def test_validation_cut_otherwise_than_in_training_is_warned_of_in_every_step(
+    run: Run, weights: Path, tmp_path: Path
+) -> None:
+    warning = "WARNING: these weights have probably learnt these images"
+    given = ("rank", "--weights", weights, "--method", "magnitude")
+    assert warning not in run(*given).output
+    assert warning not in run(*given, "--validation-from", "train:0.1").output  # that of the training
+    assert f"{warning}, so that validation measures memory; try train:0.1" in (
+        run(*given, "--validation-from", "train:0.3").output
+    )
+    save_weights(create_network("lenet5", seed=0), tmp_path / "foreign.safetensors")
+    pruning = ("--method", "magnitude", "--arch", "5,9,20,12", "--output", "model")
+    assert run("prune", "--weights", tmp_path / "foreign.safetensors", *pruning).status == 0
+    retrained = run("retrain", "model", "--epochs", 1, "--validation-from", "train:0.1")
+    assert f"{warning}, so that validation measures memory; try test:0.5" in retrained.output
+
+
 @pytest.mark.parametrize(
     ("first", "said"),
     [
