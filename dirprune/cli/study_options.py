@@ -162,7 +162,8 @@ def _space(spec: StudySpec) -> list[Option]:
         Option(
             ["--channel-multiple"],
             type=WholeNumber(),
-            help=f"Keep channels in multiples; 8 suits most GPUs. Default: {spec.space.channel_multiple}.",
+            help="Keep channels in multiples, or all of a group; 8 suits most GPUs. "
+            f"Default: {spec.space.channel_multiple}.",
         ),
         Option(
             ["--warm-starts"],

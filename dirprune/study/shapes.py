@@ -111,8 +111,12 @@ class PerGroup(Shapes):
         return all(costs[metric] <= limit for metric, limit in self.limits.items())
 
     def parameters(self, architecture: Mapping[str, int]) -> dict[str, float]:
-        """Return the widths."""
-        return {_kept(name): architecture[name] for name in self.projection.names}
+        """Return the widths, or the least ones that may be drawn where they are below those."""
+        least = {
+            name: int(widths[0])
+            for name, widths in zip(self.projection.names, self.projection.widths, strict=True)
+        }
+        return {_kept(name): max(architecture[name], least[name]) for name in self.projection.names}
 
 
 class Budgeted(Shapes):

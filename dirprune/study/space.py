@@ -129,8 +129,8 @@ class SearchSpace:
             target and one threshold for the scores of the trial's method, with an offset for each group.
         cost: The cost of the target: "macs" or "parameters".
         max_offset: Largest absolute offset; with 1 a group of keep ratio 0.5 may go from 0.15 to 0.77.
-        channel_multiple: Widths are multiples of this (hardware likes 8), apart from a group's smallest and
-            its whole width.
+        channel_multiple: Widths are multiples of this (hardware likes 8), apart from a group's whole width.
+            A group of fewer channels stays whole.
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
         reference_architectures: Known good ones to start from, such as "8,9,36,17" in forward order.
         warm_starts: Further trials to start from, which promise most for their cost; >= 0. At most half of a
@@ -203,7 +203,12 @@ class SearchSpace:
         return replace(self, methods=options)
 
     def lowest(self, n_channels: int) -> int:
-        """Return the smallest number of channels that a group of `n_channels` may keep."""
+        """Return the fewest channels that a group of `n_channels` may keep: a multiple, or all."""
+        multiples = math.ceil(self._least(n_channels) / self.channel_multiple)
+        return min(self.channel_multiple * multiples, n_channels)
+
+    def _least(self, n_channels: int) -> int:
+        """Return what the least keep ratio alone allows."""
         return max(1, math.ceil(self.min_keep_ratio * n_channels - 1e-9))
 
     def shapes(self, costs: CostModel, limits: Mapping[str, float], ranking: Ranking | None = None) -> Shapes:
@@ -259,10 +264,10 @@ class SearchSpace:
         for text in self.reference_architectures:
             kept = Architecture.parse(text, grouping)
             for name, size in sizes.items():
-                if kept[name] < self.lowest(size):
+                if kept[name] < self._least(size):
                     raise ConfigurationError(
                         f"reference architecture {text} keeps {kept[name]} channels of {name}, the space at "
-                        f"least {self.lowest(size)}; try a lower min_keep_ratio than {self.min_keep_ratio:g}"
+                        f"least {self._least(size)}; try a lower min_keep_ratio than {self.min_keep_ratio:g}"
                     )
             trials.append(("reference", kept))
         first: dict[Architecture, str] = {}  # each once: with few channels some of them are the same

@@ -53,7 +53,21 @@ def test_nothing_that_is_drawn_from_a_budget_is_above_the_limit(costs) -> None:
 @pytest.mark.parametrize("kind", ["per-group", "budgeted"])
 def test_channel_multiples_hold_in_every_space(costs, kind) -> None:
     for kept in draw(SearchSpace(architectures=kind, channel_multiple=4), costs, 30):
-        assert all(n % 4 == 0 or n in (1, 2, 3, 10, 25) for n in kept.values()), kept
+        assert all(n % 4 == 0 or n == costs.n_channels[name] for name, n in kept.items()), kept
+
+
+@pytest.mark.parametrize("kind", ["per-group", "budgeted"])
+def test_a_group_of_fewer_channels_than_the_multiple_stays_whole(costs, kind) -> None:
+    for kept in draw(SearchSpace(architectures=kind, channel_multiple=16), costs, 10):
+        assert kept["conv1"] == 10
+        assert kept["conv2"] in (16, 20)
+
+
+@pytest.mark.parametrize(("n_channels", "least"), [(6, 6), (8, 8), (10, 8), (64, 8), (128, 16), (2048, 208)])
+def test_least_width_is_a_multiple_or_the_whole_group(n_channels, least) -> None:
+    space = SearchSpace(channel_multiple=8, min_keep_ratio=0.1)
+    assert space.lowest(n_channels) == least
+    assert SearchSpace(min_keep_ratio=0.1).lowest(n_channels) == -(-n_channels // 10)
 
 
 class Scores:
