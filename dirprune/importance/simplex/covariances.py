@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -105,11 +105,7 @@ class GroupCovariances:
     null: tuple[GroupCovariances, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (self.means.isfinite().all() and self.covariances.isfinite().all()):
-            raise ImportanceError(
-                "covariances must be finite, got NaN or infinity; "
-                "look for NaN in weights and calibration inputs"
-            )
+        _check_finite((self.means, self.covariances))
 
     def excess(self) -> Tensor:
         """Return covariances less those of the Dirichlets with the same means and traces, same shape."""
@@ -267,10 +263,25 @@ def find_moments(cache: ScoreCache | None, key: Any, compute: Callable[[], Score
         cache: Where it is kept; None computes it.
         key: What it depends on, as plain data.
         compute: Called if it is not there.
+    Raises:
+        ImportanceError: If what is computed is not finite; it is not kept.
     """
+
+    def compute_finite() -> Scores:
+        found = compute()
+        _check_finite(found.values())
+        return found
+
     if cache is None:
-        return compute()
-    return cache.get_or_compute(digest({"moments_version": MOMENTS_VERSION, "of": key}), compute)[0]
+        return compute_finite()
+    return cache.get_or_compute(digest({"moments_version": MOMENTS_VERSION, "of": key}), compute_finite)[0]
+
+
+def _check_finite(moments: Iterable[Tensor]) -> None:
+    if not all(tensor.isfinite().all() for tensor in moments):
+        raise ImportanceError(
+            "covariances must be finite, got NaN or infinity; look for NaN in weights and calibration inputs"
+        )
 
 
 def check_has_covariances(method: Selector) -> SimplexSwitches:

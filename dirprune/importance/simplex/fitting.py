@@ -87,7 +87,7 @@ def fit_(
     Args:
         signs: Of every calibration example and channel, shape (n_examples, n_total); see `compute_loss`.
     Raises:
-        ImportanceError: If a batch were larger than the calibration split.
+        ImportanceError: If a batch were larger than the calibration split, or a gradient is not finite.
     """
     n_examples = len(context.calibration)
     most = max(n_examples, BATCH_SIZE)
@@ -116,6 +116,11 @@ def fit_(
             of_parts = shortage.compute_in_parts(places, differentiate, "a step of the posterior")
             for parameter, *gradients in zip(posterior.parameters, *of_parts, strict=True):
                 parameter.grad = torch.stack(gradients).sum(0)
+                if not parameter.grad.isfinite().all():
+                    raise ImportanceError(
+                        f"step {number + 1} of the posterior gave NaN or infinity; look for NaN in weights "
+                        "and calibration inputs"
+                    )
             optimiser.step()
             schedule.step()
             if context.progress is not None:

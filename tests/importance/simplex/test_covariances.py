@@ -19,6 +19,7 @@ from dirprune.importance.simplex.covariances import (
     compute_covariances,
     match_dirichlet,
 )
+from dirprune.importance.simplex.laplace import compute_laplace_covariances
 from dirprune.importance.simplex.null import make_rng
 from dirprune.importance.simplex.scorers import SimplexSwitches
 from tests.importance.cases import linear_case, make_context
@@ -188,6 +189,19 @@ def test_fits_without_interactions_are_found_again(tmp_path: Path) -> None:
     assert n_files == len(list(tmp_path.glob("*.safetensors"))) == 6
     for one, other in zip([first, *first.null], [again, *again.null], strict=True):
         assert torch.equal(one.covariances, other.covariances)
+
+
+def test_weights_that_are_too_large_stop_a_fit_at_its_first_step_and_nothing_is_kept(tmp_path: Path) -> None:
+    context = make_context(SmallLeNet)
+    context.network.conv1.weight.data.fill_(3e38)  # type: ignore[operator,union-attr]
+    cache = ScoreCache(tmp_path)
+    with pytest.raises(ImportanceError, match=r"^step 1 of the posterior gave NaN or infinity; look for NaN"):
+        compute_covariances(create("logistic-normal"), context, [0], cache)
+    with pytest.raises(
+        ImportanceError, match="covariances must be finite, got NaN or infinity; look for NaN"
+    ):
+        compute_laplace_covariances(context, n_parts=1, cache=cache, n_draws=0)
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_groups_of_one_and_two_channels_have_covariances() -> None:
