@@ -252,7 +252,7 @@ def _read_known_folders(name: str, n_classes: int, folder: Path) -> Arrays:
     if len(classes) != n_classes or arrays[0].shape[2:] != (32, 32):
         raise DataError(
             f"expected {n_classes} classes of 32 x 32 pixels, the data set {name!r}, in {folder}, "
-            f"got {len(classes)} of {arrays[0].shape[3]} x {arrays[0].shape[2]}"
+            f"got {len(classes)} of {arrays[0].shape[3]} x {arrays[0].shape[2]}; try --dataset folders:32"
         )
     return arrays[0], arrays[1], arrays[2], arrays[3]
 

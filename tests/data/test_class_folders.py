@@ -171,7 +171,10 @@ def test_a_single_class_is_refused(tmp_path: Path) -> None:
 
 def test_other_class_folders_are_not_taken_for_cifar10(tmp_path: Path) -> None:
     write_folders(tmp_path, ("ant", "bee"))
-    with pytest.raises(DataError, match=r"^expected 10 classes of 32 x 32 pixels, .*, got 2 of 32 x 32$"):
+    with pytest.raises(
+        DataError,
+        match=r"^expected 10 classes of 32 x 32 pixels, .*, got 2 of 32 x 32; try --dataset folders:32$",
+    ):
         load_data("cifar10", tmp_path)
 
 

@@ -35,7 +35,11 @@ from dirprune.importance.shapley.options import (
 )
 from dirprune.importance.shapley.partial import estimate_by_sizes, list_sizes
 from dirprune.importance.shapley.permutation import estimate_by_permutations
-from dirprune.importance.shapley.settling import default_evaluations, estimate_until_settled
+from dirprune.importance.shapley.settling import (
+    default_evaluations,
+    estimate_until_settled,
+    largest_evaluations,
+)
 from dirprune.importance.shapley.surrogate import count_bytes
 from dirprune.importance.shapley.with_shap import estimate_with_shap
 
@@ -203,7 +207,9 @@ class Shapley(SampledScorer):
         """Return the estimate of one group."""
         context, n_channels = opener.context, opener.context.grouping[group].n_channels
         n_evaluations = self.options.evaluations
-        if isinstance(n_evaluations, str):
+        if n_evaluations == "auto":
+            n_evaluations = largest_evaluations(n_channels)
+        elif isinstance(n_evaluations, str):
             n_evaluations = default_evaluations(n_channels)
         n_bytes = count_bytes(count_fitted(n_evaluations, n_channels), n_channels)
         if n_bytes > context.memory_mb << 20 and TAKES_MORE not in context.said:

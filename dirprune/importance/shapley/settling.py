@@ -29,6 +29,16 @@ def default_evaluations(n_channels: int) -> int:
     return 2 * n_channels + 2 + min(2 * n_channels + 98, N_INNER)
 
 
+def largest_evaluations(n_channels: int, least: int = 0) -> int:
+    """Return the last budget of `estimate_until_settled`."""
+    largest = GROWTH * _first_budget(n_channels, least)
+    return min(largest, 2**n_channels) if n_channels <= MAX_EXACT else largest
+
+
+def _first_budget(n_channels: int, least: int) -> int:
+    return max(default_evaluations(n_channels) // 2, least)
+
+
 def estimate_until_settled(
     estimator: Estimator, value: Value, n_channels: int, seed: int, cut: float = 0.5, least: int = 0
 ) -> Estimate:
@@ -42,11 +52,8 @@ def estimate_until_settled(
         cut: The keep ratio at which channels are cut, in (0, 1).
         least: Evaluations that the estimator takes at least.
     """
-    n_evaluations = max(default_evaluations(n_channels) // 2, least)
-    largest = GROWTH * n_evaluations
-    if n_channels <= MAX_EXACT:
-        largest = min(largest, 2**n_channels)
-    n_evaluations = min(n_evaluations, largest)
+    largest = largest_evaluations(n_channels, least)
+    n_evaluations = min(_first_budget(n_channels, least), largest)
     n_kept = min(max(1, round(cut * n_channels)), n_channels)
     kept: list[frozenset[int]] = []
     while True:
