@@ -301,7 +301,10 @@ method_options = _collected(
         help="Option of the method, such as norm=l2; may be given several times.",
     ),
     click.option(
-        "--evaluations", metavar="N", help="Coalitions that a method evaluates in each group, or auto."
+        "--evaluations",
+        metavar="N",
+        help="Coalitions that a method evaluates in each group; or auto: more and more, until it is settled "
+        "which half of a group stays (another share: --method-options cut=0.3).",
     ),
     click.option("--statistic", metavar="NAME", help="mean, or snr: mean over standard deviation."),
     click.option("--k", metavar="N", help="Channels that shapley-partial adds to none or takes from all."),

@@ -36,8 +36,11 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
     that the values converge to the exact ones.
 
     Args:
+        value: Of coalitions of the group.
+        n_channels: Of the group.
         n_evaluations: Different coalitions to evaluate; at least n_channels + 2, the borders are
             2 n_channels + 2.
+        seed: Of what is drawn.
     Returns:
         The values add up to v(full) - v(empty). The intervals are the regression's, widened where its
         leave-one-out errors are larger than it thinks, and by what its fitted shape may be wrong; None with

@@ -25,8 +25,10 @@ class Estimate:
     """Shapley values of a group's channels.
 
     Attributes:
-        values: Shape (n_channels,); higher means keep.
-        half_widths: Of the 95% intervals, shape (n_channels,), >= 0; None where the estimator has none.
+        values: Shape (n_channels,), in the unit of the coalitions' values: nats per image for the loss, a
+            share of the images for the accuracy; higher means keep.
+        half_widths: Of the 95% intervals, shape (n_channels,), in that unit, >= 0; None where the estimator
+            has none.
         n_evaluations: Different coalitions whose values were used.
     """
 

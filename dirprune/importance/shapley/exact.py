@@ -18,6 +18,11 @@ def compute_exact(value: Value, n_channels: int) -> Estimate:
     The value of channel i is the sum over coalitions S, s = |S|, of v(S) / (n C(n - 1, s - 1)) where i is
     in S, less v(S) / (n C(n - 1, s)) where it is not (Shapley 1953, equation 12, by coalitions).
 
+    Args:
+        value: Of coalitions of the group.
+        n_channels: Of the group, at most 20.
+    Returns:
+        The values in the unit of `value`, with intervals of no width.
     Raises:
         ImportanceError: If there are more than 20 channels.
     """

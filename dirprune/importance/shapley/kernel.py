@@ -31,7 +31,10 @@ def estimate_by_kernel(value: Value, n_channels: int, n_evaluations: int, seed: 
     drawn again count again and cost nothing.
 
     Args:
+        value: Of coalitions of the group.
+        n_channels: Of the group.
         n_evaluations: Most different coalitions to evaluate; see `count_least`.
+        seed: Of what is drawn.
     Returns:
         The values add up to v(full) - v(empty); where the pairs that were drawn happen to leave some open,
         they are the nearest to equal ones. The intervals come from the covariance of the estimating equations

@@ -24,7 +24,10 @@ def estimate_by_ols(value: Value, n_channels: int, n_evaluations: int, seed: int
     where the game is additive, and its values need not add up to anything.
 
     Args:
+        value: Of coalitions of the group.
+        n_channels: Of the group.
         n_evaluations: Most different coalitions to evaluate; at least n_channels + 1.
+        seed: Of what is drawn.
     Returns:
         An estimate without intervals, of least norm where the coalitions do not determine it.
     Raises:

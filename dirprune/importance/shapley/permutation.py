@@ -32,8 +32,11 @@ def estimate_by_permutations(value: Value, n_channels: int, n_evaluations: int, 
     order without its reverse would bring in the errors of interactions of pairs, which a pair does not have.
 
     Args:
+        value: Of coalitions of the group.
+        n_channels: Of the group.
         n_evaluations: Most different coalitions to evaluate; one order takes n_channels + 1 of them, a pair
             2 n_channels; below that there is one order alone.
+        seed: Of what is drawn.
     Returns:
         The intervals are Student's over the pairs, with half the degrees of freedom; None with fewer than
         four pairs. They rest on the gains that were seen: where the value moves in steps, as accuracy on few

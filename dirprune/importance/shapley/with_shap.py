@@ -21,7 +21,10 @@ def estimate_with_shap(
     Its sequences are its own: a larger budget need not begin with the coalitions of a smaller one.
 
     Args:
+        value: Of coalitions of the group.
+        n_channels: Of the group.
         n_evaluations: Most evaluations, repeated ones among them; at least 2 n_channels + 2.
+        seed: Of what is drawn.
         explainer: "kernel" (KernelExplainer without selection of features) or "permutation".
     Returns:
         An estimate without intervals.
