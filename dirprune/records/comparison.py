@@ -9,10 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean
+from statistics import fmean, mean, stdev
 from typing import Any, Literal
-
-import numpy as np
 
 from dirprune.errors import ConfigurationError
 from dirprune.records.front import find_member, find_undominated
@@ -77,11 +75,11 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
-        """Summarise numbers; None if there are none."""
-        column = np.array(list(values), dtype=float)
-        if not len(column):
+        """Summarise finite numbers; None if there are none."""
+        column = list(map(float, values))
+        if not column:
             return None
-        return cls(float(column.mean()), float(column.std(ddof=1)) if len(column) > 1 else None)
+        return cls(mean(column), stdev(column) if len(column) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,9 @@ class Group:
         return [record for result in self.results if (record := result.chosen[place]) is not None]
 
     def summarise(self, place: int, metric: str) -> Spread | None:
-        """Summarise a metric of the networks within the budget at a place; None unless all have it."""
+        """Summarise a metric of the networks within the budget at a place; None unless finite in all."""
         chosen = self.find_chosen(place)
-        known = [record.metrics[metric] for record in chosen if metric in record.metrics]
+        known = [value for record in chosen for value in find_known(record, [metric]).values()]
         return Spread.of(known) if len(known) == len(chosen) else None
 
 
@@ -288,6 +286,11 @@ def choose_within(
     affordable = [record for record in records if record.metrics.get(cost, math.inf) <= limit]
     front = list(find_undominated(affordable, objectives).values())
     return find_member(front, objectives, "best") if front else None
+
+
+def find_known(record: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:
+    """Return those of some metrics that a network has; one that is not finite counts as missing."""
+    return {m: record.metrics[m] for m in metrics if math.isfinite(record.metrics.get(m, math.nan))}
 
 
 def pair_by_seed(first: Group, second: Group) -> Pairing:

@@ -187,6 +187,30 @@ def test_table_has_a_row_for_each_group_and_budget_and_nothing_where_none_was_fo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.csv", "c.json"]
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_test_value_that_is_not_finite_counts_as_missing(tmp_path: Path, value: float) -> None:
+    objectives = (("val_ppl", "minimize"), ("macs", "minimize"))
+    one, two = (make_other(label, objectives, (90.0, 1000.0), (30.0, 500.0)) for label in "ab")
+    (record,) = one.records
+    one = replace(one, records=[replace(record, metrics={**record.metrics, "test_ppl": value})])
+    two = replace(two, records=[replace(record, metrics={**record.metrics, "test_ppl": 31.0})])
+    compared = compare([one, two], shares=(0.5,))
+    assert compared.groups[0].summarise(0, "test_ppl") is None
+    assert compared.groups[0].summarise(0, "val_ppl") == Spread(30.0, 0.0)
+    (row,) = tabulate(compared)
+    assert (row["found"], row["test_ppl"], row["test_ppl_std"]) == (2, None, None)
+    write_comparison(tmp_path / "c.json", compared)
+    (group,) = json.loads((tmp_path / "c.json").read_text())["groups"]
+    assert (group["chosen"][0]["val_ppl"], group["chosen"][0]["test_ppl"]) == (30.0, None)
+    told = [study["chosen"][0] for study in group["studies"]]
+    assert ["test_ppl" in chosen for chosen in told] == [False, True]
+
+
+def test_deviations_of_huge_numbers_are_finite() -> None:
+    spread = Spread.of([1e200, 3e200])
+    assert spread == Spread(2e200, pytest.approx(math.sqrt(2) * 1e200))
+
+
 def test_images_are_those_of_all_studies_or_unknown() -> None:
     silent = make_compared("b")
     silent = replace(silent, records=[replace(record, curve=(), times=()) for record in silent.records])
