@@ -264,8 +264,8 @@ def resolve_floor(studies: Sequence[ComparedStudy], least: str | None) -> Floor 
     if highest is not None and floor.accuracy < highest.accuracy:
         label = next(study.label for study in studies if study.summary.floor == highest)
         raise ConfigurationError(
-            f"expected a least accuracy of at least {highest.accuracy:.6g}, below which {label} looked for "
-            f"nothing, got {floor.accuracy:.6g}; leave --floor out, or raise it"
+            f"expected a least accuracy of at least {highest.accuracy!r}, below which {label} looked for "
+            f"nothing, got {floor.accuracy!r}; leave --floor out, or raise it"
         )
     return floor
 

@@ -164,6 +164,16 @@ def test_a_floor_below_what_a_study_looked_for_is_refused() -> None:
         compare([make_compared("a", floor=None, objectives=losses)] * 2, least="0.9")
 
 
+def test_the_least_floor_that_is_told_is_accepted_as_it_is_told() -> None:
+    studies = [make_compared("a", floor=0.5), make_compared("b", floor=83 / 90)]
+    with pytest.raises(ConfigurationError, match=r"got 0\.922222;") as refused:
+        compare(studies, least="0.922222")
+    told = str(refused.value).split("at least ")[1].split(",")[0]
+    floor = compare(studies, least=told).floor
+    assert floor is not None
+    assert floor.accuracy == 83 / 90
+
+
 def test_table_has_a_row_for_each_group_and_budget_and_nothing_where_none_was_found(tmp_path: Path) -> None:
     compared = compare([make_compared("a"), make_compared("b", seed=1)], shares=(0.5, 0.1))
     half, tenth = tabulate(compared)
