@@ -13,7 +13,6 @@ from statistics import fmean, mean, stdev
 from typing import Any, Literal
 
 from dirprune.errors import ConfigurationError
-from dirprune.records.front import find_member, find_undominated
 from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.floor import METRIC, Floor, check_exceedable, check_floor
@@ -282,10 +281,33 @@ def find_reference(studies: Sequence[ComparedStudy], floor: Floor | None) -> dic
 def choose_within(
     records: Sequence[TrialRecord], objectives: Sequence[Objective], cost: str, limit: float
 ) -> TrialRecord | None:
-    """Return the network that validation chooses of those within a limit of cost; None if there is none."""
-    affordable = [record for record in records if record.metrics.get(cost, math.inf) <= limit]
-    front = list(find_undominated(affordable, objectives).values())
-    return find_member(front, objectives, "best") if front else None
+    """Return the network that validation chooses of those within a limit of cost; None if there is none.
+
+    The first objective of validation decides (without one, the first), then the cost, then the other
+    objectives in their order, then the number.
+
+    Args:
+        records: Only complete, acceptable ones with a finite value for each objective count.
+        objectives: What the study trades.
+        cost: The metric that is limited.
+        limit: Of the cost, inclusive.
+    """
+    judged = next((o for o in objectives if o.metric.startswith("val_")), objectives[0])
+
+    def to_key(record: TrialRecord) -> tuple[float, ...]:
+        losses = [-record.metrics[o.metric] if o.is_maximized else record.metrics[o.metric] for o in order]
+        return losses[0], record.metrics[cost], *losses[1:], record.number
+
+    order = [judged, *(o for o in objectives if o != judged)]
+    metrics = [o.metric for o in objectives]
+    affordable = [
+        record
+        for record in records
+        if record.is_candidate
+        and record.objectives(metrics) is not None
+        and record.metrics.get(cost, math.inf) <= limit
+    ]
+    return min(affordable, key=to_key, default=None)
 
 
 def find_known(record: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:

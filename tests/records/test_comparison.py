@@ -14,6 +14,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.records.comparability import find_warnings
 from dirprune.records.comparison import Spread, choose_within, compare
 from dirprune.records.comparison_tables import tabulate, write_comparison
+from dirprune.study.objectives import Objective
 from tests.records.compared_studies import make_compared, make_other
 from tests.records.example_study import make_trial
 
@@ -82,9 +83,35 @@ def test_a_network_below_the_floor_stopped_or_failed_is_not_chosen() -> None:
     assert [compared.groups[0].count(state) for state in ("FAIL", "PRUNED", "COMPLETE")] == [1, 1, 6]
 
 
-def test_of_equal_networks_the_cheaper_one_is_chosen() -> None:
-    study = make_compared("a", [(0.9, 500.0), (0.9, 300.0)])
+ACCURACY, PARAMETERS, MACS = ("val_accuracy", "maximize"), ("parameters", "minimize"), ("macs", "minimize")
+
+
+@pytest.mark.parametrize(
+    ("objectives", "rows", "number"),
+    [
+        ((ACCURACY, MACS), ((0.9, 500.0), (0.9, 300.0)), 2),
+        ((MACS, ACCURACY), ((300.0, 0.8), (500.0, 0.9)), 2),  # validation, wherever it stands
+        ((ACCURACY, PARAMETERS, MACS), ((0.9, 50.0, 500.0), (0.9, 80.0, 250.0)), 2),
+        ((ACCURACY, MACS, PARAMETERS), ((0.9, 300.0, 80.0), (0.9, 300.0, 50.0)), 2),  # else 2 dominates it
+        ((ACCURACY, MACS), ((0.9, 300.0), (0.9, 300.0)), 1),
+        ((ACCURACY, MACS), ((0.9, 300.0), (math.nan, 200.0)), 1),
+    ],
+)
+def test_of_equal_networks_the_cheaper_one_is_chosen(
+    objectives: tuple[tuple[str, str], ...], rows: tuple[tuple[float, ...], ...], number: int
+) -> None:
+    study = make_other("a", objectives, [1.0] * len(objectives), *rows)
     chosen = choose_within(study.records, study.summary.objectives, "macs", 600.0)
+    assert chosen is not None
+    assert chosen.number == number
+
+
+def test_of_equal_networks_the_cheaper_one_is_chosen_where_cost_is_no_objective() -> None:
+    records = [
+        make_trial(number, "sampler", 0.5, 0.9, metrics={"val_accuracy": 0.9, "macs": macs})
+        for number, macs in ((1, 500.0), (2, 300.0), (3, 700.0))
+    ]
+    chosen = choose_within(records, [Objective("val_accuracy", "maximize")], "macs", 600.0)
     assert chosen is not None
     assert chosen.number == 2
 
