@@ -14,7 +14,17 @@ MAX_NUMBERS = 8
 """Trials of one reason that are named by their numbers; of more than these only the methods are."""
 MAX_METHODS = 3
 """Methods that are named."""
-_FIGURE = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+_FIGURE = re.compile(
+    r"""
+    (?<![\w.]) (?<![^\W\d]-)  # not inside of a name: conv1, layer.1, resnet-20
+    [+-]?
+    (?> 0x[\da-f]+ | \d+ (?: [.,x]\d+ )* \.? (?: e[+-]?\d+ )? | nan | inf )
+    (?: [ ]? (?: [kmgt]?i?b | [mnu]?s ) )?  # 2.00 GiB, 80ms
+    (?!\w)  # nor at the beginning of one: 0.weight, 3D
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""A figure with its unit; shapes such as 128x256 are one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Failure:
 def count_failures(records: Sequence[TrialRecord]) -> list[Failure]:
     """Return why trials failed, the most frequent reason first.
 
-    Reasons whose first lines differ by figures alone (a loss, a number of images) are the same.
+    Reasons whose first lines differ by figures alone (a loss, a number of images) are the same; the digits
+    of a name (conv1, float16) are none.
     """
     alike: dict[str, list[TrialRecord]] = {}
     for record in sorted(records, key=lambda record: record.number):
