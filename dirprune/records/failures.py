@@ -81,14 +81,14 @@ def describe_failures(records: Sequence[TrialRecord]) -> list[str]:
 def describe_fruitless(records: Sequence[TrialRecord]) -> str:
     """Return that nothing came of a study because trials failed; empty where that is not so.
 
-    Trials that somebody gave up do not count. Where more were stopped than failed, it is not for failures
-    that none ran to its end.
+    Trials that somebody gave up do not count. Where fewer failed than were stopped, it is not for failures
+    that none ran to its end; as many of both are a failure.
     """
     pruned = _choose_pruned(records)
     failures = count_failures(pruned)
     n_failed = sum(len(failure.records) for failure in failures)
     n_others = len(pruned) - n_failed
-    if n_failed <= n_others or any(record.state == "COMPLETE" for record in pruned):
+    if not failures or n_failed < n_others or any(record.state == "COMPLETE" for record in pruned):
         return ""
     others = f", {_have(n_others)} not run to the end" if n_others else ""
     return f"no pruned trial has finished: {_all(n_failed, len(pruned))}{others}{_most_often(failures)}"

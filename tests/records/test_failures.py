@@ -22,6 +22,7 @@ def test_nothing_is_said_where_no_trial_failed() -> None:
     stopped = make(2, "stopped at 100 images", state="PRUNED")
     assert describe_failures([DENSE, finished(1), stopped]) == []
     assert describe_fruitless([DENSE, stopped]) == ""  # not because of failures
+    assert describe_fruitless([DENSE]) == ""
 
 
 def test_reasons_are_counted_by_their_first_line_the_most_frequent_first() -> None:
@@ -118,7 +119,11 @@ def test_a_method_all_of_whose_trials_failed_is_named() -> None:
             "no pruned trial has finished: 2 of 3 trials failed, 1 has not run to the end: OSError",
         ),
         ([finished(3)], ""),
-        ([make(3, state="PRUNED"), make(4, state="PRUNED")], ""),  # stopped, as most are
+        (
+            [make(3, state="PRUNED"), make(4, state="PRUNED")],  # a tie
+            "no pruned trial has finished: 2 of 4 trials failed, 2 have not run to the end: OSError",
+        ),
+        ([make(number, state="PRUNED") for number in (3, 4, 5)], ""),  # stopped, as most are
     ],
 )
 def test_a_study_without_a_pruned_network_because_trials_failed_says_so(
