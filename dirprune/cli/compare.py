@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dirprune.cli.options import check_can_write
+from dirprune.cli.output_files import check_output_files, check_outside_studies
 from dirprune.cli.printing import format_count, format_table
 from dirprune.cost import COST_METRICS
 from dirprune.errors import ConfigurationError, StudyError
@@ -22,7 +22,7 @@ from dirprune.records.folder import StudyFolder
 from dirprune.records.formatting import format_metric, format_with_spread
 from dirprune.tuning import storage
 
-FORMATS = (".csv", ".json")
+ENDINGS = {"--output": (".csv", ".json"), "--plot": (".png",)}
 
 
 def compare(
@@ -36,11 +36,9 @@ def compare(
 ) -> None:
     """Compare the fronts of studies."""
     shares = read_budgets(budgets)
-    if output is not None and output.suffix not in FORMATS:
-        raise ConfigurationError(f"expected --output to end in .csv or .json, got {output.name}")
-    for option, path in (("--output", output), ("--plot", plot)):
-        if path is not None:
-            check_can_write(path, is_folder=False, option=option)
+    files = {"--output": output, "--plot": plot}
+    check_output_files(files, ENDINGS)
+    check_outside_studies(files)
     compared = read_studies(studies, storage_url)
     check_comparable(compared)
     if plot is not None and len(compared[0].summary.objectives) < 2:

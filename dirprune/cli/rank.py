@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from dirprune.cli.greedy_paths import format_path
 from dirprune.cli.options import DataOptions, MethodOptions, check_can_write
+from dirprune.cli.output_files import check_output_files
 from dirprune.cli.own_method import find_method
 from dirprune.cli.printing import format_table
 from dirprune.cli.ranking import Ranking, compute_ranking
@@ -56,8 +57,7 @@ def rank(
     if budget is not None and not isinstance(scorer, GreedyPath):
         raise ConfigurationError(f"--budget is of greedy-path, got {scoring.method}; leave it out")
     compared = {name: _create_scorer(name, {}) for name in others}
-    for file in filter(None, (output, plot)):
-        check_can_write(file, is_folder=False)
+    check_output_files({"--output": output, "--plot": plot}, {"--plot": (".png",)})
     check_can_write(scoring.cache, is_folder=True, option="--cache")
     subject = trained_subject(weights, network, data)
     grouping = look_for_groups(subject.network, subject.roles.example_input())

@@ -9,13 +9,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean
+from statistics import fmean, mean, stdev
 from typing import Any, Literal
 
-import numpy as np
-
 from dirprune.errors import ConfigurationError
-from dirprune.records.front import find_member, find_undominated
 from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.floor import METRIC, Floor, check_exceedable, check_floor
@@ -77,11 +74,11 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
-        """Summarise numbers; None if there are none."""
-        column = np.array(list(values), dtype=float)
-        if not len(column):
+        """Summarise finite numbers; None if there are none."""
+        column = list(map(float, values))
+        if not column:
             return None
-        return cls(float(column.mean()), float(column.std(ddof=1)) if len(column) > 1 else None)
+        return cls(mean(column), stdev(column) if len(column) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -155,9 +152,9 @@ class Group:
         return [record for result in self.results if (record := result.chosen[place]) is not None]
 
     def summarise(self, place: int, metric: str) -> Spread | None:
-        """Summarise a metric of the networks within the budget at a place; None unless all have it."""
+        """Summarise a metric of the networks within the budget at a place; None unless finite in all."""
         chosen = self.find_chosen(place)
-        known = [record.metrics[metric] for record in chosen if metric in record.metrics]
+        known = [value for record in chosen for value in find_known(record, [metric]).values()]
         return Spread.of(known) if len(known) == len(chosen) else None
 
 
@@ -266,8 +263,8 @@ def resolve_floor(studies: Sequence[ComparedStudy], least: str | None) -> Floor 
     if highest is not None and floor.accuracy < highest.accuracy:
         label = next(study.label for study in studies if study.summary.floor == highest)
         raise ConfigurationError(
-            f"expected a least accuracy of at least {highest.accuracy:.6g}, below which {label} looked for "
-            f"nothing, got {floor.accuracy:.6g}; leave --floor out, or raise it"
+            f"expected a least accuracy of at least {highest.accuracy!r}, below which {label} looked for "
+            f"nothing, got {floor.accuracy!r}; leave --floor out, or raise it"
         )
     return floor
 
@@ -284,10 +281,38 @@ def find_reference(studies: Sequence[ComparedStudy], floor: Floor | None) -> dic
 def choose_within(
     records: Sequence[TrialRecord], objectives: Sequence[Objective], cost: str, limit: float
 ) -> TrialRecord | None:
-    """Return the network that validation chooses of those within a limit of cost; None if there is none."""
-    affordable = [record for record in records if record.metrics.get(cost, math.inf) <= limit]
-    front = list(find_undominated(affordable, objectives).values())
-    return find_member(front, objectives, "best") if front else None
+    """Return the network that validation chooses of those within a limit of cost; None if there is none.
+
+    The first objective of validation decides (without one, the first), then the cost, then the other
+    objectives in their order, then the number.
+
+    Args:
+        records: Only complete, acceptable ones with a finite value for each objective count.
+        objectives: What the study trades.
+        cost: The metric that is limited.
+        limit: Of the cost, inclusive.
+    """
+    judged = next((o for o in objectives if o.metric.startswith("val_")), objectives[0])
+
+    def to_key(record: TrialRecord) -> tuple[float, ...]:
+        losses = [-record.metrics[o.metric] if o.is_maximized else record.metrics[o.metric] for o in order]
+        return losses[0], record.metrics[cost], *losses[1:], record.number
+
+    order = [judged, *(o for o in objectives if o != judged)]
+    metrics = [o.metric for o in objectives]
+    affordable = [
+        record
+        for record in records
+        if record.is_candidate
+        and record.objectives(metrics) is not None
+        and record.metrics.get(cost, math.inf) <= limit
+    ]
+    return min(affordable, key=to_key, default=None)
+
+
+def find_known(record: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:
+    """Return those of some metrics that a network has; one that is not finite counts as missing."""
+    return {m: record.metrics[m] for m in metrics if math.isfinite(record.metrics.get(m, math.nan))}
 
 
 def pair_by_seed(first: Group, second: Group) -> Pairing:

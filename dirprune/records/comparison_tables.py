@@ -9,7 +9,7 @@
 | reference_x | where the hypervolume begins, for each objective x |
 | budget, limit | the limit of cost as a share of the dense network's, and in its own unit |
 | found | how many studies have a network within it |
-| val_x, test_x, the cost, each with _std | of the network that validation chose, over those studies |
+| val_x, test_x, the cost, each with _std | of the network that validation chose, if it is finite in all |
 
 The JSON has the same by group, and in it for each study its seed, folder, hypervolume and chosen networks.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dirprune.files import write_json
-from dirprune.records.comparison import Comparison, Group, Spread, StudyResult
+from dirprune.records.comparison import Comparison, Group, Spread, StudyResult, find_known
 from dirprune.records.latency import write_table
 from dirprune.records.record import TrialRecord
 from dirprune.records.tables import format_architecture
@@ -117,10 +117,9 @@ def _describe_result(result: StudyResult, metrics: Sequence[str]) -> dict[str, A
 
 
 def _describe_chosen(record: TrialRecord, metrics: Sequence[str]) -> dict[str, Any]:
-    known = {metric: record.metrics[metric] for metric in metrics if metric in record.metrics}
     return {
         "trial": record.number,
         "method": record.method,
         "architecture": format_architecture(record),
-        **known,
+        **find_known(record, metrics),
     }

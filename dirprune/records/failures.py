@@ -14,7 +14,17 @@ MAX_NUMBERS = 8
 """Trials of one reason that are named by their numbers; of more than these only the methods are."""
 MAX_METHODS = 3
 """Methods that are named."""
-_FIGURE = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+_FIGURE = re.compile(
+    r"""
+    (?<![\w.]) (?<![^\W\d]-)  # not inside of a name: conv1, layer.1, resnet-20
+    [+-]?
+    (?> 0x[\da-f]+ | \d+ (?: [.,x]\d+ )* \.? (?: e[+-]?\d+ )? | nan | inf )
+    (?: [ ]? (?: [kmgt]?i?b | [mnu]?s ) )?  # 2.00 GiB, 80ms
+    (?!\w)  # nor at the beginning of one: 0.weight, 3D
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""A figure with its unit; shapes such as 128x256 are one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Failure:
 def count_failures(records: Sequence[TrialRecord]) -> list[Failure]:
     """Return why trials failed, the most frequent reason first.
 
-    Reasons whose first lines differ by figures alone (a loss, a number of images) are the same.
+    Reasons whose first lines differ by figures alone (a loss, a number of images) are the same; the digits
+    of a name (conv1, float16) are none.
     """
     alike: dict[str, list[TrialRecord]] = {}
     for record in sorted(records, key=lambda record: record.number):
@@ -70,14 +81,14 @@ def describe_failures(records: Sequence[TrialRecord]) -> list[str]:
 def describe_fruitless(records: Sequence[TrialRecord]) -> str:
     """Return that nothing came of a study because trials failed; empty where that is not so.
 
-    Trials that somebody gave up do not count. Where more were stopped than failed, it is not for failures
-    that none ran to its end.
+    Trials that somebody gave up do not count. Where fewer failed than were stopped, it is not for failures
+    that none ran to its end; as many of both are a failure.
     """
     pruned = _choose_pruned(records)
     failures = count_failures(pruned)
     n_failed = sum(len(failure.records) for failure in failures)
     n_others = len(pruned) - n_failed
-    if n_failed <= n_others or any(record.state == "COMPLETE" for record in pruned):
+    if not failures or n_failed < n_others or any(record.state == "COMPLETE" for record in pruned):
         return ""
     others = f", {_have(n_others)} not run to the end" if n_others else ""
     return f"no pruned trial has finished: {_all(n_failed, len(pruned))}{others}{_most_often(failures)}"

@@ -127,7 +127,16 @@ def test_compare_warns_in_one_line_of_each_other_difference(run: Run, output: Pa
         (("magnitude-0", "magnitude-0"), "expected each study once"),
         (("magnitude-0", "other-0"), "expected studies of one data set, got digits in magnitude-0 and mnist"),
         (("magnitude-0", "random-0", "--budgets", "0.5,2"), "in (0, 1], got '2'"),
-        (("magnitude-0", "random-0", "--output", "table.txt"), "to end in .csv or .json, got table.txt"),
+        (
+            ("magnitude-0", "random-0", "--output", "table.txt"),
+            "expected --output to end in .csv or .json, got table.txt; try table.csv",
+        ),
+        (("magnitude-0", "random-0", "--output", "a/table.CSV"), "got a/table.CSV; try table.csv"),
+        (
+            ("magnitude-0", "random-0", "--plot", "fronts.svg"),
+            "expected --plot to end in .png, got fronts.svg; try fronts.png",
+        ),
+        (("magnitude-0", "random-0", "--output", "x.csv", "--plot", "x.csv"), "got x.csv; try x.png"),
         (("magnitude-0", "random-0", "--floor", "0.5"), "expected a least accuracy of at least 0.8, below"),
         (("magnitude-0", "random-0", "--by", "seed"), "unknown 'seed'"),
     ],
@@ -140,6 +149,39 @@ def test_what_cannot_be_compared_ends_in_one_line(
     result = run("compare", *arguments)
     assert (result.status, result.output, result.errors.count("\n")) == (2, "", 1)
     assert expected in result.errors
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "hint"),
+    [
+        ("--plot", "magnitude-0/study.json", "expected --plot to end in .png"),
+        (
+            "--plot",
+            "magnitude-0/front.png",
+            "got magnitude-0/front.png, in the study magnitude-0; try comparison",
+        ),
+        ("--output", "magnitude-0/study.json", "expected --output outside of every study's folder"),
+        ("--output", "random-0/../link/new/c.csv", "in the study magnitude-0; try comparison.csv"),
+        ("--output", "random-1/trials.csv", "in the study random-1"),  # which is not even compared
+    ],
+)
+def test_no_option_replaces_a_file_of_a_study(
+    run: Run, output: Path, monkeypatch: pytest.MonkeyPatch, option: str, place: str, hint: str
+) -> None:
+    (output / "link").symlink_to(output / "magnitude-0")
+    monkeypatch.chdir(output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    result = run("compare", "magnitude-0", "random-0", option, place)
+    assert (result.status, result.output, result.errors.count("\n")) == (2, "", 1)
+    assert hint in result.errors
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_a_comparison_lies_beside_the_studies_or_in_what_is_none(run: Run, output: Path) -> None:
+    studies = [output / "magnitude-0", output / "random-0"]
+    for path in (output / "c.csv", output / "dense" / "c.csv"):
+        assert run("compare", *studies, "--output", path).status == 0
+        assert path.exists()
 
 
 def test_studies_of_one_name_go_by_their_paths(run: Run, output: Path, tmp_path: Path) -> None:

@@ -204,6 +204,24 @@ def test_an_output_that_cannot_be_made_ends_in_one_line(run: Run, weights: Path)
     assert "Traceback" not in result.errors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--plot", "scores.svg"), "expected --plot to end in .png, got scores.svg; try scores.png"),
+        (
+            ("--output", "a.png", "--plot", "../working/a.png"),
+            "expected a file of its own for --plot, got ../working/a.png for --output too; try another",
+        ),
+        (("--plot", "/dev/null/scores.png"), "try another --plot"),
+    ],
+)
+def test_a_picture_is_a_png_of_its_own(run: Run, arguments: tuple[str, ...], expected: str) -> None:
+    result = run("rank", "--weights", "w.safetensors", "--method", "random", *arguments)
+    assert (result.status, result.output, result.errors.count("\n")) == (2, "", 1)
+    assert expected in result.errors
+    assert not list(Path().iterdir())
+
+
 def test_a_budget_that_fits_no_group_names_them_all_and_what_would_fit(run: Run, weights: Path) -> None:
     result = run("rank", "--weights", weights, "--method", "shapley", "--evaluations", 11)
     assert result.status == 2

@@ -14,6 +14,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.records.comparability import find_warnings
 from dirprune.records.comparison import Spread, choose_within, compare
 from dirprune.records.comparison_tables import tabulate, write_comparison
+from dirprune.study.objectives import Objective
 from tests.records.compared_studies import make_compared, make_other
 from tests.records.example_study import make_trial
 
@@ -82,9 +83,35 @@ def test_a_network_below_the_floor_stopped_or_failed_is_not_chosen() -> None:
     assert [compared.groups[0].count(state) for state in ("FAIL", "PRUNED", "COMPLETE")] == [1, 1, 6]
 
 
-def test_of_equal_networks_the_cheaper_one_is_chosen() -> None:
-    study = make_compared("a", [(0.9, 500.0), (0.9, 300.0)])
+ACCURACY, PARAMETERS, MACS = ("val_accuracy", "maximize"), ("parameters", "minimize"), ("macs", "minimize")
+
+
+@pytest.mark.parametrize(
+    ("objectives", "rows", "number"),
+    [
+        ((ACCURACY, MACS), ((0.9, 500.0), (0.9, 300.0)), 2),
+        ((MACS, ACCURACY), ((300.0, 0.8), (500.0, 0.9)), 2),  # validation, wherever it stands
+        ((ACCURACY, PARAMETERS, MACS), ((0.9, 50.0, 500.0), (0.9, 80.0, 250.0)), 2),
+        ((ACCURACY, MACS, PARAMETERS), ((0.9, 300.0, 80.0), (0.9, 300.0, 50.0)), 2),  # else 2 dominates it
+        ((ACCURACY, MACS), ((0.9, 300.0), (0.9, 300.0)), 1),
+        ((ACCURACY, MACS), ((0.9, 300.0), (math.nan, 200.0)), 1),
+    ],
+)
+def test_of_equal_networks_the_cheaper_one_is_chosen(
+    objectives: tuple[tuple[str, str], ...], rows: tuple[tuple[float, ...], ...], number: int
+) -> None:
+    study = make_other("a", objectives, [1.0] * len(objectives), *rows)
     chosen = choose_within(study.records, study.summary.objectives, "macs", 600.0)
+    assert chosen is not None
+    assert chosen.number == number
+
+
+def test_of_equal_networks_the_cheaper_one_is_chosen_where_cost_is_no_objective() -> None:
+    records = [
+        make_trial(number, "sampler", 0.5, 0.9, metrics={"val_accuracy": 0.9, "macs": macs})
+        for number, macs in ((1, 500.0), (2, 300.0), (3, 700.0))
+    ]
+    chosen = choose_within(records, [Objective("val_accuracy", "maximize")], "macs", 600.0)
     assert chosen is not None
     assert chosen.number == 2
 
@@ -164,6 +191,16 @@ def test_a_floor_below_what_a_study_looked_for_is_refused() -> None:
         compare([make_compared("a", floor=None, objectives=losses)] * 2, least="0.9")
 
 
+def test_the_least_floor_that_is_told_is_accepted_as_it_is_told() -> None:
+    studies = [make_compared("a", floor=0.5), make_compared("b", floor=83 / 90)]
+    with pytest.raises(ConfigurationError, match=r"got 0\.922222;") as refused:
+        compare(studies, least="0.922222")
+    told = str(refused.value).split("at least ")[1].split(",")[0]
+    floor = compare(studies, least=told).floor
+    assert floor is not None
+    assert floor.accuracy == 83 / 90
+
+
 def test_table_has_a_row_for_each_group_and_budget_and_nothing_where_none_was_found(tmp_path: Path) -> None:
     compared = compare([make_compared("a"), make_compared("b", seed=1)], shares=(0.5, 0.1))
     half, tenth = tabulate(compared)
@@ -185,6 +222,30 @@ def test_table_has_a_row_for_each_group_and_budget_and_nothing_where_none_was_fo
     assert [study["seed"] for study in stored["groups"][0]["studies"]] == [0, 1]
     assert [chosen and chosen["trial"] for chosen in stored["groups"][0]["studies"][0]["chosen"]] == [1, None]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.csv", "c.json"]
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_test_value_that_is_not_finite_counts_as_missing(tmp_path: Path, value: float) -> None:
+    objectives = (("val_ppl", "minimize"), ("macs", "minimize"))
+    one, two = (make_other(label, objectives, (90.0, 1000.0), (30.0, 500.0)) for label in "ab")
+    (record,) = one.records
+    one = replace(one, records=[replace(record, metrics={**record.metrics, "test_ppl": value})])
+    two = replace(two, records=[replace(record, metrics={**record.metrics, "test_ppl": 31.0})])
+    compared = compare([one, two], shares=(0.5,))
+    assert compared.groups[0].summarise(0, "test_ppl") is None
+    assert compared.groups[0].summarise(0, "val_ppl") == Spread(30.0, 0.0)
+    (row,) = tabulate(compared)
+    assert (row["found"], row["test_ppl"], row["test_ppl_std"]) == (2, None, None)
+    write_comparison(tmp_path / "c.json", compared)
+    (group,) = json.loads((tmp_path / "c.json").read_text())["groups"]
+    assert (group["chosen"][0]["val_ppl"], group["chosen"][0]["test_ppl"]) == (30.0, None)
+    told = [study["chosen"][0] for study in group["studies"]]
+    assert ["test_ppl" in chosen for chosen in told] == [False, True]
+
+
+def test_deviations_of_huge_numbers_are_finite() -> None:
+    spread = Spread.of([1e200, 3e200])
+    assert spread == Spread(2e200, pytest.approx(math.sqrt(2) * 1e200))
 
 
 def test_images_are_those_of_all_studies_or_unknown() -> None:

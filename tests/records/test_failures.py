@@ -22,6 +22,7 @@ def test_nothing_is_said_where_no_trial_failed() -> None:
     stopped = make(2, "stopped at 100 images", state="PRUNED")
     assert describe_failures([DENSE, finished(1), stopped]) == []
     assert describe_fruitless([DENSE, stopped]) == ""  # not because of failures
+    assert describe_fruitless([DENSE]) == ""
 
 
 def test_reasons_are_counted_by_their_first_line_the_most_frequent_first() -> None:
@@ -46,6 +47,42 @@ def test_reasons_that_differ_by_figures_alone_are_one() -> None:
     assert [record.number for record in failure.records] == [2, 3]
     told = describe_failures([DENSE, finished(1), make(2, texts[0]), make(3, texts[1])])
     assert told[1] == "  2  loss 1.5e-3 after 1,200 images (trials 2, 3; figures of trial 2)"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("loss nan", "loss -7", "loss 7.1E-3", "loss NaN", "loss -inf", "loss 1,200.", "loss 1e-05"),
+        ("trial 3: no images", "trial 12: no images"),
+        ("tried to allocate 2.00 GiB, 80MiB are free", "tried to allocate 512.00 MiB, 1.5 GiB are free"),
+        ("no answer after 80ms (50%)", "no answer after 2.5 s (7%)"),
+        ("shapes cannot be multiplied (128x17 and 25x10)", "shapes cannot be multiplied (64x5 and 25x10)"),
+        ("size [1, 3] at 0x7f3a, epoch=3", "size [8, 30] at 0xb2, epoch=12"),
+        ("no file a/b/3/best", "no file a/b/14/best"),
+        ("images 10-20 on cuda:0", "images 30-45 on cuda:1"),
+    ],
+)
+def test_figures_are_told_by_what_stands_around_them(texts: tuple[str, ...]) -> None:
+    (failure,) = count_failures([make(number, text) for number, text in enumerate(texts, start=1)])
+    assert len(failure.records) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("'conv1.weight'", "'conv2.weight'"),
+        ("'0.weight'", "'3.weight'"),
+        ("layers.0.bias", "layers.12.bias"),
+        ("float16", "float64"),
+        ("resnet-20", "resnet-56"),
+        ("scale_1", "scale_2"),
+        ("3D input", "4D input"),
+        ("1.5abc", "2.5abc"),
+        ("nan", "nano"),
+    ],
+)
+def test_digits_in_names_are_no_figures(names: tuple[str, str]) -> None:
+    assert len(count_failures([make(1, f"KeyError: {names[0]}"), make(2, f"KeyError: {names[1]}")])) == 2
 
 
 def test_a_reason_of_many_trials_names_their_methods_and_rare_reasons_are_summed_up() -> None:
@@ -82,7 +119,11 @@ def test_a_method_all_of_whose_trials_failed_is_named() -> None:
             "no pruned trial has finished: 2 of 3 trials failed, 1 has not run to the end: OSError",
         ),
         ([finished(3)], ""),
-        ([make(3, state="PRUNED"), make(4, state="PRUNED")], ""),  # stopped, as most are
+        (
+            [make(3, state="PRUNED"), make(4, state="PRUNED")],  # a tie
+            "no pruned trial has finished: 2 of 4 trials failed, 2 have not run to the end: OSError",
+        ),
+        ([make(number, state="PRUNED") for number in (3, 4, 5)], ""),  # stopped, as most are
     ],
 )
 def test_a_study_without_a_pruned_network_because_trials_failed_says_so(
