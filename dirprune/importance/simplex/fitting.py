@@ -118,8 +118,8 @@ def fit_(
                 parameter.grad = torch.stack(gradients).sum(0)
                 if not parameter.grad.isfinite().all():
                     raise ImportanceError(
-                        f"expected finite gradients in step {number + 1} of the posterior, got NaN or infinity; "
-                        "look for NaN in weights and calibration inputs"
+                        f"expected finite gradients in step {number + 1} of the posterior, got NaN or "
+                        "infinity; look for NaN in weights and calibration inputs"
                     )
             optimiser.step()
             schedule.step()

@@ -195,7 +195,7 @@ def test_weights_that_are_too_large_stop_a_fit_at_its_first_step_and_nothing_is_
     context = make_context(SmallLeNet)
     context.network.conv1.weight.data.fill_(3e38)  # type: ignore[operator,union-attr]
     cache = ScoreCache(tmp_path)
-    with pytest.raises(ImportanceError, match="^expected finite gradients in step 1 of the posterior, got"):
+    with pytest.raises(ImportanceError, match=r"^expected finite gradients in step 1 of the posterior, got"):
         compute_covariances(create("logistic-normal"), context, [0], cache)
     with pytest.raises(
         ImportanceError, match="covariances must be finite, got NaN or infinity; look for NaN"
