@@ -69,6 +69,7 @@ def find_warnings(studies: Sequence[ComparedStudy], by: By = "methods") -> list[
         *_warn_of_descriptions(studies),
         *_warn_of_options(studies),
         *_warn_of_latency(studies),
+        *_warn_of_margins(studies),
         *(_warn_of_seeds(studies) if by == "methods" else []),
         *_warn_of_samplers(studies),
         *_warn_of_trials(studies),
@@ -153,6 +154,16 @@ def _warn_of_latency(studies: Sequence[ComparedStudy]) -> list[str]:
         return []
     return [
         f"the studies limit latency by different models: {_gather(told)}; give all the same --latency FILE"
+    ]
+
+
+def _warn_of_margins(studies: Sequence[ComparedStudy]) -> list[str]:
+    """Warn of objectives whose values have an error, which hypervolumes and budgets do not know of."""
+    return [
+        f"{objective.metric} is modelled, within {100 * objective.margin:.2g}%: hypervolumes or networks that "
+        "differ by as little say nothing"
+        for objective in studies[0].summary.objectives
+        if objective.margin
     ]
 
 
