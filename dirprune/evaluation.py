@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ def evaluate(
     task: Task,
     device: str | torch.device = "cpu",
     prefix: str = "val_",
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Compute the task's loss and metrics over a whole split, in evaluation mode and float32.
 
@@ -49,6 +50,7 @@ def evaluate(
         task: Gives the loss and the metrics.
         device: Where to compute.
         prefix: Put before every name.
+        progress: Told after each batch how many examples are done, and of how many.
 
     Returns:
         `{prefix}loss` (mean per example) and `{prefix}<name>` of every metric.
@@ -63,10 +65,12 @@ def evaluate(
     with modes_restored(network), torch.no_grad():
         network.eval()
         held = _Joined(len(split)), _Joined(len(split))
-        for batch in split.to(device).batches(plan):
+        for places, batch in zip(plan, split.to(device).batches(plan), strict=True):
             if n := len(batch.places):
                 held[0].add(network(roles.normalise(batch.inputs)).float(), n)
                 held[1].add(batch.targets, n)
+            if progress is not None:
+                progress(int(places[-1]) + 1, len(split))
         outputs, targets = (joined.rows for joined in held)
         metrics = {"loss": float(task.summed_loss(outputs, targets)) / len(targets)}
         metrics |= {name: float(value) for name, value in task.evaluate(outputs, targets).items()}

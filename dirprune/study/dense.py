@@ -162,6 +162,7 @@ def obtain_dense(
     place: Place = here,
     remote: RemoteFolder | None = None,
     known: Mapping[str, Mapping[str, float]] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Dense:
     """Load the dense network's weights, or train it, once for all studies in the output folder.
 
@@ -176,6 +177,7 @@ def obtain_dense(
         place: Where it is trained and judged; the weights are read and written here.
         remote: Where another machine keeps what an interrupted training goes on from; None: it sees `output`.
         known: Metrics of dense networks that were judged before, by the digest of their weights.
+        progress: Told what is done, how far it is and of how many, while the network is judged.
 
     Raises:
         WeightsError: If the weights cannot be read safely or are those of another network.
@@ -188,20 +190,34 @@ def obtain_dense(
     state = _take_state(network)
     parts = [part for name, tensor in state.items() for part in (name, tensor.contiguous().numpy())]
     key = digest(*parts)
-    metrics = dict((known or {}).get(key) or place(_judge, spec, roles, state))
+    heard = {} if progress is None else {"progress": progress}
+    metrics = dict((known or {}).get(key) or place(_judge, spec, roles, state, **heard))
     check_metrics(spec, metrics)
     return Dense(state, metrics, key, weights)
 
 
 def _judge(
-    spec: StudySpec, roles: DataRoles, state: Mapping[str, Tensor], *, device: str
+    spec: StudySpec,
+    roles: DataRoles,
+    state: Mapping[str, Tensor],
+    *,
+    device: str,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, float]:
     """Return a network's metrics of validation and test."""
+    n_validation, n_all = len(roles.validation), len(roles.validation) + len(roles.test)
+
+    def tell_from(n_before: int) -> Callable[[int, int], None] | None:
+        if progress is None:
+            return None
+        return lambda n_done, _: progress("images that judge the dense network", n_before + n_done, n_all)
+
     network = spec.create_network()
     network.load_state_dict(dict(state))
     network.to(device)
-    metrics = evaluate(network, roles.validation, roles, spec.task(), device, prefix="val_")
-    return metrics | evaluate(network, roles.test, roles, spec.task(), device, prefix="test_")
+    task = spec.task()
+    metrics = evaluate(network, roles.validation, roles, task, device, "val_", tell_from(0))
+    return metrics | evaluate(network, roles.test, roles, task, device, "test_", tell_from(n_validation))
 
 
 def _take_state(network: nn.Module) -> dict[str, Tensor]:

@@ -63,18 +63,18 @@ def prepare(
         subject: What it is about.
         say: Takes the lines that a user should read.
         listen: Takes the reports of the dense network's training and its total of training images.
-        progress: Told how far the search for warm starts is.
+        progress: Told how far it is: the images that judge the dense network, and the search for warm starts.
     """
     if warning := compare_rungs(spec, subject.roles):
         say(warning)
     shared = None if options.storage else folder.root.absolute()
     methods = OwnMethods.of(spec.space.users_own())
     with Errands(options.resources, say, shared, methods) as place:
-        dense = _obtain_dense(spec, options, folder, subject, listen, place)
+        tell = progress or _tell_nothing
+        dense = _obtain_dense(spec, options, folder, subject, listen, place, tell)
         floor = _check_dense(spec, subject, dense, say)
         context = _make_context(spec, options, folder, subject, dense)
         scoring = context if place.is_elsewhere else replace(context, remote_scores=None)
-        tell = progress or _tell_nothing
         ranking = None
         if spec.space.architectures == RANKED:
             ranking = _obtain_ranking(scoring, place, tell)
@@ -100,6 +100,7 @@ def _obtain_dense(
     subject: Subject,
     listen: Callable[[TrainingReport, int], None] | None,
     place: Errands,
+    progress: Callable[[str, int, int], None],
 ) -> Dense:
     """Return the dense network; of a study that goes on its metrics are known."""
     known = {}
@@ -117,6 +118,7 @@ def _obtain_dense(
         place=place,
         remote=RemoteFolder(options.storage).below("dense") if has_remote else None,
         known=known,
+        progress=progress,
     )
 
 

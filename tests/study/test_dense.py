@@ -121,6 +121,20 @@ def test_dense_network_is_trained_once_and_kept(tmp_path, roles):
     assert not list((tmp_path / "dense").glob("*.pt"))
 
 
+def test_how_many_images_have_judged_the_dense_network_is_told_up_to_all_of_them(tmp_path, roles):
+    choice = choose_data(spec, None)
+    told = []
+    dense = obtain_dense(spec, roles, choice, tmp_path, progress=lambda *how_far: told.append(how_far))
+    n_all = len(roles.validation) + len(roles.test)
+    assert {what for what, _, _ in told} == {"images that judge the dense network"}
+    assert [n_done for _, n_done, _ in told] == sorted({n_done for _, n_done, _ in told})
+    assert told[-1][1:] == (n_all, n_all)
+    told.clear()
+    known = {dense.digest: dense.metrics}
+    obtain_dense(spec, roles, choice, tmp_path, known=known, progress=lambda *how_far: told.append(how_far))
+    assert told == []
+
+
 def test_interrupted_training_of_the_dense_network_goes_on(tmp_path, roles):
     choice = choose_data(spec, None)
     whole = obtain_dense(spec, roles, choice, tmp_path / "whole")
