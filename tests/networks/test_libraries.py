@@ -82,6 +82,7 @@ def test_a_cut_network_of_torchvision_is_stored_and_comes_back(tmp_path: Path) -
         ("timm/resnet18", 12, ()),
         ("timm/mobilenetv3_small_100", 27, ()),
         ("timm/convnext_atto", 12, ("stem.0", "stages.1.downsample.1")),
+        pytest.param("timm/resnet50_gn", 37, (), marks=pytest.mark.slow),
     ],
 )
 def test_a_network_of_timm_keeps_its_groups_and_comes_back(
