@@ -91,6 +91,14 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
     return _describe(type(target), getattr(target, "__dict__", {}))
 
 
+def complete_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity as it is recorded: that a callable carries no content is said, too.
+
+    A record that says nothing of content is of an earlier version, which did not look at it.
+    """
+    return {CONTENT: None, **identity} if SOURCE in identity else dict(identity)
+
+
 def _describe(definition: Any, carried: Any) -> dict[str, Any]:
     described = {
         "module": getattr(definition, "__module__", None),
