@@ -50,7 +50,7 @@ def exact_products(device: str | torch.device) -> Iterator[None]:
         matmul.allow_tf32 = was_allowed
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the CPU or on a GPU."""
     is_by_kind = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return is_by_kind or any(words in str(error) for words in SHORTAGES)

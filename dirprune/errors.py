@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from dirprune.addresses import hide_secrets
 
@@ -80,6 +83,15 @@ def one_line(error: object, *, has_type: bool = False, address: str = "") -> str
     said = str(error) if isinstance(error, DirpruneError) else hide_secrets(str(error), address)
     text = " ".join(_AROUND.sub("", said).split())
     return (f"{kind}: {text}" if has_type and text else text or kind)[:300]
+
+
+def find_place(error: BaseException, called: Callable[..., Any]) -> str:
+    """Return " at FILE:LINE", where in a user's file the function or class that was called failed, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    made_by: Any = called
+    code = getattr(inspect.unwrap(called), "__code__", None) or getattr(made_by.__init__, "__code__", None)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
 
 
 def printable(text: str) -> str:

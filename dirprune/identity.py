@@ -9,7 +9,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,8 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
     """Describe a named or given callable so that a change of it can be noticed later.
 
     What a callable carries are its defaults, closure, bound arguments and attributes; to its content belong
-    also the tensors, arrays and modules of its file that a function names. Other functions and objects that
-    it carries are not followed.
+    also the tensors, arrays and modules of its file that a function, below its decorators, or a function of
+    a class names. Other functions and objects that it carries are not followed.
 
     Args:
         target: A name, a function, a class, a `functools.partial`, or an object that can be called.
@@ -89,6 +89,14 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
     if inspect.isroutine(target) or inspect.isclass(target):
         return _describe(target, _get_function_state(target))
     return _describe(type(target), getattr(target, "__dict__", {}))
+
+
+def complete_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity as it is recorded: that a callable carries no content is said, too.
+
+    A record that says nothing of content is of an earlier version, which did not look at it.
+    """
+    return {CONTENT: None, **identity} if SOURCE in identity else dict(identity)
 
 
 def _describe(definition: Any, carried: Any) -> dict[str, Any]:
@@ -132,10 +140,25 @@ def _get_function_state(function: Any) -> Any:
     return [part for part in (cells, defaults, keyword_defaults) if part]
 
 
-def _get_named_content(function: Any) -> dict[str, Any]:
-    """Return the tensors, arrays and modules of its file that a function names."""
-    named = find_globals(function) if inspect.isfunction(function) else {}
+def _get_named_content(definition: Any) -> dict[str, Any]:
+    """Return the tensors, arrays and modules of its file that a function, or one of a class, names."""
+    carried = vars(definition).values() if inspect.isclass(definition) else [definition]
+    named: dict[str, Any] = {}
+    for function in map(unwrap, carried):
+        if inspect.isfunction(function):
+            named |= find_globals(function)
     return {name: value for name, value in named.items() if isinstance(value, (*ARRAYS, nn.Module))}
+
+
+def unwrap(value: Any) -> Any:
+    """Return the function inside of a property, a method or a decorated function; else the value."""
+    if isinstance(value, staticmethod | classmethod | MethodType):
+        value = value.__func__
+    elif isinstance(value, property):
+        value = value.fget
+    elif isinstance(value, functools.cached_property):
+        value = value.func
+    return inspect.unwrap(value) if inspect.isroutine(value) else value
 
 
 def find_globals(function: FunctionType) -> dict[str, Any]:

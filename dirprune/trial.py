@@ -20,6 +20,7 @@ from dirprune.data import DataRoles
 from dirprune.errors import ConfigurationError, StudyError, TrainingDiverged, one_line
 from dirprune.files import read_json, user_cache_folder, write_json
 from dirprune.groups import Grouping
+from dirprune.identity import complete_identity
 from dirprune.importance import ScoreCache
 from dirprune.importance.base import MEMORY_MB
 from dirprune.latency import LatencyModel
@@ -138,7 +139,7 @@ class Workbench:
             self.costs = self.costs.with_latency(context.latency.constant_ms, context.latency.rates_ms)
         self.network: nn.Module = network.to(self.device)
         self.cache = open_cache(context)
-        self.base = {**self.spec.identify_network(), "weights": dict(context.origin)}
+        self.base = {**complete_identity(self.spec.identify_network()), "weights": dict(context.origin)}
         self.rungs = [self.spec.images(epochs, context.roles) for epochs in self.spec.rungs]
         self.told = set(self.roles.unreadable)  # by the driver
 

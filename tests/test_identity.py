@@ -47,6 +47,23 @@ def weigh(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 WEIGHTS = torch.ones(2)
 
 
+@torch.no_grad()
+def weigh_without_gradients(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return weigh(outputs, targets) * WEIGHTS
+
+
+class NamingLoss(nn.Module):
+    @torch.no_grad()
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs, targets, weight=WEIGHTS)
+
+
+class NamingNetwork(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.register_buffer("weights", WEIGHTS)
+
+
 class Scaler:
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -184,11 +201,14 @@ def test_values_of_a_callable_inside_a_partial_count() -> None:
     assert identify(first) != identify(second)
 
 
-def test_a_tensor_that_a_function_names_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = identify(weigh)
-    assert identify(weigh) == before
+@pytest.mark.parametrize(
+    "naming", [weigh, weigh_without_gradients, NamingLoss(), NamingNetwork, functools.partial(NamingNetwork)]
+)
+def test_a_tensor_that_a_function_names_counts(naming, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identify(naming)
+    assert identify(naming) == before
     monkeypatch.setattr(f"{__name__}.WEIGHTS", torch.tensor([1.0, 2.0]))
-    assert identify(weigh) != before
+    assert identify(naming) != before
 
 
 def test_an_attribute_of_the_name_of_a_tensor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from dirprune.errors import ConfigurationError, one_line, suggest
 from dirprune.identity import CONTENT, SOURCE, STATE, digest, identify
 
 CARRIED = "which carries other values (defaults, a closure, bound arguments, tensors)"
+OF_EXIT = '; try it below if __name__ == "__main__":'
 
 
 def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], nn.Module]:
@@ -32,7 +33,7 @@ def load_own_network(place: str, described: Mapping[str, Any]) -> Callable[[], n
         raise ConfigurationError(
             f"expected no --network: this study's is {name}, which dirprune knows; leave it out"
         )
-    found = find_in_file(place, f"{described['module']}.py:{described['name']}")
+    found = find_in_file(place, f"FILE.py:{described['name']}")
     got = identify(found)
     known = {CONTENT: got.get(CONTENT), **described}  # earlier versions did not look at it
     for key, what in ((SOURCE, "whose source is another"), (STATE, CARRIED), (CONTENT, CARRIED)):
@@ -58,6 +59,10 @@ def find_network(place: str) -> str | Callable[..., nn.Module]:
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), name)
+    except SystemExit as error:
+        raise ConfigurationError(
+            f"the module {module} cannot be imported: {one_line(error, has_type=True)}{OF_EXIT}"
+        ) from error
     except Exception as error:  # whatever a user's module raises
         raise ConfigurationError(
             f"expected a function that returns a network at {place!r}, got {one_line(error)}; "
@@ -127,6 +132,6 @@ def run_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever a user's file raises
         del sys.modules[name]
-        hint = '; try it below if __name__ == "__main__":' if isinstance(error, SystemExit) else ""
+        hint = OF_EXIT if isinstance(error, SystemExit) else ""
         raise ConfigurationError(f"{file} cannot be run: {one_line(error, has_type=True)}{hint}") from error
     return module

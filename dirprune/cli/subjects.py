@@ -22,7 +22,7 @@ from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ClassesError, ConfigurationError, NotGivenError, one_line
 from dirprune.evaluation import evaluate
 from dirprune.groups import Grouping
-from dirprune.identity import identify
+from dirprune.identity import complete_identity, identify
 from dirprune.networks import create_network, is_known, load_weights_, with_classes
 from dirprune.records.models import load_model, read_stored, save_model
 from dirprune.tasks import Task, make_task
@@ -227,7 +227,11 @@ def store(
 ) -> None:
     """Store a pruned network so that `retrain` and `dirprune.records.models.load_model` find it again."""
     header = subject.header
-    base = {**identify(subject.made_by), "options": header.options, ORIGIN: header.to_metadata()}
+    base = {
+        **complete_identity(identify(subject.made_by)),
+        "options": header.options,
+        ORIGIN: header.to_metadata(),
+    }
     save_model(
         folder,
         network,

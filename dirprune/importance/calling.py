@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import errno
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dirprune.device import exact_products
-from dirprune.errors import ImportanceError, one_line
+from dirprune.device import exact_products, is_out_of_memory
+from dirprune.errors import DirpruneError, ImportanceError, find_place, one_line
 from dirprune.groups import Grouping
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
+from dirprune.importance.code import is_from_outside
 from dirprune.importance.dead import find_dead_channels
 from dirprune.importance.untouched import Fingerprint
+from dirprune.preemption import Preempted
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Of errors of the system: no fault of the method that meets them."""
 
 
 def compute_scores(method: Scorer, context: ScoringContext) -> Scores:
@@ -54,19 +60,24 @@ def compute_selection(method: Selector, context: ScoringContext, architecture: M
         return keep_best(compute_scores(method, context), architecture)
     lent = _lend(context)
     chosen = _call_untouched(method, lent, lambda: method.select(lent, architecture))
+    name = type(method).__name__
     if not isinstance(chosen, Mapping):
         raise ImportanceError(
-            f"{type(method).__name__} must return the kept indices of each group, got {_call(chosen)}; "
+            f"{name} must return the kept indices of each group, got {_call(chosen)}; "
             "try return {group.name: indices, ...}"
+        )
+    if not set(chosen) >= set(context.grouping.names):
+        raise ImportanceError(
+            f"{name} must choose channels of the groups {_listed(context.grouping.names)}, "
+            f"got {_listed_keys(chosen)}"
         )
     kept: Kept = {}
     for group in context.grouping.groups:
-        indices = sorted({int(index) for index in chosen.get(group.name, ())})
-        n_kept = architecture[group.name]
+        given, n_kept = _read_indices(name, group.name, chosen[group.name]), architecture[group.name]
+        indices = sorted(set(given))
         if len(indices) != n_kept or indices[0] < 0 or indices[-1] >= group.n_channels:
             raise ImportanceError(
-                f"{type(method).__name__} must keep {n_kept} of {group.n_channels} channels "
-                f"of {group.name!r}, got {list(chosen.get(group.name, ()))}"
+                f"{name} must keep {n_kept} of {group.n_channels} channels of {group.name!r}, got {given}"
             )
         kept[group.name] = indices
     return kept
@@ -108,13 +119,28 @@ def _call_untouched(method: Selector, lent: ScoringContext, call: Callable[[], A
     """
     before = Fingerprint.of(lent.network)
     with exact_products(lent.device):
-        result = call()
+        result = _call_own(method, call) if is_from_outside(type(method)) else call()
     change = before.difference(lent.network)
     if change is not None:
         raise ImportanceError(
             f"{type(method).__name__} must leave the network as it was, got {change}; work on a copy of it"
         )
     return result
+
+
+def _call_own(method: Selector, call: Callable[[], Any]) -> Any:
+    """Return what a method from outside this package gives, or say where in its file it fails."""
+    try:
+        return call()
+    except (DirpruneError, Preempted):
+        raise
+    except (Exception, SystemExit) as error:  # whatever it raises
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            raise
+        place = find_place(error, method.score if isinstance(method, Scorer) else method.select)
+        raise ImportanceError(
+            f"the importance method {type(method).__name__} fails{place}: {one_line(error, has_type=True)}"
+        ) from error
 
 
 def _check_scores(method: Scorer, scores: Any, grouping: Grouping) -> Scores:
@@ -127,7 +153,7 @@ def _check_scores(method: Scorer, scores: Any, grouping: Grouping) -> Scores:
         )
     if set(scores) != set(grouping.names):
         raise ImportanceError(
-            f"{name} must score the groups {_listed(grouping.names)}, got {_listed(scores)}"
+            f"{name} must score the groups {_listed(grouping.names)}, got {_listed_keys(scores)}"
         )
     checked: Scores = {}
     for group in grouping.groups:
@@ -148,11 +174,21 @@ def _check_scores(method: Scorer, scores: Any, grouping: Grouping) -> Scores:
     return checked
 
 
+def _read_indices(method: str, group: str, given: Any) -> list[int]:
+    """Return a group's kept indices as they were given."""
+    try:
+        return [int(index) for index in given]
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ImportanceError(
+            f"{method} must give {group!r} the indices of channels, got {_call(given)} ({one_line(error)})"
+        ) from error
+
+
 def _read_numbers(method: str, group: str, given: Any) -> Tensor:
     """Return a group's scores as a float64 tensor of their own on the CPU."""
     try:
         values = torch.as_tensor(given).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ImportanceError(
             f"{method} must give {group!r} a tensor of numbers, got {_call(given)} ({one_line(error)})"
         ) from error
@@ -167,5 +203,12 @@ def _call(given: Any) -> str:
     return "nothing" if given is None else f"a {type(given).__name__}"
 
 
-def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _listed_keys(given: Mapping[Any, Any]) -> str:
+    """Return the names that something was given for, and what to do where a key is none."""
+    kinds = sorted({type(key).__name__ for key in given if not isinstance(key, str)})
+    names = _listed(key for key in given if isinstance(key, str))
+    return f"keys of type {', '.join(kinds)}; try group.name as the key" if kinds else names

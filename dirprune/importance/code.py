@@ -6,12 +6,11 @@ import inspect
 import linecache
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
-from dirprune.identity import digest, find_globals, identify, keep_plain
+from dirprune.identity import CONTENT, digest, find_globals, identify, keep_plain, unwrap
 from dirprune.importance.base import Selector
 
 PACKAGE = __name__.partition(".")[0]
@@ -56,6 +55,8 @@ def hash_code(kind: type) -> str:
         constants = {} if is_class else {name: _keep(named[name]) for name in named if name.isupper()}
         found[id(one)] = {**identify(one), "constants": constants}
         del found[id(one)]["module"]
+        if is_class:  # its functions are looked at by themselves
+            found[id(one)].pop(CONTENT, None)
         values = [part for value in named.values() for part in _open(value)]
         bases = [base for base in one.__bases__ if _is_own_base(base, one)] if is_class else []
         waiting += [*bases, *(value for value in values if _is_of_same_file(value, one))]
@@ -78,23 +79,12 @@ def _open(value: Any, around: tuple[Any, ...] = ()) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         parts = list(value)
     else:
-        value = _unwrap(value)
+        value = unwrap(value)
         yield value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
         return
     if not any(value is other for other in around):
         for part in parts:
             yield from _open(part, (*around, value))
-
-
-def _unwrap(value: Any) -> Any:
-    """Return the function inside of a property, a method or a decorated function."""
-    if isinstance(value, staticmethod | classmethod | MethodType):
-        value = value.__func__
-    elif isinstance(value, property):
-        value = value.fget
-    elif isinstance(value, cached_property):
-        value = value.func
-    return inspect.unwrap(value) if inspect.isroutine(value) else value
 
 
 def _is_own_base(base: type, kind: type) -> bool:

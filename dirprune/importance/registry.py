@@ -10,6 +10,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, TypeVar
 
 from dirprune.errors import ImportanceError, suggest
@@ -53,9 +54,12 @@ class Method:
         """Whether it was registered from outside this package."""
         return is_from_outside(self.factory)
 
-    @property
+    @cached_property
     def code_sha256(self) -> str:
-        """The digest of the method's source as it was when it was registered; see `hash_code`."""
+        """The digest of the method's code, see `hash_code`, as it was before the method was first created.
+
+        It stays what it was when the method fills a constant of its own in use.
+        """
         return self.sent_code_sha256 or hash_code(self.factory)
 
     @property
@@ -158,7 +162,10 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Selector:
     Raises:
         ImportanceError: If the method or an option is unknown, or a value cannot be used.
     """
-    factory = get_method(name).factory
+    record = get_method(name)
+    if record.is_users_own:
+        _ = record.code_sha256  # all of its file is there by now, and nothing of it was used yet
+    factory = record.factory
     known = _get_types(factory.Options)
     values = {}
     for option, value in (options or {}).items():
@@ -183,14 +190,24 @@ def describe(method: Selector) -> dict[str, Any]:
     others by module, name and code.
     """
     kind = type(method)
-    record = next((known for known in _METHODS.values() if known.factory is kind), None)
+    record = _find_record(kind)
     if record is None:
-        identity = {**identify(kind), "code_sha256": hash_code(kind)}
+        identity = {**identify(kind), "code_sha256": get_code(kind)}
     else:
         identity = {"name": record.name, "version": record.version}
         if record.is_users_own:
             identity["code_sha256"] = record.code_sha256
     return {**identity, "options": dataclasses.asdict(method.options)}
+
+
+def get_code(factory: type[Selector]) -> str:
+    """Return the digest of a class's code: of a registered one as its record has it."""
+    record = _find_record(factory)
+    return hash_code(factory) if record is None else record.code_sha256
+
+
+def _find_record(factory: type[Selector]) -> Method | None:
+    return next((known for known in _METHODS.values() if known.factory is factory), None)
 
 
 def _read_attributes(docstring: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,13 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from dirprune.errors import ConfigurationError, DirpruneError, one_line, suggest
+from dirprune.errors import ConfigurationError, DirpruneError, find_place, one_line, suggest
 from dirprune.networks.lenet import LeNet5
 from dirprune.networks.libraries import LIBRARIES, as_file_name, create_from_library, is_of_a_library
 from dirprune.networks.resnet_cifar import RESNETS, ResNetCifar
 from dirprune.networks.vgg import VGG16
 from dirprune.networks.weights import load_weights_, read_state_dict, save_weights
 from dirprune.networks.wide_resnet import WideResNet
+from dirprune.preemption import Preempted
 
 __all__ = [
     "NETWORKS",
@@ -120,14 +120,10 @@ def _call(build: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Mod
     """Return what a user's function gives, or say where in their file it fails."""
     try:
         return build(**options)
-    except (DirpruneError, MemoryError, torch.OutOfMemoryError):
+    except (DirpruneError, MemoryError, Preempted, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever it raises
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        code = getattr(inspect.unwrap(build), "__code__", None) or getattr(build.__init__, "__code__", None)
-        own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-        place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+    except (Exception, SystemExit) as error:  # whatever it raises
         name = getattr(build, "__qualname__", type(build).__qualname__)
         raise ConfigurationError(
-            f"the network function {name} fails{place}: {one_line(error, has_type=True)}"
+            f"the network function {name} fails{find_place(error, build)}: {one_line(error, has_type=True)}"
         ) from error

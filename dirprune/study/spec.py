@@ -15,7 +15,7 @@ from dirprune.cost import COST_METRICS, LATENCY
 from dirprune.data import DataRoles, Place, load_data
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.halving import KINDS
-from dirprune.identity import identify
+from dirprune.identity import complete_identity, identify
 from dirprune.networks import create_network, with_classes
 from dirprune.pareto import Direction
 from dirprune.study import floor
@@ -286,8 +286,8 @@ class StudySpec:
     def describe(self) -> dict[str, Any]:
         """Return what must be the same for a study to be continued, as plain data."""
         return {
-            "network": self.identify_network(),
-            **{part: self.identity(part) for part in CALLABLES if part != "network"},
+            "network": complete_identity(self.identify_network()),
+            **{part: complete_identity(self.identity(part)) for part in CALLABLES if part != "network"},
             "objectives": [[o.metric, o.direction] for o in self.objectives],
             "limits": dict(self.limits),
             "min_val_accuracy": floor.normalise(self.min_val_accuracy),

@@ -11,9 +11,8 @@ from operator import attrgetter
 from typing import Any
 
 from dirprune.errors import ImportanceError, one_line
-from dirprune.importance import Method, get_method, list_methods
-from dirprune.importance.code import hash_code
-from dirprune.importance.registry import adopt
+from dirprune.importance import Method
+from dirprune.importance.registry import adopt, get_code
 from dirprune.tuning.cluster import Resources, connect
 from dirprune.tuning.machines import ask_nodes, list_addresses
 
@@ -70,20 +69,16 @@ class OwnMethods:
                     "or into py_modules of a runtime_env of Ray"
                 ) from error
             method = Method(factory=factory, **place.others)
-            if not _is_known(method) and hash_code(factory) != method.code_sha256:
+            if get_code(factory) != method.code_sha256:
                 raise ImportanceError(
                     f"node {platform.node()} has other code of the module {place.module!r} than the study's "
                     f"for the importance method {method.name!r}; put the same file there, or start the study "
-                    "again if the file was edited"
+                    "again if the file was edited; a constant that is computed at import, such as "
+                    "os.cpu_count() or time.time(), may be why, too: compute it in the method"
                 )
             adopt(method)
         for method in self.whole:
             adopt(method)
-
-
-def _is_known(method: Method) -> bool:
-    """Return whether a method was sent before; its code may have changed constants of its own since."""
-    return method.name in list_methods() and get_method(method.name) == method
 
 
 def _is_in_module(factory: type) -> bool:

@@ -84,6 +84,8 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
         "    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
         "def boom():\n"
         "    return small(3)\n"
+        "def leave():\n"
+        "    raise SystemExit(0)\n"
     )
     for network in ("own_networks:small", "own_networks.py:small"):
         said = run("doctor", "--network", network, "--input-shape", "4").output
@@ -94,6 +96,9 @@ def test_a_network_of_ones_own_is_named_by_its_module_and_function(
     assert "error: the network function boom fails at " in refused.errors
     assert "own_networks.py:5: TypeError: small() takes 0 positional arguments" in refused.errors
     assert refused.errors.count("\n") == 1
+    refused = run("doctor", "--network", "own_networks.py:leave", "--input-shape", "4")
+    assert refused.status == 2
+    assert "own_networks.py:7: SystemExit: 0" in refused.errors
 
 
 def test_parameters_whose_macs_are_not_counted_are_warned_of_in_one_line(run: Run) -> None:

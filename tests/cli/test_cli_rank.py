@@ -93,6 +93,10 @@ def test_a_method_of_ones_own_is_named_by_its_file_and_computed_anew_when_that_c
         ("mine.py", "expected --method FILE.py:NAME, got 'mine.py'; try mine.py:NAME"),
         ("mine.py:random", "expected mine.py to register the method 'random'; known: mine"),
         ("exits.py:mine", 'exits.py cannot be run: SystemExit: 3; try it below if __name__ == "__main__":'),
+        (
+            "front.py:neigh",
+            "expected front.py to register the method 'neigh', it is registered by neigh; try neigh.py:neigh",
+        ),
         ("bad.py:mine", "bad.py cannot be run: ZeroDivisionError: division by zero"),
         (
             "taken.py:fisher",
@@ -109,6 +113,9 @@ def test_a_place_of_ones_own_method_that_does_not_work_ends_in_a_line(
     Path("taken.py").write_text(OWN.replace('"mine"', '"fisher"'))
     Path("exits.py").write_text("import sys\nsys.exit(3)")
     Path("bad.py").write_text("1 / 0")
+    Path("neigh.py").write_text(OWN.replace('"mine"', '"neigh"'))
+    Path("front.py").write_text("import neigh")
+    monkeypatch.delitem(sys.modules, "neigh", raising=False)
     for _ in range(2):
         refused = run("prune", "--weights", weights, "--method", method, "--arch", "8,9,36,17")
         assert refused.status == 2

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dirprune.cli.own_network import find_in_file, load_own_network, run_file
+from dirprune.cli.own_network import find_in_file, find_network, load_own_network, run_file
 from dirprune.errors import ConfigurationError
-from dirprune.identity import identify
+from dirprune.identity import complete_identity, identify
 
 SCRIPT = """
 import torch
@@ -59,3 +59,28 @@ def test_network_of_an_earlier_study_is_told_by_what_that_knows(tmp_path: Path) 
     described = identify(find_in_file(f"{tmp_path}/study.py:make", ""))
     del described["content_sha256"]
     load_own_network(f"{tmp_path}/study.py:make", described)
+
+
+def test_a_module_that_leaves_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^the module leaves cannot be imported: SystemExit: 0; try it below if __name",
+    ):
+        find_network("leaves:build")
+
+
+@pytest.mark.parametrize("module", ["__main__", "_own_own"])
+def test_the_example_names_no_file_that_is_not_there(module: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"got 'study\.py'; try FILE\.py:make$"):
+        load_own_network("study.py", {"module": module, "name": "make"})
+
+
+def test_content_that_a_network_has_gained_is_named(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(SCRIPT.replace("torch.tensor([1.0])", "nn.Linear"))
+    (tmp_path / "other.py").write_text(SCRIPT)
+    described = complete_identity(identify(find_in_file(f"{tmp_path}/study.py:make", "")))
+    load_own_network(f"{tmp_path}/study.py:make", described)
+    with pytest.raises(ConfigurationError, match="which carries other values"):
+        load_own_network(f"{tmp_path}/other.py:make", described)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ from dirprune.importance import Scorer, ScoringContext, Selector, compute_scores
 from dirprune.importance.base import NoOptions
 from dirprune.importance.calling import put_dead_last
 from dirprune.importance.magnitude import MagnitudeOptions
+from dirprune.preemption import Preempted
 from tests.importance.cases import linear_case
 
 
@@ -63,6 +66,9 @@ def test_scores_come_as_float64_copies() -> None:
     [
         ({}, "must score the groups 0, got none"),
         ({"0": torch.ones(3), "1": torch.ones(3)}, "must score the groups 0, got 0, 1"),
+        ({0: torch.ones(3)}, "must score the groups 0, got keys of type int; try group.name as the key"),
+        ({"0": torch.ones(3), object(): 1}, "got keys of type object; try group.name as the key"),
+        ({"0": [10**400] * 3}, "must give '0' a tensor of numbers, got a list ("),
         ({"0": torch.ones(3, 1)}, "must give '0' scores of shape (3,), got (3, 1)"),
         (
             {"0": torch.tensor([0, float("nan"), 1])},
@@ -106,6 +112,68 @@ def test_a_selector_that_returns_nothing_is_refused() -> None:
 
     with pytest.raises(ImportanceError, match="must return the kept indices of each group, got nothing"):
         compute_selection(Forgetful(), linear_case([1, 1, 1]), {"0": 2})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (
+            {"0": None},
+            "must give '0' the indices of channels, got nothing ('NoneType' object is not iterable)",
+        ),
+        ({"0": ["a", "b"]}, "must give '0' the indices of channels, got a list (invalid literal for int()"),
+        (
+            {0: [0, 1]},
+            "must choose channels of the groups 0, got keys of type int; try group.name as the key",
+        ),
+        ({}, "must choose channels of the groups 0, got none"),
+    ],
+)
+def test_a_selection_that_breaks_the_contract_is_refused(chosen: Any, message: str) -> None:
+    class Told(Selector):
+        def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Any:
+            return chosen
+
+    with pytest.raises(ImportanceError, match=re.escape(message)) as caught:
+        compute_selection(Told(), linear_case([1, 1, 1]), {"0": 2})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_method_of_ones_own_that_fails_is_named_with_the_place() -> None:
+    class Failing(Selector):
+        def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Any:
+            return torch.ones(3) @ torch.ones(4)
+
+    with pytest.raises(
+        ImportanceError, match=r"^the importance method Failing fails at .*test_calling\.py:\d+: "
+    ):
+        compute_selection(Failing(), linear_case([1, 1, 1]), {"0": 2})
+    lost = Given(lambda context: context.nothing_like_that)  # type: ignore[attr-defined]
+    expected = (
+        r"^the importance method Given fails at .*test_calling\.py:\d+: AttributeError: 'ScoringContext' obj"
+    )
+    with pytest.raises(ImportanceError, match=expected):
+        compute_scores(lost, linear_case([1, 1, 1]))
+    with pytest.raises(ImportanceError, match=r"Given fails at .*: SystemExit: 0$"):
+        compute_scores(Given(lambda context: sys.exit(0)), linear_case([1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory"),
+        Preempted(),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_what_is_no_fault_of_a_method_is_left_as_it_is(error: BaseException) -> None:
+    def score(context: ScoringContext) -> dict[str, Tensor]:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        compute_scores(Given(score), linear_case([1, 1, 1]))
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,17 @@ def test_a_users_own_method_of_the_same_place_is_the_same_under_another_name_of_
     assert codes[0] == codes[1]
 
 
+def test_code_is_what_it_was_before_the_method_filled_a_constant_of_its_own(known_methods: None) -> None:
+    codes = []
+    for _ in range(2):
+        kind = define(OWN.replace("FACTOR = 2", "FACTOR = []"))
+        register("own", "mine", **NEEDS)(kind)
+        method = create("own")
+        kind.half.fget.__globals__["FACTOR"].append(len(codes))
+        codes.append(describe(method)["code_sha256"])
+    assert codes[0] == codes[1]
+
+
 def test_options_whose_types_are_names_that_are_not_there_are_taken_as_they_are(known_methods: None) -> None:
     options = """
 from __future__ import annotations

@@ -97,6 +97,11 @@ def test_content_that_was_not_looked_at_is_no_difference() -> None:
 
     assert find_differences(describe_loss(1.0), describe_loss(1.0)) == []
     assert find_differences(describe_loss(1.0), describe_loss(2.0)) == ["loss.content_sha256"]
+    bare = describe(replace(SPEC, loss=lambda outputs, targets: outputs - targets))
+    assert bare["loss"]["content_sha256"] is None
+    gained = {**bare, "loss": {**bare["loss"], "content_sha256": "1"}}
+    assert find_differences(bare, gained) == find_differences(gained, bare) == ["loss.content_sha256"]
+    assert find_differences(without(bare, "loss", "content_sha256"), bare) == []
     earlier = without(describe_loss(1.0), "loss", "content_sha256")
     assert find_differences(earlier, describe_loss(1.0)) == []
     assert find_differences(earlier, describe_loss(1.0, scale=2.0)) == ["loss.state_sha256"]

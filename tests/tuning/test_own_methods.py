@@ -88,7 +88,9 @@ def test_a_module_with_other_code_is_refused_before_it_is_used_and_not_after(
     with pytest.raises(
         ImportanceError,
         match=r"^node .* has other code of the module 'a_users_module' than the study's for the importance "
-        r"method 'own'; put the same file there, or start the study again if the file was edited$",
+        r"method 'own'; put the same file there, or start the study again if the file was edited; a constant "
+        r"that is computed at import, such as os\.cpu_count\(\) or time\.time\(\), may be why, too: compute "
+        r"it in the method$",
     ):
         arrived.register()
     exec(CODE.replace("weigh(context)", "len(MEMORY)") + "\nMEMORY = {}", module.__dict__)
@@ -96,6 +98,21 @@ def test_a_module_with_other_code_is_refused_before_it_is_used_and_not_after(
     for _ in range(2):
         arrived.register()
         module.MEMORY["a"] = 1  # type: ignore[attr-defined]
+
+
+def test_a_module_whose_method_has_filled_a_constant_is_the_one_that_was_sent(
+    monkeypatch: pytest.MonkeyPatch, module: types.ModuleType
+) -> None:
+    code = CODE.replace("return weigh(context)", "return MEMORY") + "\nMEMORY = {}"
+    exec(code, module.__dict__)
+    space = SearchSpace(methods={"own": {}})
+    described = space.describe()
+    module.MEMORY["a"] = 1  # type: ignore[attr-defined]  # as scores for warm starts do
+    assert space.describe() == described
+    arrived = send(monkeypatch)
+    exec(code, module.__dict__)  # as another process imports it
+    arrived.register()
+    assert SearchSpace(methods={"own": {}}).describe() == described
 
 
 def test_a_module_that_is_not_there_is_named_with_what_to_do(
