@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dirprune import latency
 from dirprune.cost import CostModel
 from dirprune.errors import ConfigurationError
 from dirprune.latency import (
@@ -90,7 +91,8 @@ class Unsteady(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.n_passes += 1
-        time.sleep(0.06 if self.n_passes % 2 and self.n_passes <= self.n_unsteady else 0.01)
+        self.took_s = 0.06 if self.n_passes % 2 and self.n_passes <= self.n_unsteady else 0.01
+        time.sleep(self.took_s)
         return self.last(self.first(inputs))
 
 
@@ -107,7 +109,12 @@ def test_a_device_that_is_busy_while_architectures_are_measured_is_said_to_be() 
         fit_latency(network, find_groups(network, batch), batch, n_measured=2)
 
 
-def test_an_architecture_is_measured_again_once_the_device_is_quiet() -> None:
+def test_an_architecture_is_measured_again_once_the_device_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def time_what_it_says(network: Unsteady, inputs: Tensor) -> float:  # whatever else this machine does
+        network(inputs)
+        return 1000 * network.took_s
+
+    monkeypatch.setattr(latency, "time_pass", time_what_it_says)
     network, batch = Unsteady(30), torch.zeros(2, 1, 8, 8)
     grouping = find_groups(network, batch)
     fitted = fit_latency(network, grouping, batch, n_measured=2)
