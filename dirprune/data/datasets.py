@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_convert
 
 from dirprune.data.photographs import MAX_IN_MEMORY
 from dirprune.errors import DataError, one_line
@@ -26,12 +26,20 @@ def read_dataset(dataset: Dataset[Any], *, n_workers: int = 0) -> tuple[Tensor, 
     Returns:
         Inputs of shape (n, ...) and targets of shape (n, ...), each of the type of the first example.
     Raises:
-        DataError: If the data set has no length or no examples, an example cannot be read, is no such pair
+        DataError: If the data set is a stream or has no examples, an example cannot be read, is no such pair
             or of another shape than the first, or all inputs take more than 4 GiB.
     """
+    if n_workers < 0:
+        raise DataError(f"expected n_workers of at least 0, got {n_workers}")
     n_examples = _count(dataset)
-    loader = DataLoader(dataset, batch_size=None, num_workers=n_workers)
-    examples = _check_all(iter(loader), n_examples)
+    loader = DataLoader(
+        _Told(dataset),
+        batch_size=None,
+        sampler=range(n_examples),
+        num_workers=n_workers,
+        generator=torch.Generator(),  # the global one must stay as it is
+    )
+    examples = _check_all(loader)
     first_input, first_target = next(examples)
     n_bytes = n_examples * first_input.element_size() * first_input.numel()
     if n_bytes > MAX_IN_MEMORY:
@@ -47,30 +55,40 @@ def read_dataset(dataset: Dataset[Any], *, n_workers: int = 0) -> tuple[Tensor, 
     return inputs, targets
 
 
+class _Told(Dataset[Any]):
+    """A data set that tells why an example cannot be read, also out of another process.
+
+    Args:
+        dataset: A map-style one.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, place: int) -> Any:
+        try:
+            return default_convert(self.dataset[place])
+        except Exception as error:  # whatever a user's data set raises
+            return DataError(f"expected example {place} to be readable, got {one_line(error, has_type=True)}")
+
+
 def _count(dataset: Dataset[Any]) -> int:
-    try:
-        n_examples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset leaves it to its subclasses
-    except TypeError as error:
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise DataError(
-            f"expected a data set with a length, got {type(dataset).__name__}; try list(dataset)"
-        ) from error
+            f"expected a map-style data set, with a length, got {type(dataset).__name__}; try list(dataset)"
+        )
+    n_examples = len(dataset)
     if n_examples == 0:
         raise DataError(f"expected a data set with examples, got an empty {type(dataset).__name__}")
     return n_examples
 
 
-def _check_all(examples: Iterator[Any], n_examples: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield as many examples as tensors, all like the first one."""
+def _check_all(examples: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield examples as tensors, all like the first one."""
     first: tuple[Tensor, Tensor] | None = None
-    for place in range(n_examples):
-        try:
-            example = next(examples)
-        except StopIteration:
-            raise DataError(f"expected {n_examples:,} examples, which is its length, got {place:,}") from None
-        except Exception as error:
-            raise DataError(
-                f"expected example {place} to be readable, got {one_line(error, has_type=True)}"
-            ) from error
+    for place, example in enumerate(examples):
+        if isinstance(example, DataError):
+            raise example
         found = _check_pair(example, place)
         first = first or found
         for what, one, other in zip(("input", "target"), found, first, strict=True):

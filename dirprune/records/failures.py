@@ -21,6 +21,7 @@ _FIGURE = re.compile(
     (?> 0x[\da-f]+ | \d+ (?: [.,x]\d+ )* \.? (?: e[+-]?\d+ )? | nan | inf )
     (?: [ ]? (?: [kmgt]?i?b | [mnu]?s ) )?  # 2.00 GiB, 80ms
     (?!\w)  # nor at the beginning of one: 0.weight, 3D
+    | (?<=/) \d+ (?=\.[a-z])  # but for a trial's own file: events/12.jsonl
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -35,9 +35,19 @@ class _Broken(_Pictures):
         return super().__getitem__(place)
 
 
-class _Endless(IterableDataset[Any]):
+class _Stream(IterableDataset[Any]):
+    """A stream that says how long it is: each worker would yield the whole of it."""
+
     def __iter__(self) -> Iterator[Any]:
         return iter(())
+
+    def __len__(self) -> int:
+        return 3
+
+
+class _Endless(Dataset[Any]):
+    def __getitem__(self, place: int) -> Any:
+        return torch.zeros(2), 1
 
 
 class _TooLong(list):  # type: ignore[type-arg]
@@ -65,7 +75,8 @@ def test_targets_may_be_tensors_and_inputs_arrays_of_numpy() -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (_Endless(), "expected a data set with a length, got _Endless; try list"),
+        (_Stream(), "expected a map-style data set, with a length, got _Stream; try list"),
+        (_Endless(), "expected a map-style data set, with a length, got _Endless; try list"),
         ([], "expected a data set with examples, got an empty list"),
         (
             _Pictures([4] * 3),
@@ -87,7 +98,10 @@ def test_targets_may_be_tensors_and_inputs_arrays_of_numpy() -> None:
             [(torch.zeros(2), 1), (torch.zeros(2), 0.5)],
             r"each target to be like the first one, int64 of shape \(\), got float32",
         ),
-        (_TooLong([(torch.zeros(2), 1)] * 2), "example 2 to be readable, got IndexError|expected 3 examples"),
+        (
+            _TooLong([(torch.zeros(2), 1)] * 2),
+            "expected example 2 to be readable, got IndexError",
+        ),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,
 )
@@ -95,6 +109,16 @@ def test_what_is_no_data_set_of_equal_pairs_is_one_clear_line(dataset: Any, mess
     with pytest.raises(DataError, match=message) as raised:
         read_dataset(dataset)
     assert "\n" not in str(raised.value)
+
+
+def test_what_a_worker_cannot_read_is_told_as_here_and_the_global_state_stays() -> None:
+    before = torch.get_rng_state()
+    for n_workers in (0, 2):
+        with pytest.raises(DataError, match=r"^expected example 2 to be readable, got OSError: broken file$"):
+            read_dataset(_Broken([4] * 3, PILToTensor()), n_workers=n_workers)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(DataError, match="expected n_workers of at least 0, got -1"):
+        read_dataset(_Pictures([4] * 3, PILToTensor()), n_workers=-1)
 
 
 def test_more_than_fits_is_refused_after_the_first_example(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,7 @@ def test_reasons_that_differ_by_figures_alone_are_one() -> None:
         ("shapes cannot be multiplied (128x17 and 25x10)", "shapes cannot be multiplied (64x5 and 25x10)"),
         ("size [1, 3] at 0x7f3a, epoch=3", "size [8, 30] at 0xb2, epoch=12"),
         ("no file a/b/3/best", "no file a/b/14/best"),
+        ("cannot write events/3.jsonl", "cannot write events/14.jsonl"),
         ("images 10-20 on cuda:0", "images 30-45 on cuda:1"),
     ],
 )
