@@ -90,7 +90,8 @@ def prune(
     if retrain:
         subject.train_(pruned.network, training, output, is_fine_tuning=True, teacher=subject.network)
         measured["retrained"] = subject.measure(pruned.network)
-    store(output, subject, pruned.network, architecture, pruned.kept, list(measured.values())[-1])
+    metrics = list(measured.values())[-1]
+    store(output, subject, pruned.network, architecture, pruned.kept, metrics, is_trained=retrain)
     if retrain:
         remove_states(output)
     click.echo("\n" + format_kept(pruned.kept, grouping))

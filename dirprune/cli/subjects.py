@@ -38,6 +38,8 @@ class Subject:
 
     Attributes:
         made_by: Its name, or the user's own function that makes the dense network.
+        header: How the data are cut that it is judged and trained by.
+        learnt: How they were cut when its weights were trained; None of new ones.
     """
 
     network: nn.Module
@@ -47,6 +49,7 @@ class Subject:
     task: Task
     device: str
     seed: int
+    learnt: Header | None = None
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Return accuracy on validation and test, MACs and parameters of a network on this device."""
@@ -107,6 +110,29 @@ class Subject:
         )
 
 
+def _say_origin(subject: Subject, *, is_trained: bool) -> Header:
+    """Return the cut that a network has which is stored: one whose validation its weights have not learnt.
+
+    Args:
+        subject: Whose network it is.
+        is_trained: Whether it was trained on the subject's images since its weights were read.
+    """
+    now, before = subject.header, subject.learnt
+    if before is None or before.dataset not in ("", now.dataset):
+        return now
+    is_kept = bool(before.validation_from) and not is_trained
+    if is_kept:
+        return now.changed(
+            validation_from=before.validation_from,
+            data_seed=before.data_seed,
+            train_images=before.train_images,
+            data_identity=before.data_identity,
+        )
+    if _may_have_learnt_validation(before, now.dataset, now.validation_from, is_own=False):
+        return now.changed(validation_from=FOREIGN_SPLIT)
+    return now
+
+
 def tell_of_uncounted(subject: Subject) -> None:
     """Warn on the standard error of layers whose MACs are in no count that follows."""
     if warning := warn_of_uncounted(subject.network, subject.roles.example_input()):
@@ -157,7 +183,7 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
         if header.options:
             raise
         failure = error  # whether the data have so many is known when they are loaded
-    header = header.changed(network=_without_folder(name))
+    header = learnt = header.changed(network=_without_folder(name))
     roles, header = _load_roles(options, header, is_own=bool(header.validation_from))
     adapted = with_classes(made_by, header.options, roles.n_classes)
     if adapted != header.options:
@@ -165,7 +191,8 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
         loaded = _load(made_by, adapted, weights)
     elif failure is not None:
         raise failure
-    return Subject(loaded.to(device).eval(), made_by, header, roles, make_task(), device, options.seed)
+    network_there = loaded.to(device).eval()
+    return Subject(network_there, made_by, header, roles, make_task(), device, options.seed, learnt)
 
 
 def _without_folder(network: str) -> str:
@@ -210,10 +237,11 @@ def pruned_subject(
         network=stored["network"]["name"], options=stored["network"].get("options") or {}
     )
     device = choose_device(options.device)
+    learnt = header
     roles, header = _load_roles(options, header, is_own=bool(header.validation_from))
     kept = {name: group["kept"] for name, group in stored["groups"].items()}
     made_by = own or stored["network"]["name"]
-    subject = Subject(smaller.to(device), made_by, header, roles, make_task(), device, options.seed)
+    subject = Subject(smaller.to(device), made_by, header, roles, make_task(), device, options.seed, learnt)
     return subject, {name: len(channels) for name, channels in kept.items()}, kept
 
 
@@ -224,9 +252,21 @@ def store(
     architecture: Mapping[str, int],
     kept: Mapping[str, Sequence[int]],
     metrics: Mapping[str, float],
+    *,
+    is_trained: bool,
 ) -> None:
-    """Store a pruned network so that `retrain` and `dirprune.records.models.load_model` find it again."""
-    header = subject.header
+    """Store a pruned network so that `retrain` and `dirprune.records.models.load_model` find it again.
+
+    Args:
+        folder: To write.
+        subject: Whose network it was.
+        network: The pruned one.
+        architecture: Channels that each group keeps.
+        kept: Their indices.
+        metrics: Of the pruned network.
+        is_trained: Whether it was trained since it was pruned or read.
+    """
+    header = _say_origin(subject, is_trained=is_trained)
     base = {
         **complete_identity(identify(subject.made_by)),
         "options": header.options,

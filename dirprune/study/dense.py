@@ -45,12 +45,14 @@ class DataChoice:
         seed: Seed of the cut.
         reason: One line for the user.
         is_known: Whether the weights say on which data they were trained, or there are none yet.
+        is_learnt: Whether the weights have probably learnt the images of validation.
     """
 
     validation_from: str
     seed: int
     reason: str
     is_known: bool = True
+    is_learnt: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
             f"WARNING: {weights.name} has probably learnt these images, so that validation measures memory; "
             f"try {FOREIGN_SPLIT}"
         )
-        return DataChoice(spec.validation_from, spec.seed, reason)
+        return DataChoice(spec.validation_from, spec.seed, reason, is_learnt=True)
     if spec.validation_from:
         return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), AS_ASKED)
     reason = (
@@ -125,7 +127,7 @@ def compare_data(choice: DataChoice, weights: Path | None, roles: DataRoles) -> 
     others = f"{weights.name} was trained on other data than these, or in another order"
     if choice.reason == AS_ASKED:
         warning = f"WARNING: {others}, so that it may have learnt these images; try {FOREIGN_SPLIT}"
-        return replace(choice, reason=warning)
+        return replace(choice, reason=warning, is_learnt=True)
     return DataChoice(
         FOREIGN_SPLIT,
         choice.seed,
@@ -136,6 +138,8 @@ def compare_data(choice: DataChoice, weights: Path | None, roles: DataRoles) -> 
 def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: DataChoice) -> dict[str, str]:
     """Return what a weights file says of its training: network, data and the cut of the data.
 
+    Where validation has probably been learnt, the cut is one whose validation was not.
+
     Args:
         network: The network's identity with its options, as plain data.
         roles: The data trained on.
@@ -145,7 +149,7 @@ def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: Dat
         NETWORK: str(network.get("name", "")),
         OPTIONS: json.dumps(network.get("options", {}), sort_keys=True),
         DATA: roles.name,
-        TRAINED_FROM: choice.validation_from,
+        TRAINED_FROM: FOREIGN_SPLIT if choice.is_learnt else choice.validation_from,
         DATA_SEED: str(choice.seed),
     }
     return {**origin, DATA_IDENTITY: roles.identity} if choice.is_known else origin

@@ -13,6 +13,7 @@ from torch import nn
 
 from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
+from dirprune.cli.subjects import ORIGIN
 from dirprune.cost import CostModel
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.importance import registry
@@ -302,8 +303,31 @@ def test_validation_cut_otherwise_than_in_training_is_warned_of_in_every_step(
     save_weights(create_network("lenet5", seed=0), tmp_path / "foreign.safetensors")
     pruning = ("--method", "magnitude", "--arch", "5,9,20,12", "--output", "model")
     assert run("prune", "--weights", tmp_path / "foreign.safetensors", *pruning).status == 0
-    retrained = run("retrain", "model", "--epochs", 1, "--validation-from", "train:0.1")
-    assert f"{warning}, so that validation measures memory; try test:0.5" in retrained.output
+    learnt = ("retrain", "model", "--epochs", 1, "--validation-from", "train:0.1")
+    assert f"{warning}, so that validation measures memory; try test:0.5" in run(*learnt).output
+
+
+def test_a_cut_that_was_warned_of_does_not_become_that_of_what_is_stored(
+    run: Run, weights: Path, tmp_path: Path
+) -> None:
+    def retrain(model: str, *more: object) -> str:
+        return run("retrain", model, "--epochs", 1, *more).output
+
+    save_weights(create_network("lenet5", seed=0), tmp_path / "foreign.safetensors")
+    pruning = ("--method", "magnitude", "--arch", "5,9,20,12", "--validation-from")
+    run("prune", "--weights", tmp_path / "foreign.safetensors", *pruning, "train:0.1", "--output", "foreign")
+    assert "WARNING: these weights have probably" in retrain("foreign", "--validation-from", "train:0.1")
+    assert read_cut("foreign-retrained") == read_cut("foreign") == "test:0.5"
+    run("prune", "--weights", weights, *pruning, "test:0.5", "--output", "own")
+    assert read_cut("own") == "train:0.1"  # of which nothing was learnt
+    assert "WARNING" not in retrain("own", "--validation-from", "train:0.1")
+    retrain("own", "--validation-from", "test:0.5")
+    assert read_cut("own-retrained") == "test:0.5"
+
+
+def read_cut(model: str) -> str:
+    """Return how the data were cut of which a stored model has learnt."""
+    return json.loads(Path(model, "architecture.json").read_text())["network"][ORIGIN]["validation_from"]
 
 
 @pytest.mark.parametrize(

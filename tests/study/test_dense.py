@@ -50,6 +50,9 @@ def test_foreign_weights_on_a_part_of_the_training_set_are_warned_of(tmp_path):
     assert choice.validation_from == "train:0.2"
     assert choice.reason.startswith("WARNING")
     assert "validation measures memory" in choice.reason
+    roles = toy_data(None, validation_from="train:0.2", seed=0)
+    origin = describe_origin({"name": "Toy"}, roles, choice)
+    assert origin["validation_from"] == "test:0.5"  # so that its models do not pass for unseen by train:0.2
 
 
 def test_own_weights_get_the_cut_of_their_training_whatever_the_study_s_seed(tmp_path, roles):

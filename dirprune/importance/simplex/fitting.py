@@ -116,15 +116,21 @@ def fit_(
             of_parts = shortage.compute_in_parts(places, differentiate, "a step of the posterior")
             for parameter, *gradients in zip(posterior.parameters, *of_parts, strict=True):
                 parameter.grad = torch.stack(gradients).sum(0)
-                if not parameter.grad.isfinite().all():
-                    raise ImportanceError(
-                        f"expected finite gradients in step {number + 1} of the posterior, got NaN or "
-                        "infinity; look for NaN in weights and calibration inputs"
-                    )
+            if not _are_finite(posterior.parameters):
+                raise ImportanceError(
+                    f"expected finite gradients in step {number + 1} of the posterior, got NaN or infinity; "
+                    "look for NaN in weights and calibration inputs"
+                )
             optimiser.step()
             schedule.step()
             if context.progress is not None:
                 context.progress("steps of the posterior", number + 1, options.steps)
+
+
+def _are_finite(parameters: Sequence[Tensor]) -> bool:
+    """Return whether all gradients are finite; a GPU is waited for once."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
 
 
 def compute_loss(

@@ -10,10 +10,11 @@ import pytest
 
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext
-from dirprune.importance.shapley import borders_first, surrogate
+from dirprune.importance.shapley import borders_first, methods, surrogate
 from dirprune.importance.shapley.borders_first import count_fitted
+from dirprune.importance.shapley.estimate import Estimate, Value
 from dirprune.importance.shapley.sequence import border_coalitions, list_coalitions
-from dirprune.importance.shapley.settling import default_evaluations
+from dirprune.importance.shapley.settling import Estimator, default_evaluations, largest_evaluations
 from dirprune.importance.shapley.surrogate import Surrogate, count_bytes
 from tests.importance.cases import linear_case, score
 from tests.importance.shapley.games import saturating
@@ -82,14 +83,17 @@ def test_more_than_the_allowed_memory_is_said_once(caplog: pytest.LogCaptureFixt
 
 
 def test_auto_is_taken_at_the_largest_regression_that_it_may_come_to(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def settle_at_once(estimator: Estimator, value: Value, n: int, seed: int, *_: object) -> Estimate:
+        return estimator(value, n, 2 * n + 2, seed)
+
+    monkeypatch.setattr(methods, "estimate_until_settled", settle_at_once)
     usual = count_bytes(count_fitted(default_evaluations(120), 120), 120) >> 20
     with caplog.at_level(logging.WARNING):
-        score("shapley", with_memory(usual + 1))
-        assert caplog.messages == []
         score("shapley", with_memory(usual + 1), {"evaluations": "auto"})
     assert caplog.messages[0].startswith("shapley on 0: its regression takes about ")
+    assert largest_evaluations(120) > default_evaluations(120)
 
 
 def test_a_machine_without_the_memory_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
