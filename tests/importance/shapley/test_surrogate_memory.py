@@ -33,6 +33,7 @@ def test_peak_is_one_matrix_the_coalitions_and_some_blocks(monkeypatch: pytest.M
         surrogate, "N_FITTED", (60, 60)
     )  # which takes some MiB however many coalitions follow
     coalitions, values = make_case(300, 700)
+    Surrogate(*make_case(8, 20)).shapley()  # imports what it imports late, which is no memory of its own
     tracemalloc.start()
     try:
         found = Surrogate(coalitions, values)
