@@ -62,8 +62,8 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
     """Describe a named or given callable so that a change of it can be noticed later.
 
     What a callable carries are its defaults, closure, bound arguments and attributes; to its content belong
-    also the tensors, arrays and modules of its file that a function, below its decorators, or a function of
-    a class names. Other functions and objects that it carries are not followed.
+    also the tensors, arrays and modules that a function, its decorators' wrappers or a function of a class
+    name in their files. Other functions and objects that it carries are not followed.
 
     Args:
         target: A name, a function, a class, a `functools.partial`, or an object that can be called.
@@ -169,24 +169,37 @@ def _get_function_state(function: Any) -> Any:
 
 
 def _get_named_content(definition: Any, recall: Recall) -> dict[str, Any]:
-    """Return the tensors, arrays and modules of its file that a function, or one of a class, names."""
+    """Return the tensors, arrays and modules that a function, or one of a class, names in its file."""
     carried = vars(definition).values() if inspect.isclass(definition) else [definition]
     named: dict[str, Any] = {}
-    for function in map(unwrap, carried):
-        if inspect.isfunction(function):
-            named |= find_globals(function, recall)
-    return {name: value for name, value in named.items() if isinstance(value, (*ARRAYS, nn.Module))}
+    for function in (layer for value in carried for layer in _list_layers(value)):
+        known = find_globals(function, recall) if inspect.isfunction(function) else {}
+        for name, value in known.items():
+            if isinstance(value, (*ARRAYS, nn.Module)):
+                while named.setdefault(name, value) is not value:  # another file's of the same name
+                    name += "'"
+    return named
 
 
 def unwrap(value: Any) -> Any:
     """Return the function inside of a property, a method or a decorated function; else the value."""
+    return _list_layers(value)[-1]
+
+
+def _list_layers(value: Any) -> list[Any]:
+    """Return the wrappers of decorators that `unwrap` goes through, outermost first, and what it returns."""
     if isinstance(value, staticmethod | classmethod | MethodType):
         value = value.__func__
     elif isinstance(value, property):
         value = value.fget
     elif isinstance(value, functools.cached_property):
         value = value.func
-    return inspect.unwrap(value) if inspect.isroutine(value) else value
+    layers = [value]
+    if inspect.isroutine(value):
+        inner = inspect.unwrap(value)  # fails if they go round in a circle
+        while layers[-1] is not inner:
+            layers.append(layers[-1].__wrapped__)
+    return layers
 
 
 def find_globals(function: FunctionType, recall: Recall = compute_anew) -> dict[str, Any]:
