@@ -20,6 +20,7 @@ SOURCE, STATE, CONTENT = "source_sha256", "state_sha256", "content_sha256"
 OF_FILE = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 ARRAYS = (Tensor, np.ndarray, np.generic)
 LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
+Recall = Callable[[Any, Callable[[Any], Any]], Any]
 
 
 def digest(*parts: Any) -> str:
@@ -61,8 +62,8 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
     """Describe a named or given callable so that a change of it can be noticed later.
 
     What a callable carries are its defaults, closure, bound arguments and attributes; to its content belong
-    also the tensors, arrays and modules of its file that a function, below its decorators, or a function of
-    a class names. Other functions and objects that it carries are not followed.
+    also the tensors, arrays and modules that a function, its decorators' wrappers or a function of a class
+    name in their files. Other functions and objects that it carries are not followed.
 
     Args:
         target: A name, a function, a class, a `functools.partial`, or an object that can be called.
@@ -85,10 +86,27 @@ def identify(target: str | Callable[..., Any]) -> dict[str, Any]:
             else {**described, CONTENT: digest([content, *whole])}
         )
     if inspect.ismethod(target):
-        return _describe(target.__func__, getattr(target.__self__, "__dict__", {}))
+        carried = getattr(target.__self__, "__dict__", {})
+        return _add_content(target.__func__, *_describe(target.__func__, carried))
     if inspect.isroutine(target) or inspect.isclass(target):
-        return _describe(target, _get_function_state(target))
-    return _describe(type(target), getattr(target, "__dict__", {}))
+        return identify_definition(target)
+    return _add_content(type(target), *_describe(type(target), getattr(target, "__dict__", {})))
+
+
+def compute_anew(value: Any, compute: Callable[[Any], Any]) -> Any:
+    """Return what a function says of a value, and remember nothing."""
+    return compute(value)
+
+
+def identify_definition(definition: Any, recall: Recall = compute_anew) -> dict[str, Any]:
+    """Identify a function or a class, see `identify`.
+
+    Args:
+        definition: The function or class.
+        recall: Given a value and a function, returns what that says of the value, or said of it earlier.
+    """
+    described, plain, whole = recall(definition, _describe_definition)
+    return _add_content(definition, described, plain, whole, recall)
 
 
 def complete_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,19 +117,29 @@ def complete_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {CONTENT: None, **identity} if SOURCE in identity else dict(identity)
 
 
-def _describe(definition: Any, carried: Any) -> dict[str, Any]:
+def _describe_definition(definition: Any) -> tuple[dict[str, Any], Any, Any]:
+    return _describe(definition, _get_function_state(definition))
+
+
+def _describe(definition: Any, carried: Any) -> tuple[dict[str, Any], Any, Any]:
+    """Return an identity without content, and what is carried: with types instead of content, and with it."""
     described = {
         "module": getattr(definition, "__module__", None),
         "name": getattr(definition, "__qualname__", repr(type(definition))),
         SOURCE: _hash_source(definition),
     }
-    both = [carried, _get_named_content(definition)]
-    plain, whole = keep_plain(both, _name_type), keep_plain(both)
-    if plain[0]:
-        described[STATE] = digest(plain[0])
-    if whole != plain:
-        described[CONTENT] = digest(whole)
-    return described
+    plain, whole = keep_plain(carried, _name_type), keep_plain(carried)
+    return {**described, **({STATE: digest(plain)} if plain else {})}, plain, whole
+
+
+def _add_content(
+    definition: Any, described: Mapping[str, Any], plain: Any, whole: Any, recall: Recall = compute_anew
+) -> dict[str, Any]:
+    """Return an identity with the content of what is carried and of what the definition names."""
+    named = _get_named_content(definition, recall)
+    both = [whole, {name: recall(value, keep_plain) for name, value in named.items()}]
+    has_content = both != [plain, keep_plain(named, _name_type)]
+    return {**described, **({CONTENT: digest(both)} if has_content else {})}
 
 
 def _hash_source(definition: Any) -> str | None:
@@ -140,37 +168,54 @@ def _get_function_state(function: Any) -> Any:
     return [part for part in (cells, defaults, keyword_defaults) if part]
 
 
-def _get_named_content(definition: Any) -> dict[str, Any]:
-    """Return the tensors, arrays and modules of its file that a function, or one of a class, names."""
+def _get_named_content(definition: Any, recall: Recall) -> dict[str, Any]:
+    """Return the tensors, arrays and modules that a function, or one of a class, names in its file."""
     carried = vars(definition).values() if inspect.isclass(definition) else [definition]
     named: dict[str, Any] = {}
-    for function in map(unwrap, carried):
-        if inspect.isfunction(function):
-            named |= find_globals(function)
-    return {name: value for name, value in named.items() if isinstance(value, (*ARRAYS, nn.Module))}
+    for function in (layer for value in carried for layer in _list_layers(value)):
+        known = find_globals(function, recall) if inspect.isfunction(function) else {}
+        for name, value in known.items():
+            if isinstance(value, (*ARRAYS, nn.Module)):
+                while named.setdefault(name, value) is not value:  # another file's of the same name
+                    name += "'"
+    return named
 
 
 def unwrap(value: Any) -> Any:
     """Return the function inside of a property, a method or a decorated function; else the value."""
+    return _list_layers(value)[-1]
+
+
+def _list_layers(value: Any) -> list[Any]:
+    """Return the wrappers of decorators that `unwrap` goes through, outermost first, and what it returns."""
     if isinstance(value, staticmethod | classmethod | MethodType):
         value = value.__func__
     elif isinstance(value, property):
         value = value.fget
     elif isinstance(value, functools.cached_property):
         value = value.func
-    return inspect.unwrap(value) if inspect.isroutine(value) else value
+    layers = [value]
+    if inspect.isroutine(value):
+        inner = inspect.unwrap(value)  # fails if they go round in a circle
+        while layers[-1] is not inner:
+            layers.append(layers[-1].__wrapped__)
+    return layers
 
 
-def find_globals(function: FunctionType) -> dict[str, Any]:
+def find_globals(function: FunctionType, recall: Recall = compute_anew) -> dict[str, Any]:
     """Return what a function, with those inside it, names of its file, in alphabetical order."""
+    known = function.__globals__
+    return {name: known[name] for name in recall(function.__code__, _list_names) if name in known}
+
+
+def _list_names(code: CodeType) -> list[str]:
     names: set[str] = set()
-    codes = [function.__code__]
+    codes = [code]
     while codes:
         code = codes.pop()
         names.update(step.argval for step in dis.get_instructions(code) if step.opname in OF_FILE)
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    known = function.__globals__
-    return {name: known[name] for name in sorted(names) if name in known}
+    return sorted(names)
 
 
 def keep_plain(value: Any, describe: Callable[[Any], Any] | None = None) -> Any:

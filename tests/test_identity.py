@@ -52,10 +52,24 @@ def weigh_without_gradients(outputs: torch.Tensor, targets: torch.Tensor) -> tor
     return weigh(outputs, targets) * WEIGHTS
 
 
+def scaled(function):
+    @functools.wraps(function)
+    def scale(*arguments):
+        return function(*arguments) * WEIGHTS
+
+    return scale
+
+
 class NamingLoss(nn.Module):
     @torch.no_grad()
     def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(outputs, targets, weight=WEIGHTS)
+
+
+class ScaledLoss(nn.Module):
+    @scaled
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs, targets)
 
 
 class NamingNetwork(nn.Linear):
@@ -202,13 +216,43 @@ def test_values_of_a_callable_inside_a_partial_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "naming", [weigh, weigh_without_gradients, NamingLoss(), NamingNetwork, functools.partial(NamingNetwork)]
+    "naming",
+    [
+        weigh,
+        weigh_without_gradients,
+        scaled(halve),
+        torch.no_grad()(scaled(halve)),
+        functools.lru_cache(scaled(halve)),
+        NamingLoss(),
+        ScaledLoss(),
+        NamingNetwork,
+        functools.partial(NamingNetwork),
+    ],
 )
 def test_a_tensor_that_a_function_names_counts(naming, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identify(naming)
     assert identify(naming) == before
     monkeypatch.setattr(f"{__name__}.WEIGHTS", torch.tensor([1.0, 2.0]))
     assert identify(naming) != before
+
+
+def test_tensors_of_one_name_count_in_each_of_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = {"WEIGHTS": torch.ones(2)}
+    exec("def loss(x):\n    return x * WEIGHTS\n", file)
+    loss = scaled(file["loss"])
+    identities = [identify(loss)]
+    file["WEIGHTS"] = torch.zeros(2)
+    identities.append(identify(loss))
+    monkeypatch.setattr(f"{__name__}.WEIGHTS", torch.zeros(2))
+    identities.append(identify(loss))
+    assert len({identity["content_sha256"] for identity in identities}) == 3
+
+
+def test_a_decorator_that_names_no_tensor_adds_no_content() -> None:
+    assert "content_sha256" not in identify(functools.wraps(halve)(lambda value: halve(value)))
+    named = {"WEIGHTS": [str(WEIGHTS.dtype), digest(WEIGHTS.numpy())]}
+    assert identify(weigh)["content_sha256"] == digest([[], named])
+    assert identify(functools.lru_cache(weigh))["content_sha256"] == digest([[], named])
 
 
 def test_an_attribute_of_the_name_of_a_tensor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import linecache
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dirprune.identity import CONTENT, digest, find_globals, identify, keep_plain, unwrap
+from dirprune.identity import CONTENT, Recall, digest, find_globals, identify_definition, keep_plain, unwrap
 from dirprune.importance.base import Selector
 
 PACKAGE = __name__.partition(".")[0]
+Seen = dict[tuple[int, str], tuple[Any, Any]]
 
 
 def is_from_outside(kind: type) -> bool:
@@ -36,14 +37,36 @@ def hold_source(kind: type) -> None:
                     linecache.cache[file] = (0, None, lines, file)  # without a time it does not grow old
 
 
-def hash_code(kind: type) -> str:
+def hash_code(kind: type, seen: Seen | None = None) -> str:
     """Return the digest of a class with all of its file that it uses.
 
     That is: its own base classes and methods, the functions and classes of the same file that they name, and
     its constants, named in capitals. Nothing that is imported is followed, but for base classes. Of objects
     that they name the class counts, of partials the function, but not the values in them. The name of the
     module is left out, as a script's is another one where it is imported.
+
+    Args:
+        kind: The class.
+        seen: What earlier calls have kept of the objects that they met, with these objects. An object that is
+            filled since counts as it was when it was first met; another one in its place counts as it is.
     """
+    seen = {} if seen is None else seen
+    met: Seen = {}
+
+    def recall(value: Any, compute: Callable[[Any], Any]) -> Any:
+        key = (id(value), compute.__name__)
+        if key not in met:
+            met[key] = seen.get(key) or (value, compute(value))
+        return met[key][1]
+
+    code = digest(_describe_code(kind, recall))
+    for key in seen.keys() - met.keys():  # so that what was replaced is not held in memory
+        seen.pop(key, None)
+    seen.update(met)
+    return code
+
+
+def _describe_code(kind: type, recall: Recall) -> list[dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}  # by id, as a class may have no hash
     waiting: list[Any] = [kind]
     while waiting:
@@ -51,16 +74,17 @@ def hash_code(kind: type) -> str:
         if id(one) in found:
             continue
         is_class = inspect.isclass(one)
-        named = dict(vars(one)) if is_class else find_globals(one)
-        constants = {} if is_class else {name: _keep(named[name]) for name in named if name.isupper()}
-        found[id(one)] = {**identify(one), "constants": constants}
+        named = dict(vars(one)) if is_class else find_globals(one, recall)
+        names = [] if is_class else [name for name in named if name.isupper()]
+        constants = {name: recall(named[name], _keep) for name in names}
+        found[id(one)] = {**identify_definition(one, recall), "constants": constants}
         del found[id(one)]["module"]
         if is_class:  # its functions are looked at by themselves
             found[id(one)].pop(CONTENT, None)
-        values = [part for value in named.values() for part in _open(value)]
+        values = [part for value in named.values() for part in recall(value, _list_parts)]
         bases = [base for base in one.__bases__ if _is_own_base(base, one)] if is_class else []
         waiting += [*bases, *(value for value in values if _is_of_same_file(value, one))]
-    return digest(list(found.values()))
+    return list(found.values())
 
 
 def _keep(constant: Any) -> Any:
@@ -68,6 +92,10 @@ def _keep(constant: Any) -> Any:
         return keep_plain(constant)
     except RecursionError:  # it contains itself
         return type(constant).__qualname__
+
+
+def _list_parts(value: Any) -> list[Any]:
+    return list(_open(value))
 
 
 def _open(value: Any, around: tuple[Any, ...] = ()) -> Iterator[Any]:

@@ -8,15 +8,14 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import Any, TypeVar
 
 from dirprune.errors import ImportanceError, suggest
 from dirprune.identity import identify
 from dirprune.importance.base import Selector
-from dirprune.importance.code import hash_code, hold_source, is_from_outside
+from dirprune.importance.code import Seen, hash_code, hold_source, is_from_outside
 
 SelectorType = TypeVar("SelectorType", bound=type[Selector])
 
@@ -48,19 +47,21 @@ class Method:
     needs_gradients: bool
     stochastic: bool
     sent_code_sha256: str | None = None
+    _seen: Seen = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def is_users_own(self) -> bool:
         """Whether it was registered from outside this package."""
         return is_from_outside(self.factory)
 
-    @cached_property
+    @property
     def code_sha256(self) -> str:
-        """The digest of the method's code, see `hash_code`, as it was before the method was first created.
+        """The digest of the method's code as it is now, see `hash_code`.
 
-        It stays what it was when the method fills a constant of its own in use.
+        A constant that the method fills in use counts as it was when it was first looked at, which is when
+        the method is first created; one that is bound to another object counts anew.
         """
-        return self.sent_code_sha256 or hash_code(self.factory)
+        return self.sent_code_sha256 or hash_code(self.factory, self._seen)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Selector:
     """
     record = get_method(name)
     if record.is_users_own:
-        _ = record.code_sha256  # all of its file is there by now, and nothing of it was used yet
+        _ = record.code_sha256  # constants count as they are now, before the method fills them
     factory = record.factory
     known = _get_types(factory.Options)
     values = {}

@@ -43,7 +43,7 @@ class OwnMethods:
         """Return methods, by name, as they can be sent."""
         whole, places = [], []
         for method in methods.values():
-            others = {field.name: getattr(method, field.name) for field in fields(Method)}
+            others = {field.name: getattr(method, field.name) for field in fields(Method) if field.init}
             others["sent_code_sha256"] = method.code_sha256
             factory = others.pop("factory")
             if _is_in_module(factory):

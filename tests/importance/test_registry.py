@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import types
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,15 +222,93 @@ def test_a_users_own_method_of_the_same_place_is_the_same_under_another_name_of_
     assert codes[0] == codes[1]
 
 
-def test_code_is_what_it_was_before_the_method_filled_a_constant_of_its_own(known_methods: None) -> None:
-    codes = []
+FILLED = """
+import torch
+from dirprune.importance import Scorer
+MEMORY, TOTAL, notes = {}, torch.zeros(2), []
+
+class Entry:
+    pass
+
+def remember(key, known={}, *, parts=[]):
+    MEMORY[key] = Entry()
+    TOTAL.add_(1)
+    notes.append(Entry())
+    known[key] = key
+    parts.append(key)
+
+class Own(Scorer):
+    entries = []
+
+    def score(self, context):
+        remember(len(MEMORY))
+        self.entries.append(Entry())
+        return {}
+"""
+
+
+def test_code_is_what_it_was_before_the_method_filled_what_its_file_holds(known_methods: None) -> None:
+    codes = set()
     for _ in range(2):
-        kind = define(OWN.replace("FACTOR = 2", "FACTOR = []"))
-        register("own", "mine", **NEEDS)(kind)
+        register("own", "mine", **NEEDS)(define(FILLED))
         method = create("own")
-        kind.half.fget.__globals__["FACTOR"].append(len(codes))
-        codes.append(describe(method)["code_sha256"])
-    assert codes[0] == codes[1]
+        for _ in range(2):
+            method.score(None)  # type: ignore[attr-defined]
+            codes.add(describe(method)["code_sha256"])
+    assert len(codes) == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_noticed"),
+    [
+        ("def weigh(weight):\n    return 0.5", False),
+        ("def weigh(weight):\n    return 0.25", True),
+        ("FACTOR = 3", True),
+        ("FACTOR = [2]", True),
+        ("UNUSED = 2", False),
+        ("Own.half = property(lambda self: 1)", True),
+    ],
+)
+def test_what_is_bound_anew_after_the_method_was_created_counts(
+    cell: str, is_noticed: bool, known_methods: None
+) -> None:
+    kind = register("own", "mine", **NEEDS)(define(OWN))
+    before = describe(create("own"))
+    exec(cell, kind.half.fget.__globals__)
+    assert (describe(create("own")) != before) is is_noticed
+
+
+def test_a_constant_in_the_place_of_a_filled_one_counts_as_it_is(known_methods: None) -> None:
+    kind = register("own", "mine", **NEEDS)(define(OWN.replace("FACTOR = 2", "FACTOR = []")))
+    file, before = kind.half.fget.__globals__, describe(create("own"))
+    file["FACTOR"].append(1)
+    assert describe(create("own")) == before
+    file["FACTOR"] = [1]
+    assert describe(create("own")) != before
+
+
+@pytest.mark.parametrize("value", ["0.5", "0.25"])
+def test_what_comes_into_the_file_after_the_method_was_created_is_in_its_code(
+    value: str, known_methods: None
+) -> None:
+    helper = "def weigh(weight):\n    return 0.5\n"
+    kind = register("own", "mine", **NEEDS)(define(OWN.replace(helper, "")))
+    codes = [describe(create("own"))["code_sha256"]]
+    exec(helper.replace("0.5", value), kind.half.fget.__globals__)
+    codes.append(describe(create("own"))["code_sha256"])
+    whole = hash_code(define(OWN))
+    assert codes[0] not in (codes[1], whole)
+    assert (codes[1] == whole) is (value == "0.5")
+
+
+def test_what_was_bound_before_is_not_held_in_memory(known_methods: None) -> None:
+    kind = register("own", "mine", **NEEDS)(define(OWN.replace("FACTOR = 2", "FACTOR = {1, 2}")))
+    file = kind.half.fget.__globals__
+    create("own")
+    first = weakref.ref(file["FACTOR"])
+    file["FACTOR"] = 2
+    create("own")
+    assert first() is None
 
 
 def test_options_whose_types_are_names_that_are_not_there_are_taken_as_they_are(known_methods: None) -> None:

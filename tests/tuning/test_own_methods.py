@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -113,6 +114,23 @@ def test_a_module_whose_method_has_filled_a_constant_is_the_one_that_was_sent(
     exec(code, module.__dict__)  # as another process imports it
     arrived.register()
     assert SearchSpace(methods={"own": {}}).describe() == described
+
+
+@pytest.mark.parametrize(
+    ("since", "is_refused"),
+    [("", False), ("MEMORY = {1: 1}", True), ("def weigh(context):\n    return {1: 2}", True)],
+)
+def test_a_module_in_which_something_was_bound_anew_is_not_the_one_that_a_node_imports(
+    since: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch, module: types.ModuleType
+) -> None:
+    code = CODE.replace("weigh(context)", "weigh(MEMORY)", 1) + "\nMEMORY = {}"
+    exec(code, module.__dict__)
+    create("own")
+    exec(since, module.__dict__)
+    arrived = send(monkeypatch)
+    exec(code, module.__dict__)  # as another process imports it
+    with pytest.raises(ImportanceError, match="other code") if is_refused else nullcontext():
+        arrived.register()
 
 
 def test_a_module_that_is_not_there_is_named_with_what_to_do(
