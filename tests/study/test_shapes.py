@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
@@ -68,6 +69,36 @@ def test_least_width_is_a_multiple_or_the_whole_group(n_channels, least) -> None
     space = SearchSpace(channel_multiple=8, min_keep_ratio=0.1)
     assert space.lowest(n_channels) == least
     assert SearchSpace(min_keep_ratio=0.1).lowest(n_channels) == -(-n_channels // 10)
+
+
+class InParts(nn.Module):
+    """64 channels that go through what couples them, then 20 that go alone."""
+
+    def __init__(self, between: nn.Module) -> None:
+        super().__init__()
+        self.first, self.between = nn.Conv2d(1, 64, 1), between
+        self.second, self.last = nn.Conv2d(64, 20, 1), nn.Conv2d(20, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.second(self.between(self.first(images)).relu()).relu())
+
+
+@pytest.mark.parametrize("between", [nn.Conv2d(64, 64, 3, groups=8), nn.GroupNorm(8, 64)])
+@pytest.mark.parametrize(
+    ("multiple", "allowed"),
+    [(1, set(range(1, 9))), (4, set(range(1, 9))), (12, {3, 6, 8}), (16, {2, 4, 6, 8})],
+)
+@pytest.mark.parametrize("kind", ["per-group", "budgeted"])
+def test_multiples_count_channels_where_they_go_in_parts(between, multiple, allowed, kind) -> None:
+    network, example = InParts(between).eval(), torch.zeros(2, 1, 5, 5)
+    costs = CostModel(network, find_groups(network, example), example)
+    assert costs.n_channels == {"first": 8, "second": 20}
+    drawn = draw(SearchSpace(architectures=kind, channel_multiple=multiple), costs, 60)
+    assert {kept["first"] for kept in drawn} == allowed
+    assert all(kept["second"] % multiple == 0 or kept["second"] == 20 for kept in drawn)
+    space = SearchSpace(channel_multiple=multiple, uniform_keep_ratios=(0.4, 0.9))
+    uniform = [kept for _, kept in space.first_trials(find_groups(network, example))]
+    assert {kept["first"] for kept in uniform} <= allowed
 
 
 class Scores:
