@@ -239,16 +239,20 @@ class SearchSpace:
             ranking: The methods' scores, without which a ranked space draws nothing.
 
         Raises:
-            ConfigurationError: If nothing in the space is as cheap as a limit.
+            ConfigurationError: If nothing in the space is as cheap as a limit, or nothing can be cut.
         """
-        least = self.lowest_widths(costs)
+        least, wider = self.lowest_widths(costs), self._find_what_widens(costs)
+        if least == costs.n_channels:
+            raise ConfigurationError(
+                "expected a space in which some group can be cut, got one in which all of them stay whole; "
+                f"try {' or '.join(wider) or 'another network'}"
+            )
         lowest, whole = costs.costs(least).as_dict(), costs.costs(costs.n_channels).as_dict()
         for metric, bound in limits.items():
             if bound < lowest[metric]:
                 raise ConfigurationError(
                     f"{metric} can be from {lowest[metric]:,.10g} to {whole[metric]:,.10g} in this space, "
-                    f"got a limit of {bound:,.10g}; try a higher one, or a smaller share "
-                    f"of each group than {self.min_keep_ratio:g} (--min-keep-ratio)"
+                    f"got a limit of {bound:,.10g}; try {', or '.join(['a higher one', *wider])}"
                 )
         return make_shapes(
             self.architectures,
@@ -260,6 +264,16 @@ class SearchSpace:
             self.max_offset,
             ranking,
         )
+
+    def _find_what_widens(self, costs: CostModel) -> list[str]:
+        """Return what would let some group keep fewer channels, in words for who made the space."""
+        least, steps = self.lowest_widths(costs), self.multiples(costs)
+        hints = []
+        if any(least[name] > min(steps[name], n) for name, n in costs.n_channels.items()):
+            hints.append(f"a smaller share of each group than {self.min_keep_ratio:g} (--min-keep-ratio)")
+        if any(least[name] > self._least(n) for name, n in costs.n_channels.items()):
+            hints.append(f"a smaller channel multiple than {self.channel_multiple} (--channel-multiple)")
+        return hints
 
     def first_trials(self, grouping: Grouping) -> list[tuple[str, Architecture]]:
         """Return what every study starts with: dense, uniform, then reference architectures.

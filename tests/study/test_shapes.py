@@ -214,6 +214,44 @@ def test_a_limit_that_nothing_meets_names_the_reachable_range(costs, kind) -> No
 
 
 @pytest.mark.parametrize(
+    ("space", "advice"),
+    [
+        ({}, "a higher one, or a smaller share of each group than 0.1 (--min-keep-ratio)"),
+        ({"min_keep_ratio": 0.01}, "a higher one"),
+        (
+            {"channel_multiple": 16},
+            "a higher one, or a smaller channel multiple than 16 (--channel-multiple)",
+        ),
+        (
+            {"channel_multiple": 2, "min_keep_ratio": 0.35},
+            "a higher one, or a smaller share of each group than 0.35 (--min-keep-ratio), "
+            "or a smaller channel multiple than 2 (--channel-multiple)",
+        ),
+    ],
+)
+def test_a_limit_that_nothing_meets_is_answered_with_what_would_help(costs, space, advice) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        SearchSpace(**space).shapes(costs, {"macs": 10})
+    assert str(raised.value).endswith(f"got a limit of 10; try {advice}")
+
+
+@pytest.mark.parametrize(
+    ("space", "advice"),
+    [
+        ({"channel_multiple": 256}, "a smaller channel multiple than 256 (--channel-multiple)"),
+        ({"min_keep_ratio": 1.0}, "a smaller share of each group than 1 (--min-keep-ratio)"),
+    ],
+)
+def test_a_space_in_which_every_group_stays_whole_is_refused(costs, space, advice) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        SearchSpace(**space).shapes(costs, {})
+    expected = (
+        "expected a space in which some group can be cut, got one in which all of them stay whole; try "
+    )
+    assert str(raised.value) == expected + advice
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"architectures": "budget"}, "did you mean 'budgeted'"),
