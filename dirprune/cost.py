@@ -110,6 +110,7 @@ class CostModel:
             ConfigurationError: If the network fails on the example input.
         """
         self.n_channels = grouping.n_channels
+        self.channels_per_part = grouping.channels_per_part
         copied = copy_for_evaluation(network)
         lengths = _Lengths(grouping)
         macs: _Polynomial = {}

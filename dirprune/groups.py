@@ -47,6 +47,14 @@ class ChannelGroup:
     producers: tuple[Slot, ...]
     consumers: tuple[Slot, ...]
 
+    @property
+    def channels_per_part(self) -> int:
+        """How many of its first layer's channels go as one: above 1 where a channel is a part of several."""
+        for slot in self.producers:
+            if slot.module == self.name:
+                return max(1, sum(channel >= 0 for channel in slot.channel_of) // self.n_channels)
+        return 1
+
 
 @dataclass(frozen=True)
 class Grouping:
@@ -69,6 +77,11 @@ class Grouping:
     def n_channels(self) -> dict[str, int]:
         """Channels of each uncut group, in forward order."""
         return {group.name: group.n_channels for group in self.groups}
+
+    @property
+    def channels_per_part(self) -> dict[str, int]:
+        """How many of its first layer's channels one channel of each group stands for, in forward order."""
+        return {group.name: group.channels_per_part for group in self.groups}
 
     def check_any(self) -> None:
         """Check that there is something to cut.

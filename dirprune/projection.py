@@ -32,7 +32,8 @@ class Projection:
         costs: Costs of every architecture.
         metric: "macs" or "parameters".
         least: Smallest width of each group, >= 1; groups that are not named go down to one channel.
-        multiple: Widths are multiples of this, except a group's least and whole width; >= 1.
+        multiple: Widths are multiples of this, except a group's least and whole width; >= 1. Or one for each
+            group; those that are not named have every width.
     Raises:
         ConfigurationError: If the metric is unknown, or a number is out of its range.
     """
@@ -42,13 +43,14 @@ class Projection:
         costs: CostModel,
         metric: str = "macs",
         least: Mapping[str, int] | None = None,
-        multiple: int = 1,
+        multiple: int | Mapping[str, int] = 1,
     ) -> None:
         if metric not in COST_METRICS:
             raise ConfigurationError(f"unknown cost {metric!r}{suggest(metric, COST_METRICS)}")
-        if multiple < 1:
+        multiples = multiple if isinstance(multiple, Mapping) else dict.fromkeys(costs.n_channels, multiple)
+        if (smallest := min(multiples.values(), default=1)) < 1:
             raise ConfigurationError(
-                f"channel multiple must be at least 1, got {multiple}; 8 suits most GPUs"
+                f"channel multiple must be at least 1, got {smallest}; 8 suits most GPUs"
             )
         self.costs, self.metric = costs, metric
         self.names = list(costs.n_channels)
@@ -59,7 +61,8 @@ class Projection:
                 raise ConfigurationError(
                     f"least width of {name} must be in 1..{n_channels}, got {lowest}; try 1"
                 )
-            between = range(multiple * (lowest // multiple + 1), n_channels, multiple)
+            step = multiples.get(name, 1)
+            between = range(step * (lowest // step + 1), n_channels, step)
             self.widths.append(np.unique([lowest, *between, n_channels]))
         self._groups = np.repeat(np.arange(len(self.names)), [len(widths) - 1 for widths in self.widths])
         self.lowest_cost = self._cost(np.zeros(len(self.names), dtype=np.int64))

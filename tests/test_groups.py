@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 
 from dirprune import tracing
 from dirprune.errors import ArchitectureError, ConfigurationError
-from dirprune.groups import Grouping, narrow
+from dirprune.groups import ChannelGroup, Grouping, Slot, narrow
 from dirprune.layers import copy_for_evaluation
 from dirprune.networks.lenet import LeNet5
 from dirprune.surgery import compact
@@ -145,9 +145,30 @@ def test_group_norm_over_joined_branches_is_cut_only_where_it_keeps_them_apart()
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.head(self.norm(torch.cat([self.left(images), self.right(images)], 1)))
 
-    assert find_groups(Joined(4), torch.zeros(2, 1, 3, 3)).n_channels == {"left": 2, "right": 2}
+    joined = find_groups(Joined(4), torch.zeros(2, 1, 3, 3))
+    assert joined.n_channels == joined.channels_per_part == {"left": 2, "right": 2}
     refused = find_groups(Joined(3), torch.zeros(2, 1, 3, 3)).refused
     assert refused == dict.fromkeys(("left", "right"), "'norm' normalises some of its channels with others")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("in parts", {"reduce": 2, "squeeze": 1, "expand": 1}),
+        ("group normed", {"stem": 4, "conv_a": 1}),
+        ("lenet", {"conv1": 1, "conv2": 1, "linear1": 1}),
+    ],
+)
+def test_channels_per_part_are_those_of_the_first_layer_also_of_what_is_left(name, expected) -> None:
+    grouping = find_groups(*build_case(name))
+    assert grouping.channels_per_part == expected
+    one = {group: [0] for group in grouping.names}
+    assert narrow(grouping, one).channels_per_part == expected
+
+
+def test_channels_per_part_do_not_count_what_other_groups_have_on_a_shared_axis() -> None:
+    slots = (Slot("norm", (-1,) * 2 + (0, 0, 0, 1, 1, 1)), Slot("wide", (0, 0, 0, 1, 1, 1, -1, -1)))
+    assert ChannelGroup("wide", 2, slots, ()).channels_per_part == 3
 
 
 @pytest.mark.parametrize("name", CASES)

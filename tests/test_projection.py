@@ -140,6 +140,7 @@ def test_offsets_of_an_architecture_lead_back_to_its_neighbourhood(share, data) 
     [
         ({"metric": "mac"}, "did you mean 'macs'"),
         ({"multiple": 0}, "multiple must be at least 1, got 0"),
+        ({"multiple": {"conv1": 0}}, "multiple must be at least 1, got 0"),
         ({"least": {"conv1": 11}}, r"least width of conv1 must be in 1\.\.10, got 11"),
     ],
 )

@@ -127,7 +127,7 @@ def _list(names: list[str]) -> str:
 def _describe_range(network: nn.Module, grouping: Grouping, example: Tensor, space: SearchSpace) -> str:
     costs = CostModel(network, grouping, example)
     whole = costs.costs(grouping.n_channels)
-    least = costs.costs({name: space.lowest(n) for name, n in grouping.n_channels.items()})
+    least = costs.costs(space.lowest_widths(costs))
     single = costs.costs(dict.fromkeys(grouping.names, 1))
     lines = [
         f"{100 * (1 - single.macs / whole.macs):.1f}% of the MACs can be cut",

@@ -162,7 +162,8 @@ def _space(spec: StudySpec) -> list[Option]:
         Option(
             ["--channel-multiple"],
             type=WholeNumber(),
-            help="Keep channels in multiples, or all of a group; 8 suits most GPUs. "
+            help="Keep channels in multiples, counted one by one where they go in parts, or all of a group; "
+            "8 suits most GPUs. "
             f"Default: {spec.space.channel_multiple}.",
         ),
         Option(

@@ -201,7 +201,7 @@ def make_shapes(
     costs: CostModel,
     metric: str,
     least: Mapping[str, int],
-    multiple: int,
+    multiple: int | Mapping[str, int],
     limits: Mapping[str, float],
     max_offset: float,
     ranking: Ranking | None = None,
@@ -213,7 +213,7 @@ def make_shapes(
         costs: Costs of every architecture.
         metric: The cost whose target a budgeted one draws.
         least: Smallest width of each group.
-        multiple: Widths are multiples of this.
+        multiple: Widths are multiples of this, or of one for each group.
         limits: Highest cost by metric; a budgeted one draws no target above its own.
         max_offset: Of a budgeted or ranked one.
         ranking: The methods' scores, which a ranked one draws by.

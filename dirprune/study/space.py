@@ -130,7 +130,8 @@ class SearchSpace:
         cost: The cost of the target: "macs" or "parameters".
         max_offset: Largest absolute offset; with 1 a group of keep ratio 0.5 may go from 0.15 to 0.77.
         channel_multiple: Widths are multiples of this (hardware likes 8), apart from a group's whole width.
-            A group of fewer channels stays whole.
+            A group of fewer channels stays whole. Where channels go in parts, they are counted, not the
+            parts: with parts of 16 every width is a multiple of 8.
         uniform_keep_ratios: Keep ratios of the trials that cut every group alike, right after the dense one.
         reference_architectures: Known good ones to start from, such as "8,9,36,17" in forward order.
         warm_starts: Further trials to start from, which promise most for their cost; >= 0. At most half of a
@@ -202,10 +203,27 @@ class SearchSpace:
         options = {name: self.methods.get(name, DEFAULT_METHODS.get(name, {})) for name in methods}
         return replace(self, methods=options)
 
-    def lowest(self, n_channels: int) -> int:
-        """Return the fewest channels that a group of `n_channels` may keep: a multiple, or all."""
-        multiples = math.ceil(self._least(n_channels) / self.channel_multiple)
-        return min(self.channel_multiple * multiples, n_channels)
+    def lowest(self, n_channels: int, channels_per_part: int = 1) -> int:
+        """Return the fewest channels that a group of `n_channels` may keep: a multiple, or all.
+
+        Args:
+            n_channels: The group's.
+            channels_per_part: Of the group's first layer; see `ChannelGroup`.
+        """
+        step = self._step(channels_per_part)
+        return min(step * math.ceil(self._least(n_channels) / step), n_channels)
+
+    def lowest_widths(self, groups: Grouping | CostModel) -> dict[str, int]:
+        """Return the fewest channels that each group of a network may keep."""
+        return {name: self.lowest(n, groups.channels_per_part[name]) for name, n in groups.n_channels.items()}
+
+    def multiples(self, groups: Grouping | CostModel) -> dict[str, int]:
+        """Return what the widths of each group of a network are multiples of, apart from the whole one."""
+        return {name: self._step(n) for name, n in groups.channels_per_part.items()}
+
+    def _step(self, channels_per_part: int) -> int:
+        """Return the fewest parts whose channels are a multiple; widths are multiples of it."""
+        return self.channel_multiple // math.gcd(self.channel_multiple, channels_per_part)
 
     def _least(self, n_channels: int) -> int:
         """Return what the least keep ratio alone allows."""
@@ -221,27 +239,41 @@ class SearchSpace:
             ranking: The methods' scores, without which a ranked space draws nothing.
 
         Raises:
-            ConfigurationError: If nothing in the space is as cheap as a limit.
+            ConfigurationError: If nothing in the space is as cheap as a limit, or nothing can be cut.
         """
-        least = {name: self.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
+        least, wider = self.lowest_widths(costs), self._find_what_widens(costs)
+        if least == costs.n_channels:
+            raise ConfigurationError(
+                "expected a space in which some group can be cut, got one in which all of them stay whole; "
+                f"try {' or '.join(wider) or 'another network'}"
+            )
         lowest, whole = costs.costs(least).as_dict(), costs.costs(costs.n_channels).as_dict()
         for metric, bound in limits.items():
             if bound < lowest[metric]:
                 raise ConfigurationError(
                     f"{metric} can be from {lowest[metric]:,.10g} to {whole[metric]:,.10g} in this space, "
-                    f"got a limit of {bound:,.10g}; try a higher one, or a smaller share "
-                    f"of each group than {self.min_keep_ratio:g} (--min-keep-ratio)"
+                    f"got a limit of {bound:,.10g}; try {', or '.join(['a higher one', *wider])}"
                 )
         return make_shapes(
             self.architectures,
             costs,
             self.cost,
             least,
-            self.channel_multiple,
+            self.multiples(costs),
             limits,
             self.max_offset,
             ranking,
         )
+
+    def _find_what_widens(self, costs: CostModel) -> list[str]:
+        """Return what would let some group keep fewer channels, in words for who made the space."""
+        least, steps = self.lowest_widths(costs), self.multiples(costs)
+        hints = []
+        if any(least[name] > min(steps[name], n) for name, n in costs.n_channels.items()):
+            hints.append(f"a smaller share of each group than {self.min_keep_ratio:g} (--min-keep-ratio)")
+        if any(least[name] > self._least(n) for name, n in costs.n_channels.items()):
+            hints.append(f"a smaller channel multiple than {self.channel_multiple} (--channel-multiple)")
+        return hints
 
     def first_trials(self, grouping: Grouping) -> list[tuple[str, Architecture]]:
         """Return what every study starts with: dense, uniform, then reference architectures.
@@ -259,8 +291,7 @@ class SearchSpace:
         trials = [("dense", Architecture.full(grouping))]
         for ratio in self.uniform_keep_ratios:
             kept = Architecture.uniform(grouping, ratio)
-            clipped = {name: self._allow(kept[name], size) for name, size in sizes.items()}
-            trials.append(("uniform", Architecture(clipped)))
+            trials.append(("uniform", self._allow(kept, grouping)))
         for text in self.reference_architectures:
             kept = Architecture.parse(text, grouping)
             for name, size in sizes.items():
@@ -275,10 +306,13 @@ class SearchSpace:
             first.setdefault(kept, source)
         return [(source, kept) for kept, source in first.items()]
 
-    def _allow(self, n_kept: int, n_channels: int) -> int:
-        """Return the nearest number of channels that the space has for a group."""
-        rounded = self.channel_multiple * round(n_kept / self.channel_multiple)
-        return min(max(rounded, self.lowest(n_channels)), n_channels)
+    def _allow(self, architecture: Architecture, grouping: Grouping) -> Architecture:
+        """Return the nearest numbers of channels that the space has for each group."""
+        least, steps = self.lowest_widths(grouping), self.multiples(grouping)
+        rounded = {name: steps[name] * round(n / steps[name]) for name, n in architecture.items()}
+        return Architecture(
+            {name: min(max(rounded[name], least[name]), n) for name, n in grouping.n_channels.items()}
+        )
 
     def plain_choices(self) -> dict[str, Any]:
         """Return what somebody would take who does not search, as parameters of a trial.

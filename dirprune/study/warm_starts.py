@@ -78,8 +78,7 @@ def find_warm_starts(
     n_wanted = count_wanted(spec, context.grouping)
     if n_wanted == 0:
         return []
-    least = {name: space.lowest(n_channels) for name, n_channels in costs.n_channels.items()}
-    projection = Projection(costs, space.cost, least, space.channel_multiple)
+    projection = Projection(costs, space.cost, space.lowest_widths(costs), space.multiples(costs))
     allowed = {
         name: widths.tolist() for name, widths in zip(projection.names, projection.widths, strict=True)
     }

@@ -102,7 +102,7 @@ def find_subject(
     spec.space.shapes(costs, spec.limits)  # raises where nothing meets a limit
     dense_costs = costs.costs(grouping.n_channels)
     reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
-    lowest = costs.costs({name: spec.space.lowest(n) for name, n in grouping.n_channels.items()})
+    lowest = costs.costs(spec.space.lowest_widths(costs))
     check_reference(spec.objectives, reference_point, dense_costs.as_dict(), lowest.as_dict())
     check_classes(spec, network, roles)
     few = roles.validation.subset(torch.arange(min(len(roles.validation), N_JUDGED)))

@@ -138,6 +138,7 @@ def test_pickle_that_runs_code_does_not_run(refused, tmp_path):
         (["--rungs", "2,1"], "rungs must be increasing, finite epochs from 0, got (2.0, 1.0); try"),
         (["--architectures", "budget"], "'budget'"),
         (["--channel-multiple", "0"], "at least 1, got '0'"),
+        (["--channel-multiple", "256"], "; try a smaller channel multiple than 256 (--channel-multiple)"),
         (["--trials", "0"], "trials must be at least 1, got 0"),
         (["--trials", "many"], "'many' is not a valid integer"),
         (["--epochs", "-1"], "epochs must be above 0 and finite, got -1"),

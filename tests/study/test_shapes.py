@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
 from dirprune.cost import CostModel
@@ -70,6 +71,36 @@ def test_least_width_is_a_multiple_or_the_whole_group(n_channels, least) -> None
     assert SearchSpace(min_keep_ratio=0.1).lowest(n_channels) == -(-n_channels // 10)
 
 
+class InParts(nn.Module):
+    """64 channels that go through what couples them, then 20 that go alone."""
+
+    def __init__(self, between: nn.Module) -> None:
+        super().__init__()
+        self.first, self.between = nn.Conv2d(1, 64, 1), between
+        self.second, self.last = nn.Conv2d(64, 20, 1), nn.Conv2d(20, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.second(self.between(self.first(images)).relu()).relu())
+
+
+@pytest.mark.parametrize("between", [nn.Conv2d(64, 64, 3, groups=8), nn.GroupNorm(8, 64)])
+@pytest.mark.parametrize(
+    ("multiple", "allowed"),
+    [(1, set(range(1, 9))), (4, set(range(1, 9))), (12, {3, 6, 8}), (16, {2, 4, 6, 8})],
+)
+@pytest.mark.parametrize("kind", ["per-group", "budgeted"])
+def test_multiples_count_channels_where_they_go_in_parts(between, multiple, allowed, kind) -> None:
+    network, example = InParts(between).eval(), torch.zeros(2, 1, 5, 5)
+    costs = CostModel(network, find_groups(network, example), example)
+    assert costs.n_channels == {"first": 8, "second": 20}
+    drawn = draw(SearchSpace(architectures=kind, channel_multiple=multiple), costs, 60)
+    assert {kept["first"] for kept in drawn} == allowed
+    assert all(kept["second"] % multiple == 0 or kept["second"] == 20 for kept in drawn)
+    space = SearchSpace(channel_multiple=multiple, uniform_keep_ratios=(0.4, 0.9))
+    uniform = [kept for _, kept in space.first_trials(find_groups(network, example))]
+    assert {kept["first"] for kept in uniform} <= allowed
+
+
 class Scores:
     """Made-up scores of two methods."""
 
@@ -105,7 +136,7 @@ def test_ranked_architectures_grow_with_the_target_within_limits_and_multiples(
         params = {"target": shapes.low + share * span, "method": "taylor", **given}
         kept = space.suggest(optuna.trial.FixedTrial(params), shapes, 0, "sampler").architecture
         macs.append(costs.costs(kept).macs)
-        assert all(n % multiple == 0 or n in (1, 2, 3, 10, 25) for n in kept.values()), kept
+        assert all(n % multiple == 0 or n == costs.n_channels[name] for name, n in kept.items()), kept
     assert macs[0] <= macs[1] <= 300_000
 
 
@@ -180,6 +211,44 @@ def test_a_limit_that_nothing_meets_names_the_reachable_range(costs, kind) -> No
     space = SearchSpace(architectures=kind, min_keep_ratio=0.5)
     with pytest.raises(ConfigurationError, match=r"can be from 1\d\d,\d{3} to 498,750 in this space, got a"):
         space.shapes(costs, {"macs": 10})
+
+
+@pytest.mark.parametrize(
+    ("space", "advice"),
+    [
+        ({}, "a higher one, or a smaller share of each group than 0.1 (--min-keep-ratio)"),
+        ({"min_keep_ratio": 0.01}, "a higher one"),
+        (
+            {"channel_multiple": 16},
+            "a higher one, or a smaller channel multiple than 16 (--channel-multiple)",
+        ),
+        (
+            {"channel_multiple": 2, "min_keep_ratio": 0.35},
+            "a higher one, or a smaller share of each group than 0.35 (--min-keep-ratio), "
+            "or a smaller channel multiple than 2 (--channel-multiple)",
+        ),
+    ],
+)
+def test_a_limit_that_nothing_meets_is_answered_with_what_would_help(costs, space, advice) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        SearchSpace(**space).shapes(costs, {"macs": 10})
+    assert str(raised.value).endswith(f"got a limit of 10; try {advice}")
+
+
+@pytest.mark.parametrize(
+    ("space", "advice"),
+    [
+        ({"channel_multiple": 256}, "a smaller channel multiple than 256 (--channel-multiple)"),
+        ({"min_keep_ratio": 1.0}, "a smaller share of each group than 1 (--min-keep-ratio)"),
+    ],
+)
+def test_a_space_in_which_every_group_stays_whole_is_refused(costs, space, advice) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        SearchSpace(**space).shapes(costs, {})
+    expected = (
+        "expected a space in which some group can be cut, got one in which all of them stay whole; try "
+    )
+    assert str(raised.value) == expected + advice
 
 
 @pytest.mark.parametrize(

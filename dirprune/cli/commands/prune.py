@@ -23,7 +23,8 @@ from dirprune.interruption import leaving_at_ctrl_c
     metavar="N,N,...",
     help="Channels to keep of each group, in forward order, such as 8,9,36,17; or, for a ResNet, inside the "
     "blocks of each stage or inside each block: 8,16,32; or of groups by name, alone or behind the numbers: "
-    "'layer1.*=8,conv1=12'. `dirprune doctor` shows the groups. Of VGG-16's 15 numbers the 14th is left out.",
+    "'layer1.*=8,conv1=12'. `dirprune doctor` shows the groups. VGG-16 takes 15 numbers "
+    "if the last two are equal.",
 )
 @method_options
 @click.option(
