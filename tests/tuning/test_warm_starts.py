@@ -21,7 +21,9 @@ from dirprune.study.spec import StudySpec
 from dirprune.study.warm_starts import find_warm_starts, obtain_warm_starts
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
+from tests.importance.cases import identity, make_split
 from tests.importance.simplex.planted import planted_case
+from tests.networks_for_tests import build_case
 from tests.tuning.test_ledger import open_ledger
 
 SPACE = SearchSpace(methods={"magnitude": {}}, min_keep_ratio=0.3, uniform_keep_ratios=())
@@ -86,6 +88,19 @@ def test_their_losses_are_those_of_all_groups_cut_at_once(tmp_path):
     for allocation in found:
         lost = max(0.0, cuts.measure(allocation.architecture))
         assert allocation.loss == pytest.approx(lost, rel=1e-3)
+
+
+def test_multiples_count_channels_where_they_go_in_parts():
+    network, example = build_case("group normed")
+    grouping = find_groups(network.eval(), example)
+    images = torch.rand(60, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+    split = make_split(images, network(images).argmax(1))
+    context = ScoringContext(network, grouping, split, identity, make_task(), seed=0)
+    costs = CostModel(network, grouping, example)
+    space = dataclasses.replace(SPACE, channel_multiple=8)
+    found = find_warm_starts(make_spec(space=space), context, costs)
+    assert {start.architecture["stem"] for start in found} == {2}  # of three fours
+    assert {start.architecture["conv_a"] for start in found} == {5}
 
 
 def test_those_of_a_path_are_what_greedy_elimination_comes_by(tmp_path):
