@@ -27,7 +27,7 @@ def read_dataset(dataset: Dataset[Any], *, n_workers: int = 0) -> tuple[Tensor, 
         Inputs of shape (n, ...) and targets of shape (n, ...), each of the type of the first example.
     Raises:
         DataError: If the data set is a stream or has no examples, an example cannot be read, is no such pair
-            or of another shape than the first, or all inputs take more than 4 GiB.
+            or of another shape than the first, all inputs take more than 4 GiB, or a process dies.
     """
     if n_workers < 0:
         raise DataError(f"expected n_workers of at least 0, got {n_workers}")
@@ -39,7 +39,7 @@ def read_dataset(dataset: Dataset[Any], *, n_workers: int = 0) -> tuple[Tensor, 
         num_workers=n_workers,
         generator=torch.Generator(),  # the global one must stay as it is
     )
-    examples = _check_all(loader)
+    examples = _check_all(_read(loader))
     first_input, first_target = next(examples)
     n_bytes = n_examples * first_input.element_size() * first_input.numel()
     if n_bytes > MAX_IN_MEMORY:
@@ -81,6 +81,16 @@ def _count(dataset: Dataset[Any]) -> int:
     if n_examples == 0:
         raise DataError(f"expected a data set with examples, got an empty {type(dataset).__name__}")
     return n_examples
+
+
+def _read(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield examples, or say that a process that reads them has died."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        raise DataError(
+            f"expected processes that read, got {one_line(error, has_type=True)}; try n_workers=0"
+        ) from error
 
 
 def _check_all(examples: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,11 @@ class _Broken(_Pictures):
         if place == 2:
             raise OSError("broken\nfile")
         return super().__getitem__(place)
+
+
+class _Deadly(_Pictures):
+    def __getitem__(self, place: int) -> tuple[Any, int]:
+        os._exit(1)
 
 
 class _Stream(IterableDataset[Any]):
@@ -119,6 +125,12 @@ def test_what_a_worker_cannot_read_is_told_as_here_and_the_global_state_stays() 
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(DataError, match="expected n_workers of at least 0, got -1"):
         read_dataset(_Pictures([4] * 3, PILToTensor()), n_workers=-1)
+
+
+def test_a_process_that_dies_while_it_reads_is_one_line() -> None:
+    with pytest.raises(DataError, match=r"^expected processes that read, got .*; try n_workers=0$") as raised:
+        read_dataset(_Deadly([4] * 3, PILToTensor()), n_workers=1)
+    assert "\n" not in str(raised.value)
 
 
 def test_more_than_fits_is_refused_after_the_first_example(monkeypatch: pytest.MonkeyPatch) -> None:
