@@ -21,6 +21,7 @@ from importance_common import Setting, write_machine
 from importance_estimates import reference_ranking, shapley_error
 from importance_forms import greedy_forms
 from importance_peer import torch_pruning_peer
+from importance_planted import planted_pairs
 from importance_quality import after_fine_tuning, after_pruning, joint_switches
 from importance_report import report
 from importance_speed import coalitions, seconds
@@ -71,6 +72,7 @@ for command in (
     after_pruning,
     after_fine_tuning,
     greedy_forms,
+    planted_pairs,
     torch_pruning_peer,
     seconds,
     report,

@@ -275,6 +275,31 @@ def _name_place(row: Row) -> tuple[Any, ...]:
     return row["subject"], row["n_images"], row["widths"], row["target"]
 
 
+def report_planted(rows: list[Row], output: Path) -> str:
+    """Return a line for each posterior and strength: the places of both pairs, over the networks."""
+    groups = unique(rows, "group")
+    lines = []
+    for posterior, strength in product(unique(rows, "posterior"), unique(rows, "strength")):
+        cells = [f"{strength:g}"]
+        for group in groups:
+            found = pick(rows, group=group, posterior=posterior, strength=strength)
+            cells += [_format_places(found, "together", 1), _format_places(found, "substitutes", -1)]
+        lines.append([posterior, *cells])
+    header = ["posterior", "strength"]
+    for group in groups:
+        header += [f"{group} ({pick(rows, group=group)[0]['n_pairs']:,} pairs): together", "substitutes"]
+    return format_markdown(header, lines)
+
+
+def _format_places(rows: Sequence[Row], name: str, sign: int) -> str:
+    """Return the places over the networks, and with how many of all seeds the sign is right."""
+    if not rows:
+        return ""
+    places = ", ".join(f"{row['ranks'][name]:,}" for row in rows)
+    excesses = [sign * excess for row in rows for excess in row["excess"][name]]
+    return f"{places} ({sum(excess > 0 for excess in excesses)} of {len(excesses)})"
+
+
 def report_seconds(rows: list[Row], output: Path) -> str:
     """Return a table for each axis, methods by places on it, and draw how seconds grow."""
     parts = []
@@ -311,6 +336,7 @@ REPORTS: dict[str, tuple[str, Callable[[list[Row], Path], str]]] = {
     "after-pruning": ("Accuracy right after pruning", report_pruning),
     "after-fine-tuning": ("Accuracy after fine-tuning", report_fine_tuning),
     "greedy-forms": ("Greedy elimination in given widths, and along a path", report_forms),
+    "planted-pairs": ("Where planted pairs are found", report_planted),
     "seconds": ("Seconds", report_seconds),
 }
 

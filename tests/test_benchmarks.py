@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ from dirprune.groups import ChannelGroup, Grouping
 from dirprune.importance.coalitions.values import CoalitionValues
 from dirprune.importance.shapley import Estimate
 from dirprune.importance.simplex.dirichlet import DirichletPosterior
+from dirprune.networks import create_network
+from dirprune.switches import mask, switched
+from dirprune.tracing import find_groups
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -153,6 +157,33 @@ def test_errors_against_different_truths_have_tables_of_their_own(
     assert "| shapley | 0.25 |" in older
     assert newer.startswith(", truth of 2,000,000 evaluations, by evaluations")
     assert "| shapley | 0.75 |" in newer
+
+
+def test_planted_pairs_are_what_they_are_called(modules: dict[str, ModuleType]) -> None:
+    torch.manual_seed(0)
+    network = create_network("lenet5").eval()
+    images = torch.randn(4, 1, 28, 28)
+    group = find_groups(network, images).groups[1]
+    planted = importlib.import_module("importance_planted").plant(network, group, torch.arange(20.0))
+    assert (planted.together, planted.substitutes) == ((1, 2), (0, 19))
+
+    def outputs(*left: int) -> torch.Tensor:
+        grouping = Grouping((group,))
+        kept = {group.name: [channel for channel in range(20) if channel not in left]}
+        with torch.no_grad(), switched(planted.network, grouping, mask(grouping, kept)):
+            return planted.network(images)
+
+    torch.testing.assert_close(outputs(), outputs(1, 2))
+    assert not torch.allclose(outputs(), outputs(1), atol=1e-3)
+    torch.testing.assert_close(outputs(0), outputs(19))
+
+
+@pytest.mark.slow
+def test_planted_pairs_are_looked_for_once(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    run(modules["importance"].main, tmp_path, "planted-pairs", "--groups", "conv1")
+    text = run(modules["importance"].main, tmp_path, "report")
+    assert "| posterior | strength | conv1 (45 pairs): together | substitutes |" in text
+    assert "| laplace | 1 | " in text
 
 
 @pytest.mark.parametrize("command", ["after-pruning", "after-fine-tuning"])
