@@ -91,7 +91,7 @@ def prune(
         subject.train_(pruned.network, training, output, is_fine_tuning=True, teacher=subject.network)
         measured["retrained"] = subject.measure(pruned.network)
     metrics = list(measured.values())[-1]
-    store(output, subject, pruned.network, architecture, pruned.kept, metrics, is_trained=retrain)
+    store(output, subject, pruned.network, architecture, pruned.kept, metrics)
     if retrain:
         remove_states(output)
     click.echo("\n" + format_kept(pruned.kept, grouping))

@@ -27,7 +27,7 @@ def retrain(
     before = subject.measure(subject.network)
     subject.train_(subject.network, training, output, is_fine_tuning=True)
     after = subject.measure(subject.network)
-    store(output, subject, subject.network, architecture, kept, after, is_trained=True)
+    store(output, subject, subject.network, architecture, kept, after)
     remove_states(output)
     click.echo("\n" + format_comparison({"before": before, "after": after}))
     click.echo(f"\nmodel: {output}")

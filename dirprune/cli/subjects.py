@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dirprune.groups import Grouping
 from dirprune.identity import complete_identity, identify
 from dirprune.networks import create_network, is_known, load_weights_, with_classes
 from dirprune.records.models import load_model, read_stored, save_model
+from dirprune.study.dense import Verdict, judge_cut
 from dirprune.tasks import Task, make_task
 from dirprune.tracing import find_groups
 from dirprune.uncounted import warn_of_uncounted
@@ -39,7 +41,7 @@ class Subject:
     Attributes:
         made_by: Its name, or the user's own function that makes the dense network.
         header: How the data are cut that it is judged and trained by.
-        learnt: How they were cut when its weights were trained; None of new ones.
+        is_learnt: Whether its weights have probably learnt the images of validation.
     """
 
     network: nn.Module
@@ -49,7 +51,14 @@ class Subject:
     task: Task
     device: str
     seed: int
-    learnt: Header | None = None
+    is_learnt: bool = False
+
+    @property
+    def origin(self) -> Header:
+        """How the data are cut of what becomes of the network: so that validation holds nothing learnt."""
+        if self.is_learnt:
+            return self.header.changed(validation_from=FOREIGN_SPLIT, data_identity="")
+        return self.header
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Return accuracy on validation and test, MACs and parameters of a network on this device."""
@@ -110,29 +119,6 @@ class Subject:
         )
 
 
-def _say_origin(subject: Subject, *, is_trained: bool) -> Header:
-    """Return the cut that a network has which is stored: one whose validation its weights have not learnt.
-
-    Args:
-        subject: Whose network it is.
-        is_trained: Whether it was trained on the subject's images since its weights were read.
-    """
-    now, before = subject.header, subject.learnt
-    if before is None or before.dataset not in ("", now.dataset):
-        return now
-    is_kept = bool(before.validation_from) and not is_trained
-    if is_kept:
-        return now.changed(
-            validation_from=before.validation_from,
-            data_seed=before.data_seed,
-            train_images=before.train_images,
-            data_identity=before.data_identity,
-        )
-    if _may_have_learnt_validation(before, now.dataset, now.validation_from, is_own=False):
-        return now.changed(validation_from=FOREIGN_SPLIT)
-    return now
-
-
 def tell_of_uncounted(subject: Subject) -> None:
     """Warn on the standard error of layers whose MACs are in no count that follows."""
     if warning := warn_of_uncounted(subject.network, subject.roles.example_input()):
@@ -150,7 +136,7 @@ def new_subject(network: str, options: DataOptions) -> Subject:
     device = choose_device(options.device)
     made_by = find_network(network)
     create_network(made_by)  # raises before anything is loaded
-    roles, header = _load_roles(options, Header(network=_without_folder(network)), is_own=True)
+    roles, header, _ = _load_roles(options, Header(network=_without_folder(network)), is_new=True)
     header = header.changed(options=with_classes(made_by, header.options, roles.n_classes))
     untrained = create_network(made_by, header.options, seed=options.seed)
     return Subject(untrained.to(device), made_by, header, roles, make_task(), device, options.seed)
@@ -183,8 +169,7 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
         if header.options:
             raise
         failure = error  # whether the data have so many is known when they are loaded
-    header = learnt = header.changed(network=_without_folder(name))
-    roles, header = _load_roles(options, header, is_own=bool(header.validation_from))
+    roles, header, is_learnt = _load_roles(options, header.changed(network=_without_folder(name)))
     adapted = with_classes(made_by, header.options, roles.n_classes)
     if adapted != header.options:
         header = header.changed(options=adapted)
@@ -192,7 +177,7 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
     elif failure is not None:
         raise failure
     network_there = loaded.to(device).eval()
-    return Subject(network_there, made_by, header, roles, make_task(), device, options.seed, learnt)
+    return Subject(network_there, made_by, header, roles, make_task(), device, options.seed, is_learnt)
 
 
 def _without_folder(network: str) -> str:
@@ -237,11 +222,12 @@ def pruned_subject(
         network=stored["network"]["name"], options=stored["network"].get("options") or {}
     )
     device = choose_device(options.device)
-    learnt = header
-    roles, header = _load_roles(options, header, is_own=bool(header.validation_from))
+    roles, header, is_learnt = _load_roles(options, header)
     kept = {name: group["kept"] for name, group in stored["groups"].items()}
     made_by = own or stored["network"]["name"]
-    subject = Subject(smaller.to(device), made_by, header, roles, make_task(), device, options.seed, learnt)
+    subject = Subject(
+        smaller.to(device), made_by, header, roles, make_task(), device, options.seed, is_learnt
+    )
     return subject, {name: len(channels) for name, channels in kept.items()}, kept
 
 
@@ -252,8 +238,6 @@ def store(
     architecture: Mapping[str, int],
     kept: Mapping[str, Sequence[int]],
     metrics: Mapping[str, float],
-    *,
-    is_trained: bool,
 ) -> None:
     """Store a pruned network so that `retrain` and `dirprune.records.models.load_model` find it again.
 
@@ -264,13 +248,11 @@ def store(
         architecture: Channels that each group keeps.
         kept: Their indices.
         metrics: Of the pruned network.
-        is_trained: Whether it was trained since it was pruned or read.
     """
-    header = _say_origin(subject, is_trained=is_trained)
     base = {
         **complete_identity(identify(subject.made_by)),
-        "options": header.options,
-        ORIGIN: header.to_metadata(),
+        "options": subject.origin.options,
+        ORIGIN: subject.origin.to_metadata(),
     }
     save_model(
         folder,
@@ -284,8 +266,19 @@ def store(
     )
 
 
-def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[DataRoles, Header]:
-    """Load the data that the options and the weights ask for, and say aloud what was chosen."""
+def _load_roles(
+    options: DataOptions, header: Header, *, is_new: bool = False
+) -> tuple[DataRoles, Header, bool]:
+    """Load the data that the options and the weights ask for, and say aloud what was chosen.
+
+    Args:
+        options: What the user gave.
+        header: What the weights say.
+        is_new: Whether the weights have learnt nothing yet.
+
+    Returns:
+        The data, the header with how they are cut, and whether the weights have probably learnt validation.
+    """
     dataset = options.dataset or header.dataset or ("mnist" if options.data else "digits")
     if header.dataset and dataset != header.dataset:
         click.echo(f"note: these weights were trained on {header.dataset}, they are used on {dataset}")
@@ -293,30 +286,44 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
         raise ConfigurationError(
             "the digits come with scikit-learn and need no --data; try --dataset mnist, or leave --data out"
         )
-    validation_from = (
-        options.validation_from or header.validation_from or (OWN_SPLIT if is_own else FOREIGN_SPLIT)
-    )
     # The cut must be the one of the training: an image that it learned from must not judge it.
+    usual = header.validation_from or (OWN_SPLIT if is_new else FOREIGN_SPLIT)
+    validation_from = options.validation_from or usual
     seed = header.data_seed if header.data_seed is not None else options.seed
     limit = options.train_images or header.train_images
-    roles = load_data(dataset, options.data, validation_from=validation_from, train_limit=limit, seed=seed)
-    if _is_of_other_data(header, validation_from, roles, is_asked_for=options.validation_from is not None):
-        validation_from = FOREIGN_SPLIT
-        roles = load_data(
-            dataset, options.data, validation_from=validation_from, train_limit=limit, seed=seed
-        )
-    is_trusted = validation_from == header.validation_from and not header.data_identity
+    load = partial(load_data, dataset, options.data, train_limit=limit, seed=seed)
+    roles = load(validation_from=validation_from)
+    verdict = Verdict()
+    if not is_new:
+        verdict = judge_cut(header.to_metadata(), validation_from, dataset, roles.identity)
+    is_learnt = verdict.is_learnt and options.validation_from is not None
+    if verdict.is_learnt and not is_learnt:
+        validation_from = verdict.advice
+        roles = load(validation_from=validation_from)
     if options.data is None and options.dataset is None and dataset == "digits":
         click.echo("data: no --data, so the handwritten digits that come with scikit-learn")
     else:
         click.echo(f"data: {dataset}" + (f" in {options.data}" if options.data else ""))
-    if not is_own and options.validation_from is None:
+    if is_learnt:
+        click.echo(f"{verdict.remark}; try {verdict.advice}")
+    elif verdict.is_learnt:
+        click.echo(f"{verdict.remark}: validation from {validation_from}")
+    elif not verdict.is_known:
+        click.echo(f"note: {validation_from} as in training, {verdict.remark}")
+    elif not (is_new or header.validation_from or options.validation_from):
         click.echo(f"validation from {validation_from}: these weights may have seen the whole training set")
-    elif _may_have_learnt_validation(header, dataset, validation_from, is_own=is_own):
-        click.echo(
-            "WARNING: these weights have probably learnt these images, so that validation measures memory; "
-            f"try {header.validation_from or FOREIGN_SPLIT}"
-        )
+    _tell_of_images(roles)
+    header = header.changed(
+        dataset=dataset,
+        validation_from=validation_from,
+        data_seed=seed,
+        train_images=limit,
+        data_identity=roles.identity if verdict.is_known else "",
+    )
+    return roles, header, is_learnt
+
+
+def _tell_of_images(roles: DataRoles) -> None:
     click.echo(
         f"images: {len(roles.train):,} train, {len(roles.calibration):,} of them calibration, "
         f"{len(roles.validation):,} validation, {len(roles.test):,} test; {roles.train.whereabouts}"
@@ -327,38 +334,6 @@ def _load_roles(options: DataOptions, header: Header, *, is_own: bool) -> tuple[
             f"note: calibration has no image of class {', '.join(map(str, absent))}, "
             "so scores and batch norm know nothing of it; try more --train-images"
         )
-    return roles, header.changed(
-        dataset=dataset,
-        validation_from=validation_from,
-        data_seed=seed,
-        train_images=limit,
-        data_identity="" if is_trusted else roles.identity,
-    )
-
-
-def _may_have_learnt_validation(header: Header, dataset: str, validation_from: str, *, is_own: bool) -> bool:
-    """Return whether validation is cut from training images otherwise than when the weights were trained."""
-    if not validation_from.startswith("train") or validation_from == header.validation_from:
-        return False
-    is_untrained = is_own and not header.validation_from
-    return not is_untrained and header.dataset in ("", dataset)
-
-
-def _is_of_other_data(header: Header, validation_from: str, roles: DataRoles, *, is_asked_for: bool) -> bool:
-    """Return whether the cut of the weights' training would be another one here, and say so aloud."""
-    if validation_from != header.validation_from or not validation_from.startswith("train"):
-        return False
-    if not header.data_identity or not roles.identity:
-        click.echo(f"note: {validation_from} as in training, on trust: the weights do not say of which data")
-        return False
-    if header.data_identity == roles.identity:
-        return False
-    others = "WARNING: these weights were trained on other data than these, or in another order, and may have"
-    if is_asked_for:
-        click.echo(f"{others} learnt these images; try {FOREIGN_SPLIT}")
-    else:
-        click.echo(f"{others} learnt any of the training set: validation from {FOREIGN_SPLIT}")
-    return not is_asked_for
 
 
 def choose_device(name: str | None) -> str:

@@ -56,6 +56,23 @@ class DataChoice:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether given weights have learnt the images of validation.
+
+    Attributes:
+        is_learnt: Whether they probably have.
+        is_known: Whether that follows from what the weights say; else they are believed.
+        remark: Why, for the user; empty where there is nothing to say.
+        advice: A cut whose validation they have not learnt, where `is_learnt`.
+    """
+
+    is_learnt: bool = False
+    is_known: bool = True
+    remark: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True)
 class Dense:
     """The dense network with what is known of it.
 
@@ -81,30 +98,59 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
     Args:
         spec: The study; its `validation_from`, where given, is followed.
         weights: The file of the dense network's weights; None when it is trained here.
+
+    Returns:
+        The choice, which `compare_data` goes over once the data are known.
     """
     if weights is None:
         return DataChoice(
             spec.validation_from or OWN_SPLIT, spec.seed, "carved from the training set, unseen by training"
         )
     metadata = read_metadata(weights)
-    if TRAINED_FROM in metadata and not spec.validation_from:
+    if spec.validation_from:
+        return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), AS_ASKED)
+    if TRAINED_FROM in metadata:
         where = metadata[TRAINED_FROM]
         return DataChoice(
             where, int(metadata.get(DATA_SEED, 0)), f"{weights.name} was trained by dirprune on this cut"
         )
-    if spec.validation_from.startswith("train") and metadata.get(TRAINED_FROM) != spec.validation_from:
-        reason = (
-            f"WARNING: {weights.name} has probably learnt these images, so that validation measures memory; "
-            f"try {FOREIGN_SPLIT}"
-        )
-        return DataChoice(spec.validation_from, spec.seed, reason, is_learnt=True)
-    if spec.validation_from:
-        return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), AS_ASKED)
     reason = (
         f"{weights.name} has probably learnt the whole training set; "
         "validation and test are parts of the held-out set"
     )
     return DataChoice(FOREIGN_SPLIT, spec.seed, reason)
+
+
+def judge_cut(origin: Mapping[str, str], validation_from: str, data: str, identity: str) -> Verdict:
+    """Return whether weights have learnt the images that a cut of data gives to validation.
+
+    Weights that do not say how their training was cut, and those of other data, are taken to have seen the
+    whole training set.
+
+    Args:
+        origin: What the weights say of their training, see `describe_origin`; empty where they say nothing.
+        validation_from: Where validation comes from.
+        data: Name of the data that are cut. It decides only where an identity is missing.
+        identity: Their `DataRoles.identity`.
+    """
+    if not validation_from.startswith("train"):
+        return Verdict()
+    own = origin.get(TRAINED_FROM, "")
+    if own.startswith("train"):
+        trained_on = origin.get(DATA_IDENTITY, "")
+        is_known = bool(trained_on and identity)
+        is_same = trained_on == identity if is_known else origin.get(DATA, "") in ("", data)
+        if not is_same:
+            remark = (
+                "WARNING: these weights were trained on other data than these, or in another order, "
+                "so that they may have learnt any of the training set"
+            )
+            return Verdict(is_learnt=True, remark=remark, advice=FOREIGN_SPLIT)
+        if own == validation_from:
+            remark = "" if is_known else "on trust: the weights do not say of which data"
+            return Verdict(is_known=is_known, remark=remark)
+    remark = "WARNING: these weights have probably learnt these images, so that validation measures memory"
+    return Verdict(is_learnt=True, remark=remark, advice=own or FOREIGN_SPLIT)
 
 
 def compare_data(choice: DataChoice, weights: Path | None, roles: DataRoles) -> DataChoice:
@@ -115,30 +161,23 @@ def compare_data(choice: DataChoice, weights: Path | None, roles: DataRoles) -> 
         weights: The file of the dense network's weights; None when it is trained here.
         roles: The data, cut as it says.
     """
-    metadata = {} if weights is None else read_metadata(weights)
-    if weights is None or metadata.get(TRAINED_FROM) != choice.validation_from:
+    if weights is None:
         return choice
-    trained_on = metadata.get(DATA_IDENTITY, "")
-    if not trained_on or not roles.identity:
-        reason = f"{choice.reason}; taken on trust: it does not say of which data"
-        return replace(choice, reason=reason, is_known=False)
-    if trained_on == roles.identity or not choice.validation_from.startswith("train"):
+    verdict = judge_cut(read_metadata(weights), choice.validation_from, roles.name, roles.identity)
+    if not verdict.is_known:
+        return replace(choice, reason=f"{choice.reason}; taken {verdict.remark}", is_known=False)
+    if not verdict.is_learnt:
         return choice
-    others = f"{weights.name} was trained on other data than these, or in another order"
     if choice.reason == AS_ASKED:
-        warning = f"WARNING: {others}, so that it may have learnt these images; try {FOREIGN_SPLIT}"
-        return replace(choice, reason=warning, is_learnt=True)
-    return DataChoice(
-        FOREIGN_SPLIT,
-        choice.seed,
-        f"WARNING: {others}, so that it may have learnt any of the training set",
-    )
+        return replace(choice, reason=f"{verdict.remark}; try {verdict.advice}", is_learnt=True)
+    return DataChoice(verdict.advice, choice.seed, verdict.remark)
 
 
 def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: DataChoice) -> dict[str, str]:
     """Return what a weights file says of its training: network, data and the cut of the data.
 
-    Where validation has probably been learnt, the cut is one whose validation was not.
+    Where validation has probably been learnt, the cut is one whose validation was not, and no identity is
+    told: it would be that of the training set, of which that validation is no part.
 
     Args:
         network: The network's identity with its options, as plain data.
@@ -152,7 +191,8 @@ def describe_origin(network: Mapping[str, object], roles: DataRoles, choice: Dat
         TRAINED_FROM: FOREIGN_SPLIT if choice.is_learnt else choice.validation_from,
         DATA_SEED: str(choice.seed),
     }
-    return {**origin, DATA_IDENTITY: roles.identity} if choice.is_known else origin
+    has_identity = choice.is_known and not choice.is_learnt
+    return {**origin, DATA_IDENTITY: roles.identity} if has_identity else origin
 
 
 def obtain_dense(

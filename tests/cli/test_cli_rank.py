@@ -14,6 +14,7 @@ from torch import nn
 from dirprune.cli.prune import format_kept
 from dirprune.cli.rank import format_correlations, format_scores
 from dirprune.cli.subjects import ORIGIN
+from dirprune.cli.weights import read_header, write_weights
 from dirprune.cost import CostModel
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.importance import registry
@@ -21,7 +22,7 @@ from dirprune.importance.gradients import Taylor
 from dirprune.importance.greedy import path
 from dirprune.importance.shapley import ShapleyScorer
 from dirprune.latency import LatencyModel
-from dirprune.networks import create_network, save_weights
+from dirprune.networks import LeNet5, create_network, load_weights_, save_weights
 from dirprune.records.models import load_model
 from tests.cli.conftest import Run
 from tests.data.photograph_folders import write_folders
@@ -307,27 +308,64 @@ def test_validation_cut_otherwise_than_in_training_is_warned_of_in_every_step(
     assert f"{warning}, so that validation measures memory; try test:0.5" in run(*learnt).output
 
 
-def test_a_cut_that_was_warned_of_does_not_become_that_of_what_is_stored(
-    run: Run, weights: Path, tmp_path: Path
-) -> None:
-    def retrain(model: str, *more: object) -> str:
-        return run("retrain", model, "--epochs", 1, *more).output
-
+def test_a_cut_that_was_warned_of_does_not_become_that_of_what_is_stored(run: Run, tmp_path: Path) -> None:
     save_weights(create_network("lenet5", seed=0), tmp_path / "foreign.safetensors")
-    pruning = ("--method", "magnitude", "--arch", "5,9,20,12", "--validation-from")
-    run("prune", "--weights", tmp_path / "foreign.safetensors", *pruning, "train:0.1", "--output", "foreign")
-    assert "WARNING: these weights have probably" in retrain("foreign", "--validation-from", "train:0.1")
+    cut = ("--validation-from", "train:0.1")
+    pruning = ("--method", "magnitude", "--arch", "5,9,20,12", *cut, "--output", "foreign")
+    run("prune", "--weights", tmp_path / "foreign.safetensors", *pruning)
+    assert "WARNING: these weights have probably" in run("retrain", "foreign", "--epochs", 1, *cut).output
     assert read_cut("foreign-retrained") == read_cut("foreign") == "test:0.5"
-    run("prune", "--weights", weights, *pruning, "test:0.5", "--output", "own")
-    assert read_cut("own") == "train:0.1"  # of which nothing was learnt
-    assert "WARNING" not in retrain("own", "--validation-from", "train:0.1")
-    retrain("own", "--validation-from", "test:0.5")
-    assert read_cut("own-retrained") == "test:0.5"
+
+
+def test_what_was_pruned_by_another_cut_is_not_judged_by_what_its_pruning_may_have_learnt(
+    run: Run, weights: Path
+) -> None:
+    """By test:0.3 calibration is drawn from the whole training set, also from validation of train:0.1."""
+    pruning = ("prune", "--weights", weights, "--method", "magnitude", "--arch", "5,9,20,12", "--output")
+    run(*pruning, "own")
+    assert read_cut("own") == "train:0.1"
+    run(*pruning, "refitted", "--reconstruct", "--validation-from", "test:0.3")
+    assert read_cut("refitted") == "test:0.3"  # by which it was measured, too
+    result = run("retrain", "refitted", "--epochs", 1, "--validation-from", "train:0.1")
+    assert "have probably learnt these images, so that validation measures memory; try test:0.3" in (
+        result.output
+    )
+
+
+def test_a_cut_of_other_data_that_was_warned_of_does_not_become_that_of_what_is_stored(
+    run: Run, weights: Path
+) -> None:
+    network = LeNet5()
+    load_weights_(network, weights)
+    write_weights(network, Path("other.safetensors"), read_header(weights).changed(data_identity="other"))
+    warning = "any of the training set; try test:0.5"
+    pruning = ("--method", "magnitude", "--arch", "5,9,20,12", "--retrain", "--epochs", 1)
+    pruned = run(
+        "prune", "--weights", "other.safetensors", *pruning, "--validation-from", "train:0.1", "--output", "m"
+    )
+    assert warning in pruned.output
+    assert read_cut("m") == "test:0.5"
+    result = run("retrain", "m", "--epochs", 1)
+    assert "180 validation" in result.output
+    assert "WARNING" not in result.output
 
 
 def read_cut(model: str) -> str:
-    """Return how the data were cut of which a stored model has learnt."""
+    """Return how the data were cut so that validation holds nothing that a stored model has learnt."""
     return json.loads(Path(model, "architecture.json").read_text())["network"][ORIGIN]["validation_from"]
+
+
+def test_weights_of_another_data_set_are_taken_to_have_seen_the_whole_training_set(
+    run: Run, weights: Path
+) -> None:
+    network = LeNet5()
+    load_weights_(network, weights)
+    header = read_header(weights).changed(dataset="mnist", data_identity="other")
+    write_weights(network, Path("other.safetensors"), header)
+    given = ("rank", "--weights", "other.safetensors", "--dataset", "digits", "--method", "magnitude")
+    for cut in ("train:0.1", "train:0.3"):
+        result = run(*given, "--validation-from", cut)
+        assert "may have learnt any of the training set; try test:0.5" in result.output
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from dirprune.study.dense import (
     compare_data,
     compare_roles,
     describe_origin,
+    judge_cut,
     obtain_dense,
 )
 from tests.data.photograph_folders import write_folders
@@ -46,13 +47,14 @@ def test_foreign_weights_are_taken_to_have_seen_the_training_set(tmp_path):
 def test_foreign_weights_on_a_part_of_the_training_set_are_warned_of(tmp_path):
     path = tmp_path / "theirs.safetensors"
     save_weights(spec.create_network(), path)
-    choice = choose_data(spec.changed(validation_from="train:0.2"), path)
+    roles = toy_data(None, validation_from="train:0.2", seed=0)
+    choice = compare_data(choose_data(spec.changed(validation_from="train:0.2"), path), path, roles)
     assert choice.validation_from == "train:0.2"
     assert choice.reason.startswith("WARNING")
-    assert "validation measures memory" in choice.reason
-    roles = toy_data(None, validation_from="train:0.2", seed=0)
+    assert choice.reason.endswith("validation measures memory; try test:0.5")
     origin = describe_origin({"name": "Toy"}, roles, choice)
     assert origin["validation_from"] == "test:0.5"  # so that its models do not pass for unseen by train:0.2
+    assert DATA_IDENTITY not in origin  # that of the training set, while the cut is of the held-out set
 
 
 def test_own_weights_get_the_cut_of_their_training_whatever_the_study_s_seed(tmp_path, roles):
@@ -73,13 +75,57 @@ def test_a_cut_of_other_data_is_not_trusted(tmp_path, roles):
     known = compare_data(choice, path, others)
     assert known.validation_from == "test:0.5"
     assert known.reason == (
-        "WARNING: ours.safetensors was trained on other data than these, or in another order, "
-        "so that it may have learnt any of the training set"
+        "WARNING: these weights were trained on other data than these, or in another order, "
+        "so that they may have learnt any of the training set"
     )
+    assert describe_origin({"name": "Toy"}, others, known)[DATA_IDENTITY] == "other"
     asked = spec.changed(validation_from="train:0.1")
-    known = compare_data(choose_data(asked, path), path, others)
-    assert known.validation_from == "train:0.1"
-    assert known.reason.startswith("WARNING")
+    asked_for = compare_data(choose_data(asked, path), path, others)
+    assert asked_for.validation_from == "train:0.1"
+    assert asked_for.reason == f"{known.reason}; try test:0.5"
+    assert describe_origin({"name": "Toy"}, others, asked_for)["validation_from"] == "test:0.5"
+
+
+OTHERS, MEMORY = "trained on other data than these", "validation measures memory"
+
+
+@pytest.mark.parametrize(
+    ("own", "data", "identity", "cut", "said", "advice"),
+    [
+        ("train:0.1", "toy", "toy's", "train:0.1", "", ""),
+        ("train:0.1", "toy", "toy's", "test:0.5", "", ""),
+        ("train:0.1", "streamed toy", "toy's", "train:0.1", "", ""),  # what the identity says counts
+        ("train:0.1", "toy", "toy's", "train:0.3", MEMORY, "train:0.1"),
+        ("train:0.1", "toy", "other", "train:0.1", OTHERS, "test:0.5"),
+        ("train:0.1", "other", "other", "train:0.3", OTHERS, "test:0.5"),
+        ("train:0.1", "other", "other", "test:0.3", "", ""),
+        ("train:0.1", "other", "", "train:0.1", OTHERS, "test:0.5"),
+        ("train:0.1", "toy", "", "train:0.1", "on trust", ""),
+        ("train:0.1", "", "", "train:0.1", "on trust", ""),
+        ("train:0.1", "toy", "", "train:0.3", MEMORY, "train:0.1"),
+        ("test:0.3", "other", "other", "train:0.1", MEMORY, "test:0.3"),
+        ("", "", "", "train:0.1", MEMORY, "test:0.5"),
+        ("", "", "", "test:0.5", "", ""),
+    ],
+)
+def test_weights_have_learnt_whatever_their_training_did_not_leave_out(
+    own, data, identity, cut, said, advice
+):
+    known = {"validation_from": own, "data": data, "data_identity": identity}
+    origin = {key: text for key, text in known.items() if text}
+    verdict = judge_cut(origin, cut, "toy", "toy's")
+    assert (verdict.is_learnt, verdict.advice) == (bool(advice), advice)
+    assert verdict.is_known is (said != "on trust")
+    assert said in verdict.remark
+    assert bool(said) == bool(verdict.remark)
+
+
+def test_a_cut_that_is_asked_for_has_the_seed_of_the_weights(tmp_path, roles):
+    path = tmp_path / "ours.safetensors"
+    origin = describe_origin({"name": "Toy"}, roles, choose_data(spec.changed(seed=7), None))
+    save_weights(spec.create_network(), path, origin)
+    asked = spec.changed(seed=3, validation_from="train:0.3")
+    assert choose_data(asked, path).seed == 7
 
 
 def test_a_cut_of_data_that_older_weights_do_not_tell_is_taken_on_trust_and_said(tmp_path, roles):
@@ -88,7 +134,7 @@ def test_a_cut_of_data_that_older_weights_do_not_tell_is_taken_on_trust_and_said
     save_weights(spec.create_network(), path, {key: origin[key] for key in origin if key != DATA_IDENTITY})
     choice = compare_data(choose_data(spec, path), path, roles)
     assert choice.validation_from == "train:0.1"
-    assert choice.reason.endswith("on this cut; taken on trust: it does not say of which data")
+    assert choice.reason.endswith("on this cut; taken on trust: the weights do not say of which data")
     assert DATA_IDENTITY not in describe_origin({"name": "Toy"}, roles, choice)
 
 
