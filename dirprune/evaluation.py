@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dirprune.data.roles import AnySplit, DataRoles
 from dirprune.errors import ConfigurationError, DataError
-from dirprune.layers import modes_restored
-from dirprune.tasks import Task
+from dirprune.layers import copy_for_evaluation, modes_restored, run_example
+from dirprune.tasks import Task, Values
 
 BATCH_SIZE = 500
 MAX_BATCH_VALUES = 2**24
@@ -30,6 +31,34 @@ def count_at_once(shape: Sequence[int], device: str | torch.device) -> int:
     if torch.device(device).type != "cpu":
         return most
     return min(most, max(LEAST_CACHED, CACHED_VALUES // n_values))
+
+
+def check_fit(network: nn.Module, roles: DataRoles, task: Task, hint: str = "") -> None:
+    """Check that a network takes the data, and gives what the task judges; it is not touched.
+
+    Args:
+        network: The network, on any device.
+        roles: The data.
+        task: Where its loss is cross entropy, there is an output for each class of the data.
+        hint: What to try where there is not.
+
+    Raises:
+        ConfigurationError: If the network fails on inputs of the data, or returns anything else than a tensor
+            or another number of outputs.
+    """
+    with torch.no_grad():
+        outputs = run_example(copy_for_evaluation(network), roles.example_input())
+    if not isinstance(outputs, Tensor):
+        raise ConfigurationError(
+            f"expected a network that returns one tensor, got {type(outputs).__name__}; "
+            "try one that returns only what is to be judged"
+        )
+    is_of_classes = task.uniform_loss is not None and roles.n_classes is not None and outputs.ndim == 2
+    if is_of_classes and outputs.shape[1] != roles.n_classes:
+        raise ConfigurationError(
+            f"expected a network with {roles.n_classes} outputs, one for each class of {roles.name}, got "
+            f"{outputs.shape[1]}; try {hint or 'another last layer, or the data that it was made for'}"
+        )
 
 
 def evaluate(
@@ -64,16 +93,14 @@ def evaluate(
     plan = torch.arange(len(split)).split(count_at_once(split.input_shape, device))
     with modes_restored(network), torch.no_grad():
         network.eval()
-        held = _Joined(len(split)), _Joined(len(split))
+        judged: _Whole | _Averages
+        judged = _Whole(task, len(split)) if task.averaged is None else _Averages(task.averaged)
         for places, batch in zip(plan, split.to(device).batches(plan), strict=True):
             if n := len(batch.places):
-                held[0].add(network(roles.normalise(batch.inputs)).float(), n)
-                held[1].add(batch.targets, n)
+                judged.add(network(roles.normalise(batch.inputs)).float(), batch.targets, n)
             if progress is not None:
                 progress(int(places[-1]) + 1, len(split))
-        outputs, targets = (joined.rows for joined in held)
-        metrics = {"loss": float(task.summed_loss(outputs, targets)) / len(targets)}
-        metrics |= {name: float(value) for name, value in task.evaluate(outputs, targets).items()}
+        metrics = judged.compute()
     for name, value in metrics.items():
         if name.endswith("accuracy") and (value < 0 or value > 1):
             raise ConfigurationError(
@@ -81,6 +108,56 @@ def evaluate(
                 "a percentage is divided by 100, so that 93 becomes 0.93"
             )
     return {prefix + name: value for name, value in metrics.items()}
+
+
+class _Averages:
+    """Means over the batches of a split, which are added up in float64 and not held.
+
+    Args:
+        averaged: As in `Task`.
+    """
+
+    def __init__(self, averaged: Mapping[str, Values]) -> None:
+        self.averaged = averaged
+        self.sums: dict[str, Tensor] = {}
+        self.counts: Counter[str] = Counter()
+
+    def add(self, outputs: Tensor, targets: Tensor, n_examples: int) -> None:
+        """Add a batch."""
+        for name, find_values in self.averaged.items():
+            values = find_values(outputs, targets)
+            total = values.sum(dtype=torch.float64)
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+            self.counts[name] += values.numel()
+
+    def compute(self) -> dict[str, float]:
+        """Return each mean."""
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+
+class _Whole:
+    """The outputs and targets of a split, held until a loss and an evaluation see all of them at once.
+
+    Args:
+        task: Gives both.
+        n_examples: Of the split, at most.
+    """
+
+    def __init__(self, task: Task, n_examples: int) -> None:
+        self.task = task
+        self.outputs, self.targets = _Joined(n_examples), _Joined(n_examples)
+
+    def add(self, outputs: Tensor, targets: Tensor, n_examples: int) -> None:
+        """Add a batch."""
+        self.outputs.add(outputs, n_examples)
+        self.targets.add(targets, n_examples)
+
+    def compute(self) -> dict[str, float]:
+        """Return the loss per example and the metrics."""
+        outputs, targets = self.outputs.rows, self.targets.rows
+        loss = float(self.task.summed_loss(outputs, targets)) / len(targets)
+        metrics = self.task.evaluate(outputs, targets)
+        return {"loss": loss, **{name: float(value) for name, value in metrics.items()}}
 
 
 class _Joined:

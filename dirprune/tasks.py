@@ -16,6 +16,7 @@ from dirprune.identity import identify
 Loss = Callable[[Tensor, Tensor], Tensor]
 Evaluation = Callable[[Tensor, Tensor], Mapping[str, float]]
 Distillation = Callable[[Tensor, Tensor, float], Tensor]
+Values = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class Task:
         loss: Maps outputs (n, ...) and targets (n, ...) to one loss per example, shape (n,), or to their
             mean, a scalar.
         evaluate: Maps the outputs and targets of a whole split, on any device, to named metrics; an accuracy
-            is a fraction in [0, 1].
+            is a fraction in [0, 1]. For a loss or an evaluation of the caller's own, which need not be a
+            mean, all outputs of the split are held in the device's memory; named ones are added up.
+        averaged: Where loss and evaluation are both named: by name ("loss" and the metric's) what maps
+            outputs and targets to numbers, shape (n, ...), of which it is the mean. None elsewhere.
         distil: Maps a student's outputs, a teacher's outputs and a temperature > 0 to a scalar mean loss.
         uniform_loss: Maps outputs to their mean loss under targets that hold every class for equally likely,
             a scalar; None where there are no classes.
@@ -36,6 +40,7 @@ class Task:
 
     loss: Loss
     evaluate: Evaluation
+    averaged: Mapping[str, Values] | None
     distil: Distillation
     uniform_loss: Callable[[Tensor], Tensor] | None
     loss_identity: Mapping[str, Any]
@@ -106,14 +111,28 @@ def make_task(
     Raises:
         ConfigurationError: If a name is unknown.
     """
+    losses, values = _get_known("loss", loss, LOSSES), _get_known("evaluation", evaluation, EVALUATIONS)
+    are_named = isinstance(loss, str) and isinstance(evaluation, str)
     return Task(
-        loss=_get_known("loss", loss, LOSSES),
-        evaluate=_CheckedEvaluation(_get_known("evaluation", evaluation, EVALUATIONS)),
+        loss=losses,
+        evaluate=_Mean(evaluation, values) if isinstance(evaluation, str) else _CheckedEvaluation(values),
+        averaged={"loss": losses, str(evaluation): values} if are_named else None,
         distil=_distil_by_divergence if loss == "cross_entropy" else _distil_by_mse,
         uniform_loss=_uniform_cross_entropy if loss == "cross_entropy" else None,
         loss_identity=identify(loss) if loss_identity is None else loss_identity,
         evaluation_identity=identify(evaluation) if evaluation_identity is None else evaluation_identity,
     )
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """A named evaluation: the mean of a number of each example, or of each of its pixels."""
+
+    name: str
+    values: Values
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        return {self.name: self.values(outputs, targets).double().mean().item()}
 
 
 @dataclass(frozen=True)
@@ -175,12 +194,8 @@ def _shaped_like(targets: Tensor, outputs: Tensor) -> Tensor:
     return targets.to(outputs.dtype).reshape(outputs.shape)
 
 
-def _evaluate_accuracy(outputs: Tensor, targets: Tensor) -> dict[str, float]:
-    return {"accuracy": (outputs.argmax(1) == targets).double().mean().item()}
-
-
-def _evaluate_mse(outputs: Tensor, targets: Tensor) -> dict[str, float]:
-    return {"mse": _mse(outputs, targets).double().mean().item()}
+def _are_right(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs.argmax(1) == targets
 
 
 def _distil_by_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -196,6 +211,5 @@ def _distil_by_mse(student: Tensor, teacher: Tensor, temperature: float) -> Tens
 
 
 LOSSES: Mapping[str, Loss] = MappingProxyType({"cross_entropy": _cross_entropy, "mse": _mse})
-EVALUATIONS: Mapping[str, Evaluation] = MappingProxyType(
-    {"accuracy": _evaluate_accuracy, "mse": _evaluate_mse}
-)
+EVALUATIONS: Mapping[str, Values] = MappingProxyType({"accuracy": _are_right, "mse": _mse})
+"""Each is the mean of these numbers."""

@@ -47,7 +47,7 @@ spec = StudySpec(
     space=SPACE,
     trials=40,
     epochs=6,
-    halving="none",  # trials are short: ending some at a rung found less (benchmarks/RESULTS.md)
+    halving="none",  # trials are short, see benchmarks/results/search.md#on-lenet-5s-grid
     rungs=(0.5, 2),
     reduction_factor=3,
     dense=Recipe(images=0, lr=4e-3, shift=2, channels_last=True),

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dirprune.data.roles import DataRoles, Split, make_roles
 from dirprune.errors import ConfigurationError, DataError
-from dirprune.evaluation import BATCH_SIZE, evaluate
+from dirprune.evaluation import BATCH_SIZE, check_fit, evaluate
 from dirprune.tasks import make_task
 
 
@@ -33,6 +36,62 @@ def test_split_in_batches_gives_the_metrics_of_the_whole() -> None:
         by_hand = (network((split.inputs - 0.5) / 0.25) - split.targets).square().mean().item()
     metrics = evaluate(network, split, roles, make_task("mse", "mse"), prefix="any_")
     assert metrics == pytest.approx({"any_loss": by_hand, "any_mse": by_hand})
+
+
+class LargestMade(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor has that is made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.largest = max(self.largest, made.numel())
+        return made
+
+
+def test_named_losses_and_metrics_are_those_of_the_whole_without_holding_it() -> None:
+    generator = torch.Generator().manual_seed(1)
+    inputs, classes = torch.rand(5 * BATCH_SIZE, 3, generator=generator), 64
+    targets = torch.randint(classes, (len(inputs),), generator=generator)
+    roles = _roles(inputs, targets)
+    network = nn.Linear(3, classes)
+    with LargestMade() as made:
+        metrics = evaluate(network, roles.train, roles, make_task())
+    assert made.largest == BATCH_SIZE * classes
+    with torch.no_grad():
+        outputs = network((roles.train.inputs - 0.5) / 0.25)
+    loss = nn.functional.cross_entropy(outputs.double(), roles.train.targets).item()
+    assert metrics["val_loss"] == pytest.approx(loss, rel=1e-6)
+    assert metrics["val_accuracy"] == (outputs.argmax(1) == roles.train.targets).double().mean().item()
+
+
+@pytest.mark.parametrize(
+    ("loss", "n_outputs"), [("cross_entropy", 2), ("cross_entropy", 4), ("mse", 3), (nn.MSELoss(), 4)]
+)
+def test_only_cross_entropy_asks_for_an_output_for_each_class(loss: Any, n_outputs: int) -> None:
+    inputs = torch.rand(40, 3)
+    roles = replace(_roles(inputs, torch.arange(40) % 3), n_classes=3)
+    network, task = nn.Sequential(nn.Linear(3, n_outputs), nn.Dropout()).train(), make_task(loss)
+    if loss == "cross_entropy":
+        message = f"with 3 outputs, one for each class of toy, got {n_outputs}; try another last"
+        with pytest.raises(ConfigurationError, match=message):
+            check_fit(network, roles, task)
+    else:
+        check_fit(network, roles, task)
+    assert network[1].training
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Linear(4, 1), r"^expected a network that accepts inputs of shape \(2, 3\), got RuntimeError: "),
+        (nn.LSTM(3, 1), "^expected a network that returns one tensor, got tuple; try one that returns only"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(network: nn.Module, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        check_fit(network, _vectors(), make_task("mse", "mse"))
 
 
 def test_segmentation_has_a_loss_and_an_accuracy_over_its_pixels() -> None:

@@ -49,6 +49,19 @@ def test_links_lead_to_files(document: str) -> None:
         assert ((ROOT / document).parent / target).exists(), target
 
 
+def test_measurements_that_the_code_refers_to_have_a_section_of_that_name() -> None:
+    sources = [*(ROOT / "dirprune").rglob("*.py"), *(ROOT / "studies").glob("*.py")]
+    found = [
+        reference
+        for path in sources
+        for reference in re.findall(r"(benchmarks/[\w/]+\.md)(#[\w-]+)?", path.read_text(encoding="utf-8"))
+    ]
+    assert len(found) >= 5
+    for document, section in found:
+        titles = re.findall(r"^#+ (.*)", (ROOT / document).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert section in {"#" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_make_targets_exist(document: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)

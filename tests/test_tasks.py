@@ -131,3 +131,6 @@ def test_identities_say_what_loss_and_evaluation_are() -> None:
 def test_a_task_travels_to_another_process() -> None:
     task = pickle.loads(pickle.dumps(make_task("cross_entropy", my_evaluation)))
     assert task.evaluate(torch.zeros(2), torch.ones(2)) == {"worst": 1.0}
+    assert task.averaged is None
+    named = pickle.loads(pickle.dumps(make_task("mse", "accuracy")))
+    assert set(named.averaged) == {"loss", "accuracy"}

@@ -20,7 +20,7 @@ from dirprune.data import DataRoles, Place, load_data
 from dirprune.data.roles import FOREIGN_SPLIT
 from dirprune.data.sources import FOLDERS
 from dirprune.errors import ConfigurationError, one_line
-from dirprune.evaluation import evaluate
+from dirprune.evaluation import check_fit, evaluate
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.layers import is_refused_alone, output_tensors
 from dirprune.networks import create_network, is_of_a_library, load_weights_, with_classes
@@ -99,7 +99,8 @@ def _count(network: nn.Module, example: Tensor) -> str:
 
 def _judge(network: nn.Module, roles: DataRoles, device: str) -> str:
     """Return the accuracy on the half of the held-out part that a study would take for validation."""
-    accuracy = evaluate(network.to(device), roles.validation, roles, make_task(), device)["val_accuracy"]
+    check_fit(network, roles, task := make_task())
+    accuracy = evaluate(network.to(device), roles.validation, roles, task, device)["val_accuracy"]
     network.cpu()
     return f"accuracy {accuracy:.4f} on {len(roles.validation):,} held-out images of {roles.name}"
 

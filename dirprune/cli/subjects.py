@@ -21,7 +21,7 @@ from dirprune.cost import count_costs
 from dirprune.data import DataRoles, load_data
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.errors import ClassesError, ConfigurationError, NotGivenError, one_line
-from dirprune.evaluation import evaluate
+from dirprune.evaluation import check_fit, evaluate
 from dirprune.groups import Grouping
 from dirprune.identity import complete_identity, identify
 from dirprune.networks import create_network, is_known, load_weights_, with_classes
@@ -139,7 +139,8 @@ def new_subject(network: str, options: DataOptions) -> Subject:
     roles, header, _ = _load_roles(options, Header(network=_without_folder(network)), is_new=True)
     header = header.changed(options=with_classes(made_by, header.options, roles.n_classes))
     untrained = create_network(made_by, header.options, seed=options.seed)
-    return Subject(untrained.to(device), made_by, header, roles, make_task(), device, options.seed)
+    check_fit(untrained, roles, task := make_task())
+    return Subject(untrained.to(device), made_by, header, roles, task, device, options.seed)
 
 
 def trained_subject(weights: Path, network: str | None, options: DataOptions) -> Subject:
@@ -176,8 +177,9 @@ def trained_subject(weights: Path, network: str | None, options: DataOptions) ->
         loaded = _load(made_by, adapted, weights)
     elif failure is not None:
         raise failure
+    check_fit(loaded, roles, task := make_task())
     network_there = loaded.to(device).eval()
-    return Subject(network_there, made_by, header, roles, make_task(), device, options.seed, is_learnt)
+    return Subject(network_there, made_by, header, roles, task, device, options.seed, is_learnt)
 
 
 def _without_folder(network: str) -> str:
@@ -225,9 +227,8 @@ def pruned_subject(
     roles, header, is_learnt = _load_roles(options, header)
     kept = {name: group["kept"] for name, group in stored["groups"].items()}
     made_by = own or stored["network"]["name"]
-    subject = Subject(
-        smaller.to(device), made_by, header, roles, make_task(), device, options.seed, is_learnt
-    )
+    check_fit(smaller, roles, task := make_task())
+    subject = Subject(smaller.to(device), made_by, header, roles, task, device, options.seed, is_learnt)
     return subject, {name: len(channels) for name, channels in kept.items()}, kept
 
 

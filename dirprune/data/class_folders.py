@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,8 @@ HELD_OUT = ("test", "val", "validation")
 """Names of the held-out part's folder: the first that is there and has classes."""
 N_IMAGES_KEPT = 10_000
 """From so many images on, what was decoded is kept in the user's cache folder: it takes many seconds."""
+ORIGIN = "origin"
+"""Where a kept file says of which folder, in which size and on which machine its images were decoded."""
 
 
 def has_class_folders(root: Path) -> bool:
@@ -121,9 +124,22 @@ def _read_images(paths: Sequence[Path], size: int | None, shorter: int | None) -
             _warn_of_broken(len(gone), len(paths), printable(f"{paths[gone[0]]} cannot be read"))
         return kept["images"], is_whole
     images, is_whole = _decode(paths, size, shorter)
+    folder = str(Path(os.path.commonpath(paths)).absolute())
+    origin = digest(folder, size, shorter, platform.node())  # another machine's folder may hold other files
+    _remove_older(stored, origin)
     with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
-        save_file({"images": images, "is_whole": is_whole}, temporary)
+        save_file({"images": images, "is_whole": is_whole}, temporary, {ORIGIN: origin})
     return images, is_whole
+
+
+def _remove_older(stored: Path, origin: str) -> None:
+    """Remove what was kept of the same images before one of their files changed."""
+    for other in stored.parent.glob("[!.]*.safetensors"):  # with a dot in front it is still being written
+        with suppress(OSError, SafetensorError):
+            with safe_open(other, "pt") as kept:
+                is_same = (kept.metadata() or {}).get(ORIGIN) == origin
+            if is_same and other != stored:
+                other.unlink()
 
 
 def _identify_file(path: Path) -> tuple[str, int, int]:

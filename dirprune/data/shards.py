@@ -1,4 +1,4 @@
-"""Images in tar shards, in the layout of WebDataset: `<key>.jpg` beside `<key>.cls` or `<key>.json`."""
+"""Images in tar shards, in the layout of WebDataset: `<key>.jpg` beside `<key>.cls`, else `<key>.json`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dirprune.identity import digest
 BLOCK = 512
 LABELS = (".cls", ".json")
 KEYS = ("label", "cls")
-"""Where in a `.json` file the label is, the first that is there."""
+"""Where in a `.json` file the label is, the first that is there; it counts where there is no `.cls`."""
 MAX_LABEL_BYTES = 2**16
 
 
@@ -50,7 +50,7 @@ def index_shards(store: Store, folder: str, shards: Sequence[Entry]) -> ImageInd
     Raises:
         DataError: If a shard is no tar file or cut short, or an image has no label.
     """
-    key = digest("shards 2", store.uri, [[shard.path, shard.size, shard.version] for shard in shards])
+    key = digest("shards 3", store.uri, [[shard.path, shard.size, shard.version] for shard in shards])
     stored = user_cache_folder() / "shards" / f"{key}.safetensors"
     names = np.array([shard.name.encode(errors="surrogateescape") for shard in shards])
     with suppress(OSError, SafetensorError, KeyError, ValueError):  # not there, or broken: gone through again
@@ -77,7 +77,7 @@ def index_shards(store: Store, folder: str, shards: Sequence[Entry]) -> ImageInd
 
 def _read_shard(store: Store, entry: Entry) -> _Shard:
     images: dict[str, tuple[int, int]] = {}
-    labels: dict[str, str] = {}
+    labels: dict[str, dict[str, str | DataError]] = {suffix: {} for suffix in LABELS}
     with store.open(entry.path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -87,9 +87,9 @@ def _read_shard(store: Store, entry: Entry) -> _Shard:
                         continue
                     if suffix in SUFFIXES:
                         images[key] = (member.offset_data, member.size)
-                    elif suffix in LABELS:
+                    elif suffix == ".cls" or (suffix == ".json" and key not in labels[".cls"]):
                         file.seek(member.offset_data)
-                        labels[key] = _parse_label(
+                        labels[suffix][key] = _parse_label(
                             file.read(min(member.size, MAX_LABEL_BYTES)), suffix, member, entry
                         )
                 end = archive.offset
@@ -107,13 +107,14 @@ def _read_shard(store: Store, entry: Entry) -> _Shard:
         raise DataError(
             f"expected images ({', '.join(sorted(SUFFIXES))}) in the shard {entry.path}, found none"
         )
-    bare = [key for key in images if key not in labels]
+    found = labels[".json"] | labels[".cls"]
+    bare = [key for key in images if key not in found]
     if bare:
         raise DataError(
             f"expected a label beside each image ({' or '.join(LABELS)}) in {entry.path}, "
             f"found none for {len(bare)} of {len(images)}, the first is {bare[0]!r}"
         )
-    return _Shard(np.array(list(images.values()), np.int64).T, [labels[key] for key in images])
+    return _Shard(np.array(list(images.values()), np.int64).T, [_accept(found[key]) for key in images])
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -123,7 +124,8 @@ def _split_name(name: str) -> tuple[str, str]:
     return f"{folder}{separator}{stem}", f"{dot}{suffix.lower()}"
 
 
-def _parse_label(content: bytes, suffix: str, member: tarfile.TarInfo, entry: Entry) -> str:
+def _parse_label(content: bytes, suffix: str, member: tarfile.TarInfo, entry: Entry) -> str | DataError:
+    """Return a label as written, or what is wrong with a file without one, whose label may be in another."""
     label: Any = None
     with suppress(ValueError):
         if suffix == ".cls":
@@ -134,8 +136,14 @@ def _parse_label(content: bytes, suffix: str, member: tarfile.TarInfo, entry: En
                 label = next((parsed[key] for key in KEYS if key in parsed), None)
     if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
         where = "a number or a name" if suffix == ".cls" else f"an object with {' or '.join(map(repr, KEYS))}"
-        raise DataError(f"expected {where} in {member.name} of {entry.path}, got {content[:40]!r}")
+        return DataError(f"expected {where} in {member.name} of {entry.path}, got {content[:40]!r}")
     return sys.intern(str(label))
+
+
+def _accept(label: str | DataError) -> str:
+    if isinstance(label, DataError):
+        raise label
+    return label
 
 
 def _number(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -287,29 +287,6 @@ def check_metrics(spec: StudySpec, metrics: Mapping[str, float]) -> None:
             )
 
 
-def check_classes(spec: StudySpec, network: nn.Module, roles: DataRoles) -> None:
-    """Check that a network which is trained by cross entropy has an output for each class of the data.
-
-    Args:
-        spec: The study.
-        network: Its network, in evaluation mode on the CPU.
-        roles: Its data.
-
-    Raises:
-        ConfigurationError: If it has another number of outputs.
-    """
-    if spec.loss != "cross_entropy" or roles.n_classes is None:
-        return
-    with torch.no_grad():
-        outputs = network(roles.example_input())
-    if outputs.ndim == 2 and outputs.shape[1] != roles.n_classes:
-        hint = f"; try network_options={{'n_classes': {roles.n_classes}}}" * isinstance(spec.network, str)
-        raise ConfigurationError(
-            f"expected a network with {roles.n_classes} outputs, one for each class of {roles.name}, got "
-            f"{outputs.shape[1]}{hint}"
-        )
-
-
 def _obtain_trained(
     network: nn.Module,
     spec: StudySpec,

@@ -1,8 +1,9 @@
 """Which architectures promise most once their groups are cut together, not each alone.
 
 What groups lose alone adds up to far less than what they lose together: to a third of it on ResNet-20, to a
-thirtieth on ResNet-56 (`benchmarks/RESULTS.md`). So the architectures that sums would choose are cut as a
-whole, what that tells of the others is taken into account, and the choice is made again.
+thirtieth on ResNet-56 (`benchmarks/results/importance.md#what-groups-lose-alone-and-together`). So the
+architectures that sums would choose are cut as a whole, what that tells of the others is taken into account,
+and the choice is made again.
 """
 
 from __future__ import annotations

@@ -247,10 +247,10 @@ class StudySpec:
         return round(epochs * len(roles.train))
 
     def resolve_reference(self, roles: DataRoles, dense_costs: Mapping[str, float]) -> dict[str, float]:
-        """Return the hypervolume's reference value of every objective.
+        """Return the hypervolume's reference value of every objective, without a latency not known yet.
 
         Raises:
-            ConfigurationError: If an objective has neither a given nor a default value.
+            ConfigurationError: If any other objective has neither a given nor a default value.
         """
         given = self.reference_point or {}
         resolved: dict[str, float] = {}
@@ -262,7 +262,7 @@ class StudySpec:
                 resolved[metric] = float(dense_costs[metric])
             elif metric == "val_accuracy" and roles.n_classes:
                 resolved[metric] = 1.0 / roles.n_classes
-            else:
+            elif metric != LATENCY:
                 raise ConfigurationError(
                     f"objective {metric} has no default reference value; give its worst acceptable value, "
                     f"for example reference_point={{'{metric}': 1.0}}"

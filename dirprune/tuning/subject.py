@@ -11,16 +11,16 @@ import torch
 from dirprune.cost import CostModel, Costs
 from dirprune.data import DataRoles
 from dirprune.data.streaming import StreamedSplit
+from dirprune.evaluation import check_fit, evaluate
 from dirprune.groups import Grouping
 from dirprune.importance.base import Progress
 from dirprune.latency import LatencyModel
 from dirprune.networks import load_weights_
-from dirprune.study.dense import DataChoice, check_classes, check_metrics, choose_data, compare_data
+from dirprune.study.dense import DataChoice, check_metrics, choose_data, compare_data
 from dirprune.study.latency import obtain_latency
 from dirprune.study.reference import check_reference
 from dirprune.study.spec import StudySpec
 from dirprune.tracing import find_groups
-from dirprune.training import evaluate
 from dirprune.tuning import storage
 from dirprune.tuning.cluster import Resources
 from dirprune.tuning.measuring import choose_where
@@ -93,21 +93,37 @@ def find_subject(
     if warning := warn_of_uncounted(network, roles.example_input()):
         say(warning)
     costs = CostModel(network, grouping, roles.example_input())
+    # What needs no latency is checked before any is measured, which takes minutes.
+    reference_point = _find_reference(spec, roles, costs)
+    named = f"network_options={{'n_classes': {roles.n_classes}}}" if isinstance(spec.network, str) else ""
+    check_fit(network, roles, spec.task(), hint=named)
+    few = roles.validation.subset(torch.arange(min(len(roles.validation), N_JUDGED)))
+    check_metrics(spec, evaluate(network, few, roles, spec.task()))
     latency = None
     if spec.needs_latency:
         known = None if stored is None else stored["description"].get("latency")
         measure = choose_where(options.resources)
         latency = obtain_latency(options.latency, known, network, grouping, roles, say, measure)
         costs = costs.with_latency(latency.constant_ms, latency.rates_ms)
-    spec.space.shapes(costs, spec.limits)  # raises where nothing meets a limit
+        reference_point = _find_reference(spec, roles, costs)
     dense_costs = costs.costs(grouping.n_channels)
-    reference_point = spec.resolve_reference(roles, dense_costs.as_dict())
-    lowest = costs.costs(spec.space.lowest_widths(costs))
-    check_reference(spec.objectives, reference_point, dense_costs.as_dict(), lowest.as_dict())
-    check_classes(spec, network, roles)
-    few = roles.validation.subset(torch.arange(min(len(roles.validation), N_JUDGED)))
-    check_metrics(spec, evaluate(network, few, roles, spec.task()))
     return Subject(spec, choice, roles, grouping, costs, dense_costs, reference_point, latency)
+
+
+def _find_reference(spec: StudySpec, roles: DataRoles, costs: CostModel) -> dict[str, float]:
+    """Return the hypervolume's reference point, without a latency that is neither given nor known yet.
+
+    Raises:
+        ConfigurationError: If nothing in the space is better than it or within the limits, as far as the
+            costs are known.
+    """
+    dense = costs.costs(costs.n_channels).as_dict()
+    lowest = costs.costs(spec.space.lowest_widths(costs)).as_dict()
+    spec.space.shapes(costs, {metric: limit for metric, limit in spec.limits.items() if metric in dense})
+    reference_point = spec.resolve_reference(roles, dense)
+    objectives = [objective for objective in spec.objectives if objective.metric in reference_point]
+    check_reference(objectives, reference_point, dense, lowest)
+    return reference_point
 
 
 def warn_of_slow_decoding(roles: DataRoles, resources: Resources) -> str | None:

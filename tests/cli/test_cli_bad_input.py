@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from dirprune.cli.own_network import find_in_file
 from dirprune.cli.weights import Header, write_weights
+from dirprune.identity import identify
 from dirprune.networks import LeNet5, create_network, load_weights_, save_weights
+from dirprune.records.models import save_model
 from tests.cli.conftest import Result, Run
 
 SRC = Path(__file__).parent.parent.parent
@@ -56,6 +59,7 @@ def list_files() -> list[Path]:
         (["train", "--seed", "-1"], ["--seed", "at least 0, got '-1'"]),
         (["train", "--train-images", "0"], ["--train-images", "at least 1, got '0'"]),
         (["train", "--network", "lenet"], ["unknown network 'lenet'", "did you mean 'lenet5'?"]),
+        (["train", "--network", "resnet56"], ["accepts inputs of shape (2, 1, 28, 28)", "RuntimeError"]),
         (["train", "--dataset", "digit"], ["unknown data set 'digit'", "did you mean 'digits'?"]),
         (["train", "--dataset", "digits", "--data", "."], ["digits", "no --data"]),
         (["train", "--validation-from", "tset:0.5"], ["tset", "test"]),
@@ -177,6 +181,61 @@ def test_outputs_that_are_not_a_number_end_in_one_line(
     check_one_line(result, "finite", "look for NaN in weights and calibration inputs")
     assert "fail" not in result.output  # shap prints of errors of its own accord
     assert not list(Path("output/scores").glob("*.safetensors"))
+
+
+OWN_NETWORKS = """
+from torch import nn
+
+def build(n_outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 6), nn.ReLU(), nn.Linear(6, n_outputs))
+
+def few():
+    return build(5)
+
+def many():
+    return build(12)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train",),
+        ("rank", "--method", "magnitude", "--weights", "weights.safetensors"),
+        ("prune", "--method", "magnitude", "--arch", "4", "--weights", "weights.safetensors"),
+        ("doctor", "--dataset", "digits", "--weights", "weights.safetensors"),
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize(("name", "n_outputs"), [("few", 5), ("many", 12)])
+def test_another_number_of_outputs_than_of_classes_ends_in_one_line(
+    run: Run, command: tuple[str, ...], name: str, n_outputs: int
+) -> None:
+    Path("mine.py").write_text(OWN_NETWORKS)
+    save_weights(find_in_file(f"mine.py:{name}", "")(), Path("weights.safetensors"))
+    result = run(*command, "--network", f"mine.py:{name}")
+    check_one_line(result, f"with 10 outputs, one for each class of digits, got {n_outputs}; try another")
+
+
+def test_a_stored_network_of_fewer_classes_than_the_data_ends_in_one_line(run: Run) -> None:
+    options = {"n_classes": 5}
+    network = create_network("lenet5", options)
+    save_weights(network, Path("weights.safetensors"))
+    fragment = "expected a network with 10 outputs, one for each class of digits, got 5"
+    arguments = ["--network", "lenet5", "--classes", 5, "--weights", "weights.safetensors"]
+    check_one_line(run("doctor", *arguments, "--dataset", "digits"), fragment)
+    kept = {"conv1": range(10), "conv2": range(20), "linear1": range(100), "linear2": range(25)}
+    save_model(
+        Path("pruned"),
+        network,
+        architecture={name: len(channels) for name, channels in kept.items()},
+        kept=kept,
+        base={**identify("lenet5"), "options": options},
+        input_shape=(1, 28, 28),
+        normalisation={},
+        metrics={},
+    )
+    check_one_line(run("retrain", "pruned"), fragment)
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size"])

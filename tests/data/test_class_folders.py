@@ -211,6 +211,29 @@ def test_what_was_decoded_is_kept_until_a_file_changes(
     assert len(n_decoded) == 3
 
 
+def test_of_what_was_decoded_of_a_folder_in_a_size_only_the_last_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("one", "two"):
+        write_folders(tmp_path / name, ("ant", "bee"))
+        read_class_folders(tmp_path / name)
+    read_class_folders(tmp_path / "one", 24)
+    read_class_folders(tmp_path / "one", 24, 28)
+    folder = tmp_path / "cache" / "dirprune" / "decoded"
+    (folder / "older.safetensors").write_bytes(b"of a version that did not say of what")
+    before = set(folder.iterdir())
+    os.utime(tmp_path / "one" / "train" / "bee" / "0.webp", ns=(1, 1))
+    read_class_folders(tmp_path / "one", 24)
+    after = set(folder.iterdir())
+    assert len(before) == len(after) == 5
+    assert len(before - after) == 1
+    monkeypatch.setattr(class_folders, "_decode", lambda *given: pytest.fail("decoded again"))
+    read_class_folders(tmp_path / "one", 24)
+    read_class_folders(tmp_path / "two")
+
+
 def test_images_of_all_sizes_and_modes_become_squares_of_one_size(tmp_path: Path) -> None:
     write_folders(tmp_path, ("ant", "bee"), suffix=".png")
     write_image(tmp_path / "train" / "ant" / "4.png", 7, size=(50, 40))

@@ -154,6 +154,27 @@ def test_broken_shards_are_one_clear_line(root: Path, spoil_: Callable[[Path], N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("is_cls_first", [True, False])
+@pytest.mark.parametrize("metadata", [b'{"caption": "dog"}', b'{"label": 2}', b"no JSON"])
+def test_of_two_files_beside_an_image_the_cls_has_the_label(
+    root: Path, is_cls_first: bool, metadata: bytes
+) -> None:
+    def write_both(label: int) -> dict[str, bytes]:
+        both = {".cls": b"%d" % label, ".json": metadata}
+        return both if is_cls_first else dict(reversed(both.items()))
+
+    write_shards(root.parent / "both", root.parent / "folders", labels=write_both)
+    given, expected = (load_data("stream:16", path) for path in (root.parent / "both", root))
+    assert given.n_classes == expected.n_classes
+    assert torch.equal(given.train.targets, expected.train.targets)
+
+
+def test_metadata_without_an_image_need_no_label(root: Path) -> None:
+    members = [("a.png", b"x"), ("a.cls", b"1"), ("about.json", b'{"license": "none"}')]
+    write_shard(second(root), members)
+    assert load_data("stream:16", root).n_classes == 3
+
+
 def test_shards_are_gone_through_once_until_one_changes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     read = shards._read_shard

@@ -10,14 +10,17 @@ from optuna.trial import TrialState
 from torch import Tensor, nn
 
 from dirprune.architecture import Architecture
-from dirprune.errors import StudyError
+from dirprune.cost import CostModel
+from dirprune.errors import ConfigurationError, StudyError
 from dirprune.files import write_json
 from dirprune.networks.weights import save_weights
 from dirprune.records.folder import StudyFolder
 from dirprune.study.dense import choose_data, describe_origin
+from dirprune.study.objectives import Objective
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
 from dirprune.tuning import storage
+from dirprune.tuning import subject as subjects
 from dirprune.tuning.cluster import Resources
 from dirprune.tuning.opening import OpenedStudy, _check_same, _count_given
 from dirprune.tuning.opening import open_ledger as open_accounts
@@ -97,6 +100,60 @@ def test_streaming_to_a_gpu_with_one_core_is_warned_of(tmp_path, data, cpus, gpu
         any(line.startswith("WARNING: one process") and "--cpus-per-trial" in line for line in lines)
         is is_warned
     )
+
+
+ACCURACY, LATENCY = Objective("val_accuracy", "maximize"), Objective("latency_ms", "minimize")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network_options": {"n_classes": 5}}, "with 3 outputs, .*, got 5; try another last"),
+        ({"network": "resnet20", "network_options": {"n_classes": 5}}, "got 5; try network_options={'n_clas"),
+        ({"objectives": (Objective("val_f1", "maximize"), LATENCY)}, "val_f1 has no default reference value"),
+        (
+            {"objectives": (Objective("val_f1", "maximize"), LATENCY), "reference_point": {"val_f1": 0.0}},
+            "val_f1 is not among the evaluation's metrics",
+        ),
+        ({"reference_point": {"val_accuracy": 1.0}}, "reference value of val_accuracy must be below 1"),
+        ({"limits": {"macs": 10.0, "latency_ms": 1.0}}, "macs can be from .* got a limit of 10; try"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_latencies_are_measured(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(subjects, "obtain_latency", lambda *given: pytest.fail("measured"))
+    write_folders(tmp_path / "set")
+    fields = {
+        "network": build_small,
+        "objectives": (ACCURACY, LATENCY),
+        "space": SearchSpace(methods={"magnitude": {}}),
+    }
+    study = StudySpec(name="small", data="folders:16", **(fields | changes))
+    with pytest.raises(ConfigurationError, match=message):
+        find_subject(study, RunOptions(tmp_path, data=tmp_path / "set"), None, print)
+
+
+def test_a_latency_decides_once_it_is_known(tmp_path, monkeypatch):
+    write_folders(tmp_path / "set")
+    study = StudySpec(
+        name="small",
+        network=build_small,
+        data="folders:16",
+        objectives=(ACCURACY, LATENCY),
+        space=SearchSpace(methods={"magnitude": {}}),
+    )
+
+    def know(options, known, network, grouping, roles, *given):
+        pairs = CostModel(network, grouping, roles.example_input()).macs_by_pair(grouping.n_channels)
+        return SimpleNamespace(constant_ms=2.0, rates_ms=[1.0 / sum(pairs)] * len(pairs))
+
+    monkeypatch.setattr(subjects, "obtain_latency", know)
+    options = RunOptions(tmp_path, data=tmp_path / "set")
+    found = find_subject(study, options, None, print)
+    assert found.reference_point == {"val_accuracy": pytest.approx(1 / 3), "latency_ms": pytest.approx(3.0)}
+    with pytest.raises(ConfigurationError, match=r"latency_ms can be from 2.* got a limit of 2; try"):
+        find_subject(study.changed(limits={"latency_ms": 2.0}), options, None, print)
+    with pytest.raises(ConfigurationError, match="reference value of latency_ms must be above 2"):
+        find_subject(study.changed(reference_point={"latency_ms": 2.0}), options, None, print)
 
 
 class _Remembering(nn.Module):
