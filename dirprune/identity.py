@@ -126,7 +126,7 @@ def _describe(definition: Any, carried: Any) -> tuple[dict[str, Any], Any, Any]:
     described = {
         "module": getattr(definition, "__module__", None),
         "name": getattr(definition, "__qualname__", repr(type(definition))),
-        SOURCE: _hash_source(definition),
+        SOURCE: hash_source(definition),
     }
     plain, whole = keep_plain(carried, _name_type), keep_plain(carried)
     return {**described, **({STATE: digest(plain)} if plain else {})}, plain, whole
@@ -142,13 +142,17 @@ def _add_content(
     return {**described, **({CONTENT: digest(both)} if has_content else {})}
 
 
-def _hash_source(definition: Any) -> str | None:
-    """Return the hash of the source text; of the byte code where there is no text; None for compiled code."""
+def hash_source(definition: Any) -> str | None:
+    """Return the hash of the source text; of the byte code where there is no text; None for compiled code.
+
+    Args:
+        definition: A class; a function, whose text is that below its decorators; or the code of one.
+    """
     try:
         return digest(inspect.getsource(definition))
     except (OSError, TypeError):
-        code = getattr(definition, "__code__", None)
-        return None if code is None else digest(_flatten_code(code))
+        code = getattr(definition, "__code__", definition)
+        return digest(_flatten_code(code)) if inspect.iscode(code) else None
 
 
 def _flatten_code(code: CodeType) -> list[Any]:
@@ -172,7 +176,7 @@ def _get_named_content(definition: Any, recall: Recall) -> dict[str, Any]:
     """Return the tensors, arrays and modules that a function, or one of a class, names in its file."""
     carried = vars(definition).values() if inspect.isclass(definition) else [definition]
     named: dict[str, Any] = {}
-    for function in (layer for value in carried for layer in _list_layers(value)):
+    for function in (layer for value in carried for layer in list_layers(value)):
         known = find_globals(function, recall) if inspect.isfunction(function) else {}
         for name, value in known.items():
             if isinstance(value, (*ARRAYS, nn.Module)):
@@ -181,13 +185,11 @@ def _get_named_content(definition: Any, recall: Recall) -> dict[str, Any]:
     return named
 
 
-def unwrap(value: Any) -> Any:
-    """Return the function inside of a property, a method or a decorated function; else the value."""
-    return _list_layers(value)[-1]
+def list_layers(value: Any) -> list[Any]:
+    """Return the function of a property or method, behind its decorators' wrappers, outermost first.
 
-
-def _list_layers(value: Any) -> list[Any]:
-    """Return the wrappers of decorators that `unwrap` goes through, outermost first, and what it returns."""
+    Of anything else it is the value alone.
+    """
     if isinstance(value, staticmethod | classmethod | MethodType):
         value = value.__func__
     elif isinstance(value, property):

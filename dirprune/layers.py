@@ -140,6 +140,12 @@ def is_norm_in_parts(layer: object) -> bool:
     return isinstance(layer, nn.GroupNorm) and 1 < layer.num_groups < layer.num_channels
 
 
+def is_norm_over_channels(layer: object) -> bool:
+    """Return whether a norm takes all of its channels together: a layer norm, a group norm of one part."""
+    is_one_part = isinstance(layer, nn.GroupNorm) and layer.num_groups == 1 < layer.num_channels
+    return is_one_part or isinstance(layer, nn.LayerNorm)
+
+
 def find_activation(norm: _BatchNorm) -> nn.Module:
     """Return what a batch norm does to values that it has normalised: nothing, or what timm's do.
 

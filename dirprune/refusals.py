@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dirprune.errors import ConfigurationError, one_line
 from dirprune.groups import Slot
+from dirprune.layers import is_norm_over_channels
 from dirprune.surgery import DIFFERING
 from dirprune.uncounted import find_uncounted
 
@@ -69,6 +70,11 @@ def find_cause(reason: str, is_padded: bool) -> str:
     )
 
 
+def explain_norm(path: str) -> str:
+    """Return why nothing can be cut where a norm takes all channels together."""
+    return f"{path!r} normalises over its channels: without one, all others change"
+
+
 def pads_channels(grad_fn: Any, layer: nn.Module) -> bool:
     """Return whether a step of the network's history pads the layer's channels: axis 1, of rows the last."""
     pads = getattr(grad_fn, "_saved_pad", None)  # of both ends of the last axis, of the one before, ...
@@ -90,9 +96,8 @@ def find_reasons(slot: Slot, module: Any, n_channels: int, is_split: bool) -> li
     """
     if isinstance(module, (nn.MultiheadAttention, nn.LSTM)):
         return [f"{slot.module!r} is a {type(module).__name__}, which is not cut"]
-    is_one_part = isinstance(module, nn.GroupNorm) and module.num_groups == 1 < module.num_channels
-    if isinstance(module, nn.LayerNorm) or is_one_part:
-        return [f"{slot.module!r} normalises over its channels: without one, all others change"]
+    if is_norm_over_channels(module):
+        return [explain_norm(slot.module)]
     if isinstance(module, nn.Module) and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
         return [
             f"the weights of {slot.module!r} are computed for each pass, as by weight_norm or spectral_norm; "

@@ -21,7 +21,7 @@ from dirprune.deadline import deadline, read_processor_time
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.layers import copy_for_evaluation, is_in_parts, is_norm_in_parts, record_layers
-from dirprune.refusals import LostChannels, find_cause, find_reasons, pads_channels
+from dirprune.refusals import LostChannels, explain_norm, find_cause, find_reasons, pads_channels
 from dirprune.surgery import check_masked_equals_compact, randomised_copy
 
 MAX_TRACING_S = 30.0
@@ -387,9 +387,7 @@ class _Tracing:
         if len(sizes) > 1:
             merged.reasons.append(f"{norms[0].module!r} normalises unequal numbers of its channels together")
         if merged.n_channels < 2:
-            merged.reasons.append(
-                f"{norms[0].module!r} normalises over its channels: without one, all others change"
-            )
+            merged.reasons.append(explain_norm(norms[0].module))
         return merged
 
     def _slot(self, item: Any) -> tuple[Slot | None, bool]:

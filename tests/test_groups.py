@@ -335,6 +335,20 @@ class _Tied(nn.Module):
         return self.head(torch.relu(self.third(torch.relu(self.second(torch.relu(self.first(inputs)))))))
 
 
+class _NormsThatJoin(nn.Module):
+    """Norms whose parts of six and of four channels, on one shortcut, have all twelve in common."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 12, 1), nn.Conv2d(12, 12, 1)
+        self.sixes, self.fours = nn.GroupNorm(2, 12), nn.GroupNorm(3, 12)
+        self.head = nn.Conv2d(12, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.sixes(self.first(images))
+        return self.head(F.relu(hidden + self.fours(self.second(F.relu(hidden)))))
+
+
 class _ConcatenatedThenFlattened(nn.Module):
     """The tracer loses the concatenation's offsets behind the flatten."""
 
@@ -372,6 +386,7 @@ class _ConcatenatedThenFlattened(nn.Module):
             ("2",),
             {"0": "'1' normalises over its channels: without one, all others change"},
         ),
+        (_NormsThatJoin(), (1, 2, 2), (), {"first": "normalises over its channels: without one, all others"}),
         *(
             (_normed(wrap), (4,), ("2",), {"0": "the weights of '0' are computed for each pass"})
             for wrap in (parametrizations.weight_norm, parametrizations.spectral_norm)

@@ -56,7 +56,10 @@ def read_dataset(dataset: Dataset[Any], *, n_workers: int = 0) -> tuple[Tensor, 
 
 
 class _Told(Dataset[Any]):
-    """A data set that tells why an example cannot be read, also out of another process.
+    """A data set that gives pairs of tensors, or tells why there is none, also out of another process.
+
+    Anything else might not cross from there: what cannot be pickled is lost without an error, and the reader
+    waits for it for ever.
 
     Args:
         dataset: A map-style one.
@@ -65,11 +68,15 @@ class _Told(Dataset[Any]):
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, place: int) -> Any:
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor] | DataError:
         try:
-            return default_convert(self.dataset[place])
+            example = default_convert(self.dataset[place])
         except Exception as error:  # whatever a user's data set raises
             return DataError(f"expected example {place} to be readable, got {one_line(error, has_type=True)}")
+        try:
+            return _check_pair(example, place)
+        except DataError as error:
+            return error
 
 
 def _count(dataset: Dataset[Any]) -> int:
@@ -94,23 +101,23 @@ def _read(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _check_all(examples: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield examples as tensors, all like the first one."""
+    """Yield examples, all like the first one, and raise what is an error."""
     first: tuple[Tensor, Tensor] | None = None
     for place, example in enumerate(examples):
         if isinstance(example, DataError):
             raise example
-        found = _check_pair(example, place)
-        first = first or found
-        for what, one, other in zip(("input", "target"), found, first, strict=True):
+        first = first or example
+        for what, one, other in zip(("input", "target"), example, first, strict=True):
             if (one.shape, one.dtype) != (other.shape, other.dtype):
                 raise DataError(
                     f"expected each {what} to be like the first one, {_describe(other)}, got "
                     f"{_describe(one)} in example {place}; try a transform that resizes or pads"
                 )
-        yield found
+        yield example
 
 
 def _check_pair(example: Any, place: int) -> tuple[Tensor, Tensor]:
+    """Return input and target as plain tensors without gradients and attributes."""
     if not isinstance(example, (tuple, list)) or len(example) != 2:
         found = f"{len(example)} parts" if isinstance(example, (tuple, list)) else type(example).__name__
         raise DataError(f"expected pairs of an input and a target, got {found} as example {place}")
@@ -120,12 +127,13 @@ def _check_pair(example: Any, place: int) -> tuple[Tensor, Tensor]:
             "transform such as torchvision.transforms.PILToTensor()"
         )
     try:
-        return example[0], torch.as_tensor(example[1])
+        target = torch.as_tensor(example[1])
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"expected targets that are numbers or tensors, got {type(example[1]).__name__} in example "
             f"{place}"
         ) from error
+    return example[0].detach().as_subclass(Tensor), target.detach().as_subclass(Tensor)
 
 
 def _describe(tensor: Tensor) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -75,9 +76,11 @@ def compute_selection(method: Selector, context: ScoringContext, architecture: M
     for group in context.grouping.groups:
         given, n_kept = _read_indices(name, group.name, chosen[group.name]), architecture[group.name]
         indices = sorted(set(given))
-        if len(indices) != n_kept or indices[0] < 0 or indices[-1] >= group.n_channels:
+        is_each_once = len(indices) == len(given) == n_kept
+        if not is_each_once or indices[0] < 0 or indices[-1] >= group.n_channels:
             raise ImportanceError(
-                f"{name} must keep {n_kept} of {group.n_channels} channels of {group.name!r}, got {given}"
+                f"{name} must keep {n_kept} of {group.n_channels} channels of {group.name!r}, each once, "
+                f"got {given}"
             )
         kept[group.name] = indices
     return kept
@@ -177,11 +180,17 @@ def _check_scores(method: Scorer, scores: Any, grouping: Grouping) -> Scores:
 def _read_indices(method: str, group: str, given: Any) -> list[int]:
     """Return a group's kept indices as they were given."""
     try:
-        return [int(index) for index in given]
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        return [_read_index(index) for index in given]
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ImportanceError(
             f"{method} must give {group!r} the indices of channels, got {_call(given)} ({one_line(error)})"
         ) from error
+
+
+def _read_index(given: Any) -> int:
+    if isinstance(given, bool) or getattr(given, "dtype", None) is torch.bool:  # of a mask
+        raise TypeError("expected whole numbers, got bools; try mask.nonzero().flatten()")
+    return operator.index(given)
 
 
 def _read_numbers(method: str, group: str, given: Any) -> Tensor:

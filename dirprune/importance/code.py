@@ -10,7 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dirprune.identity import CONTENT, Recall, digest, find_globals, identify_definition, keep_plain, unwrap
+from dirprune.identity import (
+    CONTENT,
+    SOURCE,
+    Recall,
+    digest,
+    find_globals,
+    hash_source,
+    identify_definition,
+    keep_plain,
+    list_layers,
+)
 from dirprune.importance.base import Selector
 
 PACKAGE = __name__.partition(".")[0]
@@ -40,10 +50,11 @@ def hold_source(kind: type) -> None:
 def hash_code(kind: type, seen: Seen | None = None) -> str:
     """Return the digest of a class with all of its file that it uses.
 
-    That is: its own base classes and methods, the functions and classes of the same file that they name, and
-    its constants, named in capitals. Nothing that is imported is followed, but for base classes. Of objects
-    that they name the class counts, of partials the function, but not the values in them. The name of the
-    module is left out, as a script's is another one where it is imported.
+    That is: its own base classes and methods, the functions and classes of the same file that they name, with
+    the wrappers that decorators of that file put around them, and its constants, named in capitals. Nothing
+    that is imported is followed, but for base classes. Of objects that they name the class counts, of
+    partials the function, but not the values in them. The name of the module is left out, as a script's is
+    another one where it is imported.
 
     Args:
         kind: The class.
@@ -81,6 +92,8 @@ def _describe_code(kind: type, recall: Recall) -> list[dict[str, Any]]:
         del found[id(one)]["module"]
         if is_class:  # its functions are looked at by themselves
             found[id(one)].pop(CONTENT, None)
+        elif hasattr(one, "__wrapped__"):  # `inspect` takes the source of what is inside for a wrapper's
+            found[id(one)][SOURCE] = recall(one.__code__, hash_source)
         values = [part for value in named.values() for part in recall(value, _list_parts)]
         bases = [base for base in one.__bases__ if _is_own_base(base, one)] if is_class else []
         waiting += [*bases, *(value for value in values if _is_of_same_file(value, one))]
@@ -99,7 +112,7 @@ def _list_parts(value: Any) -> list[Any]:
 
 
 def _open(value: Any, around: tuple[Any, ...] = ()) -> Iterator[Any]:
-    """Yield a function or class, those that a container or partial holds, or the class of another object."""
+    """Yield functions with their wrappers, and classes: the value, its parts, or the class of an object."""
     if isinstance(value, partial):
         parts = [value.func, *value.args, *value.keywords.values()]
     elif isinstance(value, Mapping):
@@ -107,8 +120,8 @@ def _open(value: Any, around: tuple[Any, ...] = ()) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         parts = list(value)
     else:
-        value = unwrap(value)
-        yield value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+        for layer in list_layers(value):
+            yield layer if inspect.isroutine(layer) or inspect.isclass(layer) else type(layer)
         return
     if not any(value is other for other in around):
         for part in parts:
@@ -120,4 +133,9 @@ def _is_own_base(base: type, kind: type) -> bool:
 
 
 def _is_of_same_file(value: Any, one: Any) -> bool:
-    return (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == one.__module__
+    return (inspect.isfunction(value) or inspect.isclass(value)) and _get_module(value) == _get_module(one)
+
+
+def _get_module(one: Any) -> Any:
+    """Return the name of the module of a class, or that a function is written in: a wrapper has another's."""
+    return one.__module__ if inspect.isclass(one) else one.__globals__.get("__name__")

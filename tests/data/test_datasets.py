@@ -127,6 +127,34 @@ def test_what_a_worker_cannot_read_is_told_as_here_and_the_global_state_stays() 
         read_dataset(_Pictures([4] * 3, PILToTensor()), n_workers=-1)
 
 
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_inputs_and_targets_that_a_layer_computes_come_without_gradients(n_workers: int) -> None:
+    layer = torch.nn.Linear(2, 2)
+    rows = [layer(torch.full((2,), float(place))) for place in range(3)]
+    inputs, targets = read_dataset([(row, row.sum()) for row in rows], n_workers=n_workers)  # type: ignore[arg-type]
+    assert not inputs.requires_grad
+    assert not targets.requires_grad
+    assert torch.equal(inputs, torch.stack(rows))
+    assert torch.equal(targets, torch.stack(rows).sum(1))
+
+
+class _Noted(torch.Tensor):
+    """A tensor of a class of its own, to be had with attributes."""
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_what_cannot_be_pickled_is_one_line_or_left_behind(n_workers: int) -> None:
+    with pytest.raises(DataError, match=r"^expected targets that are numbers or tensors, got [a-z]+ in e"):
+        read_dataset([(torch.zeros(2), lambda: 1)], n_workers=n_workers)  # type: ignore[arg-type]
+    noted = torch.ones(2).as_subclass(_Noted)
+    noted.note = lambda: 1  # type: ignore[attr-defined]
+    inputs, targets = read_dataset([(noted, noted)], n_workers=n_workers)  # type: ignore[arg-type]
+    assert type(inputs) is type(targets) is torch.Tensor
+    assert inputs.tolist() == targets.tolist() == [[1, 1]]
+
+
+# Where a process is gone, the thread that feeds it may find its pipe closed: CPython's, which prints so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_process_that_dies_while_it_reads_is_one_line() -> None:
     with pytest.raises(DataError, match=r"^expected processes that read, got .*; try n_workers=0$") as raised:
         read_dataset(_Deadly([4] * 3, PILToTensor()), n_workers=1)

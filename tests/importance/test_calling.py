@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -41,6 +42,17 @@ class FirstOnes(Selector):
 
     def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> dict[str, list[int]]:
         return {name: list(range(n_kept + self.excess)) for name, n_kept in architecture.items()}
+
+
+class Told(Selector):
+    """Chooses what the test says."""
+
+    def __init__(self, chosen: Any) -> None:
+        super().__init__()
+        self.chosen = chosen
+
+    def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Any:
+        return self.chosen
 
 
 def ones(context: ScoringContext) -> dict[str, Tensor]:
@@ -106,12 +118,8 @@ def leave_hook(context: ScoringContext) -> None:
 
 
 def test_a_selector_that_returns_nothing_is_refused() -> None:
-    class Forgetful(Selector):
-        def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Any:
-            return None
-
     with pytest.raises(ImportanceError, match="must return the kept indices of each group, got nothing"):
-        compute_selection(Forgetful(), linear_case([1, 1, 1]), {"0": 2})
+        compute_selection(Told(None), linear_case([1, 1, 1]), {"0": 2})
 
 
 @pytest.mark.parametrize(
@@ -121,7 +129,23 @@ def test_a_selector_that_returns_nothing_is_refused() -> None:
             {"0": None},
             "must give '0' the indices of channels, got nothing ('NoneType' object is not iterable)",
         ),
-        ({"0": ["a", "b"]}, "must give '0' the indices of channels, got a list (invalid literal for int()"),
+        ({"0": ["a", "b"]}, "must give '0' the indices of channels, got a list ('str' object"),
+        ({"0": [0.0, 2.0]}, "must give '0' the indices of channels, got a list ('float' object"),
+        (
+            {"0": torch.tensor([0.9, 1.7])},
+            "must give '0' the indices of channels, got a Tensor (only integer",
+        ),
+        *(
+            (
+                {"0": mask},
+                f"must give '0' the indices of channels, got a {type(mask).__name__} "
+                "(expected whole numbers, got bools; try mask.nonzero().flatten())",
+            )
+            for mask in ([True, False, True], torch.tensor([True, False, True]))
+        ),
+        ({"0": np.array([True, False, True])}, "must give '0' the indices of channels, got a ndarray ("),
+        ({"0": [0, 0, 1]}, "must keep 2 of 3 channels of '0', each once, got [0, 0, 1]"),
+        ({"0": [1, 1]}, "must keep 2 of 3 channels of '0', each once, got [1, 1]"),
         (
             {0: [0, 1]},
             "must choose channels of the groups 0, got keys of type int; try group.name as the key",
@@ -130,12 +154,8 @@ def test_a_selector_that_returns_nothing_is_refused() -> None:
     ],
 )
 def test_a_selection_that_breaks_the_contract_is_refused(chosen: Any, message: str) -> None:
-    class Told(Selector):
-        def select(self, context: ScoringContext, architecture: Mapping[str, int]) -> Any:
-            return chosen
-
     with pytest.raises(ImportanceError, match=re.escape(message)) as caught:
-        compute_selection(Told(), linear_case([1, 1, 1]), {"0": 2})
+        compute_selection(Told(chosen), linear_case([1, 1, 1]), {"0": 2})
     assert "\n" not in str(caught.value)
 
 
@@ -256,11 +276,20 @@ def test_scorer_is_a_selector() -> None:
     assert scorer.select(linear_case([1, 1, 1]), {"0": 1}) == {"0": [1]}
 
 
+@pytest.mark.parametrize(
+    "chosen", [torch.tensor([2, 0]), np.array([2, 0]), [torch.tensor(2), 0], range(0, 3, 2)], ids=repr
+)
+def test_indices_of_any_whole_kind_are_taken(chosen: Any) -> None:
+    assert compute_selection(Told({"0": chosen}), linear_case([1, 1, 1]), {"0": 2}) == {"0": [0, 2]}
+
+
 @pytest.mark.parametrize(("excess", "got"), [(1, "got [0, 1, 2]"), (-1, "got [0]"), (-2, "got []")])
 def test_selection_of_the_wrong_size_is_refused(excess: int, got: str) -> None:
     selector = FirstOnes()
     selector.excess = excess
-    with pytest.raises(ImportanceError, match=re.escape(f"must keep 2 of 3 channels of '0', {got}")):
+    with pytest.raises(
+        ImportanceError, match=re.escape(f"must keep 2 of 3 channels of '0', each once, {got}")
+    ):
         compute_selection(selector, linear_case([1, 1, 1]), {"0": 2})
 
 

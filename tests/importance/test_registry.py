@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import subprocess
 import sys
 import types
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,17 +92,36 @@ def test_taken_name_is_refused() -> None:
     assert get_method("magnitude").factory is Magnitude
 
 
-def define(code: str, module: str = "a_users_module") -> type[Any]:
+def define(code: str, module: str = "a_users_module", file: str = "<string>") -> type[Any]:
     """Run what a user's file says, in a module of its own, and return its class `Own`."""
     program = types.ModuleType(module)
-    exec(code, program.__dict__)
+    exec(compile(code, file, "exec"), program.__dict__)
     return program.__dict__["Own"]
 
 
+POWER = 2
+
+
+def raised(function: Callable[..., float]) -> Callable[..., float]:
+    @functools.wraps(function)
+    def rise(*given: Any) -> float:
+        return function(*given) ** POWER
+
+    return rise
+
+
 OWN = """
+import functools
 from dirprune.importance import Scorer
 FACTOR = 2
 UNUSED = 1
+GAIN = 1
+
+def scaled(function):
+    @functools.wraps(function)
+    def scale(*given):
+        return function(*given) * GAIN
+    return scale
 
 def weigh(weight):
     return 0.5
@@ -111,6 +132,7 @@ class Base(Scorer):
 
 class Own(Base):
     @property
+    @scaled
     def half(self):
         return FACTOR * weigh(1)
 """
@@ -122,6 +144,8 @@ class Own(Base):
         ("", "", False),
         ("UNUSED = 1", "UNUSED = 2", False),
         ("FACTOR = 2", "FACTOR = 3", True),
+        ("GAIN = 1", "GAIN = 2", True),
+        ("* GAIN", "+ GAIN", True),
         ("0.5", "0.25", True),
         ("return {}", "return {1: 2}", True),
         ("* weigh", "- weigh", True),
@@ -215,6 +239,23 @@ def test_code_is_found_through_whatever_names_it_and_attributes_name_nothing(
     assert (len(codes) == 2) is is_noticed
 
 
+def test_a_wrapper_counts_by_its_own_lines_of_the_file(tmp_path: Path) -> None:
+    codes = []
+    for name, code in (("same", OWN), ("again", OWN), ("edited", OWN.replace("* GAIN", "+ GAIN"))):
+        file = tmp_path / f"{name}.py"
+        file.write_text(code)
+        codes.append(hash_code(define(code, file=str(file))))
+    assert codes[0] == codes[1] != codes[2]
+
+
+def test_a_wrapper_of_another_file_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = OWN.replace("GAIN = 1\n", f"from {__name__} import raised\n").replace("@scaled", "@raised")
+    codes = [hash_code(define(imported))]
+    monkeypatch.setattr(f"{__name__}.POWER", 3)
+    codes.append(hash_code(define(imported)))
+    assert codes[0] == codes[1]
+
+
 def test_a_users_own_method_of_the_same_place_is_the_same_under_another_name_of_the_module(
     known_methods: None,
 ) -> None:
@@ -265,6 +306,7 @@ def test_code_is_what_it_was_before_the_method_filled_what_its_file_holds(known_
         ("def weigh(weight):\n    return 0.25", True),
         ("FACTOR = 3", True),
         ("FACTOR = [2]", True),
+        ("GAIN = 2", True),
         ("UNUSED = 2", False),
         ("Own.half = property(lambda self: 1)", True),
     ],
