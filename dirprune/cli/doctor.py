@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dirprune.cli.own_network import find_network
+from dirprune.cli.own_network import find_with_classes
 from dirprune.cli.printing import format_count, format_table
 from dirprune.cli.subjects import choose_device, look_for_groups
 from dirprune.cost import CostModel, count_costs
@@ -45,22 +45,22 @@ def doctor(
     input_shape: tuple[int, ...] | None,
     classes: int | None,
     min_keep_ratio: float,
+    channel_multiple: int,
     batch_size: int,
     threads: int,
     device: str | None,
 ) -> None:
     """Print what a study of the network can and cannot do."""
     device = choose_device(device)  # raises before anything is loaded
-    space = SearchSpace(min_keep_ratio=min_keep_ratio, uniform_keep_ratios=())
-    found = find_network(network)
-    if classes is not None and not isinstance(found, str):
-        raise ConfigurationError(f"--classes is of networks by name, {network} knows its own; leave it out")
+    space = SearchSpace(
+        min_keep_ratio=min_keep_ratio, channel_multiple=channel_multiple, uniform_keep_ratios=()
+    )
+    found, options = find_with_classes(network, classes)
     if data is not None and dataset is None:
         dataset = FOLDERS
     roles = None if dataset is None else load_data(dataset, data, validation_from=FOREIGN_SPLIT)
     shape = input_shape or (roles.input_shape if roles else _guess_shape(network))
-    given = {} if classes is None else {"n_classes": classes}
-    dense = create_network(found, with_classes(found, given, roles.n_classes if roles else None)).eval()
+    dense = create_network(found, with_classes(found, options, roles.n_classes if roles else None)).eval()
     if weights is not None:
         load_weights_(dense, weights)
     example = torch.zeros(2, *shape)
@@ -130,9 +130,10 @@ def _describe_range(network: nn.Module, grouping: Grouping, example: Tensor, spa
     whole = costs.costs(grouping.n_channels)
     least = costs.costs(space.lowest_widths(costs))
     single = costs.costs(dict.fromkeys(grouping.names, 1))
+    multiples = f" in multiples of {space.channel_multiple}" if space.channel_multiple > 1 else ""
     lines = [
         f"{100 * (1 - single.macs / whole.macs):.1f}% of the MACs can be cut",
-        f"a study that keeps {space.min_keep_ratio:g} of each group or more reaches",
+        f"a study that keeps {space.min_keep_ratio:g} of each group or more{multiples} reaches",
         f"  {_span(least.macs, whole.macs)} MACs",
         f"  {_span(least.parameters, whole.parameters)} parameters",
     ]
@@ -146,7 +147,10 @@ def _span(least: int, whole: int) -> str:
 def _describe_steps(
     network: nn.Module, shape: tuple[int, ...], batch_size: int, device: str, threads: int
 ) -> str:
-    """Return how long an evaluation and a training step take."""
+    """Return how long an evaluation and a training step take that are as plain as can be.
+
+    What a study's steps have beside that depends on its recipe and its data.
+    """
     network = network.to(device)
     inputs = torch.randn(batch_size, *shape, device=device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
@@ -174,13 +178,20 @@ def _describe_steps(
             f"try --batch-size {2 * batch_size}, or a larger --input-shape"
         ) from error
     network.eval()
-    cpu = f"CPU, {format_count(threads, 'thread')}"
-    where = cpu if device == "cpu" else torch.cuda.get_device_name(device)
     return (
-        f"a step on {batch_size} inputs ({where}): evaluation {format_ms(evaluating)} ms "
-        f"({batch_size / evaluating:,.0f} a second), training {format_ms(training)} ms "
-        f"({batch_size / training:,.0f} a second)"
+        f"a plain step on {batch_size} inputs ({_name_device(device, threads)}): "
+        f"evaluation {format_ms(evaluating)} ms ({batch_size / evaluating:,.0f} a second), "
+        f"training {format_ms(training)} ms ({batch_size / training:,.0f} a second)\n"
+        "plain: float32, SGD, a squared error; a study's recipe may add a teacher's pass and augmentation, "
+        "and have other batches, bfloat16 or channels last"
     )
+
+
+def _name_device(device: str, threads: int) -> str:
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return f"CPU, {format_count(threads, 'thread')}"
+    return torch.cuda.get_device_name(device) if kind == "cuda" else device
 
 
 def format_ms(seconds: float) -> str:
@@ -191,11 +202,14 @@ def format_ms(seconds: float) -> str:
 
 def _time(step: Callable[[], None], device: str) -> float:
     """Return the median of a few steps in seconds, after one that does not count."""
+    kind = torch.device(device).type
     seconds = []
     for _ in range(N_STEPS + 1):
         began = time.perf_counter()
         step()
-        if device.startswith("cuda"):
+        if kind == "cuda":
             torch.cuda.synchronize(device)
+        elif kind == "mps":
+            torch.mps.synchronize()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.cli.options import check_can_write
-from dirprune.cli.own_network import ask_for_network, load_own_network
+from dirprune.cli.own_network import ask_for_network, find_with_classes, load_own_network
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import choose_device, look_for_groups
 from dirprune.cost import count_costs
@@ -20,7 +20,7 @@ from dirprune.files import read_json
 from dirprune.latency import Latency
 from dirprune.latency import describe_setting as find_setting
 from dirprune.latency import fit_latency as fit
-from dirprune.networks import create_network, with_classes
+from dirprune.networks import create_network
 from dirprune.quiet import device_to_itself
 from dirprune.records.folder import StudyFolder
 from dirprune.records.known_latencies import DENSE, Found, LatencyCache, find_latencies
@@ -31,8 +31,8 @@ from dirprune.records.latency import (
     add_measured,
     name_columns,
     tabulate,
+    write_latency_csv,
     write_latency_png,
-    write_table,
 )
 from dirprune.records.models import ARCHITECTURE, SCHEMA, load_dense, load_model
 from dirprune.records.tables import load_front
@@ -92,10 +92,11 @@ def latency(
         ),
     ]
     columns, rows = name_columns(objectives), tabulate(networks, objectives)
-    write_table(folder.latency_csv, columns, rows)
-    write_latency_png(folder.latency_png, networks, setting)
+    write_latency_csv(folder.latency_csv, columns, rows, setting)
+    where = describe_setting(setting)
+    write_latency_png(folder.latency_png, networks, where)
     add_measured(folder)
-    click.echo(f"{setting}; median of {runs} passes in {count_rounds(runs)} rounds, and quartiles")
+    click.echo(f"{where}; median of {runs} passes in {count_rounds(runs)} rounds, and quartiles")
     if line := _describe_known(found, folder.latencies_json):
         click.echo(line)
     click.echo(format_table(columns, [_with_separators(columns, row) for row in rows]))
@@ -118,8 +119,8 @@ def _find(
     inputs: Tensor,
     threads: int,
     runs: int,
-) -> tuple[Found, str]:
-    """Return what the networks of some architectures take, and in words on what.
+) -> tuple[Found, Mapping[str, str | int]]:
+    """Return what the networks of some architectures take, and the setting in which they do.
 
     Args:
         path: File of what was measured before.
@@ -141,7 +142,7 @@ def _find(
 
         measured = find_setting(inputs)
         cache = LatencyCache(path, {**measured, "passes": runs, "rounds": count_rounds(runs)})
-        return find_latencies(architectures, cache, measure), describe_setting(measured)
+        return find_latencies(architectures, cache, measure), measured
 
 
 def _describe_known(found: Found, path: Path) -> str:
@@ -176,7 +177,7 @@ def fit_latency(
 ) -> None:
     """Measure architectures of a network on this machine, and model the latency of all others."""
     check_can_write(output, is_folder=False)
-    dense = create_network(network, with_classes(network, {}, classes)).eval()
+    dense = create_network(*find_with_classes(network, classes)).eval()
     inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
     grouping = look_for_groups(dense, torch.zeros(2, *input_shape))
     grouping.check_any()

@@ -70,6 +70,22 @@ def find_network(place: str) -> str | Callable[..., nn.Module]:
         ) from error
 
 
+def find_with_classes(
+    place: str, classes: int | None
+) -> tuple[str | Callable[..., nn.Module], dict[str, Any]]:
+    """Return what `find_network` finds, and the options with which it has the outputs of `--classes`.
+
+    Raises:
+        ConfigurationError: If there is none, or `--classes` is given of a function.
+    """
+    found = find_network(place)
+    if classes is None:
+        return found, {}
+    if not isinstance(found, str):
+        raise ConfigurationError(f"--classes is of networks by name, {place} knows its own; leave it out")
+    return found, {"n_classes": classes}
+
+
 def find_in_file(place: str, example: str) -> Callable[..., nn.Module]:
     """Return a function or class from a file, which is run.
 

@@ -46,7 +46,7 @@ class Arguments:
     min_val_accuracy: str | None
     objectives: tuple[Objective, ...] | None
     latency: Path | None
-    latency_batch: int
+    latency_batch: int | None
     architectures: str | None
     warm_starts: int | None
     warm_starts_from: str | None

@@ -134,9 +134,8 @@ def _objectives_and_limits(spec: StudySpec) -> list[Option]:
         Option(
             ["--latency-batch"],
             type=WholeNumber(),
-            default=1,
-            show_default=True,
-            help="Inputs of the batch whose latency counts.",
+            help="Inputs of the batch whose latency counts. Default: 1; those of --latency FILE, or of the "
+            "study that goes on.",
         ),
     ]
 

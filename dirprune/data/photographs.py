@@ -30,6 +30,14 @@ N_LOOKED_AT = 8
 """Images of which one that can be read is looked for, to learn its size."""
 USUAL_SIZE = 224
 SHARD = ".tar"
+OF_TORCHVISION = {
+    "MNIST": "mnist",
+    "FashionMNIST": "fashion_mnist",
+    "cifar-10-batches-py": "cifar10",
+    "cifar-100-python": "cifar100",
+    "train_32x32.mat": "svhn",
+}
+"""Data sets by what torchvision keeps of them in a folder."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +137,11 @@ def _find_parts(store: Store) -> tuple[Part, Part]:
     if train and others:
         return (store.root, train), (store.root, others)
     names = ", ".join(repr(entry.name) for entry in entries[:3]) or "nothing"
+    known = [OF_TORCHVISION[entry.name] for entry in entries if entry.name in OF_TORCHVISION]
+    advice = f"; try --dataset {' or '.join(known)}" if known else ""
     raise DataError(
         f"expected train/<class>/<image> and test or val likewise in {store.uri}, or tar shards in place of "
-        f"<class>, found {names}{', ...' if len(entries) > 3 else ''}"
+        f"<class>, found {names}{', ...' if len(entries) > 3 else ''}{advice}"
     )
 
 

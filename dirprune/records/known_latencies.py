@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ Measure = Callable[[Sequence[Architecture]], Sequence[Latency]]
 class LatencyCache:
     """Latencies that were measured already, by architecture and all else that they depend on.
 
-    Several processes may keep theirs in one file.
+    Both are beside each latency for whoever reads the file. Several processes may keep theirs in one file.
 
     Args:
         path: File that keeps them; it need not exist.
@@ -40,10 +40,10 @@ class LatencyCache:
 
     def get(self, architecture: Architecture) -> Latency | None:
         """Return how long an architecture takes; None: not known, or not at the pace of the dense network."""
-        found = dict(self.known.get(self._name(architecture), {}))
-        beside = found.pop(BESIDE, None)
-        is_known = bool(found) and (architecture == DENSE or beside == self._find_pace())
-        return Latency(**found) if is_known else None
+        found = self.known.get(self._name(architecture))
+        if found is None or (architecture != DENSE and found.get(BESIDE) != self._find_pace()):
+            return None
+        return Latency(**{field.name: found[field.name] for field in fields(Latency)})
 
     def add(self, latencies: Mapping[Architecture, Latency]) -> None:
         """Keep what was measured in the same rounds, in place of what was known of these architectures.
@@ -51,7 +51,15 @@ class LatencyCache:
         What was measured beside another value of the dense network is not known any more.
         """
         pace = latencies[DENSE].median_ms if DENSE in latencies else self._find_pace()
-        added = {self._name(each): {**asdict(taken), BESIDE: pace} for each, taken in latencies.items()}
+        added = {
+            self._name(each): {
+                **asdict(taken),
+                BESIDE: pace,
+                "architecture": list(each),
+                "setting": self.setting,
+            }
+            for each, taken in latencies.items()
+        }
         with FileLock(self.path.with_name(f".{self.path.stem}.lock")):
             self.known = {
                 **self._read(),

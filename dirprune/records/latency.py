@@ -16,16 +16,20 @@ from dirprune.latency import Latency
 from dirprune.pareto import interval_front_mask, surely_dominates, to_losses
 from dirprune.records.appearance import COLOURS, DENSE_COLOUR
 from dirprune.records.folder import StudyFolder
+from dirprune.records.tables import MEASURED_ON
+from dirprune.study.latency import describe_setting
 from dirprune.study.objectives import Objective
 
 DOTS_PER_INCH = 150
 MEASURED = {"measured_ms": "latency_ms", "measured_low_ms": "low_ms", "measured_high_ms": "high_ms"}
 """Columns of the fronts' tables with what was measured, and those of `latency.csv` that they repeat."""
+SETTING = ("device", "processor", "threads", "batch_size", "precision", "torch")
+"""Columns of `latency.csv` with what was measured where, the same in each row."""
 SEARCH, FINAL = "search", "final"
 
 
 def name_columns(objectives: Sequence[Objective]) -> list[str]:
-    """Return the columns of `latency.csv`, given what is traded against latency."""
+    """Return the columns of `latency.csv` before `SETTING`, given what is traded against latency."""
     metrics = [objective.metric for objective in objectives]
     times = ["latency_ms", "low_ms", "high_ms", "speed_up", "beaten_by"]
     return ["trial", "front", *metrics, "macs", "parameters", *times]
@@ -103,8 +107,16 @@ def tabulate(networks: Sequence[Timed], objectives: Sequence[Objective]) -> list
     return rows
 
 
+def write_latency_csv(
+    path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], setting: Mapping[str, str | int]
+) -> None:
+    """Write what `tabulate` gave, and behind it the setting; see `dirprune.latency.describe_setting`."""
+    where = [str(setting[name]) for name in SETTING]
+    write_table(path, [*columns, *SETTING], [[*row, *where] for row in rows])
+
+
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write rows of text under their columns, for `latency.csv` what `tabulate` gave."""
+    """Write rows of text under their columns."""
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
@@ -112,7 +124,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def add_measured(folder: StudyFolder) -> None:
-    """Give the tables of fronts and finalists the columns `MEASURED`, where `latency.csv` is there.
+    """Give the tables of fronts and finalists `MEASURED` and `MEASURED_ON`, where `latency.csv` is there.
 
     A study's own `latency_ms` is modelled from its architecture; these were read from a clock.
     """
@@ -127,9 +139,13 @@ def add_measured(folder: StudyFolder) -> None:
 
 def _add_columns(path: Path, known: Mapping[str, Mapping[str, str]]) -> None:
     columns, rows = _read_table(path)
-    columns = [*(column for column in columns if column not in MEASURED), *MEASURED]
+    added = [*MEASURED, MEASURED_ON]
+    columns = [*(column for column in columns if column not in added), *added]
     for row in rows:
-        row |= {name: known.get(row["trial"], {}).get(column, "") for name, column in MEASURED.items()}
+        timed = known.get(row["trial"], {})
+        row |= {name: timed.get(column, "") for name, column in MEASURED.items()}
+        is_told = all(name in timed for name in SETTING)  # earlier versions did not tell
+        row[MEASURED_ON] = describe_setting(timed) if is_told else ""
     write_table(path, columns, [[row[column] for column in columns] for row in rows])
 
 

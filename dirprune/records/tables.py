@@ -13,7 +13,8 @@
 | options | JSON: the method's options and the hyperparameters of fine-tuning |
 | images | trials.csv only: training images seen in fine-tuning |
 | latency_ms | where a study trades or limits it: modelled; equal within the model's error |
-| measured_ms, measured_low_ms, measured_high_ms | not in trials.csv: what `dirprune latency` measured |
+| measured_ms, measured_low_ms, measured_high_ms | not in trials.csv: what `dirprune latency` measured last |
+| measured_on | not in trials.csv: the batch, precision, device, threads and torch of those three, in words |
 | every other metric | by name; wall_time_s in s; lr is the last one of the schedule |
 | reason | trials.csv only: why the trial failed, was stopped or may not be on the front |
 
@@ -39,6 +40,8 @@ from dirprune.records.front import sort_front
 from dirprune.records.models import load_model
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
+
+MEASURED_ON = "measured_on"
 
 
 def format_architecture(record: TrialRecord) -> str:
@@ -75,6 +78,8 @@ class FrontPoint:
         model_dir: Where its model is stored.
         spread: On the final front, the standard deviation of each metric over the seeds.
         n_seeds: On the final front, the trainings of which `metrics` are the means.
+        measured_on: What `measured_ms` among the metrics is of: batch, precision and device; empty: nothing
+            was measured, or by an earlier version.
     """
 
     trial: int
@@ -86,6 +91,7 @@ class FrontPoint:
     model_dir: Path
     spread: dict[str, float] = field(default_factory=dict)
     n_seeds: int = 1
+    measured_on: str = ""
 
     def load_model(self, network: Callable[[], nn.Module] | None = None) -> nn.Module:
         """Rebuild its compact network, in evaluation mode; see `dirprune.records.models.load_model`."""
@@ -118,7 +124,7 @@ def _point(row: dict[str, str], folder: StudyFolder) -> FrontPoint:
     trial = int(row["trial"])
     is_final = "n_seeds" in row
     spreads = {name for name in row if is_final and name.endswith("_std") and name[:-4] in row}
-    facts = {*_FACT, *spreads, "n_seeds", "model"} if is_final else _FACT
+    facts = {*_FACT, MEASURED_ON, *spreads, *(("n_seeds", "model") if is_final else ())}
     return FrontPoint(
         trial=trial,
         source=row["source"],
@@ -129,6 +135,7 @@ def _point(row: dict[str, str], folder: StudyFolder) -> FrontPoint:
         model_dir=folder.root / row["model"] if is_final else folder.model_dir(trial),
         spread={name[:-4]: float(row[name]) for name in spreads if row[name]},
         n_seeds=int(row["n_seeds"]) if is_final else 1,
+        measured_on=row.get(MEASURED_ON, ""),
     )
 
 

@@ -29,41 +29,47 @@ class LatencyOptions:
 
     Attributes:
         path: File of a model that `dirprune fit-latency` measured, on another machine perhaps; None: here.
-        batch_size: Inputs of the batch whose latency counts; >= 1.
-        threads: CPU threads of a pass; >= 1.
+        batch_size: Inputs of the batch whose latency counts; >= 1. None: as many as those of the file, or of
+            the study where it began already; else 1.
+        threads: CPU threads of a pass that is measured here; >= 1.
 
     Raises:
         ConfigurationError: If a number is out of its range.
     """
 
     path: Path | None = None
-    batch_size: int = 1
+    batch_size: int | None = None
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.threads < 1:
+        if self.n_inputs < 1 or self.threads < 1:
             raise ConfigurationError(
-                f"expected a batch of at least 1 input and at least 1 thread, got {self.batch_size} and "
+                f"expected a batch of at least 1 input and at least 1 thread, got {self.n_inputs} and "
                 f"{self.threads}; 1 and 1 is what a single request gets"
             )
 
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of a batch that is measured now."""
+        return 1 if self.batch_size is None else self.batch_size
+
 
 def measure_here(
-    network: nn.Module, grouping: Grouping, input_shape: Sequence[int], options: LatencyOptions
+    network: nn.Module, grouping: Grouping, input_shape: Sequence[int], options: LatencyOptions, device: str
 ) -> LatencyModel:
-    """Measure architectures on this machine, on its GPU where there is one.
+    """Measure architectures on a device of this machine.
 
     Args:
         network: The dense network, on the CPU; left there.
         grouping: Its channel groups.
         input_shape: Of one input.
         options: Batch and threads.
+        device: Where trials compute.
 
     Raises:
         ConfigurationError: If the device is busy.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    inputs = torch.zeros(options.batch_size, *input_shape, device=device)
+    inputs = torch.zeros(options.n_inputs, *input_shape, device=device)
     with threads_set_to(options.threads), device_to_itself(device, options.threads):
         model = fit_latency(network.to(device).eval(), grouping, inputs)
     network.to("cpu")
@@ -80,7 +86,7 @@ def obtain_latency(
     grouping: Grouping,
     roles: DataRoles,
     say: Callable[[str], None],
-    measure: Measure = measure_here,
+    measure: Measure,
 ) -> LatencyModel:
     """Return how long architectures take: from the file, as the study has it, or measured now.
 
@@ -97,14 +103,18 @@ def obtain_latency(
 
     Raises:
         ConfigurationError: If the device is busy, the model says too little of architectures that were not
-            measured, or all take the same time.
+            measured, all take the same time, or what is there is of another network or of batches of another
+            size than were asked for.
     """
     if options.path is not None:
         model = read_latency(options.path)
         example = roles.example_input()
         _check_network(model, describe_dense(CostModel(network, grouping, example), grouping, example))
+        _check_batch(model, options, f"in {options.path}", "measure those with dirprune fit-latency")
     elif stored is not None:
-        return LatencyModel.from_json(stored)
+        model = LatencyModel.from_json(stored)
+        _check_batch(model, options, "in this study, which began with them", "choose another --name")
+        return model
     else:
         model = measure(network, grouping, roles.input_shape, options)
     check_latency(model)
@@ -134,6 +144,16 @@ def _check_network(model: LatencyModel, wanted: Mapping[str, str | int]) -> None
                 f"expected latencies of this network, whose {name} is {value}, got those of one with "
                 f"{model.setting[name]}; measure it with dirprune fit-latency"
             )
+
+
+def _check_batch(model: LatencyModel, options: LatencyOptions, where: str, advice: str) -> None:
+    """Refuse latencies of batches of another size than were asked for, if any were."""
+    known = model.setting.get("batch_size", options.batch_size)
+    if options.batch_size not in (None, known):
+        raise ConfigurationError(
+            f"expected latencies of batches of {options.batch_size}, got those of batches of {known} "
+            f"{where}; leave --latency-batch out, or {advice}"
+        )
 
 
 def describe(model: LatencyModel) -> str:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -43,7 +44,8 @@ def choose_where(resources: Resources) -> Measure:
     computes beside it; of its own study none runs yet.
     """
     if resources.address == LOCAL:
-        return measure_here
+        gpus = resources.gpus_per_trial
+        return partial(measure_with, 1.0 if gpus is None else gpus)  # where there are any
 
     def measure(
         network: nn.Module, grouping: Grouping, input_shape: Sequence[int], options: LatencyOptions
@@ -55,8 +57,9 @@ def choose_where(resources: Resources) -> Measure:
             bundle = _with_whole_devices(slots.bundle)
             try:
                 with _reserved(bundle) as place:
-                    task = ray.remote(measure_here).options(**as_options(bundle), **place, max_retries=0)
-                    return ray.get(task.remote(network, grouping, input_shape, options))
+                    task = ray.remote(measure_with).options(**as_options(bundle), **place, max_retries=0)
+                    share = bundle.get("GPU", 0.0)
+                    return ray.get(task.remote(share, network, grouping, input_shape, options))
             except RayTaskError as error:
                 if isinstance(error.cause, DirpruneError):
                     raise error.cause from None
@@ -65,6 +68,19 @@ def choose_where(resources: Resources) -> Measure:
                 raise _cannot_measure(error) from error
 
     return measure
+
+
+def measure_with(
+    gpu_share: float,
+    network: nn.Module,
+    grouping: Grouping,
+    input_shape: Sequence[int],
+    options: LatencyOptions,
+) -> LatencyModel:
+    """Measure in this process, on what a worker with so much of a GPU computes on; see `measure_here`."""
+    from dirprune.tuning.gpu_share import choose_device
+
+    return measure_here(network, grouping, input_shape, options, choose_device(gpu_share))
 
 
 def as_options(bundle: Mapping[str, float]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,7 +26,8 @@ def test_groups_refusals_reach_and_steps_are_printed(run: Run) -> None:
     assert "conv1 is left whole: masked and compact outputs differ" in said
     assert "95.2% of the MACs can be cut" in said
     assert "5,253,760 to 40,551,040 (13.0 to 100%) MACs" in said
-    assert "a step on 2 inputs" in said
+    assert "a plain step on 2 inputs" in said
+    assert "plain: float32, SGD, a squared error; a study's recipe may add a teacher's pass" in said
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,50 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_done(run: Run)
     assert refused.status == 2
     assert "expected a device that is here, got 'cuda:99'" in refused.errors
     assert "network:" not in refused.output
+
+
+def test_what_a_study_reaches_with_multiples_of_channels_is_printed(run: Run) -> None:
+    given = ("--network", "tests.cli.test_cli_doctor:six_wide", "--input-shape", "4")
+    said = run("doctor", *given, "--channel-multiple", 4).output
+    assert "keeps 0.1 of each group or more in multiples of 4 reaches" in said
+    assert "  24 to 36 (66.7 to 100%) MACs" in said
+    assert "  30 to 44 (68.2 to 100%) parameters" in said
+    assert "  6 to 36 (16.7 to 100%) MACs" in run("doctor", *given).output
+
+
+def test_a_processor_by_number_is_a_device_too(run: Run) -> None:
+    given = ("--network", "tests.cli.test_cli_doctor:six_wide", "--input-shape", "4")
+    said = run("doctor", *given, "--device", "cpu:0")
+    assert (said.status, said.errors) == (0, "")
+    assert "a plain step on 32 inputs (CPU, 1 thread): evaluation" in said.output
+
+
+def test_the_end_of_steps_on_metal_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append(1))
+    doctor._time(lambda: None, "mps")
+    assert len(waited) == 1 + doctor.N_STEPS
+    assert doctor._name_device("mps", 1) == "mps"
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("MNIST",), "mnist"),
+        (("cifar-10-batches-py",), "cifar10"),
+        (("cifar-100-python", "FashionMNIST"), "cifar100 or fashion_mnist"),
+    ],
+)
+def test_a_data_set_of_torchvision_is_recognised_by_its_folder(
+    folders: tuple[str, ...], names: str, run: Run, tmp_path: Path
+) -> None:
+    for folder in folders:
+        (tmp_path / "sets" / folder).mkdir(parents=True)
+    refused = run("doctor", "--network", "lenet5", "--data", tmp_path / "sets")
+    assert refused.status == 2
+    assert "expected train/<class>/<image> and test or val likewise" in refused.errors
+    assert sorted(names.split(" or ")) == sorted(refused.errors.rpartition("--dataset ")[2].split()[::2])
+    assert refused.errors.count("\n") == 1
 
 
 def test_weights_are_judged_on_the_device(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +253,10 @@ def convolutions() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
     )
+
+
+def six_wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
 
 
 class _Remembering(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,15 @@ def make_front(root, *, final_accuracies=()) -> StudyFolder:
     return folder
 
 
+def obtain(options, network, grouping, roles, *, stored=None, say=lambda line: None):
+    """Return the latencies of a study that has them already."""
+
+    def measure(*given):
+        raise AssertionError("they are there already")
+
+    return study_latency.obtain_latency(options, stored, network, grouping, roles, say, measure)
+
+
 def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     folder = make_front(tmp_path)
     result = run("latency", folder.root, "--batch-size", 64, "--runs", 20)
@@ -96,7 +106,28 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     assert [row["measured_ms"] for row in front] == [row["latency_ms"] for row in rows[1:]]
     assert [row["measured_high_ms"] for row in front] == [row["high_ms"] for row in rows[1:]]
     write_tables(folder, [], OBJECTIVES)
-    assert folder.front_csv.read_text().strip().endswith("measured_ms,measured_low_ms,measured_high_ms")
+    head = folder.front_csv.read_text().strip()
+    assert head.endswith("measured_ms,measured_low_ms,measured_high_ms,measured_on")
+
+
+def test_tables_of_latencies_say_what_was_measured_where(run, tmp_path):
+    folder = make_front(tmp_path)
+    for batch_size in (1, 64):
+        run("latency", folder.root, "--runs", 5, "--batch-size", batch_size, "--device", "cpu")
+        for row in read_rows(folder.latency_csv):
+            assert (row["batch_size"], row["threads"]) == (str(batch_size), "1")
+            assert (row["device"], row["processor"]) == ("cpu", measuring.name_processor())
+            assert (row["precision"], row["torch"]) == ("float32", torch.__version__)
+        for row in read_rows(folder.front_csv):
+            assert row["measured_on"].startswith(f"batches of {batch_size} in float32 on cpu (")
+            assert ", threads: 1, torch" in row["measured_on"]
+    first, _ = load_front(folder)
+    assert first.measured_on.startswith("batches of 64")
+    assert "measured_on" not in first.metrics
+    stored = json.loads(folder.latencies_json.read_text())["latencies"].values()
+    assert [each["setting"]["batch_size"] for each in stored] == [1, 1, 1, 64, 64, 64]
+    assert {each["setting"]["device"] for each in stored} == {"cpu"}
+    assert [] in [each["architecture"] for each in stored]
 
 
 def test_the_final_front_is_timed_too_and_judged_by_its_own_metrics(run, tmp_path, monkeypatch):
@@ -257,13 +288,49 @@ def test_a_study_takes_the_latencies_that_were_measured_elsewhere(run, tmp_path)
     said = []
     options = study_latency.LatencyOptions(path)
     roles = load_data("digits", None, validation_from="test:0.5")
-    model = study_latency.obtain_latency(options, None, network, grouping, roles, said.append)
+    model = obtain(options, network, grouping, roles, say=said.append)
     costs = CostModel(network, grouping, example).with_latency(model.constant_ms, model.rates_ms)
     assert costs.costs(grouping.n_channels).as_dict()["latency_ms"] > 0
     assert "modelled, within" in said[0]
     other = create_network("lenet5", {"widths": (10, 20, 100, 24)}).eval()
     with pytest.raises(ConfigurationError, match=r"this network, whose dense_macs is .* with 498750"):
-        study_latency.obtain_latency(options, None, other, find_groups(other, example), roles, said.append)
+        obtain(options, other, find_groups(other, example), roles)
+
+
+def test_latencies_of_a_network_of_ones_own_suit_its_study(run, tmp_path, monkeypatch):
+    def count(network, inputs):
+        return 0.1 + 1e-3 * sum(each.numel() for each in network.parameters())
+
+    monkeypatch.setattr(measuring, "time_pass", count)
+    path = tmp_path / "latency.json"
+    place = f"{toy_study.__file__}:Toy"
+    given = ("--network", place, "--input-shape", 6, "--architectures", 10, "--batch-size", 4)
+    result = run("fit-latency", *given, "--output", path)
+    assert result.status == 0, result.errors
+    network = toy_study.Toy().eval()
+    roles = toy_study.toy_data(None, validation_from="test:0.5", seed=0)
+    grouping = find_groups(network, roles.example_input())
+    model = obtain(study_latency.LatencyOptions(path), network, grouping, roles)
+    assert model.setting["dense_macs"] == 6 * toy_study.WIDTH + toy_study.WIDTH**2 + toy_study.WIDTH * 2
+
+
+def test_latencies_of_batches_of_another_size_than_was_asked_for_are_refused(tmp_path):
+    path = tmp_path / "latency.json"
+    model = measuring.LatencyModel(1.0, (1e-6,), 0.1, measuring.describe_setting(torch.zeros(4, *SHAPE)))
+    study_latency.write_latency(path, model)
+    network = create_network("lenet5").eval()
+    roles = load_data("digits", None, validation_from="test:0.5")
+    grouping = find_groups(network, roles.example_input())
+    for place, stored, advice in (
+        (path, None, r"in .*latency\.json; leave --latency-batch out, or measure those with dirprune fit-l"),
+        (None, model.to_json(), "in this study, .*; leave --latency-batch out, or choose another --name"),
+    ):
+        for asked in (None, 4):
+            options = study_latency.LatencyOptions(place, asked, threads=7)
+            assert obtain(options, network, grouping, roles, stored=stored) == model
+        options = study_latency.LatencyOptions(place, 1)
+        with pytest.raises(ConfigurationError, match=f"batches of 1, got those of batches of 4 {advice}"):
+            obtain(options, network, grouping, roles, stored=stored)
 
 
 def test_latencies_are_of_a_network_with_as_many_outputs_as_the_data_have_classes(run, tmp_path):
@@ -274,7 +341,7 @@ def test_latencies_are_of_a_network_with_as_many_outputs_as_the_data_have_classe
     roles = load_data("digits", None, validation_from="test:0.5")
     grouping = find_groups(network, torch.zeros(2, *SHAPE))
     options = study_latency.LatencyOptions(path)
-    assert study_latency.obtain_latency(options, None, network, grouping, roles, lambda _: None) is not None
+    assert obtain(options, network, grouping, roles) is not None
 
 
 def test_latencies_that_the_model_does_not_explain_are_refused(monkeypatch):
@@ -296,6 +363,10 @@ def test_a_network_whose_latency_does_not_fall_with_its_widths_is_refused():
         (("--network", "lenet", "--input-shape", "1,28,28"), "did you mean 'lenet5'"),
         (("--network", "lenet5", "--input-shape", "1,x"), "expected whole numbers above 0, got '1,x'"),
         (("--network", "lenet5", "--input-shape", "3,28,28"), "3, 28, 28"),
+        (
+            ("--network", f"{toy_study.__file__}:Toy", "--input-shape", "6", "--classes", "4"),
+            "--classes is of networks by name",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_one_line(run, tmp_path, arguments, message):

@@ -72,20 +72,14 @@ def count_pass(network, inputs, clock=None):
 @pytest.mark.usefixtures("on_a_busy_device")
 def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(latency, "time_pass", count_pass)
-    arguments = [
-        "--output",
-        str(tmp_path),
-        "--no-tracking",
-        "--latency-batch",
-        str(LATENCY_BATCH),
-        "--objectives",
-    ]
+    arguments = ["--output", str(tmp_path), "--no-tracking", "--objectives"]
     arguments += ["val_mae:minimize,latency_ms:minimize", "--reference-point", "val_mae=3"]
+    batch = ["--latency-batch", str(LATENCY_BATCH)]
     study = replace(spec, trials=5, epochs=1, rungs=(0,), dense_epochs=3)
     command = make_command(study)
-    assert run_command(command, [*arguments, "--max-latency", "0.00001"], name="study") == 2
+    assert run_command(command, [*arguments, *batch, "--max-latency", "0.00001"], name="study") == 2
     assert "latency_ms can be from" in capsys.readouterr().err
-    assert run_command(command, arguments, name="study") == 0
+    assert run_command(command, [*arguments, *batch], name="study") == 0
     folder = StudyFolder(tmp_path / "toy")
     offered = f"dirprune latency {folder.root} --network FILE.py:Toy"
     assert f"latency_ms is modelled; {offered} measures" in capsys.readouterr().out
@@ -102,6 +96,8 @@ def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp
     apart = 1 + known["error"], 1 - known["error"]
     assert all(fast * apart[0] < slow * apart[1] for fast, slow in pairwise(front))
     resumed = [*arguments, "--resume", "--trials", "6"]
+    assert run_command(command, [*resumed, "--latency-batch", "2"], name="study") == 2
+    assert "leave --latency-batch out, or choose another --name" in capsys.readouterr().err
     assert run_command(command, resumed, name="study") == 0
     assert storage.read_study_json(folder)["description"]["latency"] == known
     other = tmp_path / "other.json"

@@ -130,3 +130,4 @@ def test_what_was_measured_stays_in_the_tables_of_both_fronts_when_they_are_draw
         with table.open(newline="") as file:
             (row,) = csv.DictReader(file)
         assert [row[name] for name in MEASURED] == ["2", "1.5", "2.5"], table.name
+        assert row["measured_on"] == "", "a table of an earlier version does not tell"

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 import requests
+import torch
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 from ray.util.state.exception import RayStateApiException
@@ -22,6 +23,7 @@ from torch import nn
 
 from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
+from dirprune.study import latency as study_latency
 from dirprune.study.latency import LatencyOptions
 from dirprune.tuning import measuring
 from dirprune.tuning.cluster import Resources, Slots
@@ -58,21 +60,44 @@ def test_of_nodes_the_largest_on_which_a_trial_fits_is_taken_whole(
     assert with_whole_node(bundle, NODES) == {**bundle, "CPU": n_cpus}
 
 
-def look_around(*given: object) -> dict[str, float]:
-    """Return what a measurement holds, and how many tasks of others began in the middle of it."""
+@pytest.mark.parametrize(("gpus", "device"), [(None, "cuda"), (0.0, "cpu"), (0.5, "cuda")])
+def test_beside_a_gpu_latencies_are_of_what_trials_compute_on(
+    gpus: float | None, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(measuring, "measure_here", lambda *given: given[-1])
+    measure = choose_where(Resources(gpus_per_trial=gpus))
+    assert str(measure(nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions())) == device
+
+
+@pytest.mark.usefixtures("on_a_busy_device")
+def test_without_a_share_of_a_gpu_the_cpu_is_measured_whatever_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(study_latency, "fit_latency", lambda network, grouping, inputs: inputs)
+    measure = choose_where(Resources(gpus_per_trial=0))
+    inputs = measure(nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions(batch_size=3))
+    assert isinstance(inputs, torch.Tensor)
+    assert (inputs.device.type, inputs.shape) == ("cpu", (3, 2))
+
+
+def look_around(gpu_share: float, *given: object) -> dict[str, float]:
+    """Return what a measurement holds and is told of GPUs, and how many tasks of others began during it."""
 
     @ray.remote(num_cpus=0.5)
     def begin() -> None: ...
 
     begun, _ = ray.wait([begin.remote()], timeout=2)
-    return {**ray.get_runtime_context().get_assigned_resources(), "begun": len(begun)}
+    held = ray.get_runtime_context().get_assigned_resources()
+    return {**held, "begun": len(begun), "share": gpu_share}
 
 
 @pytest.mark.slow
 def test_a_smaller_node_that_is_idle_is_taken_before_a_larger_one_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(measuring, "measure_here", look_around)
+    monkeypatch.setattr(measuring, "measure_with", look_around)
     monkeypatch.setattr(measuring, "PATIENCE_S", 0.5)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     try:
@@ -159,7 +184,7 @@ from dirprune.tuning import measuring
 from dirprune.tuning.cluster import Resources
 
 measuring.PATIENCE_S = 1.0
-measuring.measure_here = lambda *given: ray.get_runtime_context().get_assigned_resources()["CPU"]
+measuring.measure_with = lambda *given: ray.get_runtime_context().get_assigned_resources()["CPU"]
 measure = measuring.choose_where(Resources(address="auto", cpus_per_trial=0.5))
 print("CPUs held:", measure(nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions()))
 """
@@ -203,8 +228,10 @@ def local_ray() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("bundle", "held", "what"),
     [
-        pytest.param({"CPU": 0.5, "GPU": 0.25}, {"GPU": 1.0}, "a whole GPU", marks=pytest.mark.slow),
-        ({"CPU": 0.5}, {"CPU": 2.0, "begun": 0}, "all 2 CPUs of a node"),
+        pytest.param(
+            {"CPU": 0.5, "GPU": 0.25}, {"GPU": 1.0, "share": 1.0}, "a whole GPU", marks=pytest.mark.slow
+        ),
+        ({"CPU": 0.5}, {"CPU": 2.0, "begun": 0, "share": 0.0}, "all 2 CPUs of a node"),
     ],
     ids=["gpu", "cpu"],
 )
@@ -220,7 +247,7 @@ def test_a_measurement_holds_its_device_and_does_not_wait_for_ever(
         yield Slots(4, bundle)
 
     monkeypatch.setattr(measuring, "connect", connect)
-    monkeypatch.setattr(measuring, "measure_here", look_around)
+    monkeypatch.setattr(measuring, "measure_with", look_around)
     monkeypatch.setattr(measuring, "NOTICE_S", 0.5)
     monkeypatch.setattr(measuring, "PATIENCE_S", 60.0)
     given = (nn.Linear(2, 2), Grouping(()), (2,), LatencyOptions())

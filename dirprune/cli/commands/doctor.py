@@ -20,7 +20,11 @@ from dirprune.interruption import leaving_at_ctrl_c
 )
 @click.option("--weights", type=FILE, help="Trained weights, to see whether they load and how good they are.")
 @click.option("--data", type=PLACE, help="Folder or URI of the data set, to judge the weights.")
-@click.option("--dataset", metavar="NAME", help="The data set, such as cifar10, or folders:112.")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="The data set, such as cifar10, or folders:112. Default: class folders with --data.",
+)
 @click.option(
     "--input-shape",
     type=Shape(),
@@ -35,6 +39,13 @@ from dirprune.interruption import leaving_at_ctrl_c
     help="Smallest share of each group that a study may keep.",
 )
 @click.option(
+    "--channel-multiple",
+    type=WholeNumber(),
+    default=1,
+    show_default=True,
+    help="Widths of a study are multiples of it, or those of a whole group.",
+)
+@click.option(
     "--batch-size",
     type=WholeNumber(),
     default=32,
@@ -45,7 +56,7 @@ from dirprune.interruption import leaving_at_ctrl_c
 @device_option
 def doctor(**given: Any) -> None:
     """Look at a network before a study: what can be cut and what not, and why; the costs that a study can
-    reach; and the time of a step here.
+    reach; and the time of a plain step here, without what a study's recipe adds.
 
     Nothing is written. Each group is tried out: cutting it must give what masking its channels gives.
     """

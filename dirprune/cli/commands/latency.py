@@ -56,7 +56,8 @@ def latency(**given: Any) -> None:
     MACs and latency disagree: run this where the network will be deployed. The networks are timed in turns, a
     few passes of each in every round, so that what the device does meanwhile meets all alike; the quartiles
     are of the passes of all rounds. A device on which passes differ too much, because something else runs
-    there, is refused. Writes latency.csv and latency.png into STUDY.
+    there, is refused. Writes latency.csv and latency.png into STUDY, in place of what was measured before:
+    all latencies so far, each with its batch, device, threads and precision, are in latencies.json.
     """
     with leaving_at_ctrl_c():
         from dirprune.cli.latency import latency as run
@@ -65,7 +66,12 @@ def latency(**given: Any) -> None:
 
 
 @click.command
-@click.option("--network", required=True, metavar="NAME", help="Network whose architectures are measured.")
+@click.option(
+    "--network",
+    required=True,
+    metavar="NAME",
+    help="Network whose architectures are measured, by name or FILE.py:NAME of your own; the file is run.",
+)
 @click.option("--input-shape", type=Shape(), required=True, help="One input: 1,28,28 or 3,32,32.")
 @click.option("--output", type=FILE, required=True, help="File to write, for --latency FILE of a study.")
 @batch_option
@@ -88,8 +94,9 @@ def fit_latency(**given: Any) -> None:
     """Measure architectures of a network on this machine, and model the latency of all others.
 
     A study with the objective or limit latency_ms measures by itself where it runs. With the file of this
-    command it takes the latencies of another machine: the one on which the network will be deployed. A
-    device that is busy is refused.
+    command it takes the latencies of another machine: the one on which the network will be deployed. Where
+    a study's network has options, a function of your own gives the network with them. A device that is busy
+    is refused.
     """
     with leaving_at_ctrl_c():
         from dirprune.cli.latency import fit_latency as run
