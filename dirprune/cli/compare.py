@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dirprune.cli.output_files import check_output_files, check_outside_studies
+from dirprune.cli.output_files import check_output_files
 from dirprune.cli.printing import format_count, format_table
 from dirprune.cost import COST_METRICS
 from dirprune.errors import ConfigurationError, StudyError
@@ -36,9 +36,7 @@ def compare(
 ) -> None:
     """Compare the fronts of studies."""
     shares = read_budgets(budgets)
-    files = {"--output": output, "--plot": plot}
-    check_output_files(files, ENDINGS)
-    check_outside_studies(files)
+    check_output_files({"--output": output, "--plot": plot}, ENDINGS)
     compared = read_studies(studies, storage_url)
     check_comparable(compared)
     if plot is not None and len(compared[0].summary.objectives) < 2:

@@ -16,18 +16,27 @@ def check_output_files(
 ) -> None:
     """Check files before anything is computed for them, without creating any.
 
+    None may lie inside of a study's folder, where it could replace what the study is.
+
     Args:
         files: By the option that names each; None where it was not given.
         endings: What the file of an option may end in, the usual one first; one without may end in anything.
     Raises:
-        ConfigurationError: If one ends in something else or cannot be written, or two are the same file.
+        ConfigurationError: If one cannot be written, is a study's or ends in something else, or two are the
+            same file.
     """
     options: dict[Path, str] = {}  # by what each would replace
     for option, path in files.items():
         if path is None:
             continue
-        _check_ending(option, path, (endings or {}).get(option, ()))
         check_can_write(path, is_folder=False, option=option)
+        allowed = (endings or {}).get(option, ())
+        fitting = _fit_ending(option, path, allowed)
+        _check_outside_studies(option, path, fitting.name)
+        if fitting != path:
+            raise ConfigurationError(
+                f"expected {option} to end in {' or '.join(allowed)}, got {path}; try {fitting}"
+            )
         other = options.setdefault(_locate(path), option)
         if other != option:
             raise ConfigurationError(
@@ -35,30 +44,22 @@ def check_output_files(
             )
 
 
-def check_outside_studies(files: Mapping[str, Path | None]) -> None:
-    """Check that no file would lie inside of a study's folder, where it could replace what the study is.
-
-    Args:
-        files: As `check_output_files` takes them.
-    Raises:
-        ConfigurationError: If one would.
-    """
-    for option, path in files.items():
-        above = () if path is None else _locate(path).parents
-        studies = [folder for folder in above if StudyFolder(folder).study_json.exists()]
-        if path is not None and studies:
-            outside = os.path.relpath(studies[-1].parent / f"comparison{path.suffix}")
-            raise ConfigurationError(
-                f"expected {option} outside of every study's folder, got {path}, in the study "
-                f"{studies[-1].name}; try {outside}"
-            )
+def _fit_ending(option: str, path: Path, endings: Sequence[str]) -> Path:
+    """Return the file with an ending that it may have; itself where it has one, or may have any."""
+    if not endings or path.suffix in endings:
+        return path
+    if path.stem.startswith("."):  # .csv alone
+        return path.with_name(option.lstrip("-") + endings[0])
+    return path.with_suffix(endings[0])
 
 
-def _check_ending(option: str, path: Path, endings: Sequence[str]) -> None:
-    if endings and path.suffix not in endings:
-        name = path.stem or option.lstrip("-")
+def _check_outside_studies(option: str, path: Path, name: str) -> None:
+    """Raise where a file would lie inside of a study's folder; the name is that of one beside it to try."""
+    if studies := [above for above in _locate(path).parents if StudyFolder(above).study_json.exists()]:
+        study = studies[-1]
         raise ConfigurationError(
-            f"expected {option} to end in {' or '.join(endings)}, got {path}; try {name}{endings[0]}"
+            f"expected {option} outside of every study's folder, got {path}, in the study {study.name}; "
+            f"try {os.path.relpath(study.parent / f'{study.name}-{name}')}"
         )
 
 

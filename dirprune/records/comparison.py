@@ -13,6 +13,7 @@ from statistics import fmean, mean, stdev
 from typing import Any, Literal
 
 from dirprune.errors import ConfigurationError
+from dirprune.records.front import choose_best, find_comparable, find_cost, find_judged
 from dirprune.records.hypervolume import compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.floor import METRIC, Floor, check_exceedable, check_floor
@@ -201,8 +202,10 @@ class Comparison:
     @property
     def metrics(self) -> list[str]:
         """What is told of a chosen network: what validation judges, the same on test, and its cost."""
-        judged = next((o.metric for o in self.objectives if o.metric.startswith("val_")), None)
-        return [self.cost] if judged is None else [judged, judged.replace("val_", "test_", 1), self.cost]
+        judged = find_judged(self.objectives)
+        if judged is None:
+            return [self.cost]
+        return [judged.metric, judged.metric.replace("val_", "test_", 1), self.cost]
 
 
 def compare(
@@ -224,7 +227,7 @@ def compare(
     objectives, dense_costs = studies[0].summary.objectives, studies[0].summary.dense_costs
     floor = resolve_floor(studies, least)
     reference_point = find_reference(studies, floor)
-    cost = next((o.metric for o in objectives if o.metric in dense_costs), "macs")
+    cost = find_cost(objectives)
     budgets = tuple(Budget(share, share * dense_costs[cost]) for share in shares)
     gathered: dict[str, list[StudyResult]] = {}
     for study in studies:
@@ -283,31 +286,15 @@ def choose_within(
 ) -> TrialRecord | None:
     """Return the network that validation chooses of those within a limit of cost; None if there is none.
 
-    The first objective of validation decides (without one, the first), then the cost, then the other
-    objectives in their order, then the number.
-
     Args:
-        records: Only complete, acceptable ones with a finite value for each objective count.
+        records: Of which those of `find_comparable` count; `choose_best` chooses.
         objectives: What the study trades.
         cost: The metric that is limited.
         limit: Of the cost, inclusive.
     """
-    judged = next((o for o in objectives if o.metric.startswith("val_")), objectives[0])
-
-    def to_key(record: TrialRecord) -> tuple[float, ...]:
-        losses = [-record.metrics[o.metric] if o.is_maximized else record.metrics[o.metric] for o in order]
-        return losses[0], record.metrics[cost], *losses[1:], record.number
-
-    order = [judged, *(o for o in objectives if o != judged)]
-    metrics = [o.metric for o in objectives]
-    affordable = [
-        record
-        for record in records
-        if record.is_candidate
-        and record.objectives(metrics) is not None
-        and record.metrics.get(cost, math.inf) <= limit
-    ]
-    return min(affordable, key=to_key, default=None)
+    comparable = [record for record, _ in find_comparable(records, objectives)]
+    affordable = [record for record in comparable if record.metrics.get(cost, math.inf) <= limit]
+    return choose_best(affordable, objectives, cost) if affordable else None
 
 
 def find_known(record: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:

@@ -18,8 +18,9 @@ _FIGURE = re.compile(
     r"""
     (?<![\w.]) (?<![^\W\d]-)  # not inside of a name: conv1, layer.1, resnet-20
     [+-]?
-    (?> 0x[\da-f]+ | \d+ (?: [.,x]\d+ )* \.? (?: e[+-]?\d+ )? | nan | inf )
+    (?> 0x[\da-f]+ | \d+ (?: [.,x]\d+ )* (?: \.? e[+-]?\d+ )? | nan | inf )
     (?: [ ]? (?: [kmgt]?i?b | [mnu]?s ) )?  # 2.00 GiB, 80ms
+    \.?+  # the end of a sentence
     (?!\w)  # nor at the beginning of one: 0.weight, 3D
     | (?<=/) \d+ (?=\.[a-z])  # but for a trial's own file: events/12.jsonl
     """,
@@ -82,8 +83,8 @@ def describe_failures(records: Sequence[TrialRecord]) -> list[str]:
 def describe_fruitless(records: Sequence[TrialRecord]) -> str:
     """Return that nothing came of a study because trials failed; empty where that is not so.
 
-    Trials that somebody gave up do not count. Where fewer failed than were stopped, it is not for failures
-    that none ran to its end; as many of both are a failure.
+    Trials that somebody gave up do not count. Where fewer than half of the others failed, it is not for
+    failures that none has finished: most were stopped, are paused or under way.
     """
     pruned = _choose_pruned(records)
     failures = count_failures(pruned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,20 +30,33 @@ def find_undominated(
 ) -> dict[int, TrialRecord]:
     """Return the trials that no other dominates by their values as they are, by number.
 
-    Only complete, acceptable trials with a finite value for each objective count. Of trials with the same
-    values only the one with the lowest number does: the others add nothing to choose from.
+    Of the trials of `find_comparable` with the same values only the one with the lowest number counts: the
+    others add nothing to choose from.
     """
-    metrics = [objective.metric for objective in objectives]
-    candidates: dict[tuple[float, ...], TrialRecord] = {}  # by the objectives' values
-    for record in sorted(records, key=lambda record: record.number):
-        values = record.objectives(metrics)
-        if record.is_candidate and values is not None:
-            candidates.setdefault(values, record)
+    candidates: dict[tuple[float, ...], TrialRecord] = {}
+    for record, values in find_comparable(records, objectives):
+        candidates.setdefault(values, record)
     if not candidates:
         return {}
     losses = to_losses(np.array(list(candidates)), [objective.direction for objective in objectives])
     kept = zip(candidates.values(), front_mask(losses), strict=True)
     return {record.number: record for record, is_kept in kept if is_kept}
+
+
+def find_comparable(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> list[tuple[TrialRecord, tuple[float, ...]]]:
+    """Return the trials that may be on a front, by number, each with the objectives' values.
+
+    They are the complete, acceptable ones with a finite value for each objective.
+    """
+    metrics = [objective.metric for objective in objectives]
+    ordered = sorted(records, key=lambda record: record.number)
+    return [
+        (record, values)
+        for record in ordered
+        if record.is_candidate and (values := record.objectives(metrics)) is not None
+    ]
 
 
 def _thin_out(undominated: Mapping[int, TrialRecord], objectives: Sequence[Objective]) -> set[int]:
@@ -64,6 +78,40 @@ def sort_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(front, key=lambda record: (record.metrics.get("macs", 0.0), record.number))
 
 
+def find_judged(objectives: Sequence[Objective]) -> Objective | None:
+    """Return the first objective of validation; None where costs alone are objectives."""
+    return next((objective for objective in objectives if objective.metric.startswith("val_")), None)
+
+
+def find_cost(objectives: Sequence[Objective]) -> str:
+    """Return the metric of the first objective that is a cost; where none is, macs."""
+    return next((o.metric for o in objectives if not o.metric.startswith("val_")), "macs")
+
+
+def choose_best(records: Sequence[TrialRecord], objectives: Sequence[Objective], cost: str) -> TrialRecord:
+    """Return the trial that validation chooses.
+
+    The first objective of validation decides (without one, the first), then the cost, then the other
+    objectives in their order, then the number.
+
+    Args:
+        records: Trials with a value for each objective, at least one.
+        objectives: What the study trades.
+        cost: The metric by which one of equals is cheaper; a trial without it comes last of them.
+    """
+    judged = find_judged(objectives) or objectives[0]
+    order = [judged, *(objective for objective in objectives if objective != judged)]
+    values = [[record.metrics[objective.metric] for objective in order] for record in records]
+    losses = to_losses(values, [objective.direction for objective in order])
+
+    def to_key(place: int) -> tuple[float, ...]:
+        first, *others = losses[place].tolist()
+        record = records[place]
+        return first, record.metrics.get(cost, math.inf), *others, record.number
+
+    return records[min(range(len(records)), key=to_key)]
+
+
 MEMBERS = ("best", "smallest", "knee")
 """Members of a front that go by a name; see `find_member`."""
 
@@ -74,23 +122,19 @@ def find_member(front: Sequence[TrialRecord], objectives: Sequence[Objective], w
     Args:
         front: Trials on the front, at least one.
         objectives: What the study trades.
-        which: "best": first in the first objective of validation (without one, in the first); "smallest":
-            with the fewest MACs; "knee": with the least sum of losses, each scaled from 0 to 1 over the
-            front, which for two objectives is the point farthest below the line between the front's ends.
-
-    Returns:
-        The member; of equals the one with the lowest number.
+        which: "best": what `choose_best` chooses, by the cost of `find_cost`; "smallest": with the fewest
+            MACs; "knee": with the least sum of losses, each scaled from 0 to 1 over the front, which for two
+            objectives is the point farthest below the line between the front's ends. Of equally small ones,
+            and of equal knees, it is the one with the lowest number.
     """
+    if which == "best":
+        return choose_best(front, objectives, find_cost(objectives))
     ordered = sorted(front, key=lambda record: record.number)
-    metrics = [objective.metric for objective in objectives]
-    values = np.array([[record.metrics[metric] for metric in metrics] for record in ordered])
-    losses = to_losses(values, [objective.direction for objective in objectives])
     if which == "smallest":
         keys = np.array([record.metrics["macs"] for record in ordered])
-    elif which == "best":
-        judged = [place for place, metric in enumerate(metrics) if metric.startswith("val_")]
-        keys = losses[:, judged[0] if judged else 0]
     else:
+        values = [[record.metrics[objective.metric] for objective in objectives] for record in ordered]
+        losses = to_losses(values, [objective.direction for objective in objectives])
         spans = np.ptp(losses, axis=0)
         keys = ((losses - losses.min(axis=0)) / np.where(spans > 0, spans, 1.0)).sum(axis=1)
     return ordered[int(np.argmin(keys))]

@@ -268,11 +268,15 @@ class SearchSpace:
     def _find_what_widens(self, costs: CostModel) -> list[str]:
         """Return what would let some group keep fewer channels, in words for who made the space."""
         least, steps = self.lowest_widths(costs), self.multiples(costs)
+        share = f"a smaller share of each group than {self.min_keep_ratio:g} (--min-keep-ratio)"
+        multiple = f"a smaller channel multiple than {self.channel_multiple} (--channel-multiple)"
         hints = []
         if any(least[name] > min(steps[name], n) for name, n in costs.n_channels.items()):
-            hints.append(f"a smaller share of each group than {self.min_keep_ratio:g} (--min-keep-ratio)")
+            hints.append(share)
         if any(least[name] > self._least(n) for name, n in costs.n_channels.items()):
-            hints.append(f"a smaller channel multiple than {self.channel_multiple} (--channel-multiple)")
+            hints.append(multiple)
+        if not hints and any(n > 1 for n in least.values()):  # each alone asks for as many
+            hints.append(f"{share} together with {multiple}")
         return hints
 
     def first_trials(self, grouping: Grouping) -> list[tuple[str, Architecture]]:

@@ -131,7 +131,7 @@ def test_compare_warns_in_one_line_of_each_other_difference(run: Run, output: Pa
             ("magnitude-0", "random-0", "--output", "table.txt"),
             "expected --output to end in .csv or .json, got table.txt; try table.csv",
         ),
-        (("magnitude-0", "random-0", "--output", "a/table.CSV"), "got a/table.CSV; try table.csv"),
+        (("magnitude-0", "random-0", "--output", "a/table.CSV"), "got a/table.CSV; try a/table.csv"),
         (
             ("magnitude-0", "random-0", "--plot", "fronts.svg"),
             "expected --plot to end in .png, got fronts.svg; try fronts.png",
@@ -154,14 +154,14 @@ def test_what_cannot_be_compared_ends_in_one_line(
 @pytest.mark.parametrize(
     ("option", "place", "hint"),
     [
-        ("--plot", "magnitude-0/study.json", "expected --plot to end in .png"),
+        ("--plot", "magnitude-0/study.json", "in the study magnitude-0; try magnitude-0-study.png"),
         (
             "--plot",
             "magnitude-0/front.png",
-            "got magnitude-0/front.png, in the study magnitude-0; try comparison",
+            "got magnitude-0/front.png, in the study magnitude-0; try magnitude-0-front.png",
         ),
         ("--output", "magnitude-0/study.json", "expected --output outside of every study's folder"),
-        ("--output", "random-0/../link/new/c.csv", "in the study magnitude-0; try comparison.csv"),
+        ("--output", "random-0/../link/new/c.csv", "in the study magnitude-0; try magnitude-0-c.csv"),
         ("--output", "random-1/trials.csv", "in the study random-1"),  # which is not even compared
     ],
 )

@@ -14,6 +14,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.records.comparability import find_warnings
 from dirprune.records.comparison import Spread, choose_within, compare
 from dirprune.records.comparison_tables import tabulate, write_comparison
+from dirprune.records.front import find_member, mark_front, sort_front
 from dirprune.study.objectives import Objective
 from tests.records.compared_studies import make_compared, make_other
 from tests.records.example_study import make_trial
@@ -114,6 +115,26 @@ def test_of_equal_networks_the_cheaper_one_is_chosen_where_cost_is_no_objective(
     chosen = choose_within(records, [Objective("val_accuracy", "maximize")], "macs", 600.0)
     assert chosen is not None
     assert chosen.number == 2
+
+
+@pytest.mark.parametrize(
+    ("objectives", "rows", "number"),
+    [
+        ((ACCURACY, PARAMETERS, MACS), ((0.9, 80.0, 250.0), (0.9, 50.0, 500.0)), 2),
+        ((ACCURACY, MACS, PARAMETERS), ((0.9, 500.0, 50.0), (0.9, 250.0, 80.0)), 2),
+        ((MACS, ACCURACY, PARAMETERS), ((500.0, 0.9, 50.0), (250.0, 0.9, 80.0), (100.0, 0.8, 10.0)), 2),
+        ((PARAMETERS, MACS), ((80.0, 250.0), (50.0, 500.0)), 2),
+    ],
+)
+def test_the_best_of_a_front_is_what_a_comparison_chooses_without_a_limit(
+    objectives: tuple[tuple[str, str], ...], rows: tuple[tuple[float, ...], ...], number: int
+) -> None:
+    studies = [make_other(label, objectives, [1000.0] * len(objectives), *rows) for label in "ab"]
+    (chosen,) = compare(studies, by="study", shares=(1.0,)).groups[0].results[0].chosen
+    assert chosen is not None
+    declared = studies[0].summary.objectives
+    front = sort_front(mark_front(studies[0].records, declared))
+    assert [chosen.number, find_member(front, declared, "best").number] == [number, number]
 
 
 def test_a_loss_is_judged_by_its_smallest_values_and_begins_at_the_smallest_reference() -> None:

@@ -52,7 +52,16 @@ def test_reasons_that_differ_by_figures_alone_are_one() -> None:
 @pytest.mark.parametrize(
     "texts",
     [
-        ("loss nan", "loss -7", "loss 7.1E-3", "loss NaN", "loss -inf", "loss 1,200.", "loss 1e-05"),
+        (
+            "loss nan",
+            "loss -7",
+            "loss 7.1E-3",
+            "loss NaN",
+            "loss -inf",
+            "loss nan.",
+            "loss 1,200.",
+            "loss 1.e-05",
+        ),
         ("trial 3: no images", "trial 12: no images"),
         ("tried to allocate 2.00 GiB, 80MiB are free", "tried to allocate 512.00 MiB, 1.5 GiB are free"),
         ("no answer after 80ms (50%)", "no answer after 2.5 s (7%)"),
@@ -61,6 +70,7 @@ def test_reasons_that_differ_by_figures_alone_are_one() -> None:
         ("no file a/b/3/best", "no file a/b/14/best"),
         ("cannot write events/3.jsonl", "cannot write events/14.jsonl"),
         ("images 10-20 on cuda:0", "images 30-45 on cuda:1"),
+        ("no answer after 80ms.", "no answer after 2.5 s"),
     ],
 )
 def test_figures_are_told_by_what_stands_around_them(texts: tuple[str, ...]) -> None:
@@ -73,6 +83,7 @@ def test_figures_are_told_by_what_stands_around_them(texts: tuple[str, ...]) -> 
     [
         ("'conv1.weight'", "'conv2.weight'"),
         ("'0.weight'", "'3.weight'"),
+        ("'nan.weight'", "'inf.weight'"),
         ("layers.0.bias", "layers.12.bias"),
         ("float16", "float64"),
         ("resnet-20", "resnet-56"),
@@ -124,7 +135,12 @@ def test_a_method_all_of_whose_trials_failed_is_named() -> None:
             [make(3, state="PRUNED"), make(4, state="PRUNED")],  # a tie
             "no pruned trial has finished: 2 of 4 trials failed, 2 have not run to the end: OSError",
         ),
+        (
+            [make(3, state="PRUNED"), make(4, state="RUNNING")],  # whatever keeps them from an end
+            "no pruned trial has finished: 2 of 4 trials failed, 2 have not run to the end: OSError",
+        ),
         ([make(number, state="PRUNED") for number in (3, 4, 5)], ""),  # stopped, as most are
+        ([make(3, state="RUNNING"), make(4, state="WAITING"), make(5, state="PRUNED")], ""),
     ],
 )
 def test_a_study_without_a_pruned_network_because_trials_failed_says_so(

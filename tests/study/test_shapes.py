@@ -227,6 +227,11 @@ def test_a_limit_that_nothing_meets_names_the_reachable_range(costs, kind) -> No
             "a higher one, or a smaller share of each group than 0.35 (--min-keep-ratio), "
             "or a smaller channel multiple than 2 (--channel-multiple)",
         ),
+        (
+            {"channel_multiple": 99, "min_keep_ratio": 0.99},
+            "a higher one, or a smaller share of each group than 0.99 (--min-keep-ratio) together with "
+            "a smaller channel multiple than 99 (--channel-multiple)",
+        ),
     ],
 )
 def test_a_limit_that_nothing_meets_is_answered_with_what_would_help(costs, space, advice) -> None:
@@ -240,6 +245,11 @@ def test_a_limit_that_nothing_meets_is_answered_with_what_would_help(costs, spac
     [
         ({"channel_multiple": 256}, "a smaller channel multiple than 256 (--channel-multiple)"),
         ({"min_keep_ratio": 1.0}, "a smaller share of each group than 1 (--min-keep-ratio)"),
+        (
+            {"channel_multiple": 256, "min_keep_ratio": 1.0},
+            "a smaller share of each group than 1 (--min-keep-ratio) together with "
+            "a smaller channel multiple than 256 (--channel-multiple)",
+        ),
     ],
 )
 def test_a_space_in_which_every_group_stays_whole_is_refused(costs, space, advice) -> None:
