@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from dirprune.errors import ImportanceError
@@ -88,9 +88,8 @@ class ScoreCache:
                 return scores, True
             scores = compute()
             with write_atomically(self.path(key)) as temporary:
-                save_file(
-                    {name: values.contiguous() for name, values in scores.items()}, temporary, {"key": key}
-                )
+                contiguous = {name: values.contiguous() for name, values in scores.items()}
+                temporary.write_bytes(save(contiguous, {"key": key}))  # a full disk is an OSError this way
             if self.remote is not None:
                 self.remote.write(self.path(key).name, self.path(key).read_bytes())
             return scores, False

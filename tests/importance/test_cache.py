@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import resource
 import subprocess
 import sys
 import time
@@ -64,6 +65,19 @@ def fail() -> dict[str, Tensor]:
 
 def ones() -> dict[str, Tensor]:
     return {"conv.1": torch.ones(3, dtype=torch.float64)}
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_system_and_leaves_no_file(tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path)
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, most))  # Python ignores the signal: writing more fails
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            cache.get_or_compute("k", ones)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    assert not list(tmp_path.glob("*.safetensors*"))
+    assert not cache.get_or_compute("k", ones)[1]
 
 
 def test_scores_are_computed_once_and_found_by_another_instance(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def _sum_up_curvatures(
     curvature = _loss_curvature(context, outputs.detach(), targets)
     rows = [
         torch.autograd.grad(column.sum(), list(ones.values()), retain_graph=True, materialize_grads=True)
-        for column in outputs.flatten(1).unbind(1)
+        for column in outputs.reshape(len(inputs), -1).unbind(1)
     ]
     signs_of = split_channels(signs[:, positions - start], context.grouping.n_channels)
     found = {}
@@ -165,9 +165,11 @@ def _sum_up_curvatures(
 
 def _count_bytes(context: ScoringContext, n_draws: int) -> int:
     """Return how many bytes the Jacobian of one image, the Hessian of its loss and its signs take."""
-    inputs, _ = next(iter(context.batches(1)))
+    # Two examples, where there are: with one, batch norm without statistics fails, `squeeze` takes an axis.
+    inputs, _ = context.load(torch.arange(min(2, len(context.calibration))))
     with torch.no_grad():
-        n_outputs = context.network(inputs).flatten(1).shape[1]
+        outputs = context.network(inputs)
+    n_outputs = outputs.numel() // len(inputs)
     n_total = sum(context.grouping.n_channels.values())
     n_bytes = N_BYTES + N_BYTES_OF_NULL * (n_draws > 0)
     return n_outputs * (n_bytes * n_total + N_BYTES_OF_HESSIAN * n_outputs) + n_draws * n_total
@@ -180,9 +182,9 @@ def _loss_curvature(context: ScoringContext, outputs: Tensor, targets: Tensor) -
     (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
     rows = [
         torch.autograd.grad(column.sum(), outputs, retain_graph=True, materialize_grads=True)[0]
-        for column in slope.flatten(1).unbind(1)
+        for column in slope.reshape(len(targets), -1).unbind(1)
     ]
-    return torch.stack([row.flatten(1) for row in rows], dim=1).to("cpu", torch.float64)
+    return torch.stack([row.reshape(len(targets), -1) for row in rows], dim=1).to("cpu", torch.float64)
 
 
 def _gather(covariances: Sequence[Tensor]) -> GroupCovariances:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from dirprune.errors import ImportanceError
 from dirprune.importance import ScoringContext
@@ -17,7 +18,8 @@ from dirprune.importance.simplex.laplace import (
 )
 from dirprune.importance.simplex.null import count_draws, draw_signs, make_rng
 from dirprune.switches import switched
-from tests.importance.cases import evidence_case, linear_case
+from dirprune.tracing import find_groups
+from tests.importance.cases import evidence_case, linear_case, make_split
 from tests.importance.simplex.planted import SUBSTITUTES, TOGETHER, planted_case
 
 
@@ -131,3 +133,31 @@ def test_progress_is_told_of_images_too(monkeypatch: pytest.MonkeyPatch) -> None
     compute_laplace_covariances(context, n_parts=2)
     of_part = [("images of a part", 20, 32), ("images of a part", 32, 32)]
     assert told == [*of_part, ("parts of the images", 1, 2), *of_part, ("parts of the images", 2, 2)]
+
+
+class _Squeezed(nn.Module):
+    """A regression of one number, whose batch norm takes the statistics of the images at hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False)
+        self.last = nn.Linear(5, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.norm(self.first(inputs)))).squeeze()
+
+
+def test_a_network_of_one_number_whose_norm_needs_several_images_has_covariances() -> None:
+    torch.manual_seed(0)
+    network, inputs = _Squeezed().eval(), torch.randn(40, 4)
+    grouping = find_groups(network, inputs[:2])
+    with torch.no_grad():
+        context = dataclasses.replace(
+            linear_case([1.0] * 4),
+            network=network,
+            grouping=grouping,
+            calibration=make_split(inputs, network(inputs) + torch.randn(40)),
+        )
+    found = compute_laplace_covariances(context, n_parts=2)["first"]
+    assert found.covariances.shape == (2, 5, 5)
+    assert found.covariances.isfinite().all()
