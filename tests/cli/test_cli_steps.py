@@ -233,7 +233,7 @@ def test_options_of_methods_may_be_given_in_short(run: Run, weights: Path) -> No
     arguments = ["rank", "--weights", weights, "--train-images", 100]
     for number, given in enumerate((["--evaluations", 120], ["--method-options", "evaluations=120"])):
         result = run(*arguments, "--method", "shapley", *given, "--output", f"{number}.json")
-        assert (result.status, result.errors) == (0, "")
+        assert result.status == 0, result.errors  # where it takes long, its progress is told there
     first, second = (json.loads(Path(f"{number}.json").read_text()) for number in (0, 1))
     assert first["method"]["options"]["evaluations"] == 120
     assert first == second
