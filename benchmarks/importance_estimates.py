@@ -215,7 +215,8 @@ def _estimate(rows: Rows, key: dict[str, Any], variant: Variant, alone: Subject,
         return False
     errors = compare(found[group].numpy(), truth)
     assert isinstance(method, ShapleyScorer)
-    covered = measure_coverage(method.estimate(context)[group], truth)
+    assert method.estimates is not None
+    covered = measure_coverage(method.estimates[group], truth)
     rows.add(key, {**errors, "covered": covered, "seconds": seconds})
     click.echo(f"{variant.label}, {key['evaluations']}, {group}: Spearman {errors['spearman']:.2f}")
     return True

@@ -190,7 +190,7 @@ class SampledScorer(ShapleyScorer):
     "shapley",
     "Shapley values: borders first, then a regression on size, channels and pairs",
     paper="Shapley 1953, A Value for n-Person Games (the value; the estimator is dirprune's own)",
-    version=4,
+    version=5,
     cost=DEFAULT_COST,
     needs_data=True,
     needs_gradients=False,

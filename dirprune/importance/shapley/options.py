@@ -55,7 +55,8 @@ class SampledOptions(FixedOptions):
 
     Attributes:
         evaluations: Coalitions to evaluate in each group; "default" is 2 n + 2 and another 2 n + 98, at most
-            1,000 others, for n channels; "auto" doubles the budget until the order around the cut is settled.
+            1,000 others, for n channels; "auto" doubles the budget until the order around the cut is settled:
+            intervals apart, or three budgets that agree, which is no proof; half of all or more become all.
             At least n + 1 (n + 2 for "shapley", 2 n for "shapley-kernel"), at most 2^20.
         cut: Keep ratio at which "auto" looks, in (0, 1).
     """

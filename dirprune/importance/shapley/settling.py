@@ -31,8 +31,13 @@ def default_evaluations(n_channels: int) -> int:
 
 def largest_evaluations(n_channels: int, least: int = 0) -> int:
     """Return the last budget of `estimate_until_settled`."""
-    largest = GROWTH * _first_budget(n_channels, least)
-    return min(largest, 2**n_channels) if n_channels <= MAX_EXACT else largest
+    return _round_up(GROWTH * _first_budget(n_channels, least), n_channels)
+
+
+def _round_up(n_evaluations: int, n_channels: int) -> int:
+    """Return all coalitions where twice the budget reaches them: exact, for at most twice the cost."""
+    n_all = count_coalitions(n_channels)
+    return n_all if n_channels <= MAX_EXACT and 2 * n_evaluations >= n_all else n_evaluations
 
 
 def _first_budget(n_channels: int, least: int) -> int:
@@ -42,18 +47,19 @@ def _first_budget(n_channels: int, least: int) -> int:
 def estimate_until_settled(
     estimator: Estimator, value: Value, n_channels: int, seed: int, cut: float = 0.5, least: int = 0
 ) -> Estimate:
-    """Double the budget until the order around the cut is settled.
+    """Double the budget until the order around the cut seems settled.
 
     It is when no interval of a kept channel overlaps one of a cut channel, or when three budgets in a row
-    keep the same channels; the last budget is 32 times the first, which is said, or all coalitions. Since
-    sequences are nested, what an earlier budget has evaluated is not evaluated again where values are stored.
+    keep the same channels, which is no proof; the last budget is 32 times the first, which is said, or all
+    coalitions, which a budget of at least half of them becomes. Since sequences are nested, what an earlier
+    budget has evaluated is not evaluated again where values are stored.
 
     Args:
         cut: The keep ratio at which channels are cut, in (0, 1).
         least: Evaluations that the estimator takes at least.
     """
     largest = largest_evaluations(n_channels, least)
-    n_evaluations = min(_first_budget(n_channels, least), largest)
+    n_evaluations = _round_up(_first_budget(n_channels, least), n_channels)
     n_kept = min(max(1, round(cut * n_channels)), n_channels)
     kept: list[frozenset[int]] = []
     while True:
@@ -66,7 +72,7 @@ def estimate_until_settled(
             if not is_settled and n_evaluations < count_coalitions(n_channels):
                 logger.warning(UNSETTLED, n_evaluations, n_channels)
             return estimate
-        n_evaluations = min(2 * n_evaluations, largest)
+        n_evaluations = min(_round_up(2 * n_evaluations, n_channels), largest)
 
 
 def _is_apart(estimate: Estimate, order: NDArray[np.intp], n_kept: int) -> bool:

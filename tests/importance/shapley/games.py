@@ -37,6 +37,22 @@ def saturating(n_channels: int, seed: int) -> Value:
     return lambda coalitions: -np.log1p(np.exp(1 - coalitions @ evidence)).mean(1)
 
 
+def softmaxed(n_channels: int, seed: int) -> Value:
+    """Like the last hidden layer of a classifier: minus the mean cross-entropy, channels add to logits."""
+    rng = np.random.default_rng(seed)
+    labels = np.eye(6)[rng.integers(6, size=40)]
+    readout = rng.normal(size=(n_channels, 6))
+    hidden = labels @ readout.T * 20 / n_channels + rng.normal(size=(40, n_channels)) * 1.5
+    parts = np.einsum("mi,ic->imc", hidden, readout)
+
+    def value(coalitions: Coalitions) -> Array:
+        logits = np.tensordot(coalitions.astype(float), parts, 1)
+        right = (logits * labels).sum(2, keepdims=True)
+        return -np.log(np.exp(logits - right).sum(2)).mean(1)
+
+    return value
+
+
 def rugged(n_channels: int, seed: int) -> Value:
     """Every coalition has an independent random value: nothing but evaluating tells them."""
     table = np.random.default_rng(seed).normal(size=2**n_channels)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from dirprune.errors import ImportanceError
 from dirprune.importance import create
@@ -25,6 +27,7 @@ from dirprune.importance.shapley import (
     estimate_with_shap,
 )
 from dirprune.importance.shapley.estimate import Estimate, Value
+from dirprune.importance.shapley.settling import largest_evaluations
 from dirprune.importance.shapley.surrogate import Surrogate
 from tests.importance.cases import make_context
 from tests.importance.shapley.games import (
@@ -34,6 +37,7 @@ from tests.importance.shapley.games import (
     root_mean_square,
     rugged,
     saturating,
+    softmaxed,
     squared_size,
     unanimity,
 )
@@ -198,6 +202,23 @@ def test_borders_first_is_nearer_than_the_others_at_every_budget() -> None:
         assert min(errors, key=errors.__getitem__) == "borders first", errors
 
 
+def test_borders_first_orders_at_least_as_well_as_the_borders_alone() -> None:
+    n, games = 12, range(3)
+    exact = [compute_exact(softmaxed(n, game), n).values for game in games]
+
+    def measure_order(run: Callable[[Value, int, int], Estimate]) -> float:
+        found = [run(softmaxed(n, game), n, game).values for game in games]
+        return float(np.mean([spearmanr(*pair).statistic for pair in zip(found, exact, strict=True)]))
+
+    of_borders = measure_order(lambda value, n, _: estimate_by_sizes(value, n, 1))
+    orders = [
+        measure_order(lambda value, n, seed, budget=budget: estimate_by_borders_first(value, n, budget, seed))
+        for budget in (2 * n + 2, 44, 250)
+    ]
+    assert min(orders) >= of_borders
+    assert orders[-1] >= max(orders[0], 0.97)
+
+
 def test_partial_sizes_of_the_gloves_worked_out_by_hand() -> None:
     np.testing.assert_allclose(estimate_by_sizes(gloves, 3, 1).values, [2 / 3, 1 / 6, 1 / 6], atol=1e-12)
     np.testing.assert_allclose(estimate_by_sizes(gloves, 3, 1, "yes").values, [1 / 3] * 3, atol=1e-12)
@@ -336,3 +357,21 @@ def test_budget_that_grows_ends_with_all_coalitions() -> None:
     assert everything.n_evaluations == 16
     single = estimate_until_settled(estimate_by_borders_first, additive([1.5]), 1, 0)
     assert single.values == pytest.approx(1.5)
+
+
+def test_budget_that_grows_becomes_all_coalitions_from_half_of_them_on() -> None:
+    for n_channels, value in ((6, rugged(6, 0)), (9, rugged(9, 0))):
+        budgets = []
+
+        def note(
+            value: Value, n_channels: int, n_evaluations: int, seed: int, budgets: list = budgets
+        ) -> Estimate:
+            budgets.append(n_evaluations)
+            return estimate_by_kernel(value, n_channels, n_evaluations, seed)
+
+        found = estimate_until_settled(note, value, n_channels, 0)
+        assert not any(2**n_channels / 2 <= budget < 2**n_channels for budget in budgets)
+        assert budgets[-1] <= largest_evaluations(n_channels) == 2**n_channels
+        if n_channels == 6:
+            assert budgets == [64]
+            np.testing.assert_allclose(found.values, compute_exact(value, 6).values, atol=1e-12)
