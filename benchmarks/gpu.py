@@ -38,10 +38,11 @@ from gpu_parts import unpack as unpack_parts
 
 from dirprune.cli.errors import run_command
 from dirprune.errors import StudyError
+from dirprune.evaluation import check_fit
 from dirprune.pareto import hypervolume
 from dirprune.records.folder import StudyFolder
 from dirprune.records.tables import FrontPoint, load_front
-from dirprune.study.dense import check_classes, choose_data, obtain_dense
+from dirprune.study.dense import choose_data, obtain_dense
 from dirprune.study.spec import StudySpec
 from dirprune.training import TrainingReport
 
@@ -132,7 +133,7 @@ def dense(
     choice = choose_data(spec, None)
     roles = spec.load_data(data, choice.validation_from, choice.seed)
     spec = spec.for_classes(roles.n_classes)
-    check_classes(spec, spec.create_network().eval(), roles)
+    check_fit(spec.create_network(), roles, spec.task())
     began = time.monotonic()
 
     def listen(report: TrainingReport, n_images: int) -> None:
