@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.cli.options import check_can_write
+from dirprune.cli.output_files import check_output_files
 from dirprune.cli.own_network import ask_for_network, find_with_classes, load_own_network
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import choose_device, look_for_groups
@@ -176,7 +177,7 @@ def fit_latency(
     classes: int | None = None,
 ) -> None:
     """Measure architectures of a network on this machine, and model the latency of all others."""
-    check_can_write(output, is_folder=False)
+    check_output_files({"--output": output})
     dense = create_network(*find_with_classes(network, classes)).eval()
     inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
     grouping = look_for_groups(dense, torch.zeros(2, *input_shape))

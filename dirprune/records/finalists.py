@@ -16,7 +16,7 @@ from dirprune.files import write_atomically
 from dirprune.pareto import hypervolume_contributions, to_losses
 from dirprune.records.events import read_events, replay
 from dirprune.records.folder import StudyFolder
-from dirprune.records.front import mark_front
+from dirprune.records.front import find_judged, mark_front
 from dirprune.records.record import State, TrialRecord, make_record
 from dirprune.records.tables import format_architecture
 from dirprune.study.floor import Floor
@@ -164,7 +164,7 @@ def summarise_finalists(
 
 def _find_best(trainings: Sequence[FinalTraining], objectives: Sequence[Objective]) -> int:
     """Return the repetition that is best in the first objective of validation; of equals the first one."""
-    judged = next((objective for objective in objectives if objective.metric.startswith("val_")), None)
+    judged = find_judged(objectives)
     if judged is None:  # costs alone, in which all are equal
         return trainings[0].repetition
     values = [training.record.metrics[judged.metric] for training in trainings]

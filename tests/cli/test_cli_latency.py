@@ -375,3 +375,14 @@ def test_what_cannot_be_measured_is_said_in_one_line(run, tmp_path, arguments, m
     assert message in result.errors
     assert len(result.errors.strip().splitlines()) == 1
     assert not (tmp_path / "latency.json").exists()
+
+
+def test_a_model_of_latencies_is_not_written_into_a_study(run, tmp_path):
+    (tmp_path / "lenet").mkdir()
+    study = tmp_path / "lenet" / "study.json"
+    study.write_text("{}")
+    given = ["--network", "lenet5", "--input-shape", "1,28,28"]
+    result = run("fit-latency", *given, "--output", study)
+    assert result.status == 2
+    assert "expected --output outside of every study's folder" in result.errors
+    assert study.read_text() == "{}"
