@@ -124,6 +124,7 @@ def test_a_place_of_ones_own_method_that_does_not_work_ends_in_a_line(
         assert message in refused.errors
 
 
+@pytest.mark.slow
 def test_a_path_by_parameters_is_shown_by_them(run: Run, weights: Path) -> None:
     few = ("--train-images", 200, "--method-options", "n_examples=50", "--method-options", "step=0.5")
     of = ("--method", "greedy-path", "--cost", "parameters")

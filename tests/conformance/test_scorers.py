@@ -206,7 +206,7 @@ def permute(context: ScoringContext) -> tuple[ScoringContext, dict[str, Tensor]]
     return dataclasses.replace(context, network=network), orders
 
 
-@every_network
+@pytest.mark.parametrize("kind", [SmallLeNet, pytest.param(Residual, marks=pytest.mark.slow)])
 @every_scorer
 def test_permuting_channels_permutes_their_scores(name: str, kind: type[nn.Module]) -> None:
     is_stochastic = get_method(name).stochastic

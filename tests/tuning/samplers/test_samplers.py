@@ -24,6 +24,9 @@ def draw(trial: optuna.Trial) -> tuple[float, float, float]:
     return (x - 0.3) ** 2 + 1.0 / n, n / 20, x
 
 
+GP_IS_SLOW = [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in SAMPLERS]
+
+
 class Plane:
     """What is known of trials with two parameters x and y, where losses and limits come from functions."""
 
@@ -100,7 +103,7 @@ def test_every_sampler_draws_from_the_space_whatever_the_number_of_objectives(na
     assert len({tuple(sorted(trial.items())) for trial in trials}) > 0.7 * len(trials)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", GP_IS_SLOW)
 def test_same_seed_draws_the_same_and_another_does_not(name):
     n_trials = N_TRIALS.get(name, 40)
     first = drawn(run_study(name, 3, n_trials, 2))
@@ -137,7 +140,7 @@ def test_samplers_learn_where_trials_are_infeasible(name):
     assert sum(late) / len(late) > 0.6
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "random"])
+@pytest.mark.parametrize("name", [each for each in GP_IS_SLOW if each != "random"])
 def test_samplers_leave_what_is_below_the_least_accuracy(name):
     """Cost alone says to go to 0, where accuracy goes; every third trial is stopped and has no constraint."""
     floor = Floor(0.6, 0)
