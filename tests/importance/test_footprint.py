@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dirprune.architecture import Architecture
 from dirprune.errors import ImportanceError
@@ -16,8 +18,9 @@ from dirprune.importance import ScoringContext, create, fresh_norm, select_chann
 from dirprune.importance.coalitions import open_values
 from dirprune.importance.coalitions.masked import MaskedValues
 from dirprune.importance.footprint import measure_footprint
-from dirprune.importance.simplex import laplace
+from dirprune.importance.simplex import laplace, logistic_normal
 from dirprune.importance.simplex.laplace import compute_curvature
+from dirprune.importance.simplex.logistic_normal import LogisticNormalPosterior
 from tests.importance.cases import make_context, score
 from tests.networks_for_tests import Residual, SmallLeNet
 
@@ -45,9 +48,12 @@ def context() -> ScoringContext:
     return dataclasses.replace(context, network=network, memory_mb=1)
 
 
-@pytest.mark.parametrize("method", ["taylor", "fisher", "dirichlet", "generalized-dirichlet"])
+FITTED = ("dirichlet", "generalized-dirichlet", "logistic-normal")
+
+
+@pytest.mark.parametrize("method", ["taylor", "fisher", *FITTED])
 def test_derivatives_keep_to_the_memory_and_are_the_same(context: ScoringContext, method: str) -> None:
-    options = {"batch_size": N_EXAMPLES} | ({"steps": 3} if "dirichlet" in method else {})
+    options = {"batch_size": N_EXAMPLES} | ({"steps": 3} if method in FITTED else {})
     n_fitting = (1 << 20) // measure_footprint(context, is_differentiated=True)
     assert 2 < n_fitting < N_EXAMPLES
     Noted.sizes = []
@@ -56,6 +62,31 @@ def test_derivatives_keep_to_the_memory_and_are_the_same(context: ScoringContext
     for group, scores in score(method, dataclasses.replace(context, memory_mb=64), options).items():
         torch.testing.assert_close(found[group], scores, rtol=1e-4, atol=1e-7)
     assert max(Noted.sizes) == N_EXAMPLES
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many bytes the largest tensor takes that anything returns."""
+
+    n_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+        self.n_bytes = max([self.n_bytes, *(tensor.untyped_storage().nbytes() for tensor in tensors)])
+        return found
+
+
+def test_moments_of_the_logistic_normal_take_little_and_do_not_depend_on_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    posterior = LogisticNormalPosterior({"a": 30, "b": 50}, prior_concentration=3.0)
+    posterior.location.data += torch.arange(80) / 40
+    with Largest() as largest:
+        found = [posterior.mean(), posterior.variance(), posterior.covariance("b")]
+    assert largest.n_bytes <= 2 * 8 * logistic_normal.N_NUMBERS_AT_ONCE
+    monkeypatch.setattr(logistic_normal, "N_NUMBERS_AT_ONCE", 1 << 24)
+    expected = [posterior.mean(), posterior.variance(), posterior.covariance("b")]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
 
 
 def test_curvature_of_covariances_keeps_to_the_memory_and_is_the_same(
