@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dirprune.architecture import Architecture
 from dirprune.device import exact_products, is_out_of_memory
 from dirprune.errors import DirpruneError, ImportanceError, find_place, one_line
 from dirprune.groups import Grouping
@@ -52,15 +53,20 @@ def compute_scores(method: Scorer, context: ScoringContext) -> Scores:
 def compute_selection(method: Selector, context: ScoringContext, architecture: Mapping[str, int]) -> Kept:
     """Choose channels with the same checks of the network as `compute_scores`.
 
+    Args:
+        architecture: Kept channels per group; groups that it does not name keep all.
     Returns:
         Sorted kept indices of every group, `architecture[group]` of them.
     Raises:
-        ImportanceError: If a group is missing, or its indices are not that many different channels.
+        ArchitectureError: If the architecture names another group, or keeps none or too many of one.
+        ImportanceError: If a group is missing from what the method returns, or its indices are not that many
+            different channels.
     """
+    wanted = Architecture({**context.grouping.n_channels, **architecture}).validate(context.grouping)
     if isinstance(method, Scorer):
-        return keep_best(compute_scores(method, context), architecture)
+        return keep_best(compute_scores(method, context), wanted)
     lent = _lend(context)
-    chosen = _call_untouched(method, lent, lambda: method.select(lent, architecture))
+    chosen = _call_untouched(method, lent, lambda: method.select(lent, wanted))
     name = type(method).__name__
     if not isinstance(chosen, Mapping):
         raise ImportanceError(
@@ -74,7 +80,7 @@ def compute_selection(method: Selector, context: ScoringContext, architecture: M
         )
     kept: Kept = {}
     for group in context.grouping.groups:
-        given, n_kept = _read_indices(name, group.name, chosen[group.name]), architecture[group.name]
+        given, n_kept = _read_indices(name, group.name, chosen[group.name]), wanted[group.name]
         indices = sorted(set(given))
         is_each_once = len(indices) == len(given) == n_kept
         if not is_each_once or indices[0] < 0 or indices[-1] >= group.n_channels:

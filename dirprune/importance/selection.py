@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dirprune.errors import ImportanceError
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
 from dirprune.importance.cache import ScoreCache, score_key
 from dirprune.importance.calling import compute_scores, compute_selection
@@ -59,8 +60,14 @@ def find_scores(
 
     Args:
         architecture: Needed by selectors only, whose scores are one for kept and zero for removed channels.
+    Raises:
+        ImportanceError: If a selector gets none, or the method breaks its contract.
     """
-
+    if architecture is None and not isinstance(method, Scorer):
+        raise ImportanceError(
+            f"{type(method).__name__} chooses channels for an architecture, got none; "
+            "try architecture=Architecture.uniform(grouping, 0.5)"
+        )
     if cache is not None and context.workspace is None:
         context = dataclasses.replace(context, workspace=cache.folder)
 

@@ -15,8 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dirprune.errors import ImportanceError
-from dirprune.importance import Scorer, ScoringContext, Selector, compute_scores, compute_selection, keep_best
+from dirprune.errors import ArchitectureError, ImportanceError
+from dirprune.importance import (
+    Scorer,
+    ScoringContext,
+    Selector,
+    compute_scores,
+    compute_selection,
+    create,
+    find_scores,
+    keep_best,
+)
 from dirprune.importance.base import NoOptions
 from dirprune.importance.calling import put_dead_last
 from dirprune.importance.magnitude import MagnitudeOptions
@@ -274,6 +283,26 @@ def test_scorer_is_a_selector() -> None:
     scorer = Given(lambda context: {"0": torch.tensor([1.0, 3.0, 2.0])})
     assert compute_selection(scorer, linear_case([1, 1, 1]), {"0": 2}) == {"0": [1, 2]}
     assert scorer.select(linear_case([1, 1, 1]), {"0": 1}) == {"0": [1]}
+
+
+@pytest.mark.parametrize("method", [FirstOnes(), create("magnitude")])
+def test_an_architecture_that_does_not_fit_is_refused_and_groups_that_it_leaves_out_stay_whole(
+    method: Selector,
+) -> None:
+    context = linear_case([1, 1, 1])
+    assert compute_selection(method, context, {}) == {"0": [0, 1, 2]}
+    for architecture, expected in (
+        ({"0": 0}, "at least 1"),
+        ({"0": 4}, "4"),
+        ({"1": 2}, "unknown channel group"),
+    ):
+        with pytest.raises(ArchitectureError, match=expected):
+            compute_selection(method, context, architecture)
+
+
+def test_a_selector_without_an_architecture_is_refused() -> None:
+    with pytest.raises(ImportanceError, match="chooses channels for an architecture, got none"):
+        find_scores(FirstOnes(), linear_case([1, 1, 1]))
 
 
 @pytest.mark.parametrize(
