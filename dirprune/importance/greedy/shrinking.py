@@ -43,6 +43,7 @@ is cut, and the few others decide."""
 N_PROBES = 2
 N_SWEEPS = 10
 WHAT = "the curvature"
+OUTPUTS = "outputs of the dense network"
 ELSEWHERE = (
     "out of memory on %s: what derivatives need is kept in the machine's own memory, which takes longer"
 )
@@ -174,23 +175,29 @@ class Shrinking:
 
     @torch.no_grad()
     def _predict(self) -> Tensor:
-        """Return the dense network's outputs on all examples, shape (n, ...), or its soft probabilities."""
+        """Return the dense network's outputs on all examples, shape (n, ...), or its soft probabilities.
+
+        They leave the device, which has to hold the outputs of the examples at hand only.
+        """
         judged = self._judge()
 
         def run(positions: Tensor) -> tuple[Tensor, float]:
             inputs, targets = judged.load(positions)
             outputs = judged.network(inputs)
-            return outputs, float(judged.task.summed_loss(outputs, targets))
+            self._is_classifier &= outputs.dim() == 2
+            _check_finite(OUTPUTS, outputs)
+            loss = float(judged.task.summed_loss(outputs, targets))
+            return (outputs / TEMPERATURE).softmax(1) if self._is_classifier else outputs, loss
 
         found: list[Tensor] = []
-        for positions in torch.arange(len(judged.calibration)).split(self._size):
+        n_examples = len(judged.calibration)
+        for positions in torch.arange(n_examples).split(self._size):
             parts = self._compute(positions, run)
-            found += [part for part, _ in parts]
+            found += [part.cpu() for part, _ in parts]
             self._dense_losses.append(sum(loss for _, loss in parts))
-        outputs = torch.cat(found)
-        _check_finite("outputs of the dense network", outputs)
-        self._is_classifier &= outputs.dim() == 2
-        return (outputs / TEMPERATURE).softmax(1) if self._is_classifier else outputs
+            if self.context.progress is not None and n_examples > self._size:
+                self.context.progress(OUTPUTS, int(positions[-1]) + 1, n_examples)
+        return torch.cat(found)
 
     def _compute(self, positions: Tensor, compute: Callable[[Tensor], Result]) -> list[Result]:
         """Return what a function gives on examples: as many at once as memory allows, or all together.
@@ -243,7 +250,7 @@ class Shrinking:
         _check_finite("outputs", outputs)
         loss = float(judged.task.summed_loss(outputs.detach(), targets))
         self._rng.set_state(drawn)
-        reference = self._reference[positions[places]]
+        reference = self._reference[positions[places]].to(outputs.device)
         slope, *probes = self._find_directions(outputs.detach(), reference, places, len(positions))
         pulled = [_pull_back(outputs, direction, switches) for direction in (slope, *probes)]
         return loss, pulled[0].sum(0), torch.cat(pulled[1:])

@@ -268,6 +268,14 @@ def test_fewer_images_at_once_find_the_same(case: str) -> None:
         assert small.kept == roomy.kept
 
 
+def test_how_far_the_dense_outputs_are_is_told_where_they_take_several_parts() -> None:
+    told: list[tuple[str, int, int]] = []
+    context = make_context(n_examples=600)
+    Shrinking(dataclasses.replace(context, progress=lambda *each: told.append(each)), False)
+    assert [n_done for _, n_done, n_total in told if n_total == 600][-1] == 600
+    assert len(told) > 1
+
+
 def test_small_networks_are_searched_exactly_and_deep_ones_by_curvature() -> None:
     found = {}
     for name, shape in (("lenet5", (1, 28, 28)), ("resnet20", (3, 32, 32))):
