@@ -127,7 +127,7 @@ def _read_images(paths: Sequence[Path], size: int | None, shorter: int | None) -
     folder = str(Path(os.path.commonpath(paths)).absolute())
     origin = digest(folder, size, shorter, platform.node())  # another machine's folder may hold other files
     _remove_older(stored, origin)
-    with suppress(OSError), write_atomically(stored) as temporary:  # without room for it: decoded every time
+    with suppress(OSError, SafetensorError), write_atomically(stored) as temporary:  # no room: not kept
         save_file({"images": images, "is_whole": is_whole}, temporary, {ORIGIN: origin})
     return images, is_whole
 

@@ -63,10 +63,7 @@ def index_shards(store: Store, folder: str, shards: Sequence[Entry]) -> ImageInd
     file_of = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.labels) for shard in found])
     starts, sizes = np.ascontiguousarray(np.concatenate([shard.places for shard in found], 1))
     labels, classes = _number([label for shard in found for label in shard.labels])
-    with (
-        suppress(OSError),
-        write_atomically(stored) as temporary,
-    ):  # without room for it: gone through every time
+    with suppress(OSError, SafetensorError), write_atomically(stored) as temporary:  # no room: not kept
         save_file(
             {"file_of": file_of, "starts": starts, "sizes": sizes, "labels": labels},
             temporary,

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 from torchvision import transforms
-from torchvision.datasets import CIFAR10, SVHN, ImageFolder
+from torchvision.datasets import CIFAR10, CIFAR100, SVHN, ImageFolder
 
 from dirprune.data import class_folders, load_data
 from dirprune.data.class_folders import read_class_folders
 from dirprune.data.images import BROKEN, decode
 from dirprune.data.photographs import load_photographs
 from dirprune.errors import DataError
+from tests.full_disk import no_room
 
 TEN = tuple(f"class{number}" for number in range(10))
 
@@ -77,22 +78,34 @@ def test_class_folders_are_the_data_set_cifar10_in_its_roles(tmp_path: Path) -> 
     torch.testing.assert_close(normalised, torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "labels", "n_classes"),
+    [("cifar10", CIFAR10, "labels", 10), ("cifar100", CIFAR100, "fine_labels", 100)],
+)
 def test_torchvisions_own_files_are_read_when_they_are_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: type[CIFAR10],
+    labels: str,
+    n_classes: int,
 ) -> None:
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
-    folder = tmp_path / CIFAR10.base_folder
+    folder = tmp_path / kind.base_folder
     folder.mkdir()
-    for place, (name, _) in enumerate([*CIFAR10.train_list, *CIFAR10.test_list]):
-        data = np.zeros((10, 3, 32, 32), np.uint8)
-        data[:, 1, 2, 3] = 10 * place + np.arange(10)
-        entry = {"data": data.reshape(10, -1), "labels": list(range(10))}
-        (folder / name).write_bytes(pickle.dumps(entry))
-    roles = load_data("cifar10", tmp_path, validation_from="train:0.2")
+    n_each = max(10, 2 * n_classes // len(kind.train_list))  # each class twice among those to train on
+    for place, (file, _) in enumerate([*kind.train_list, *kind.test_list]):
+        data = np.zeros((n_each, 3, 32, 32), np.uint8)
+        data[:, 1, 2, 3] = (n_each * place + np.arange(n_each)) % 256
+        entry = {"data": data.reshape(n_each, -1), labels: [i % n_classes for i in range(n_each)]}
+        (folder / file).write_bytes(pickle.dumps(entry))
+    roles = load_data(name, tmp_path, validation_from="train:0.5")
+    assert roles.n_classes == n_classes
     assert roles.train.inputs[:, 1, 2, 3].tolist() == roles.train.indices.tolist()
-    assert roles.test.inputs[:, 1, 2, 3].tolist() == list(range(50, 60))
-    assert roles.test.targets.tolist() == list(range(10))
+    n_train = n_each * len(kind.train_list)
+    assert roles.test.inputs[:, 1, 2, 3].tolist() == [(n_train + i) % 256 for i in range(len(roles.test))]
+    assert roles.test.targets.tolist() == [i % n_classes for i in range(len(roles.test))]
 
 
 def test_torchvisions_files_with_another_check_sum_are_never_unpickled(tmp_path: Path) -> None:
@@ -209,6 +222,18 @@ def test_what_was_decoded_is_kept_until_a_file_changes(
         stored.write_bytes(stored.read_bytes()[:100])
     assert read_class_folders(tmp_path)[0][4, 0, 0, 0] == 99
     assert len(n_decoded) == 3
+
+
+def test_without_room_for_what_was_decoded_images_are_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_folders, "N_IMAGES_KEPT", 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_folders(tmp_path, ("ant", "bee"))
+    with no_room():
+        first = read_class_folders(tmp_path)
+    assert not list((tmp_path / "cache").rglob("*safetensors*"))
+    assert torch.equal(first[0], read_class_folders(tmp_path)[0])
 
 
 def test_of_what_was_decoded_of_a_folder_in_a_size_only_the_last_is_kept(

@@ -27,6 +27,7 @@ from dirprune.errors import DataError
 from dirprune.recipe import Recipe
 from dirprune.tasks import make_task
 from dirprune.training import TrainingState, train_
+from tests.full_disk import no_room
 
 from .photograph_folders import (
     label_by_json,
@@ -101,6 +102,17 @@ def test_shards_hold_what_the_folders_hold(folders: Path, tmp_path: Path, labels
     expected = load_data(f"folders:{SIZE}", folders)
     assert_same_roles(load_data(f"stream:{SIZE}", tmp_path / "shards"), expected)
     assert_same_roles(load_data(f"folders:{SIZE}", tmp_path / "shards"), expected)
+
+
+def test_without_room_for_their_index_shards_are_read_all_the_same(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_shards(tmp_path / "shards", folders)
+    with no_room():
+        roles = load_data(f"stream:{SIZE}", tmp_path / "shards")
+    assert not list((tmp_path / "cache").rglob("*safetensors*"))
+    assert_same_roles(roles, load_data(f"folders:{SIZE}", folders))
 
 
 def number_classes(root: Path, n_classes: int = 12) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from dirprune.importance.answers import describe_answers
 from dirprune.importance.cache import context_key, score_key
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
+from tests.full_disk import no_room
 from tests.importance.cases import identity, linear_case, make_context, make_split
 from tests.importance.test_calling import FirstOnes
 from tests.networks_for_tests import Residual
@@ -69,13 +69,8 @@ def ones() -> dict[str, Tensor]:
 
 def test_a_disk_that_is_full_is_an_error_of_the_system_and_leaves_no_file(tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path)
-    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16, most))  # Python ignores the signal: writing more fails
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            cache.get_or_compute("k", ones)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    with no_room(), pytest.raises(OSError, match="File too large"):
+        cache.get_or_compute("k", ones)
     assert not list(tmp_path.glob("*.safetensors*"))
     assert not cache.get_or_compute("k", ones)[1]
 
