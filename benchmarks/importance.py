@@ -7,7 +7,8 @@
 
 Every command appends rows to a file of its own in the output folder and leaves out those that are there, so
 that it goes on where it was cut off; `report` prints the tables of all rows and draws the plots. With --quick
-everything is as small as it can be: to see that it runs, not to be believed. Weights of LeNet-5 and VGG-16
+everything is as small as it can be: to see that it runs, not to be believed. A folder is of the same weights
+and versions of methods throughout. Weights of LeNet-5 and VGG-16
 come from `dirprune train --network NAME`.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import click
 import torch
-from importance_common import Setting, write_machine
+from importance_common import Setting, claim_folder
 from importance_estimates import reference_ranking, shapley_error
 from importance_forms import greedy_forms
 from importance_peer import torch_pruning_peer
@@ -61,7 +62,7 @@ def main(
     weights = {name: path for name, path in named.items() if path is not None}
     context.obj = Setting(output, mnist, lenet, cifar, weights, device, quick)
     if context.invoked_subcommand != "report":
-        write_machine(context.obj)
+        claim_folder(context.obj)
 
 
 for command in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +22,9 @@ from dirprune.architecture import Architecture
 from dirprune.data import DataRoles, load_data, make_roles
 from dirprune.data.roles import FOREIGN_SPLIT, OWN_SPLIT
 from dirprune.evaluation import evaluate
-from dirprune.files import write_json
+from dirprune.files import read_json, write_json
 from dirprune.groups import Grouping
-from dirprune.importance import ScoringContext
+from dirprune.importance import ScoringContext, get_method, list_methods
 from dirprune.latency import name_processor
 from dirprune.networks import create_network, load_weights_
 from dirprune.networks.weights import read_metadata
@@ -37,6 +39,7 @@ ARCHITECTURE_SEED = 2026
 N_CIFAR_TRAIN = 10_000  # calibration is the half of it: 5,000 images, as on MNIST
 N_TEST = {"mnist": 5_000, "cifar10": 2_000}  # images at most, drawn at random
 N_RECALIBRATION = 2_000
+MADE_OF = "made-of.json"
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,37 @@ def format_mean(values: Sequence[float], digits: int = 1, factor: float = 1.0) -
     return mean if len(scaled) < 2 else f"{mean} ± {statistics.stdev(scaled):.{digits}f}"
 
 
-def write_machine(setting: Setting) -> None:
+def claim_folder(setting: Setting) -> None:
+    """Note on which machine and of what rows are measured; refuse a folder with rows of something else.
+
+    Raises:
+        BadParameter: If rows in the output folder are of other weights or of other versions of methods.
+    """
+    path = setting.output / MADE_OF
+    weights = {f"lenet5-{number}": file for number, file in enumerate(setting.lenet_weights)}
+    made_of = {
+        "weights": {
+            name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for name, file in {**weights, **setting.cifar_weights}.items()
+        },
+        "method_versions": {name: get_method(name).version for name in list_methods()},
+    }
+    before = read_json(path, schema=1) if path.exists() else {}
+    for what, found in made_of.items():
+        earlier = before.get(what, {})
+        changed = sorted(name for name in found.keys() & earlier.keys() if found[name] != earlier[name])
+        if changed:
+            raise click.BadParameter(
+                f"{setting.output} has rows of other {what.replace('_', ' ')} ({', '.join(changed)}); "
+                "try another folder",
+                param_hint="--output",
+            )
+        made_of[what] = {**earlier, **found}
+    _write_machine(setting)
+    write_json(path, made_of, schema=1)
+
+
+def _write_machine(setting: Setting) -> None:
     """Note on which machine the rows were measured."""
     is_cuda = setting.device.startswith("cuda")
     machine = {

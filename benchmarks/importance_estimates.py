@@ -302,6 +302,7 @@ def reference_ranking(
             )
         for side, run in sides.items():
             key = {"subject": subject.name, "side": side, "seed": seed}
+            key |= {"truth_images": truth_images, "long_run": long_run}
             if rows.is_done(**key):
                 continue
             found: dict[str, Tensor] = {}

@@ -178,7 +178,7 @@ def after_fine_tuning(
         for architecture, variant in product(asked, variants):
             for seed, repair in product(range(1 if quick else seeds), repairs.split(",")):
                 key = {"variant": variant.label, "seed": seed, "architecture": str(architecture)}
-                key |= {"repair": repair, "subject": subject.name}
+                key |= {"repair": repair, "subject": subject.name, "n_images": images}
                 if rows.is_done(**key):
                     continue
                 context = subject.context(images, seed if variant.is_stochastic else 0)

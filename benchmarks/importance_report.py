@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import click
@@ -207,8 +208,13 @@ def _draw_pruning(rows: list[Row], variants: list[str], sets: list[str], path: P
 
 
 def report_fine_tuning(rows: list[Row], output: Path) -> str:
-    """Return a table for each network: accuracy after fine-tuning, methods by architectures; draw it."""
+    """Return a table for each network: accuracy after fine-tuning, methods by architectures; draw it.
+
+    Where methods have seen different numbers of images, their rows say how many.
+    """
     parts = []
+    if len({row["n_images"] for row in rows}) > 1:
+        rows = [{**row, "variant": f"{row['variant']}, {row['n_images']:,} images"} for row in rows]
     for subject in unique(rows, "subject"):
         of_subject = pick(rows, subject=subject)
         architectures = unique(of_subject, "architecture")
@@ -235,10 +241,11 @@ def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> 
     for axes, text in zip(panels, architectures, strict=True):
         for row in pick(rows, architecture=text):
             place = -variants.index(f"{row['variant']}, {row['repair']}")
-            colour = "tab:red" if row["variant"] in ALWAYS else "tab:blue"
+            colour = "tab:red" if row["variant"].startswith(ALWAYS) else "tab:blue"
             for when, face in (("before", "none"), ("after", colour)):
                 axes.plot(100 * (1 - row[when]), place, "o", ms=5, mfc=face, mec=colour)
-        axes.set(title=text, xscale="log", xlabel="test error, %", yticks=range(0, -len(variants), -1))
+        axes.set(xscale="log", xlabel="test error, %", yticks=range(0, -len(variants), -1))
+        axes.set_title(fill(text.replace("-", " "), 24), fontsize=10)
         axes.set_yticklabels(variants)
         axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -80,6 +80,31 @@ def test_rows_are_measured_once_and_reported(modules: dict[str, ModuleType], tmp
     assert (tmp_path / "after-pruning-lenet5.png").stat().st_size > 1000
 
 
+def test_a_folder_with_rows_of_other_weights_or_versions_is_refused(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    main, path = modules["importance"].main, tmp_path / "made-of.json"
+    choice = ("after-pruning", "--subjects", "lenet5", "--methods", "magnitude L1")
+    run(main, tmp_path, *choice)
+    made_of = json.loads(path.read_text())
+    made_of["method_versions"]["magnitude"] += 1
+    path.write_text(json.dumps(made_of))
+    result = CliRunner().invoke(main, ["--output", str(tmp_path), "--quick", *choice])
+    assert result.exit_code == 2
+    assert "other method versions (magnitude)" in " ".join(result.stderr.split())
+
+    path.unlink()
+    weights = tmp_path / "one.safetensors"
+    weights.write_bytes(b"one")
+    run(main, tmp_path, "--vgg16", str(weights), *choice)
+    weights.write_bytes(b"another")
+    result = CliRunner().invoke(
+        main, ["--output", str(tmp_path), "--quick", "--vgg16", str(weights), *choice]
+    )
+    assert result.exit_code == 2
+    assert "other weights (vgg16)" in " ".join(result.stderr.split())
+
+
 @pytest.mark.slow
 def test_fine_tuning_is_measured_and_reported_for_each_network(
     modules: dict[str, ModuleType], tmp_path: Path
