@@ -18,6 +18,9 @@ Value = Callable[[Coalitions], Array]
 
 MAX_EXACT = 20
 """Channels up to which all coalitions can be evaluated."""
+MOST_SAID = 10**15
+MOST_DRAWS = 2**18
+"""Blocks that are drawn at most where fewer coalitions are asked for: those are seconds."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
     if n_evaluations > 2**MAX_EXACT:
         raise BudgetError(
             f"evaluations must be at most {2**MAX_EXACT:,}, the coalitions of {MAX_EXACT} channels, "
-            f"got {n_evaluations:,}"
+            f"got {say_number(n_evaluations)}"
         )
     if n_evaluations < least:
         raise BudgetError(
@@ -73,6 +76,11 @@ def check_evaluations(n_evaluations: int, least: int, n_channels: int) -> None:
 def count_coalitions(n_channels: int) -> int:
     """Return how many coalitions a group has."""
     return 2**n_channels
+
+
+def say_number(number: int) -> str:
+    """Return a whole number in words that are not longer than a line."""
+    return f"{number:,}" if number < MOST_SAID else f"more than {MOST_SAID:,}"
 
 
 def is_everything(n_evaluations: int, n_channels: int) -> bool:
@@ -106,8 +114,10 @@ def take_distinct(draws: Iterable[Coalitions], n_distinct: int, n_draws: int) ->
     Args:
         draws: Blocks of coalitions that belong together, each of shape (n_in_block, n_channels).
         n_distinct: Most different coalitions.
-        n_draws: Most blocks looked at; ends the wait for coalitions that are hardly ever drawn.
+        n_draws: Most blocks looked at; ends the wait for coalitions that are hardly ever drawn. No more than
+            `MOST_DRAWS` are, or than there are coalitions to take.
     """
+    n_draws = min(n_draws, max(MOST_DRAWS, n_distinct))
     seen: set[bytes] = set()
     taken: list[Coalitions] = []
     for _, block in zip(range(n_draws), draws, strict=False):

@@ -7,9 +7,11 @@ from math import comb
 import numpy as np
 
 from dirprune.errors import ImportanceError
-from dirprune.importance.shapley.estimate import MAX_EXACT, Estimate, Value, borders, count_coalitions
+from dirprune.importance.shapley.estimate import MAX_EXACT, Estimate, Value, borders
 
 BLOCK = 2**14
+MAX_SAID = 1000
+"""Channels whose coalitions a float can count."""
 
 
 def compute_exact(value: Value, n_channels: int) -> Estimate:
@@ -28,9 +30,10 @@ def compute_exact(value: Value, n_channels: int) -> Estimate:
     """
     n = n_channels
     if n > MAX_EXACT:
+        count = f"2^{n}" + (f" = {2**n:.2g}" if n <= MAX_SAID else "")
         raise ImportanceError(
             f"exact Shapley values must be of at most {MAX_EXACT} channels, got {n}, which have "
-            f"2^{n} = {float(count_coalitions(n)):.2g} coalitions; try method shapley or shapley-permutation"
+            f"{count} coalitions; try method shapley or shapley-permutation"
         )
     sizes = range(n + 1)
     inside = np.array([1 / (n * comb(n - 1, s - 1)) if s > 0 else 0.0 for s in sizes])

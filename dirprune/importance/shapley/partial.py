@@ -16,6 +16,7 @@ from dirprune.importance.shapley.estimate import (
     Value,
     borders,
     kernel_weights,
+    say_number,
     solve_efficient,
 )
 
@@ -62,8 +63,8 @@ def list_sizes(n_channels: int, k: int, adding: str) -> tuple[list[int], int]:
     n_coalitions = 2 + sum(comb(n, s) for s in sizes)
     if n_coalitions > 2**MAX_EXACT:
         raise ImportanceError(
-            f"k must give at most {2**MAX_EXACT} coalitions, got {k}, which gives {n_coalitions} "
-            f"of {n} channels; try a smaller k or method shapley"
+            f"k must give at most {2**MAX_EXACT:,} coalitions, got {k}, which gives "
+            f"{say_number(n_coalitions)} of {n} channels; try a smaller k or method shapley"
         )
     return sorted(sizes, key=lambda s: (min(s, n - s), s)), n_coalitions
 

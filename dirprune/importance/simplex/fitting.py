@@ -119,7 +119,7 @@ def fit_(
             if not _are_finite(posterior.parameters):
                 raise ImportanceError(
                     f"expected finite gradients in step {number + 1} of the posterior, got NaN or infinity; "
-                    "look for NaN in weights and calibration inputs"
+                    "look for NaN in weights and calibration inputs, or try a smaller lr"
                 )
             optimiser.step()
             schedule.step()

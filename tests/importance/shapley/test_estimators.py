@@ -26,7 +26,8 @@ from dirprune.importance.shapley import (
     estimate_until_settled,
     estimate_with_shap,
 )
-from dirprune.importance.shapley.estimate import Estimate, Value
+from dirprune.importance.shapley.estimate import Estimate, Value, check_evaluations
+from dirprune.importance.shapley.partial import list_sizes
 from dirprune.importance.shapley.settling import largest_evaluations
 from dirprune.importance.shapley.surrogate import Surrogate
 from tests.importance.cases import make_context
@@ -237,13 +238,29 @@ def test_partial_sizes_count_their_coalitions_and_become_exact() -> None:
 def test_partial_sizes_out_of_range_are_refused() -> None:
     with pytest.raises(ImportanceError, match=r"k must be in 1 \.\. 3 for a group of 3 channels, got 4"):
         estimate_by_sizes(gloves, 3, 4)
-    with pytest.raises(ImportanceError, match=r"k must give at most 1048576 coalitions, got 5"):
+    with pytest.raises(ImportanceError, match=r"k must give at most 1,048,576 coalitions, got 5"):
         estimate_by_sizes(gloves, 100, 5)
 
 
 def test_too_many_channels_for_exact_values_say_the_count_and_what_to_use() -> None:
     with pytest.raises(ImportanceError, match=r"at most 20 channels, got 21, .* = 2\.1e\+06 .*shapley"):
         compute_exact(gloves, 21)
+    with pytest.raises(ImportanceError, match=r"at most 20 channels, got 2048, which have 2\^2048 coal"):
+        compute_exact(gloves, 2048)
+
+
+def test_numbers_that_are_too_long_to_read_are_not_spelled_out() -> None:
+    for call in (lambda: list_sizes(2048, 2000, "both"), lambda: check_evaluations(10**300, 2, 4)):
+        with pytest.raises(ImportanceError, match=r"more than 1,000,000,000,000,000") as caught:
+            call()
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["kernel", "ols"])
+def test_hardly_drawn_coalitions_are_not_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dirprune.importance.shapley.estimate.MOST_DRAWS", 300)
+    found = SAMPLED[name](squared_size, 10, 1000, 0)
+    assert 300 < found.n_evaluations < 1000
 
 
 @pytest.mark.parametrize(
@@ -262,7 +279,7 @@ def test_more_evaluations_than_anybody_can_pay_are_refused_before_any(name: str)
     for n_channels in (4, 30):
         recorder = Recorder(squared_size)
         with pytest.raises(
-            ImportanceError, match=r"evaluations must be at most 1,048,576, .* got 10,000,000,000,"
+            ImportanceError, match=r"evaluations must be at most 1,048,576, .* got more than 1,000"
         ):
             (SAMPLED | WITH_SHAP)[name](recorder, n_channels, 10**19, 0)
         assert not recorder.asked
