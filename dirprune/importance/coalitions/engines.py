@@ -21,6 +21,7 @@ from dirprune.importance.coalitions.judge import Judge
 from dirprune.importance.coalitions.prefix import Prefix
 from dirprune.importance.coalitions.rest import Rest, find_beside
 from dirprune.importance.coalitions.tiles import TiledValues
+from dirprune.layers import CONVOLUTIONS
 
 N_WHEN_PREPARED = 3
 """Times that the contributions are there at once while they are prepared."""
@@ -61,6 +62,7 @@ class ContributionValues(TiledValues):
         assert layer is not None
         self.contributions = Contributions(layer, slot, self.n_channels)
         self.rest = Rest(traced, call)
+        self.has_convolutions = self.rest.has_convolutions
         self.prefix = Prefix(traced, [get_source(call), *self.rest.added, *self.rest.beside])
         self._measure()
 
@@ -202,6 +204,7 @@ class PrefixValues(TiledValues):
 
         self.prefix = Prefix(traced, beside)
         self.rest = extract(traced, [rows, *beside], [output], mask_input)
+        self.has_convolutions = any(isinstance(module, CONVOLUTIONS) for module in self.rest.modules())
         self._measure()
 
     @torch.no_grad()

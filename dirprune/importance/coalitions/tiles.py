@@ -23,6 +23,9 @@ from dirprune.importance.parts import Shortage, tell_shortage
 TILE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 """Bytes of the largest intermediate result: on a CPU it should stay in the cache, a GPU wants much work."""
 ROWS_PER_TILE = 32
+FEW_ROWS_PER_TILE = 4
+"""Coalitions for which a tile is made: with fewer it is not full. A matrix product needs many to be fast;
+convolutions on a CPU do not, and only few are asked for at once where each of them takes long."""
 LARGEST_CHUNK = 1024
 BYTES_OF_FACTOR = 5
 """What a channel of a coalition takes on the device, as bool and as float32."""
@@ -61,9 +64,11 @@ class TiledValues(CoalitionValues):
 
     Attributes:
         prefix: Computes what enters `prepare`; set by each kind of engine.
+        has_convolutions: Whether some are behind what is prepared; set likewise.
     """
 
     prefix: Prefix
+    has_convolutions = False
 
     def __init__(self, context: ScoringContext, group: str, judge: Judge, traced: fx.GraphModule) -> None:
         self.context = context
@@ -172,7 +177,9 @@ class TiledValues(CoalitionValues):
         """Examples that are prepared at once; fixed where their statistics matter."""
         if self.norms:
             return count_in_part(len(self.context.calibration))
-        by_tile = self.tile_bytes // (ROWS_PER_TILE * max(self.largest, 1))
+        are_few = self.has_convolutions and self.device.type == "cpu"
+        n_rows = FEW_ROWS_PER_TILE if are_few else ROWS_PER_TILE
+        by_tile = self.tile_bytes // (n_rows * max(self.largest, 1))
         by_memory = self.memory // (4 * max(self.shared, 1))
         return max(1, min(by_tile, by_memory, LARGEST_CHUNK, len(self.context.calibration)))
 
