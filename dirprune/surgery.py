@@ -197,6 +197,8 @@ def check_masked_equals_compact(
                 compacted = _run_compact(network, grouping, kept, inputs)
                 with torch.set_grad_enabled(bool(without_influence)), switched(network, grouping, values):
                     masked = output_tensors(network(inputs))
+            except TimeoutError:  # of the caller's limit
+                raise
             except Exception as error:
                 return (
                     "the compact network cannot run, as where numbers of channels stand in its code or "

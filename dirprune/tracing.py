@@ -30,8 +30,10 @@ MIN_LAYER_S = 0.5
 """Time for all layers and before them for the graph, for one, and for each that comes when the time for all
 is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow without end; ordinary layers
 take milliseconds."""
-MAX_CHECKS = 100
-"""Trials of sets of groups. Not a time, as a network must have the same groups on every machine."""
+MAX_CHECKS, MAX_CHECKS_PER_GROUP = 100, 4
+"""Trials of sets of groups, the larger: no time, as a network must have the same groups on every machine."""
+MAX_CHECK_S = 300.0
+"""Processor time for one trial: more than any network that ends takes."""
 TRACED, TRIED_OUT = "layers traced", "channel groups tried out"
 
 
@@ -79,7 +81,7 @@ class _Sieve:
     """Try groups out and keep those that can be cut, each alone and all together.
 
     Those of a set that fails are added half by half to what is kept already, so that few bad groups among
-    many take few trials. What is left after `MAX_CHECKS` of them is refused.
+    many take few trials. What is left after `MAX_CHECKS` of them, or four for each group, is refused.
 
     Args:
         network: It is not touched.
@@ -99,18 +101,19 @@ class _Sieve:
     ) -> None:
         self.batch, self.refused, self.padded, self.tell = batch, refused, padded, tell
         self.random = randomised_copy(network, torch.Generator().manual_seed(0))
-        self.n_checks = self.n_decided = self.n_groups = 0
+        self.n_checks = self.n_decided = self.n_groups = self.most_checks = 0
 
     def sift(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
         """Return those of all groups that can be cut."""
         self.n_groups = len(groups)
+        self.most_checks = max(MAX_CHECKS, MAX_CHECKS_PER_GROUP * len(groups))
         kept = self.keep(groups)
         self.tell(self.n_groups, self.n_groups)
         return kept
 
     def keep(self, groups: Sequence[ChannelGroup], kept: Sequence[ChannelGroup] = ()) -> list[ChannelGroup]:
         """Return the groups that can be cut together, behind those that are kept already."""
-        if self.n_checks >= MAX_CHECKS:
+        if self.n_checks >= self.most_checks:
             reason = f"it was not tried out: {self.n_checks} trials of groups before it are all that is done"
             self.refused.update((group.name, reason) for group in groups)
             self.n_decided += len(groups)
@@ -132,9 +135,13 @@ class _Sieve:
         self.tell(self.n_decided, self.n_groups)
         self.n_checks += 1
         generator = torch.Generator().manual_seed(1)
-        return check_masked_equals_compact(
-            self.random, Grouping(tuple(groups)), self.batch, generator=generator
-        )
+        try:
+            with deadline(MAX_CHECK_S):
+                return check_masked_equals_compact(
+                    self.random, Grouping(tuple(groups)), self.batch, generator=generator
+                )
+        except TimeoutError:
+            return f"the network without some of its channels takes more than {MAX_CHECK_S:g} s"
 
 
 def _find_candidates(

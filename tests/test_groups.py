@@ -665,11 +665,35 @@ def test_groups_that_are_left_after_the_last_trial_are_refused(
     n_tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing, "MAX_CHECKS", 5)
+    monkeypatch.setattr(tracing, "MAX_CHECKS_PER_GROUP", 0)
     grouping = find_groups(_Chain(bad=tuple(range(2, 16))), torch.zeros(2, 4))
     assert n_tried == [16, 8, 4, 2, 4]
     assert grouping.names == ("layers.0", "layers.1")
     reason = "it was not tried out: 5 trials of groups before it are all that is done"
     assert grouping.refused == {f"layers.{place}": reason for place in range(2, 16)}
+
+
+def test_every_second_group_of_many_may_be_bad(n_tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "MAX_CHECKS", 5)
+    grouping = find_groups(_Chain(bad=tuple(range(1, 16, 2))), torch.zeros(2, 4))
+    assert grouping.names == tuple(f"layers.{place}" for place in range(0, 16, 2))
+    assert 16 < len(n_tried) <= 4 * 16
+
+
+def test_a_network_that_never_ends_once_it_is_cut_has_its_groups_refused_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class _EndlessWhenNarrow(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+            narrow = self[0](inputs)
+            while narrow.shape[1] < 4:
+                narrow = narrow + 0
+            return self[1](narrow)
+
+    monkeypatch.setattr(tracing, "MAX_CHECK_S", 0.2)
+    grouping = find_groups(_EndlessWhenNarrow(nn.Linear(4, 4), nn.Linear(4, 2)), torch.zeros(2, 4))
+    assert grouping.names == ()
+    assert grouping.refused["0"] == "the network without some of its channels takes more than 0.2 s"
 
 
 def test_network_that_the_tracer_cannot_follow_has_all_groups_refused() -> None:
