@@ -103,9 +103,9 @@ def choose_data(spec: StudySpec, weights: Path | None) -> DataChoice:
         The choice, which `compare_data` goes over once the data are known.
     """
     if weights is None:
-        return DataChoice(
-            spec.validation_from or OWN_SPLIT, spec.seed, "carved from the training set, unseen by training"
-        )
+        where = spec.validation_from or OWN_SPLIT
+        source = "training" if where.startswith("train") else "held-out"
+        return DataChoice(where, spec.seed, f"carved from the {source} set, unseen by training")
     metadata = read_metadata(weights)
     if spec.validation_from:
         return DataChoice(spec.validation_from, int(metadata.get(DATA_SEED, spec.seed)), AS_ASKED)

@@ -34,6 +34,9 @@ def roles():
 def test_network_trained_here_is_validated_on_unseen_training_images():
     choice = choose_data(spec, None)
     assert (choice.validation_from, choice.seed) == ("train:0.1", 0)
+    assert choice.reason == "carved from the training set, unseen by training"
+    held_out = choose_data(spec.changed(validation_from="test:0.5"), None)
+    assert held_out.reason == "carved from the held-out set, unseen by training"
 
 
 def test_foreign_weights_are_taken_to_have_seen_the_training_set(tmp_path):
