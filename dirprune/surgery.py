@@ -10,9 +10,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch_pruning import ops
-from torch_pruning.pruner import function
 
+from dirprune.dependency import function, ops
 from dirprune.errors import ArchitectureError, one_line
 from dirprune.groups import Grouping
 from dirprune.layers import copy_for_evaluation, is_in_parts, modes_restored, output_tensors, parameter_axis

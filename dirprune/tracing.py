@@ -15,9 +15,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch_pruning import DependencyGraph, ops
 
 from dirprune.deadline import deadline, read_processor_time
+from dirprune.dependency import DependencyGraph, ops
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.layers import copy_for_evaluation, is_in_parts, is_norm_in_parts, record_layers
