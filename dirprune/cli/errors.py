@@ -21,6 +21,7 @@ _OF_THE_SYSTEM = (
     errno.EDQUOT,
     errno.EISDIR,
     errno.EMFILE,
+    errno.ENAMETOOLONG,
     errno.ENOENT,
     errno.ENOSPC,
     errno.ENOTDIR,
