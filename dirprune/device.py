@@ -13,12 +13,13 @@ from torch import Tensor
 SHORTAGES = (
     "allocate memory",
     "out of memory",
+    "Storage size calculation overflowed",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
 )
-"""What errors say where memory ran out; the last three come of cuBLAS and cuDNN (before 9, and since), which
-take theirs beside torch's."""
+"""What errors say where memory ran out; the third is of more than can be addressed, the last three come of
+cuBLAS and cuDNN (before 9, and since), which take theirs beside torch's."""
 SHORTAGE_ERRORS = (RuntimeError, MemoryError)
 """Of which kinds such errors are: torch's, and those of Python and numpy."""
 

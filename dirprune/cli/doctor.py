@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -153,38 +154,57 @@ def _describe_steps(
     """
     network = network.to(device)
     inputs = torch.randn(batch_size, *shape, device=device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
 
     def evaluate_once() -> None:
         with torch.no_grad():
             network(inputs)
 
+    evaluating = _time(evaluate_once, device)
+    training = _time_training(network, inputs, device)
+    said = (
+        f"a plain step on {batch_size} inputs ({_name_device(device, threads)}): "
+        f"evaluation {format_ms(evaluating)} ms ({batch_size / evaluating:,.0f} a second), "
+    )
+    if training is None:
+        return (
+            f"{said}no training step: no floating output of the network requires gradients; "
+            "a study trains, try requires_grad_(True) if its parameters are frozen"
+        )
+    return (
+        f"{said}training {format_ms(training)} ms ({batch_size / training:,.0f} a second)\n"
+        "plain: float32, SGD, a squared error; a study's recipe may add a teacher's pass and augmentation, "
+        "and have other batches, bfloat16 or channels last"
+    )
+
+
+def _time_training(network: nn.Module, inputs: Tensor, device: str) -> float | None:
+    """Return the seconds of a training step; None: no output of the network has a gradient."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+
     def train_once() -> None:
-        outputs = output_tensors(network(inputs))[0]
+        outputs = _find_trained(network(inputs))[0]
         loss = F.mse_loss(outputs, torch.zeros_like(outputs))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    evaluating = _time(evaluate_once, device)
     network.train()
     try:
-        training = _time(train_once, device)
+        return _time(train_once, device) if _find_trained(network(inputs)) else None
     except ValueError as error:
         if not is_refused_alone(error):
             raise
         raise ConfigurationError(
-            f"expected inputs enough for batch norm to train, got {batch_size} ({one_line(error)}); "
-            f"try --batch-size {2 * batch_size}, or a larger --input-shape"
+            f"expected inputs enough for batch norm to train, got {len(inputs)} ({one_line(error)}); "
+            f"try --batch-size {2 * len(inputs)}, or a larger --input-shape"
         ) from error
-    network.eval()
-    return (
-        f"a plain step on {batch_size} inputs ({_name_device(device, threads)}): "
-        f"evaluation {format_ms(evaluating)} ms ({batch_size / evaluating:,.0f} a second), "
-        f"training {format_ms(training)} ms ({batch_size / training:,.0f} a second)\n"
-        "plain: float32, SGD, a squared error; a study's recipe may add a teacher's pass and augmentation, "
-        "and have other batches, bfloat16 or channels last"
-    )
+    finally:
+        network.eval()
+
+
+def _find_trained(outputs: Any) -> list[Tensor]:
+    """Return the outputs of a network that a squared error can train."""
+    return [one for one in output_tensors(outputs) if one.is_floating_point() and one.requires_grad]
 
 
 def _name_device(device: str, threads: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from dirprune.errors import DirpruneError, suggest
+from dirprune.errors import DirpruneError, one_line, suggest
 from dirprune.interruption import INTERRUPTED
 
 MISTAKE = 2
@@ -21,6 +21,7 @@ _OF_THE_SYSTEM = (
     errno.EDQUOT,
     errno.EISDIR,
     errno.EMFILE,
+    errno.ENAMETOOLONG,
     errno.ENOENT,
     errno.ENOSPC,
     errno.ENOTDIR,
@@ -64,6 +65,15 @@ def run_command(
         where = f" at {error.filename}" if error.filename else ""
         return _report(
             f"expected to read and write freely, got '{error.strerror}'{where}; try another folder"
+        )
+    except (RuntimeError, MemoryError) as error:
+        from dirprune.device import is_out_of_memory  # only here: help costs no import of torch
+
+        if not is_out_of_memory(error):
+            raise
+        return _report(
+            f"expected room in memory for what is computed, got '{one_line(error)}'; try smaller batches "
+            "(--batch-size), smaller or fewer inputs, or a device that has more"
         )
     return 0
 

@@ -27,11 +27,14 @@ from dirprune.cli.subjects import (
 from dirprune.cli.training import remove_states
 from dirprune.errors import ConfigurationError
 from dirprune.groups import Grouping
+from dirprune.identity import digest
 from dirprune.importance import ScoreCache, create
 from dirprune.networks import as_file_name
 from dirprune.pruning import prune as prune_network
 
 WIDTH = 60
+MAX_NAME = 100
+"""Bytes of a folder's name; most systems take up to 255."""
 
 
 def prune(
@@ -66,7 +69,7 @@ def prune(
     grouping.check_any()
     architecture = Architecture.parse(arch, grouping)
     if output is None:
-        output = Path("output/pruned") / (f"{as_file_name(subject.header.network)}-{name}-{architecture}")
+        output = Path("output/pruned") / name_folder(subject.header.network, name, architecture)
         check_can_write(output, is_folder=True)
     measured = {"dense": subject.measure(dense)}
     cache = ScoreCache(scoring.cache)
@@ -97,6 +100,21 @@ def prune(
     click.echo("\n" + format_kept(pruned.kept, grouping))
     click.echo("\n" + format_comparison(measured))
     click.echo(f"\nmodel: {output}")
+
+
+def name_folder(network: str, method: str, architecture: Architecture) -> str:
+    """Return the default name of a pruned model's folder; of a long one the start, and a digest of it all.
+
+    Args:
+        network: Its name, with the file of one's own.
+        method: By which channels were scored.
+        architecture: Which may have hundreds of groups.
+    """
+    name = f"{as_file_name(network)}-{method}-{architecture}"
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    end = f"...{digest(name)}"
+    return name.encode()[: MAX_NAME - len(end)].decode(errors="ignore") + end
 
 
 def format_kept(kept: Mapping[str, Sequence[int]], grouping: Grouping) -> str:

@@ -19,7 +19,7 @@ from dirprune.errors import ClassesError, WeightsError, one_line
 from dirprune.files import write_atomically
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".th")
-WRAPPERS = ("state_dict", "model", "net")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Under what checkpoints hold the state dict."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """Stand before every name where a network was saved inside `DataParallel`, `torch.compile` or the like."""
@@ -47,10 +47,11 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
     Args:
         network: Changed in place; every parameter and buffer must be in the file, with the same shape.
             Only `num_batches_tracked`, which old files lack, may be missing.
-        path: File that `read_state_dict` reads.
+        path: File that `read_state_dict` reads; what it has as float8 is widened.
     Raises:
-        WeightsError: If the file cannot be read, holds numbers that are none where a fresh network has some,
-            or belongs to another network: `ClassesError` if only the number of outputs is another one.
+        WeightsError: If the file cannot be read, holds tensors that are sparse, nested, quantised, complex or
+            on meta, or numbers that are none where a fresh network has some, or belongs to another
+            network: `ClassesError` if only the number of outputs is another one.
     """
     expected = network.state_dict()
     state = _without_prefixes(_read(Path(path)), PREFIXES, expected)
@@ -75,6 +76,13 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
         raise WeightsError(
             f"expected weights of {name}, got those of another network in {path}: {'; '.join(parts)}"
         )
+    for key in [key for key in expected if key in state]:
+        if kind := _name_unusable(state[key], expected[key]):
+            raise WeightsError(
+                f"expected dense tensors of real numbers as weights of {name}, got {kind} for {key} in "
+                f"{path}; try saving the network's own state_dict() in float32"
+            )
+        state[key] = _widen(state[key])
     wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     if wrong:
         key = wrong[0]
@@ -95,8 +103,32 @@ def load_weights_(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(state)
 
 
+def _name_unusable(tensor: Tensor, expected: Tensor) -> str | None:
+    """Return what a stored tensor is that cannot be copied into the expected one as it is; None: it can."""
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized:
+        return f"a quantised tensor ({tensor.dtype})"
+    if tensor.layout != torch.strided:
+        return f"a sparse tensor ({tensor.layout})"
+    if tensor.is_meta:
+        return "a tensor without content (on the device meta)"
+    if tensor.is_complex() and not expected.is_complex():
+        return f"complex numbers ({tensor.dtype})"
+    try:
+        torch.isfinite(_widen(torch.zeros(tensor.itemsize, dtype=torch.uint8).view(tensor.dtype)))
+    except NotImplementedError:
+        return f"a tensor of {tensor.dtype}"
+    return None
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    """Return float8 as float32, since little is computed in the former; anything else as it is."""
+    return tensor.float() if str(tensor.dtype).startswith("torch.float8") else tensor
+
+
 def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(_widen(tensor)).all())
 
 
 def save_weights(

@@ -316,6 +316,14 @@ def test_an_output_folder_that_cannot_be_written_is_refused(
     assert list_files() == []
 
 
+@pytest.mark.parametrize("option", ["--output", "--cache"])
+def test_a_folder_whose_name_is_too_long_for_the_system_ends_in_one_line(run: Run, option: str) -> None:
+    arguments = ["--weights", "w.safetensors", "--method", "random", "--arch", "8,9,36,17"]
+    result = run("prune", *arguments, option, "x" * 300)
+    check_one_line(result, "File name too long", "x" * 300, "try another folder")
+    assert list_files() == []
+
+
 def test_an_output_file_that_cannot_be_written_is_refused(run: Run, weights: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "folder.safetensors"
     blocked.mkdir()

@@ -81,6 +81,31 @@ def test_a_processor_by_number_is_a_device_too(run: Run) -> None:
     assert "a plain step on 32 inputs (CPU, 1 thread): evaluation" in said.output
 
 
+@pytest.mark.parametrize(
+    ("network", "step"),
+    [
+        ("frozen", "no training step: no floating output of the network requires gradients; a study trains"),
+        ("choosing", "training "),
+    ],
+)
+def test_a_step_trains_what_has_gradients_if_anything_has(network: str, step: str, run: Run) -> None:
+    said = run("doctor", "--network", f"tests.cli.test_cli_doctor:{network}", "--input-shape", "4")
+    assert (said.status, said.errors) == (0, "")
+    assert f" a second), {step}" in said.output
+
+
+@pytest.mark.parametrize("size", [("--batch-size", 2**62), ("--input-shape", f"3,{2**31},{2**31}")])
+@pytest.mark.parametrize("command", [("doctor",), ("fit-latency", "--output", "latency.json")])
+def test_what_no_memory_holds_ends_in_one_line(
+    command: tuple[str, ...], size: tuple[object, ...], run: Run
+) -> None:
+    refused = run(*command, "--network", "resnet20", "--input-shape", "3,32,32", *size)
+    assert refused.status == 2
+    assert "error: expected room in memory for what is computed, got " in refused.errors
+    assert "try smaller batches (--batch-size)" in refused.errors
+    assert refused.errors.count("\n") == 1
+
+
 def test_the_end_of_steps_on_metal_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
     monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append(1))
@@ -237,6 +262,7 @@ def test_a_network_whose_every_group_is_refused_is_refused_after_all_reasons(run
             "expected inputs enough for batch norm to train, got 1 (Expected more than 1 value per channel "
             "when training, got input size torch.Size([1, 6])); try --batch-size 2, or a larger --input-sha",
         ),
+        (("--network", "lenet5", "--input-shape", f"1,{10**18},1"), "expected sizes of 18 digits at most"),
         (("--network", "lenet5", "--input-shape", "3,32,32"), "accepts inputs of shape (2, 3, 32, 32)"),
     ],
 )
@@ -255,8 +281,21 @@ def convolutions() -> nn.Module:
     )
 
 
-def six_wide() -> nn.Module:
+def six_wide() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+def frozen() -> nn.Module:
+    return six_wide().requires_grad_(False)
+
+
+class _Choosing(nn.Module):
+    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        return logits.argmax(1), logits
+
+
+def choosing() -> nn.Module:
+    return six_wide().append(_Choosing())
 
 
 class _Remembering(nn.Module):

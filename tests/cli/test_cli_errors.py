@@ -8,6 +8,7 @@ import sys
 
 import click
 import pytest
+import torch
 
 from dirprune.cli.errors import run_command
 from dirprune.errors import DataError
@@ -35,6 +36,13 @@ def raising(error: BaseException) -> click.Command:
         (click.Abort(), 130, "interrupted"),
         (click.UsageError("what.\nelse."), 2, "error: what. else"),
         (OSError(errno.ENOSPC, "No space left", "a.csv"), 2, "error: expected to read and write freely"),
+        (MemoryError(), 2, "error: expected room in memory for what is computed, got 'MemoryError'; try "),
+        (
+            torch.OutOfMemoryError("CUDA out\nof memory."),
+            2,
+            "error: expected room in memory for what is comp",
+        ),
+        (RuntimeError("you can't allocate memory"), 2, "error: expected room in memory for what is computed"),
     ],
 )
 def test_what_a_user_can_cause_is_one_line(
@@ -47,7 +55,9 @@ def test_what_a_user_can_cause_is_one_line(
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EBADF, "a bug"), AssertionError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), RuntimeError("a bug"), OSError(errno.EBADF, "a bug"), AssertionError()]
+)
 def test_our_own_mistakes_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         run_command(raising(error), [])

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from dirprune.cli.prune import format_kept
+from dirprune.architecture import Architecture
+from dirprune.cli.prune import format_kept, name_folder
 from dirprune.cli.rank import format_correlations, format_scores
 from dirprune.cli.subjects import ORIGIN
 from dirprune.cli.weights import read_header, write_weights
@@ -281,6 +282,26 @@ def test_weights_of_another_number_of_classes_take_that_of_the_data(run: Run, tm
     refused = run("rank", *given[:3], tmp_path / "10.pt", *given[4:])
     assert refused.status == 2
     assert "is it of 10 classes?" in refused.errors
+
+
+def test_the_folder_of_a_network_with_many_groups_has_a_name_that_the_system_takes(
+    run: Run, tmp_path: Path
+) -> None:
+    names = [letter * 200 for letter in ("n", "\u00e4")]
+    Path("own.py").write_text(
+        "from dirprune.networks import LeNet5\n" + "".join(f"class {name}(LeNet5): pass\n" for name in names)
+    )
+    save_weights(create_network("lenet5", seed=0), tmp_path / "lenet.safetensors")
+    for name in names:
+        given = ("--weights", tmp_path / "lenet.safetensors", "--network", f"own.py:{name}")
+        pruned = run("prune", *given, "--method", "random", "--arch", "8,9,36,17")
+        assert pruned.status == 0, pruned.errors
+    assert {len(path.name.encode()) for path in Path("output/pruned").iterdir()} <= {99, 100}
+    many = [Architecture({f"g{place}": 8 + place % last for place in range(130)}) for last in (3, 4)]
+    folders = [name_folder("torchvision/densenet121", "fpgm", architecture) for architecture in many]
+    assert folders[0][:30] == folders[1][:30] == "torchvision-densenet121-fpgm-8"
+    assert folders[0] != folders[1]
+    assert name_folder("a.py:net", "fpgm", Architecture({"a": 8, "b": 9})) == "a-net-fpgm-8-9"
 
 
 def test_validation_on_images_that_the_weights_have_learnt_is_warned_of(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ def test_only_safetensors_are_written(tmp_path: Path) -> None:
         lambda state: {"state_dict": state, "epoch": 3, "best": 93.4},
         lambda state: {"model": state},
         lambda state: {"net": state, "epoch": 3},
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {}},
         lambda state: {"model": {"state_dict": state}},
         lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
         lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
@@ -222,6 +224,56 @@ def test_weights_that_are_no_numbers_are_named_and_change_nothing(tmp_path: Path
     ):
         load_weights_(network, tmp_path / "diverged.safetensors")
     assert_same(before, snapshot(network))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, that nested, quantised and compressed ones are no longer new
+@pytest.mark.parametrize(
+    ("convert", "kind"),
+    [
+        (
+            lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+            r"a quantised tensor .*int8",
+        ),
+        (lambda weight: weight.to("meta"), r"a tensor without content \(on the device meta\)"),
+        (lambda weight: weight.to_sparse(), r"a sparse tensor \(torch\.sparse_coo\)"),
+        (lambda weight: weight.to_sparse_csr(), r"a sparse tensor \(torch\.sparse_csr\)"),
+        (lambda weight: torch.nested.nested_tensor(list(weight)), "a nested tensor"),
+        (lambda weight: weight + 1j, r"complex numbers \(torch\.complex64\)"),
+        (lambda weight: weight.to(torch.uint8).view(torch.bits8), r"a tensor of torch\.bits8"),
+    ],
+)
+def test_tensors_of_a_kind_that_no_weights_are_of_are_named_and_change_nothing(
+    tmp_path: Path, convert: Callable[[Tensor], Tensor], kind: str
+) -> None:
+    state = {name: tensor + 1 for name, tensor in snapshot(nn.Linear(4, 3)).items()}
+    torch.save({**state, "weight": convert(state["weight"])}, tmp_path / "a.pth")
+    network = nn.Linear(4, 3)
+    before = snapshot(network)
+    with pytest.raises(WeightsError, match=rf"got {kind}.* for weight in .*/a\.pth; try saving"):
+        load_weights_(network, tmp_path / "a.pth")
+    assert_same(before, snapshot(network))
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_of_eight_bits_are_widened(tmp_path: Path, kind: torch.dtype, suffix: str) -> None:
+    state = {name: tensor.to(kind) for name, tensor in nn.Linear(4, 3).state_dict().items()}
+    path = tmp_path / f"a{suffix}"
+    save_weights(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    network = nn.Linear(4, 3)
+    load_weights_(network, path)
+    assert_same({name: tensor.float() for name, tensor in state.items()}, snapshot(network))
+    state["weight"] = torch.full((4, 3), float("nan")).T.to(kind)
+    torch.save(state, tmp_path / "b.pth")
+    with pytest.raises(WeightsError, match="got NaN or infinity in weight"):
+        load_weights_(network, tmp_path / "b.pth")
+
+
+def test_complex_weights_of_a_complex_network_are_loaded(tmp_path: Path) -> None:
+    network, other = nn.Linear(2, 2, dtype=torch.complex64), nn.Linear(2, 2, dtype=torch.complex64)
+    save_weights(network, tmp_path / "a.safetensors")
+    load_weights_(other, tmp_path / "a.safetensors")
+    assert_same(snapshot(network), snapshot(other))
 
 
 def test_infinity_that_the_network_itself_has_is_loaded(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ from dirprune.interruption import leaving_at_ctrl_c
 @training_options
 @data_options
 @click.option(
-    "--output", type=FOLDER, help="Folder for the model. Default: output/pruned/<network>-<method>-<arch>."
+    "--output",
+    type=FOLDER,
+    help="Folder for the model. Default: output/pruned/<network>-<method>-<arch>, a long name shortened.",
 )
 def prune(**given: Any) -> None:
     """Keep the most important channels of a trained network and store the smaller one."""
