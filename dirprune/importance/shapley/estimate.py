@@ -18,7 +18,7 @@ Value = Callable[[Coalitions], Array]
 
 MAX_EXACT = 20
 """Channels up to which all coalitions can be evaluated."""
-MOST_SAID = 10**15
+MOST_SAID = 10**24
 MOST_DRAWS = 2**18
 """Blocks that are drawn at most where fewer coalitions are asked for: those are seconds."""
 

@@ -251,7 +251,7 @@ def test_too_many_channels_for_exact_values_say_the_count_and_what_to_use() -> N
 
 def test_numbers_that_are_too_long_to_read_are_not_spelled_out() -> None:
     for call in (lambda: list_sizes(2048, 2000, "both"), lambda: check_evaluations(10**300, 2, 4)):
-        with pytest.raises(ImportanceError, match=r"more than 1,000,000,000,000,000") as caught:
+        with pytest.raises(ImportanceError, match="more than 1,000,000,") as caught:
             call()
         assert len(str(caught.value)) < 200
 
@@ -279,7 +279,7 @@ def test_more_evaluations_than_anybody_can_pay_are_refused_before_any(name: str)
     for n_channels in (4, 30):
         recorder = Recorder(squared_size)
         with pytest.raises(
-            ImportanceError, match=r"evaluations must be at most 1,048,576, .* got more than 1,000"
+            ImportanceError, match=r"evaluations must be at most 1,048,576, .* got 10,000,000,000,"
         ):
             (SAMPLED | WITH_SHAP)[name](recorder, n_channels, 10**19, 0)
         assert not recorder.asked
