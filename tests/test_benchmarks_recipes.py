@@ -32,6 +32,7 @@ def main(monkeypatch: pytest.MonkeyPatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_trainings_are_measured_once_and_reported(main, mnist_root: Path, tmp_path: Path) -> None:
     arguments = ["run", "--data", str(mnist_root), "--output", str(tmp_path), "--train-images", "400"]
     arguments += ["--architectures", "6,7,34,16", "--epochs", "0.5", "--seeds", "0,1", "--recipes"]

@@ -180,6 +180,7 @@ def test_inputs_are_packed_neither_over_others_nor_twice_under_one_name(
     assert "got two of 'weights.th'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rows_of_another_device_precision_or_batch_size_are_not_taken_for_done(
     modules: dict[str, ModuleType], tmp_path: Path
 ) -> None:
@@ -226,6 +227,7 @@ def test_batch_norm_of_cudnn_is_no_convolution_and_named_spans_are_no_kernels(
     assert module.sum_kernels(events) == 12
 
 
+@pytest.mark.slow
 def test_few_steps_are_profiled_and_precision_is_of_the_row(
     modules: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,12 +102,12 @@ DOCTOR, STUDY = (
 @pytest.mark.parametrize(
     ("script", "module"),
     [
-        (DOCTOR, "click"),
+        pytest.param(DOCTOR, "click", marks=pytest.mark.slow),
         (DOCTOR, "torch"),
-        (DOCTOR, "numpy.linalg"),
-        (STUDY, "click"),
-        (STUDY, "torch"),
-        (STUDY, "numpy.linalg"),
+        pytest.param(DOCTOR, "numpy.linalg", marks=pytest.mark.slow),
+        pytest.param(STUDY, "click", marks=pytest.mark.slow),
+        pytest.param(STUDY, "torch", marks=pytest.mark.slow),
+        pytest.param(STUDY, "numpy.linalg", marks=pytest.mark.slow),
         (STUDY, "optuna"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],

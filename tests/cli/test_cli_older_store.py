@@ -21,7 +21,9 @@ from tests.tracking.test_schema import read_version
 TOY = Path(__file__).parent.parent / "integration" / "toy_study.py"
 
 
-@pytest.mark.parametrize("command", ["abandon", "explain", "sync"])
+@pytest.mark.parametrize(
+    "command", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("abandon", "explain")), "sync"]
+)
 def test_command_on_a_study_beside_an_older_store(
     command: str, run: Run, folder: StudyFolder, empty_store: Path
 ) -> None:

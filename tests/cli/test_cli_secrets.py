@@ -46,13 +46,18 @@ def assert_nowhere(folder: Path, done: subprocess.CompletedProcess[str], *secret
         assert all(secret not in text for secret in secrets)
 
 
-@pytest.mark.parametrize("option", VARIABLES)
 @pytest.mark.parametrize(
-    "address",
+    ("option", "address"),
     [
-        f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials",
-        pytest.param(f"http://me:{PASSWORD}@127.0.0.1:1", marks=pytest.mark.slow),
-        pytest.param(f"http://me:1234/{PASSWORD}@127.0.0.1:1", marks=pytest.mark.slow),
+        ("--optuna-storage", f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials"),
+        *(
+            pytest.param(option, address, marks=pytest.mark.slow)
+            for option, address in (
+                ("--tracking-uri", f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials"),
+                ("--tracking-uri", f"http://me:{PASSWORD}@127.0.0.1:1"),
+                ("--optuna-storage", f"http://me:1234/{PASSWORD}@127.0.0.1:1"),
+            )
+        ),
     ],
 )
 def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, option: str, address: str) -> None:
@@ -124,13 +129,12 @@ def test_address_with_a_user_or_the_file_of_a_password_may_be_on_a_command_line_
         assert PASSWORD not in result.errors
 
 
-@pytest.mark.parametrize("option", ["--storage", "--data"])
 @pytest.mark.parametrize(
-    "secret",
+    ("option", "secret"),
     [
-        pytest.param(PASSWORD, marks=pytest.mark.slow),
-        pytest.param(f"{PASSWORD}/with/slashes", marks=pytest.mark.slow),
-        f"12345/{PASSWORD}",
+        ("--storage", f"12345/{PASSWORD}"),
+        pytest.param("--data", PASSWORD, marks=pytest.mark.slow),
+        pytest.param("--storage", f"{PASSWORD}/with/slashes", marks=pytest.mark.slow),
     ],
 )
 def test_key_of_a_store_in_an_address_is_refused_and_nowhere(
