@@ -40,6 +40,12 @@ N_CIFAR_TRAIN = 10_000  # calibration is the half of it: 5,000 images, as on MNI
 N_TEST = {"mnist": 5_000, "cifar10": 2_000}  # images at most, drawn at random
 N_RECALIBRATION = 2_000
 MADE_OF = "made-of.json"
+LONG_RUN = 400_000
+OLDER: Mapping[str, Mapping[str, int]] = {
+    "after-fine-tuning": {"n_images": 1000},
+    "reference-ranking": {"truth_images": 5000, "long_run": LONG_RUN},
+}
+"""What keys of older rows mean that do not say it: the defaults."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Setting:
 
     def rows(self, name: str) -> Rows:
         """Return the rows of one benchmark."""
-        return Rows(self.output / f"{name}.jsonl", {"device": "cpu"})
+        return Rows(self.output / f"{name}.jsonl", {"device": "cpu"} | OLDER.get(name, {}))
 
 
 @dataclass(frozen=True)

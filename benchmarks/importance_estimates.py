@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from importance_common import Rows, Setting, Subject, load_lenets, measure_seconds, to_list
+from importance_common import LONG_RUN, Rows, Setting, Subject, load_lenets, measure_seconds, to_list
 from importance_methods import Variant
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -26,7 +26,6 @@ from dirprune.importance.shapley import Estimate, ShapleyScorer
 
 Numbers = NDArray[np.float64]
 LARGEST_EXACT = 20
-LONG_RUN = 400_000
 BUDGETS = (30, 60, 102, 202, 500, 2000)  # 102 and 202 are the least that some take for 100 channels
 N_REFERENCE_IMAGES = 6000
 N_REFERENCE_COALITIONS = 30

@@ -105,6 +105,20 @@ def test_a_folder_with_rows_of_other_weights_or_versions_is_refused(
     assert "other weights (vgg16)" in " ".join(result.stderr.split())
 
 
+def test_older_rows_that_do_not_say_how_many_images_are_of_the_default(
+    modules: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    key = {"variant": "random", "seed": 0, "architecture": "8-9-36-17", "repair": "recalibrated"}
+    values = {"before": 0.5, "after": 0.9, "n_steps": 300}
+    rows = [
+        {"key": {**key, "subject": "lenet5-0", **more}, "values": values} for more in ({}, {"n_images": 200})
+    ]
+    (tmp_path / "after-fine-tuning.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = run(modules["importance"].main, tmp_path, "report")
+    assert "| random, 1,000 images, recalibrated | 50.00 | 90.00 |" in text
+    assert "| random, 200 images, recalibrated | 50.00 | 90.00 |" in text
+
+
 @pytest.mark.slow
 def test_fine_tuning_is_measured_and_reported_for_each_network(
     modules: dict[str, ModuleType], tmp_path: Path

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +26,12 @@ DECODED = "Xyzzy!plugh"
 
 
 VARIABLES = {"--optuna-storage": "DIRPRUNE_OPTUNA_STORAGE", "--tracking-uri": "MLFLOW_TRACKING_URI"}
+
+
+def first_is_fast(options: Iterable[str], secrets: Iterable[str]) -> list[Any]:
+    """Return every option with every secret; all but the first are slow, as each starts a process."""
+    first, *others = itertools.product(options, secrets)
+    return [first, *(pytest.param(*other, marks=pytest.mark.slow) for other in others)]
 
 
 def run_refused(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -48,17 +57,14 @@ def assert_nowhere(folder: Path, done: subprocess.CompletedProcess[str], *secret
 
 @pytest.mark.parametrize(
     ("option", "address"),
-    [
-        ("--optuna-storage", f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials"),
-        *(
-            pytest.param(option, address, marks=pytest.mark.slow)
-            for option, address in (
-                ("--tracking-uri", f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials"),
-                ("--tracking-uri", f"http://me:{PASSWORD}@127.0.0.1:1"),
-                ("--optuna-storage", f"http://me:1234/{PASSWORD}@127.0.0.1:1"),
-            )
-        ),
-    ],
+    first_is_fast(
+        VARIABLES,
+        [
+            f"postgresql://me:{PASSWORD}@127.0.0.1:1/trials",
+            f"http://me:{PASSWORD}@127.0.0.1:1",
+            f"http://me:1234/{PASSWORD}@127.0.0.1:1",
+        ],
+    ),
 )
 def test_password_of_a_database_that_refuses_us_is_nowhere(tmp_path: Path, option: str, address: str) -> None:
     more = ["--no-tracking"] if option == "--optuna-storage" else []
@@ -131,11 +137,7 @@ def test_address_with_a_user_or_the_file_of_a_password_may_be_on_a_command_line_
 
 @pytest.mark.parametrize(
     ("option", "secret"),
-    [
-        ("--storage", f"12345/{PASSWORD}"),
-        pytest.param("--data", PASSWORD, marks=pytest.mark.slow),
-        pytest.param("--storage", f"{PASSWORD}/with/slashes", marks=pytest.mark.slow),
-    ],
+    first_is_fast(["--storage", "--data"], [f"12345/{PASSWORD}", PASSWORD, f"{PASSWORD}/with/slashes"]),
 )
 def test_key_of_a_store_in_an_address_is_refused_and_nowhere(
     tmp_path: Path, option: str, secret: str

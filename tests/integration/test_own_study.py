@@ -141,7 +141,7 @@ def test_trial_that_loses_its_worker_three_times_fails_and_the_study_goes_on(tmp
 
 @pytest.mark.slow
 def test_trial_whose_workers_are_told_to_end_goes_on_each_time_from_where_it_was(tmp_path):
-    n_told = MAX_LOST_WORKERS + 1
+    n_told = MAX_LOST_WORKERS + 1  # as many losses as fail a trial
     run_script(tmp_path, "--trials", "5", TOY_DEATHS=str(n_told), TOY_SIGNAL="SIGTERM")
     assert len(list(tmp_path.glob("death-*"))) == n_told
     folder = StudyFolder(tmp_path / "out" / "toy")

@@ -246,6 +246,15 @@ def test_memory_bounds_what_is_computed_at_once_and_changes_no_value(engine: typ
     assert roomy.repeated_s == roomy.shared_s == 0
 
 
+@pytest.mark.parametrize(("group", "n_rows"), [("stem", 4), ("conv_a1", 4), ("conv_b1", 32)])
+def test_few_coalitions_fill_a_tile_where_convolutions_follow(group: str, n_rows: int) -> None:
+    network, batch = build_case("residual")
+    values = open_values(make_classification(network, tuple(batch.shape[1:])), group)
+    assert isinstance(values, TiledValues)
+    values.tile_bytes = 32 * values.largest
+    assert values.chunk_size * n_rows == 32
+
+
 def test_no_more_coalitions_are_on_the_device_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     context = make_context(SmallLeNet)
     coalitions = draw_coalitions(50, 4)
