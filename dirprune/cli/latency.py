@@ -16,7 +16,7 @@ from dirprune.cli.own_network import ask_for_network, find_with_classes, load_ow
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import choose_device, look_for_groups
 from dirprune.cost import count_costs
-from dirprune.errors import ConfigurationError
+from dirprune.errors import ConfigurationError, one_line
 from dirprune.files import read_json
 from dirprune.latency import Latency
 from dirprune.latency import describe_setting as find_setting
@@ -54,8 +54,48 @@ def find_device(name: str | None) -> str:
     return choose_device(name)
 
 
+def make_inputs(batch_size: int, shape: Sequence[int], device: str | None, precision: str) -> Tensor:
+    """Return the batch that is timed, on the device to measure on.
+
+    Raises:
+        ConfigurationError: If there is no such device here.
+    """
+    dtype: torch.dtype = getattr(torch, precision)
+    return torch.zeros(batch_size, *shape, device=find_device(device), dtype=dtype)
+
+
+def check_precision(network: nn.Module, inputs: Tensor) -> None:
+    """Raise ConfigurationError unless a network computes in the precision of its inputs; it is converted.
+
+    Args:
+        network: On the CPU; left there, in that precision.
+        inputs: The batch that is timed, on its device.
+    """
+    network.to(inputs.dtype)
+    if inputs.dtype == torch.float32:
+        return
+    try:
+        with torch.no_grad():
+            network.to(inputs.device)(inputs[:1])
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        raise ConfigurationError(
+            f"expected a network that computes in {str(inputs.dtype).removeprefix('torch.')} on "
+            f"{inputs.device}, got {one_line(error, has_type=True)}; try --precision float32"
+        ) from error
+    finally:
+        network.to("cpu")
+
+
 def latency(
-    study: Path, batch_size: int, threads: int, device: str | None, runs: int, network: str | None
+    study: Path,
+    batch_size: int,
+    threads: int,
+    device: str | None,
+    precision: str,
+    runs: int,
+    network: str | None,
 ) -> None:
     """Measure how long the networks on the fronts of the study in folder STUDY take on this machine."""
     folder = StudyFolder(study)
@@ -76,13 +116,14 @@ def latency(
     objectives = [objective for objective in declared if objective.metric.startswith("val_")]
     base = points[0][1].model_dir
     shape = read_json(base / ARCHITECTURE, SCHEMA)["input_shape"]
-    inputs = torch.zeros(batch_size, *shape, device=find_device(device))
+    inputs = make_inputs(batch_size, shape, device, precision)
     dense = load_dense(base, own)
     costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
+    check_precision(dense.eval(), inputs)
     folders = {point.architecture: point.model_dir for _, point in points}  # its weights do not count
 
     def build(architecture: tuple[int, ...]) -> nn.Module:
-        return dense if architecture == DENSE else load_model(folders[architecture], own)
+        return dense if architecture == DENSE else load_model(folders[architecture], own).to(inputs.dtype)
 
     found, setting = _find(folder.latencies_json, [DENSE, *folders], build, inputs, threads, runs)
     networks = [
@@ -173,15 +214,17 @@ def fit_latency(
     batch_size: int,
     threads: int,
     device: str | None,
+    precision: str,
     architectures: int,
     classes: int | None = None,
 ) -> None:
     """Measure architectures of a network on this machine, and model the latency of all others."""
     check_output_files({"--output": output})
     dense = create_network(*find_with_classes(network, classes)).eval()
-    inputs = torch.zeros(batch_size, *input_shape, device=find_device(device))
+    inputs = make_inputs(batch_size, input_shape, device, precision)
     grouping = look_for_groups(dense, torch.zeros(2, *input_shape))
     grouping.check_any()
+    check_precision(dense, inputs)
     alone = device_to_itself(inputs.device, threads)
     with threads_set_to(threads), alone, ScoringProgress(["architectures for latency"]) as progress:
         model = fit(dense.to(inputs.device), grouping, inputs, architectures, progress=progress)

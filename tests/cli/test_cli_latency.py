@@ -244,6 +244,44 @@ def test_a_network_that_comes_to_the_front_is_timed_beside_the_dense_one(run, tm
     assert "3 of 3 were measured before; without" in run("latency", folder.root).output
 
 
+def test_networks_are_timed_in_the_precision_of_their_deployment(run, tmp_path):
+    folder = make_front(tmp_path)
+    run("latency", folder.root, "--runs", 5, "--device", "cpu")
+    given = ("--runs", 5, "--device", "cpu", "--precision", "bfloat16")
+    result = run("latency", folder.root, *given)
+    assert result.status == 0, result.errors
+    assert "batches of 1 in bfloat16 on cpu" in result.output
+    assert {row["precision"] for row in read_rows(folder.latency_csv)} == {"bfloat16"}
+    assert {row["measured_on"].split(" on ")[0] for row in read_rows(folder.front_csv)} == {
+        "batches of 1 in bfloat16"
+    }
+    stored = json.loads(folder.latencies_json.read_text())["latencies"].values()
+    assert [each["setting"]["precision"] for each in stored] == ["float32"] * 3 + ["bfloat16"] * 3
+    path = tmp_path / "latency.json"
+    fitted = ("--network", "lenet5", "--input-shape", "1,28,28", "--architectures", 10, "--output", path)
+    result = run("fit-latency", *fitted, "--precision", "bfloat16")
+    assert result.status == 0, result.errors
+    assert study_latency.read_latency(path).setting["precision"] == "bfloat16"
+
+
+def test_a_network_that_cannot_compute_in_a_precision_is_refused(run, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "class Scaled(torch.nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))\n"
+        "    def forward(self, inputs):\n"
+        "        return super().forward(torch.fft.rfft(inputs, n=10).real)\n"
+    )
+    path = tmp_path / "latency.json"
+    given = ("--network", f"{tmp_path / 'own.py'}:Scaled", "--input-shape", "6", "--output", path)
+    result = run("fit-latency", *given, "--precision", "float16", "--device", "cpu")
+    assert (result.status, len(result.errors.strip().splitlines())) == (2, 1)
+    assert "expected a network that computes in float16 on cpu, got " in result.errors
+    assert "try --precision float32" in result.errors
+    assert not path.exists()
+
+
 def test_a_folder_without_a_front_and_an_unknown_device_are_refused(run, tmp_path):
     result = run("latency", tmp_path)
     assert result.status == 2

@@ -43,6 +43,13 @@ threads_option = click.option(
 device_option = click.option(
     "--device", metavar="NAME", help="cpu or cuda. Default: cuda where there is one."
 )
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of weights and inputs: that in which the network will be deployed.",
+)
 
 
 @click.command
@@ -50,6 +57,7 @@ device_option = click.option(
 @batch_option
 @threads_option
 @device_option
+@precision_option
 @click.option(
     "--runs", type=WholeNumber(2), default=50, show_default=True, help="Timed passes of each network."
 )
@@ -82,6 +90,7 @@ def latency(**given: Any) -> None:
 @batch_option
 @threads_option
 @device_option
+@precision_option
 @click.option(
     "--architectures",
     type=WholeNumber(10),
