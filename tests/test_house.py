@@ -337,3 +337,14 @@ for name in {core_modules()!r}:
 print([name for name in ("timm", "torchvision", "torch._dynamo") if name in sys.modules])  # seconds each
 """
     assert run_python(code).strip() == "[]"
+
+
+def test_studies_and_their_workers_load_nothing_that_takes_seconds_before_it_is_used() -> None:
+    code = """
+import importlib, sys
+for name in ("cli.study_run", "cli.rank", "tuning.run", "tuning.samplers.makers", "tuning.trainable"):
+    importlib.import_module(f"dirprune.{name}")
+heavy = ("mlflow", "scipy.stats", "shap", "sklearn", "timm", "torch._dynamo", "torchvision")
+print([name for name in heavy if name in sys.modules])
+"""
+    assert run_python(code).strip() == "[]"

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import torch
-from scipy.stats import spearmanr
 
 from dirprune.cli.greedy_paths import format_path
 from dirprune.cli.options import DataOptions, MethodOptions, check_can_write
@@ -163,6 +162,8 @@ def format_correlations(
     scores: Mapping[str, torch.Tensor], others: Mapping[str, Mapping[str, torch.Tensor]]
 ) -> str:
     """Return a table of rank correlations of every other method's scores with these, by group."""
+    from scipy.stats import spearmanr  # a second to import
+
     rows = []
     for name, values in scores.items():
         cells = []

@@ -20,6 +20,8 @@ AUTO = "auto"
 SAMPLERS = ("ehvi", "tpe", "front", "nsga2", "nsga3", "gp", "random")
 CHOICES = (AUTO, *SAMPLERS)
 """What a study may say; `auto` picks one of the samplers."""
+N_STARTUP = 8
+"""First trials of `ehvi`, which come from the space alone."""
 
 
 def check_choice(name: str) -> None:

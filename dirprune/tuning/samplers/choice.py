@@ -9,8 +9,7 @@ from typing import Any
 from dirprune.study.shapes import PER_GROUP, Shapes
 from dirprune.study.space import SearchSpace
 from dirprune.study.spec import StudySpec
-from dirprune.tuning.samplers import AUTO
-from dirprune.tuning.samplers.ehvi import N_STARTUP
+from dirprune.tuning.samplers import AUTO, N_STARTUP
 
 FEW_PARAMETERS = 10
 FEW_TRIALS = 20

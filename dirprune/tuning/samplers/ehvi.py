@@ -14,13 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm
 
 from dirprune.pareto import front_mask
+from dirprune.tuning.samplers import N_STARTUP
 from dirprune.tuning.samplers.draft import Draft
 from dirprune.tuning.samplers.improvement import Floats, compute_improvements
 from dirprune.tuning.samplers.problem import Problem
 from dirprune.tuning.samplers.surrogate import Surrogate
 from dirprune.tuning.storage import ARCHITECTURE
 
-N_STARTUP = 8
 N_DRAFTS = 96
 N_NEAR = 64
 N_PARENTS = 8

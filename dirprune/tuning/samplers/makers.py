@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 import optuna
 from optuna.samplers import BaseGASampler, BaseSampler
 
-from dirprune.tuning.samplers.ehvi import EhviSampler
 from dirprune.tuning.samplers.front import FrontSampler
 from dirprune.tuning.samplers.learning import LearningSampler
 from dirprune.tuning.samplers.problem import Problem
@@ -59,6 +58,8 @@ def make_front(seed: int, problem: Problem | None) -> BaseSampler:
 
 def make_ehvi(seed: int, problem: Problem | None) -> BaseSampler:
     """Make proposals by expected hypervolume improvement, which predicted losses would mislead (measured)."""
+    from dirprune.tuning.samplers.ehvi import EhviSampler  # loads scikit-learn and SciPy's statistics: seconds
+
     assert problem is not None
     return LearningSampler(EhviSampler(seed, problem), predicts=False)
 
