@@ -25,6 +25,7 @@ from dirprune.evaluation import check_fit, evaluate
 from dirprune.groups import ChannelGroup, Grouping
 from dirprune.layers import is_refused_alone, output_tensors
 from dirprune.networks import create_network, is_of_a_library, load_weights_, with_classes
+from dirprune.optimizers import SGD
 from dirprune.study.latency import threads_set_to
 from dirprune.study.space import SearchSpace
 from dirprune.tasks import make_task
@@ -179,7 +180,7 @@ def _describe_steps(
 
 def _time_training(network: nn.Module, inputs: Tensor, device: str) -> float | None:
     """Return the seconds of a training step; None: no output of the network has a gradient."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    optimizer = SGD(network.parameters(), lr=0.0)
 
     def train_once() -> None:
         outputs = _find_trained(network(inputs))[0]

@@ -45,6 +45,8 @@ _GONE = (
     "command with --resume goes on, on a Ray that runs"
 )
 _ASKING = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+_WITHOUT_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
+"""Ray starts a process for each CPU before anybody asks; those of trials have another environment."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def connect(resources: Resources) -> Iterator[Slots]:
             for one trial.
     """
     is_local = resources.address == LOCAL
-    settings = {**_QUIET, **(_ASKING if is_local else {})}
+    settings = {**_QUIET, **(_ASKING | _WITHOUT_SPARE_WORKERS if is_local else {})}
     if is_local or _split(resources.address).hostname in LOOPBACK:
         settings |= _KEEPING_TO_LOOPBACK
     for name, value in settings.items():

@@ -15,12 +15,8 @@ from ray.tune.search import Searcher
 
 from dirprune.tuning.finalists import FinalistAccounts
 from dirprune.tuning.ledger import Ledger
+from dirprune.tuning.reports import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
-CONFIGURATION = "configuration"
-FAILED = "failed"  # a result with this key announces that the next step raises, and why
-IMAGES = "images"
-METRICS = "metrics"
-IS_FINAL = "is_final"
 MACHINE_LOST = ("its node has died", "is temporarily unavailable")
 """How Ray puts it. A worker that died on a living machine is reported as dead; one of which nobody can say
 anything has lost its machine, or the way to it."""

@@ -23,7 +23,7 @@ from dirprune.tuning.crew import RayCrew
 from dirprune.tuning.gpu_share import choose_device, count_own_gpus, keep_to_share
 from dirprune.tuning.machines import cannot_see
 from dirprune.tuning.own_methods import OwnMethods
-from dirprune.tuning.searcher import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
+from dirprune.tuning.reports import CONFIGURATION, FAILED, IMAGES, IS_FINAL, METRICS
 
 
 class TrialFailedError(Exception):

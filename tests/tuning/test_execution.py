@@ -22,14 +22,8 @@ from dirprune.tuning.cluster import Resources, Slots, connect
 from dirprune.tuning.execution import execute
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.mends import keep_keys_from_ray_
-from dirprune.tuning.searcher import (
-    IMAGES,
-    IS_FINAL,
-    MAX_START_S,
-    METRICS,
-    LedgerScheduler,
-    LedgerSearcher,
-)
+from dirprune.tuning.reports import IMAGES, IS_FINAL, METRICS
+from dirprune.tuning.searcher import MAX_START_S, LedgerScheduler, LedgerSearcher
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 

@@ -12,6 +12,7 @@ from dirprune.errors import ImportanceError, suggest
 from dirprune.importance.base import ScoringContext
 from dirprune.importance.footprint import allow
 from dirprune.importance.simplex.family import SimplexFamily, split_channels
+from dirprune.optimizers import Adam
 from dirprune.switches import switched
 
 STATISTICS = ("mean", "snr")
@@ -97,7 +98,7 @@ def fit_(
             f"got {options.batch_size}"
         )
     rng = torch.Generator().manual_seed(context.seed)
-    optimiser = torch.optim.Adam(posterior.parameters, lr=options.lr)
+    optimiser = Adam(posterior.parameters, lr=options.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(options.steps, 1))
     batches = draw_batches(n_examples, options.batch_size, options.steps, rng)
     shortage = allow(context, options.batch_size)

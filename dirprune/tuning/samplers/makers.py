@@ -58,7 +58,7 @@ def make_front(seed: int, problem: Problem | None) -> BaseSampler:
 
 def make_ehvi(seed: int, problem: Problem | None) -> BaseSampler:
     """Make proposals by expected hypervolume improvement, which predicted losses would mislead (measured)."""
-    from dirprune.tuning.samplers.ehvi import EhviSampler  # loads scikit-learn and SciPy's statistics: seconds
+    from dirprune.tuning.samplers.ehvi import EhviSampler  # loads scikit-learn: seconds
 
     assert problem is not None
     return LearningSampler(EhviSampler(seed, problem), predicts=False)
