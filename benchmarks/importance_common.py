@@ -40,6 +40,7 @@ N_CIFAR_TRAIN = 10_000  # calibration is the half of it: 5,000 images, as on MNI
 N_TEST = {"mnist": 5_000, "cifar10": 2_000}  # images at most, drawn at random
 N_RECALIBRATION = 2_000
 MADE_OF = "made-of.json"
+CIFAR_NETWORKS = ("resnet20", "resnet56", "vgg16")
 LONG_RUN = 400_000
 OLDER: Mapping[str, Mapping[str, int]] = {
     "after-fine-tuning": {"n_images": 1000},
@@ -304,17 +305,30 @@ def claim_folder(setting: Setting) -> None:
     """Note on which machine and of what rows are measured; refuse a folder with rows of something else.
 
     Raises:
-        BadParameter: If rows in the output folder are of other weights or of other versions of methods.
+        BadParameter: If rows in the output folder are of other weights, data or sizes, of other versions of
+            methods, or do not say of which.
     """
     path = setting.output / MADE_OF
-    weights = {f"lenet5-{number}": file for number, file in enumerate(setting.lenet_weights)}
+    files: dict[str, Path | None] = {"lenet5-0": None} | dict.fromkeys(CIFAR_NETWORKS)  # None: of random ones
+    files |= {f"lenet5-{number}": file for number, file in enumerate(setting.lenet_weights)}
+    files |= setting.cifar_weights
     made_of = {
         "weights": {
-            name: hashlib.sha256(file.read_bytes()).hexdigest()
-            for name, file in {**weights, **setting.cifar_weights}.items()
+            name: None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+            for name, file in files.items()
+        },
+        "data_or_sizes": {
+            "mnist": setting.mnist is not None,
+            "cifar": setting.cifar is not None,
+            "quick": setting.is_quick,
         },
         "method_versions": {name: get_method(name).version for name in list_methods()},
     }
+    if not path.exists() and any(setting.output.glob("*.jsonl")):
+        raise click.BadParameter(
+            f"{setting.output} has rows, and no {MADE_OF} that says of what; try another folder",
+            param_hint="--output",
+        )
     before = read_json(path, schema=1) if path.exists() else {}
     for what, found in made_of.items():
         earlier = before.get(what, {})

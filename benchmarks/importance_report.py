@@ -60,7 +60,18 @@ def report_coalitions(rows: list[Row], output: Path) -> str:
 
 
 def report_reference(rows: list[Row], output: Path) -> str:
-    """Return a line for each side: seconds, ratio in the same repetition, agreement with exact values."""
+    """Return a table for each truth, with a line for each side: seconds, their ratio, order."""
+    tables = []
+    for n_images, long_run in sorted({(row["truth_images"], row["long_run"]) for row in rows}):
+        found = pick(rows, truth_images=n_images, long_run=long_run)
+        what = f"{n_images:,} images, runs of {long_run:,} coalitions where not all are evaluated"
+        tables.append(
+            f"Spearman with known values of the loss, and of accuracy ({what}):\n\n{_tabulate_sides(found)}"
+        )
+    return "\n\n".join(tables)
+
+
+def _tabulate_sides(rows: list[Row]) -> str:
     reference = {row["seed"]: row["seconds"] for row in pick(rows, side="reference")}
     lines = []
     for side in unique(rows, "side"):
@@ -75,7 +86,7 @@ def report_reference(rows: list[Row], output: Path) -> str:
             lines[-1].append(format_mean([statistics.fmean(each.values()) for each in spearman], 2))
     columns = [*rows[0]["spearman"]["loss"], "mean"]
     header = ["side", "seconds", "ratio", *columns, *(f"{column} (accuracy)" for column in columns)]
-    return "Spearman with exact values of the loss, and of accuracy:\n\n" + format_markdown(header, lines)
+    return format_markdown(header, lines)
 
 
 def report_switches(rows: list[Row], output: Path) -> str:

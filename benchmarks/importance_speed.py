@@ -12,6 +12,7 @@ import click
 import numpy as np
 import torch
 from importance_common import (
+    CIFAR_NETWORKS,
     Rows,
     Setting,
     Subject,
@@ -172,7 +173,7 @@ def count_other_predictions(
 
 def load_speed_subjects(setting: Setting) -> list[Subject]:
     """Return one LeNet-5 and the networks for CIFAR."""
-    names = ("resnet20",) if setting.is_quick else ("resnet20", "resnet56", "vgg16")
+    names = CIFAR_NETWORKS[:1] if setting.is_quick else CIFAR_NETWORKS
     return [load_lenets(setting)[0], *(load_cifar_subject(name, setting) for name in names)]
 
 

@@ -131,6 +131,15 @@ class Architecture(Mapping[str, int]):
         """Return the kept channels by group as plain data for a JSON file."""
         return dict(self.kept)
 
+    @classmethod
+    def complete(cls, kept: Mapping[str, int], grouping: Grouping) -> Architecture:
+        """Return the architecture in which the groups that are not named keep all channels.
+
+        Raises:
+            ArchitectureError: If a group is unknown, or keeps no channel or more than it has.
+        """
+        return cls({**grouping.n_channels, **kept}).validate(grouping)
+
     def validate(self, grouping: Grouping) -> Architecture:
         """Check that this architecture fits the groups, and return it in their forward order.
 

@@ -1,7 +1,7 @@
 """Torch-pruning's dependency graph and surgery, without the seconds that its counter of operations loads for.
 
-Where timm is installed, that counter imports all of timm's networks and torchvision's with them, in every
-command and every worker. dirprune counts by itself (`dirprune.cost`), so timm is hidden meanwhile.
+Where timm is installed, that counter imports all of timm's networks, in every command and every worker.
+dirprune counts by itself (`dirprune.cost`), so timm is hidden meanwhile.
 """
 
 from __future__ import annotations

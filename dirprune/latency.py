@@ -116,6 +116,11 @@ def describe_setting(inputs: Tensor) -> dict[str, str | int]:
     }
 
 
+def convert_(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Let a network in float32 compute in another precision, and return it; other numbers stay."""
+    return network._apply(lambda tensor: tensor.to(dtype) if tensor.dtype == torch.float32 else tensor)
+
+
 @torch.no_grad()
 def measure_latency(network: nn.Module, inputs: Tensor, n_runs: int = 20, n_warm_up: int = 3) -> Latency:
     """Time passes of a network in evaluation mode.
@@ -210,9 +215,10 @@ def fit_latency(
     Least squares of the relative errors; half of the measurements are on small networks.
 
     Args:
-        network: The uncut network, on the device that counts.
+        network: The uncut network in float32, on the device that counts.
         grouping: Its channel groups.
-        inputs: The batch whose latency counts, shape (batch, ...), on the same device.
+        inputs: The batch whose latency counts, shape (batch, ...), on the same device; its precision is the
+            one that networks are timed in.
         n_measured: Architectures that are built and measured; >= 2.
         seed: Of the random architectures; the measurements themselves are never the same twice.
         progress: Told how many have been measured.
@@ -224,7 +230,8 @@ def fit_latency(
     from sklearn.linear_model import LinearRegression  # seconds to import: only where they are needed
     from sklearn.model_selection import KFold, cross_val_predict
 
-    costs = CostModel(network, grouping, inputs)
+    example = inputs[:1].float()
+    costs = CostModel(network, grouping, example)
     rng = np.random.default_rng(seed)
     macs, latencies = [], []
     for number in range(n_measured):
@@ -233,7 +240,7 @@ def fit_latency(
             name: sorted(rng.permutation(n)[: _draw_width(rng, n, highest)].tolist())
             for name, n in grouping.n_channels.items()
         }
-        small = compact(network, grouping, kept, inputs)
+        small = convert_(compact(network, grouping, kept, example), inputs.dtype)
         architecture = {name: len(channels) for name, channels in kept.items()}
         macs.append([1.0, *costs.macs_by_pair(architecture)])
         latencies.append(measure(small, inputs).median_ms)

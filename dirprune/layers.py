@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dirprune.computed_weights import check_plain
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, one_line
 
 CONVOLUTIONS = (
@@ -67,11 +68,13 @@ def run_example(network: nn.Module, example_input: Tensor) -> Any:
         network: Network to run as it is, a copy from `copy_for_evaluation`.
         example_input: One batch on the network's device, shape (batch, ...).
     Raises:
-        ConfigurationError: If the network fails on the example input.
+        ConfigurationError: If the network fails on the example input, other than for want of memory.
     """
     try:
         return network(example_input)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigurationError(
             f"expected a network that accepts inputs of shape {tuple(example_input.shape)}, "
             f"got {one_line(error, has_type=True)}; try an example input of the network's own data"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dirprune.dependency import function, ops
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ArchitectureError, one_line
 from dirprune.groups import Grouping
 from dirprune.layers import copy_for_evaluation, is_in_parts, modes_restored, output_tensors, parameter_axis
@@ -199,6 +200,8 @@ def check_masked_equals_compact(
             except TimeoutError:  # of the caller's limit
                 raise
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 return (
                     "the compact network cannot run, as where numbers of channels stand in its code or "
                     f"a layer has further weights for each channel ({one_line(error, has_type=True)})"

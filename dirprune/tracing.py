@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -32,8 +33,9 @@ is used up. Reshapes of windows [Swin] let the tracer's lists of indices grow wi
 take milliseconds."""
 MAX_CHECKS, MAX_CHECKS_PER_GROUP = 100, 4
 """Trials of sets of groups, the larger: no time, as a network must have the same groups on every machine."""
-MAX_CHECK_S = 300.0
-"""Processor time for one trial: more than any network that ends takes."""
+MAX_CHECK_S, MAX_CHECK_PASSES = 30.0, 100
+"""Processor time for one trial, beside what so many passes of the whole network take here: a trial is a few,
+most of them of a smaller network, so that on any machine only one that never ends is given up."""
 TRACED, TRIED_OUT = "layers traced", "channel groups tried out"
 
 
@@ -102,6 +104,7 @@ class _Sieve:
         self.batch, self.refused, self.padded, self.tell = batch, refused, padded, tell
         self.random = randomised_copy(network, torch.Generator().manual_seed(0))
         self.n_checks = self.n_decided = self.n_groups = self.most_checks = 0
+        self.most_s = MAX_CHECK_S + MAX_CHECK_PASSES * self._time_pass()
 
     def sift(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
         """Return those of all groups that can be cut."""
@@ -136,12 +139,20 @@ class _Sieve:
         self.n_checks += 1
         generator = torch.Generator().manual_seed(1)
         try:
-            with deadline(MAX_CHECK_S):
+            with deadline(self.most_s):
                 return check_masked_equals_compact(
                     self.random, Grouping(tuple(groups)), self.batch, generator=generator
                 )
         except TimeoutError:
-            return f"the network without some of its channels takes more than {MAX_CHECK_S:g} s"
+            return f"the network without some of its channels takes more than {self.most_s:.3g} s"
+
+    def _time_pass(self) -> float:
+        """Return the processor time of one pass of the whole network, in seconds."""
+        batch = self.batch.double() if self.batch.is_floating_point() else self.batch
+        used_s = read_processor_time()
+        with suppress(Exception), torch.no_grad():  # what fails here fails in the first trial, which says why
+            self.random(batch)
+        return used_s()
 
 
 def _find_candidates(

@@ -94,15 +94,25 @@ def test_a_folder_with_rows_of_other_weights_or_versions_is_refused(
     assert "other method versions (magnitude)" in " ".join(result.stderr.split())
 
     path.unlink()
+    result = CliRunner().invoke(main, ["--output", str(tmp_path), "--quick", *choice])
+    assert result.exit_code == 2
+    assert "has rows, and no made-of.json that says of what" in " ".join(result.stderr.split())
+
+    (tmp_path / "after-pruning.jsonl").unlink()
     weights = tmp_path / "one.safetensors"
     weights.write_bytes(b"one")
     run(main, tmp_path, "--vgg16", str(weights), *choice)
-    weights.write_bytes(b"another")
-    result = CliRunner().invoke(
-        main, ["--output", str(tmp_path), "--quick", "--vgg16", str(weights), *choice]
-    )
+    for content in (b"another", None):
+        given = ["--vgg16", str(weights)] if content else []
+        weights.write_bytes(content or b"")
+        result = CliRunner().invoke(main, ["--output", str(tmp_path), "--quick", *given, *choice])
+        assert result.exit_code == 2
+        assert "other weights (vgg16)" in " ".join(result.stderr.split())
+    given = ["--output", str(tmp_path), "--vgg16", str(weights), "--cifar", str(tmp_path)]
+    weights.write_bytes(b"one")
+    result = CliRunner().invoke(main, [*given, *choice])
     assert result.exit_code == 2
-    assert "other weights (vgg16)" in " ".join(result.stderr.split())
+    assert "other data or sizes (cifar, quick)" in " ".join(result.stderr.split())
 
 
 def test_older_rows_that_do_not_say_how_many_images_are_of_the_default(

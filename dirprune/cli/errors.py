@@ -60,6 +60,8 @@ def run_command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            return _report(_describe_shortage(error))
         if error.errno not in _OF_THE_SYSTEM:
             raise
         where = f" at {error.filename}" if error.filename else ""
@@ -71,11 +73,15 @@ def run_command(
 
         if not is_out_of_memory(error):
             raise
-        return _report(
-            f"expected room in memory for what is computed, got '{one_line(error)}'; try smaller batches "
-            "(--batch-size), smaller or fewer inputs, or a device that has more"
-        )
+        return _report(_describe_shortage(error))
     return 0
+
+
+def _describe_shortage(error: BaseException) -> str:
+    return (
+        f"expected room in memory for what is computed, got '{one_line(error)}'; try smaller or fewer inputs "
+        "at once, where the command has an option for it, or a device that has more"
+    )
 
 
 def describe(error: click.ClickException) -> str:

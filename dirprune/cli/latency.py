@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,10 @@ from dirprune.cli.own_network import ask_for_network, find_with_classes, load_ow
 from dirprune.cli.printing import ScoringProgress, format_table
 from dirprune.cli.subjects import choose_device, look_for_groups
 from dirprune.cost import count_costs
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, one_line
 from dirprune.files import read_json
-from dirprune.latency import Latency
+from dirprune.latency import Latency, convert_
 from dirprune.latency import describe_setting as find_setting
 from dirprune.latency import fit_latency as fit
 from dirprune.networks import create_network
@@ -65,27 +67,24 @@ def make_inputs(batch_size: int, shape: Sequence[int], device: str | None, preci
 
 
 def check_precision(network: nn.Module, inputs: Tensor) -> None:
-    """Raise ConfigurationError unless a network computes in the precision of its inputs; it is converted.
+    """Raise ConfigurationError unless a network computes in the precision of its inputs.
 
     Args:
-        network: On the CPU; left there, in that precision.
+        network: On the CPU; it stays as it is.
         inputs: The batch that is timed, on its device.
     """
-    network.to(inputs.dtype)
     if inputs.dtype == torch.float32:
         return
     try:
         with torch.no_grad():
-            network.to(inputs.device)(inputs[:1])
-    except torch.OutOfMemoryError:
-        raise
+            convert_(copy.deepcopy(network).eval(), inputs.dtype).to(inputs.device)(inputs[:1])
     except (RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigurationError(
             f"expected a network that computes in {str(inputs.dtype).removeprefix('torch.')} on "
             f"{inputs.device}, got {one_line(error, has_type=True)}; try --precision float32"
         ) from error
-    finally:
-        network.to("cpu")
 
 
 def latency(
@@ -119,11 +118,12 @@ def latency(
     inputs = make_inputs(batch_size, shape, device, precision)
     dense = load_dense(base, own)
     costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
-    check_precision(dense.eval(), inputs)
+    check_precision(dense, inputs)
     folders = {point.architecture: point.model_dir for _, point in points}  # its weights do not count
 
     def build(architecture: tuple[int, ...]) -> nn.Module:
-        return dense if architecture == DENSE else load_model(folders[architecture], own).to(inputs.dtype)
+        network = copy.deepcopy(dense) if architecture == DENSE else load_model(folders[architecture], own)
+        return convert_(network, inputs.dtype)
 
     found, setting = _find(folder.latencies_json, [DENSE, *folders], build, inputs, threads, runs)
     networks = [

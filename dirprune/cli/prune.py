@@ -33,8 +33,8 @@ from dirprune.networks import as_file_name
 from dirprune.pruning import prune as prune_network
 
 WIDTH = 60
-MAX_NAME = 100
-"""Bytes of a folder's name; most systems take up to 255."""
+MAX_NAME = 240
+"""Bytes of a folder's name; most systems take up to 255, and files of the name have an ending."""
 
 
 def prune(

@@ -62,7 +62,7 @@ def compute_selection(method: Selector, context: ScoringContext, architecture: M
         ImportanceError: If a group is missing from what the method returns, or its indices are not that many
             different channels.
     """
-    wanted = Architecture({**context.grouping.n_channels, **architecture}).validate(context.grouping)
+    wanted = Architecture.complete(architecture, context.grouping)
     if isinstance(method, Scorer):
         return keep_best(compute_scores(method, context), wanted)
     lent = _lend(context)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dirprune.architecture import Architecture
 from dirprune.errors import ImportanceError
 from dirprune.importance.base import Kept, Scorer, Scores, ScoringContext, Selector, keep_best
 from dirprune.importance.cache import ScoreCache, score_key
@@ -41,13 +42,15 @@ def select_channels(
     """Choose the channels to keep, computing scores only when the cache does not have them.
 
     Args:
-        architecture: Kept channels of every group.
+        architecture: Kept channels of groups; those that it does not name keep all.
     Raises:
+        ArchitectureError: If a group is unknown, or keeps no channel or more than it has.
         ImportanceError: If the method breaks its contract; see `compute_scores` and `compute_selection`.
     """
     started = time.perf_counter()
-    scores, was_cached = find_scores(method, context, architecture, cache)
-    return Selection(keep_best(scores, architecture), scores, was_cached, time.perf_counter() - started)
+    wanted = Architecture.complete(architecture, context.grouping)
+    scores, was_cached = find_scores(method, context, wanted, cache)
+    return Selection(keep_best(scores, wanted), scores, was_cached, time.perf_counter() - started)
 
 
 def find_scores(
@@ -61,6 +64,7 @@ def find_scores(
     Args:
         architecture: Needed by selectors only, whose scores are one for kept and zero for removed channels.
     Raises:
+        ArchitectureError: If a group of it is unknown, or keeps no channel or more than it has.
         ImportanceError: If a selector gets none, or the method breaks its contract.
     """
     if architecture is None and not isinstance(method, Scorer):
@@ -68,13 +72,14 @@ def find_scores(
             f"{type(method).__name__} chooses channels for an architecture, got none; "
             "try architecture=Architecture.uniform(grouping, 0.5)"
         )
+    wanted = None if architecture is None else Architecture.complete(architecture, context.grouping)
     if cache is not None and context.workspace is None:
         context = dataclasses.replace(context, workspace=cache.folder)
 
     def compute() -> Scores:
         if isinstance(method, Scorer):
             return compute_scores(method, context)
-        kept = compute_selection(method, context, architecture or {})
+        kept = compute_selection(method, context, wanted or {})
         return {
             group.name: torch.zeros(group.n_channels, dtype=torch.float64).index_fill_(
                 0, torch.tensor(kept[group.name]), 1.0
@@ -84,5 +89,5 @@ def find_scores(
 
     if cache is None:
         return compute(), False
-    chosen_for = None if isinstance(method, Scorer) else dict(architecture or {})
+    chosen_for = None if isinstance(method, Scorer) else dict(wanted or {})
     return cache.get_or_compute(score_key(method, context, chosen_for), compute)

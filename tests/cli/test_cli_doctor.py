@@ -102,7 +102,7 @@ def test_what_no_memory_holds_ends_in_one_line(
     refused = run(*command, "--network", "resnet20", "--input-shape", "3,32,32", *size)
     assert refused.status == 2
     assert "error: expected room in memory for what is computed, got " in refused.errors
-    assert "try smaller batches (--batch-size)" in refused.errors
+    assert "try smaller or fewer inputs at once" in refused.errors
     assert refused.errors.count("\n") == 1
 
 

@@ -25,6 +25,7 @@ from dirprune.importance import (
     create,
     find_scores,
     keep_best,
+    select_channels,
 )
 from dirprune.importance.base import NoOptions
 from dirprune.importance.calling import put_dead_last
@@ -296,8 +297,9 @@ def test_an_architecture_that_does_not_fit_is_refused_and_groups_that_it_leaves_
         ({"0": 4}, "4"),
         ({"1": 2}, "unknown channel group"),
     ):
-        with pytest.raises(ArchitectureError, match=expected):
-            compute_selection(method, context, architecture)
+        for choose in (compute_selection, find_scores, select_channels):
+            with pytest.raises(ArchitectureError, match=expected):
+                choose(method, context, architecture)
 
 
 def test_a_selector_without_an_architecture_is_refused() -> None:

@@ -23,10 +23,10 @@ class Shape(click.ParamType):
     ) -> tuple[int, ...]:
         """Return the sizes, or fail with an example."""
         parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() and int(part[:MAX_DIGITS]) for part in parts):
-            self.fail(f"expected whole numbers above 0, got {str(value)!r}; for example 3,32,32", param, ctx)
-        if longest := [part for part in parts if len(part) > MAX_DIGITS]:
+        if longest := [part for part in parts if part.isdecimal() and len(part) > MAX_DIGITS]:
             self.fail(f"expected sizes of {MAX_DIGITS} digits at most, got {longest[0][:40]}", param, ctx)
+        if not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"expected whole numbers above 0, got {str(value)!r}; for example 3,32,32", param, ctx)
         return tuple(map(int, parts))
 
 

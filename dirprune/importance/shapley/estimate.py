@@ -114,8 +114,8 @@ def take_distinct(draws: Iterable[Coalitions], n_distinct: int, n_draws: int) ->
     Args:
         draws: Blocks of coalitions that belong together, each of shape (n_in_block, n_channels).
         n_distinct: Most different coalitions.
-        n_draws: Most blocks looked at; ends the wait for coalitions that are hardly ever drawn. No more than
-            `MOST_DRAWS` are, or than there are coalitions to take.
+        n_draws: Most blocks looked at; ends the wait for coalitions that are hardly ever drawn. No more are
+            than the larger of `MOST_DRAWS` and `n_distinct`.
     """
     n_draws = min(n_draws, max(MOST_DRAWS, n_distinct))
     seen: set[bytes] = set()

@@ -248,6 +248,7 @@ class ShapleyExact(CountedScorer):
     needs_data=True,
     needs_gradients=False,
     stochastic=True,
+    version=2,
 )
 class ShapleyPermutation(SampledScorer):
     """Shapley values by `estimate_by_permutations`."""
