@@ -51,7 +51,8 @@ def compute_laplace_covariances(
         cache: Where the covariances of each part are kept as soon as they are there, and found again.
         n_draws: Of the null; >= 0. None takes `count_draws`, fewer in wide networks.
     Raises:
-        ImportanceError: If there are fewer images than parts.
+        ImportanceError: If there are fewer images than parts, or the prior is not above 0 or too weak to
+            count where the loss says nothing.
     """
     n_images = len(context.calibration)
     if not context.grouping.groups:
@@ -62,6 +63,8 @@ def compute_laplace_covariances(
         )
     if not 1 <= n_parts <= n_images:
         raise ImportanceError(f"parts must be between 1 and the {n_images} images, got {n_parts}")
+    if not 0 < prior_concentration < float("inf"):
+        raise ImportanceError(f"prior_concentration must be a number above 0, got {prior_concentration}")
     network = copy.deepcopy(context.network).to(context.device).eval().requires_grad_(False)
     order = torch.randperm(n_images, generator=torch.Generator().manual_seed(context.seed))
     found: dict[str, list[Tensor]] = {group.name: [] for group in context.grouping.groups}
@@ -203,8 +206,17 @@ def _gather(covariances: Sequence[Tensor]) -> GroupCovariances:
 def _invert(curvature: Tensor, prior_concentration: float) -> Tensor:
     """Return covariances of the switches from curvatures of the loss in the factors, both (..., n, n)."""
     n_channels = curvature.shape[-1]
-    identity = torch.eye(n_channels, dtype=torch.float64)
-    project = identity - 1 / n_channels
-    precision = prior_concentration * identity + project @ curvature @ project
-    covariance = project @ torch.linalg.inv(precision) @ project / n_channels**2
+    along_ones = torch.full((n_channels, n_channels), 1 / n_channels, dtype=torch.float64)
+    project = torch.eye(n_channels, dtype=torch.float64) - along_ones
+    projected = project @ curvature @ project
+    # What is along ones goes in the end: a size like that of the rest keeps rounding from the rest.
+    usual = prior_concentration + projected.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    try:
+        inverse = torch.linalg.inv(prior_concentration * project + projected + usual * along_ones)
+    except torch.linalg.LinAlgError as error:
+        raise ImportanceError(
+            "expected a prior_concentration that rounding does not swallow, got "
+            f"{prior_concentration:g} beside curvatures up to {float(curvature.abs().max()):.2g}; try 1"
+        ) from error
+    covariance = project @ inverse @ project / n_channels**2
     return (covariance + covariance.mT) / 2
