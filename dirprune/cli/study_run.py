@@ -336,15 +336,13 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
         refused = format_count(n_refused, "architecture")
         click.echo(f"refused before they started: {refused} above a limit; the tables leave them out")
     folder = result.folder
-    if front and spec.needs_latency:
-        own = f" --network FILE.py:{spec.identity('network')['name']}" if callable(spec.network) else ""
-        click.echo(
-            f"latency_ms is modelled; dirprune latency {folder.root}{own} "
-            "measures these networks where it runs"
-        )
     _print_finalists(spec, result)
     files = (folder.front_csv, folder.trials_csv, folder.front_html, folder.front_png)
     if there := [str(path) for path in files if path.exists()]:
         click.echo(f"\nfiles:  {', '.join(there)}")
     if folder.models_dir.exists():
         click.echo(f"models: {folder.models_dir}/<trial>")
+    if front:
+        own = f" --network FILE.py:{spec.identity('network')['name']}" if callable(spec.network) else ""
+        modelled = "latency_ms is modelled; " if spec.needs_latency else ""
+        click.echo(f"next:   {modelled}dirprune latency {folder.root}{own} measures what these networks take")
