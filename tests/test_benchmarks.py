@@ -80,6 +80,7 @@ def test_rows_are_measured_once_and_reported(modules: dict[str, ModuleType], tmp
     assert (tmp_path / "after-pruning-lenet5.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_folder_with_rows_of_other_weights_or_versions_is_refused(
     modules: dict[str, ModuleType], tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def write_photographs(folder: Path, held_out: str, size: int) -> None:
             to_pil_image(pixels).save(place / f"{index}.png")
 
 
+@pytest.mark.slow
 def test_resnet20_is_fine_tuned_from_given_weights(main, tmp_path: Path) -> None:
     write_photographs(tmp_path / "images", "test", 32)
     network = create_network("resnet20", seed=0)

@@ -29,6 +29,7 @@ def test_accounts_are_measured_and_resumed_at_each_size(
     assert result.stdout.splitlines()[0].startswith("trials  ask, ms")
 
 
+@pytest.mark.slow
 def test_asks_are_measured_for_every_sampler_at_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import scale_asks

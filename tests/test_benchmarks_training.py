@@ -52,6 +52,7 @@ def test_masked_networks_stay_masked_while_they_train(modules: dict[str, ModuleT
     assert dense.conv1.weight[5:].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_throughput_is_measured_once_and_tabulated(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     arguments = ["--output", str(tmp_path / "rows.jsonl"), "--networks", "lenet5", "--keep-ratios", "0.5"]
     arguments += ["--batch-size", "2", "--repetitions", "2"]
@@ -82,6 +83,7 @@ def test_kernels_are_counted_once_with_the_operations_that_started_them(
     assert {part: share for part, share in shares.items() if share} == {"convolutions": 0.75, "ReLU": 0.25}
 
 
+@pytest.mark.slow
 def test_training_is_put_beside_the_fastest_matrix_product(
     modules: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

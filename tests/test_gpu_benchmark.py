@@ -23,6 +23,7 @@ def run(*arguments: str | Path, script: Path = GPU) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_dense_networks_are_trained_without_the_libraries_of_studies() -> None:
     code = (
         "import sys\nsys.modules.update(dict.fromkeys(('optuna', 'ray', 'mlflow')))\n"
@@ -36,6 +37,7 @@ def test_dense_networks_are_trained_without_the_libraries_of_studies() -> None:
     assert "validated on images that it does not see" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_here_is_one_line() -> None:
     done = run("--device", "cuda:99", script=CHECK)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

@@ -339,6 +339,7 @@ print([name for name in ("timm", "torchvision", "torch._dynamo") if name in sys.
     assert run_python(code).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_studies_and_their_workers_load_nothing_that_takes_seconds_before_it_is_used() -> None:
     code = """
 import importlib, sys

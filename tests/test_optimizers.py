@@ -38,6 +38,7 @@ def test_an_optimizer_steps_and_goes_on_as_torch_has_it(name: str, options: dict
         assert torch.equal(ours, expected)
 
 
+@pytest.mark.slow
 def test_training_loads_no_compiler() -> None:
     code = """
 import sys, torch

@@ -20,6 +20,7 @@ from dirprune.importance.untouched import Fingerprint
 from dirprune.pruning import prune, recalibrate_
 from dirprune.surgery import compact
 from dirprune.tracing import find_groups
+from tests.importance.cases import create_quickly
 from tests.networks_for_tests import SmallLeNet
 
 
@@ -156,8 +157,8 @@ def test_pruning_reads_no_validation_and_no_test_example(
         )
 
     spoilt = dataclasses.replace(roles, validation=spoil(roles.validation), test=spoil(roles.test))
-    expected = prune(network, roles, architecture=0.5, method=name)
-    pruned = prune(network, spoilt, architecture=0.5, method=name)
+    expected = prune(network, roles, architecture=0.5, method=create_quickly(name))
+    pruned = prune(network, spoilt, architecture=0.5, method=create_quickly(name))
     for group, scores in expected.scores.items():
         assert torch.equal(scores, pruned.scores[group])
     for key, value in expected.network.state_dict().items():

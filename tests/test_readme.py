@@ -126,6 +126,7 @@ def test_a_study_of_ones_own_runs_as_the_readme_shows_it(tmp_path: Path) -> None
     assert printed[-len(told) :] == told
 
 
+@pytest.mark.slow
 def test_a_network_is_scored_cut_trained_and_judged_from_python(tmp_path: Path) -> None:
     weights = tmp_path / "output" / "lenet5-digits-seed0.safetensors"
     weights.parent.mkdir()

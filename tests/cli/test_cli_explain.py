@@ -67,6 +67,7 @@ def test_explains_what_it_can_predict_and_refuses_the_rest(run: Run, folder: Stu
     assert not folder.explanation_png("val_accuracy").exists()
 
 
+@pytest.mark.slow
 def test_a_picture_of_what_is_no_longer_trusted_goes(run: Run, folder: StudyFolder) -> None:
     assert run("explain", folder.root, "--min-r2", -10).status == 0
     assert folder.explanation_png("val_accuracy").exists()
@@ -90,6 +91,7 @@ def test_an_unknown_objective_names_the_nearest(run: Run, folder: StudyFolder) -
     assert "'macs'" in result.errors
 
 
+@pytest.mark.slow
 def test_table_and_pictures_are_on_the_run_of_the_study(
     run: Run, folder: StudyFolder, empty_store: Path
 ) -> None:

@@ -164,7 +164,12 @@ def test_scoring_that_was_stopped_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("command", "name", "result"),
     [
-        ("train --epochs 6 --seed 3 --output out.safetensors", "out.safetensors", "out.safetensors"),
+        pytest.param(
+            "train --epochs 6 --seed 3 --output out.safetensors",
+            "out.safetensors",
+            "out.safetensors",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "prune --weights WEIGHTS --method magnitude --arch 8,9,36,17 --retrain --epochs 6 --recipe cifar "
             "--lr 0.001 --output out",

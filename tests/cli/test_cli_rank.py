@@ -137,6 +137,7 @@ def test_a_path_by_parameters_is_shown_by_them(run: Run, weights: Path) -> None:
     assert first["share"] == first["parameters"] / dense <= 0.9
 
 
+@pytest.mark.slow
 def test_a_path_by_latency_is_measured_once_and_shown_by_it(
     run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

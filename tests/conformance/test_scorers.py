@@ -22,7 +22,6 @@ from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.importance import (
     Scorer,
     ScoringContext,
-    Selector,
     create,
     get_method,
     list_methods,
@@ -31,9 +30,17 @@ from dirprune.importance import (
 from dirprune.importance.simplex import draw_orders
 from dirprune.importance.simplex import scorers as simplex_scorers
 from dirprune.importance.simplex.generalized_dirichlet import join_orders
-from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.importance.untouched import Fingerprint
-from tests.importance.cases import ignore_, make_context, make_split, permute_, score, silence_
+from tests.importance.cases import (
+    QUICK_OPTIONS,
+    create_quickly,
+    ignore_,
+    make_context,
+    make_split,
+    permute_,
+    score,
+    silence_,
+)
 from tests.networks_for_tests import Narrow, Residual, SmallLeNet
 
 ROOT = Path(__file__).parents[2]
@@ -47,25 +54,15 @@ every_scorer = pytest.mark.parametrize("name", SCORERS)
 every_network = pytest.mark.parametrize("kind", KINDS)
 
 
-OPTIONS: dict[str, dict[str, int]] = {
-    name: {"steps": 20} if issubclass(get_method(name).factory, SimplexSwitches) else {} for name in METHODS
-}
-"""Fits are short where it does not matter how good the scores are."""
-
-
 @functools.cache
 def cached_scores(name: str, kind: type[nn.Module], seed: int = 0) -> dict[str, Tensor]:
-    return score(name, make_context(kind, seed=seed), OPTIONS[name])
-
-
-def create_quickly(name: str) -> Scorer | Selector:
-    return create(name, OPTIONS[name])
+    return score(name, make_context(kind, seed=seed), QUICK_OPTIONS[name])
 
 
 @pytest.fixture(scope="module")
 def scores_of_another_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     path = tmp_path_factory.mktemp("scores") / "scores.safetensors"
-    scored = {name: OPTIONS[name] for name in SCORERS}
+    scored = {name: QUICK_OPTIONS[name] for name in SCORERS}
     program = f"""
 import torch
 torch.set_num_threads({torch.get_num_threads()})
@@ -135,7 +132,7 @@ def test_every_option_says_what_it_means(name: str) -> None:
 @every_scorer
 def test_same_seed_gives_the_same_scores(name: str) -> None:
     breach = f"{name} gives other scores for the same seed; draw from context.seed alone"
-    check_equal(score(name, make_context(), OPTIONS[name]), cached_scores(name, SmallLeNet), breach)
+    check_equal(score(name, make_context(), QUICK_OPTIONS[name]), cached_scores(name, SmallLeNet), breach)
 
 
 @every_scorer
@@ -162,7 +159,7 @@ def test_global_random_state_neither_matters_nor_changes(name: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1234)
         before = torch.get_rng_state()
-        scores = score(name, make_context(), OPTIONS[name])
+        scores = score(name, make_context(), QUICK_OPTIONS[name])
         is_as_before = torch.equal(torch.get_rng_state(), before)
     assert is_as_before, (
         f"{name} draws from torch's global state; give what draws a generator of context.seed"
@@ -190,7 +187,7 @@ def test_mode_and_frozen_weights_of_the_network_do_not_matter(name: str, kind: t
     context = make_context(kind)
     context.network.train().requires_grad_(False)
     breach = f"{name} gives other scores of a network in training mode whose weights are frozen"
-    check_equal(score(name, context, OPTIONS[name]), cached_scores(name, kind), breach)
+    check_equal(score(name, context, QUICK_OPTIONS[name]), cached_scores(name, kind), breach)
 
 
 def permute(context: ScoringContext) -> tuple[ScoringContext, dict[str, Tensor]]:
@@ -266,7 +263,7 @@ def test_permuting_channels_and_orders_of_sticks_permutes_the_scores_of_generali
 
 
 @pytest.mark.parametrize("how", ["never reached", "never used"])
-@every_network
+@pytest.mark.parametrize("kind", [SmallLeNet, pytest.param(Residual, marks=pytest.mark.slow)])
 @every_scorer
 def test_dead_channel_never_outranks_a_live_one(name: str, kind: type[nn.Module], how: str) -> None:
     context = make_context(kind)
@@ -291,7 +288,7 @@ def test_group_with_one_channel_is_scored(name: str) -> None:
         grouping=grouping,
         calibration=make_split(inputs, torch.arange(20) % 2),
     )
-    scores = score(name, context, OPTIONS[name])
+    scores = score(name, context, QUICK_OPTIONS[name])
     assert scores["0"].shape == (1,)
     assert scores["0"].isfinite().all()
 
@@ -335,7 +332,7 @@ def test_activations_that_are_not_a_number_end_in_one_line(
         context.calibration.inputs[5, 0, 3, 3] = torch.nan
     else:
         context.network.conv1.weight.data[1, 0, 0, 0] = torch.nan  # type: ignore[operator,index]
-    method = create(name, OPTIONS[name] | options)
+    method = create(name, QUICK_OPTIONS[name] | options)
     with pytest.raises(ImportanceError) as caught:
         select_channels(method, context, {"conv1": 2, "conv2": 3, "linear1": 4})
     assert "\n" not in str(caught.value)
@@ -365,11 +362,11 @@ def test_out_of_memory_means_smaller_batches_and_is_said_once(
 
     monkeypatch.setattr(nn.Conv2d, "forward", run_out_of_memory)
     with caplog.at_level(logging.WARNING):
-        scores = score(name, context, OPTIONS[name])
+        scores = score(name, context, QUICK_OPTIONS[name])
     said = [record.message for record in caplog.records]
     assert sum("going on in smaller batches" in message for message in said) == 1, said
     for group, expected in found_before.items():
-        if "steps" in OPTIONS[name]:  # sums in other orders, step by step, end in other scores
+        if "steps" in QUICK_OPTIONS[name]:  # sums in other orders, step by step, end in other scores
             assert scores[group].isfinite().all()
         else:
             torch.testing.assert_close(scores[group], expected, rtol=1e-4, atol=1e-7)

@@ -47,6 +47,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_bucket_holds_what_the_folder_holds(pictures: Path) -> None:
     choices = {"validation_from": "test:0.5"}
     expected = load_data(f"folders:{SIZE}", pictures / "folders", **choices)

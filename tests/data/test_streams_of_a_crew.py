@@ -110,6 +110,7 @@ def train_together(root: Path, recipe: Recipe, n_parts: int = 1) -> list[tuple[d
         other.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_each_worker_decodes_its_own_part_and_the_result_is_that_of_one(tmp_path: Path) -> None:
     write_folders(tmp_path)

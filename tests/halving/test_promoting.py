@@ -100,6 +100,7 @@ def test_units_origins_and_the_order_of_reports_do_not_matter(table, unit, origi
     assert promote_all(other) == promote_all(halving)
 
 
+@pytest.mark.slow
 @given(st.integers(30, 60), FACTORS, st.randoms())
 def test_no_rung_starves(n_trials, factor, random) -> None:
     halving = PromotingHalving((0, 1, 2), factor)

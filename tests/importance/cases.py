@@ -11,12 +11,30 @@ from torch import Tensor, nn
 
 from dirprune.data.roles import Split
 from dirprune.groups import ChannelGroup, Grouping, Slot
-from dirprune.importance import ScoringContext, compute_scores, create
+from dirprune.importance import (
+    Scorer,
+    ScoringContext,
+    Selector,
+    compute_scores,
+    create,
+    get_method,
+    list_methods,
+)
+from dirprune.importance.simplex.scorers import SimplexSwitches
 from dirprune.tasks import make_task
 from dirprune.tracing import find_groups
 from tests.networks_for_tests import Narrow, Residual, SmallLeNet
 
 SHAPES = {SmallLeNet: (1, 14, 14), Residual: (3, 8, 8), Narrow: (1, 8, 8)}
+QUICK_OPTIONS: dict[str, dict[str, int]] = {
+    name: {"steps": 20} if issubclass(get_method(name).factory, SimplexSwitches) else {}
+    for name in list_methods()
+}
+"""Fits are short where it does not matter how good the scores are."""
+
+
+def create_quickly(name: str) -> Scorer | Selector:
+    return create(name, QUICK_OPTIONS[name])
 
 
 def make_context(

@@ -79,7 +79,7 @@ def test_a_cut_network_of_torchvision_is_stored_and_comes_back(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "n_groups", "refused"),
     [
-        ("timm/resnet18", 12, ()),
+        pytest.param("timm/resnet18", 12, (), marks=pytest.mark.slow),
         ("timm/mobilenetv3_small_100", 27, ()),
         ("timm/convnext_atto", 12, ("stem.0", "stages.1.downsample.1")),
         pytest.param("timm/resnet50_gn", 37, (), marks=pytest.mark.slow),
@@ -201,7 +201,7 @@ def test_resnet50_costs_what_the_reference_says_of_its_vectors() -> None:
     [
         ("torchvision/resnet18", "2,3,4,5", "64-2-2-3-128-3-4-256-4-5-512-5"),
         ("torchvision/resnet18", "1,2,3,4,5,6,7,8", "64-1-2-3-128-4-5-256-6-7-512-8"),
-        ("wrn28_10", "2,3,4", "16-2-160-2-2-2-3-320-3-3-3-4-640-4-4-4"),
+        pytest.param("wrn28_10", "2,3,4", "16-2-160-2-2-2-3-320-3-3-3-4-640-4-4-4", marks=pytest.mark.slow),
         ("resnet20", "2,3,4", "2-2-2-3-3-3-4-4-4"),
     ],
 )

@@ -377,6 +377,7 @@ def test_tracker_without_a_study_closes_at_once() -> None:
     assert MlflowTracker().close() == []
 
 
+@pytest.mark.slow
 def test_front_models_load_without_dirprune_without_pickle_and_once(
     summary: StudySummary, output: Path
 ) -> None:

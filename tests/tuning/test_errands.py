@@ -50,7 +50,11 @@ def count(device: str, listen: Callable[[int, int], None], progress: Callable[[s
 
 @pytest.mark.parametrize(
     "place_of_it",
-    ["local", "no more cores", "more cores", pytest.param("a GPU", marks=pytest.mark.slow)],
+    [
+        "local",
+        "no more cores",
+        *(pytest.param(what, marks=pytest.mark.slow) for what in ("more cores", "a GPU")),
+    ],
 )
 def test_a_function_runs_here_unless_a_worker_has_more_and_is_heard_here(
     larger: Resources, place_of_it: str, caplog: pytest.LogCaptureFixture

@@ -187,6 +187,7 @@ def test_shap_leaves_the_global_random_state_alone() -> None:
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_borders_first_is_nearer_than_the_others_at_every_budget() -> None:
     games = [(n, seed, saturating(n, seed)) for n in (10, 16) for seed in range(2)]
     exact = {(n, seed): compute_exact(value, n).values for n, seed, value in games}
@@ -203,6 +204,7 @@ def test_borders_first_is_nearer_than_the_others_at_every_budget() -> None:
         assert min(errors, key=errors.__getitem__) == "borders first", errors
 
 
+@pytest.mark.slow
 def test_borders_first_orders_at_least_as_well_as_the_borders_alone() -> None:
     n, games = 12, range(3)
     exact = [compute_exact(softmaxed(n, game), n).values for game in games]

@@ -30,7 +30,7 @@ def measure_coverage(name: str, value: object, n: int, n_evaluations: int, seeds
     return float(np.mean(held))
 
 
-@pytest.mark.parametrize("n_evaluations", [80, 120])
+@pytest.mark.parametrize("n_evaluations", [80, pytest.param(120, marks=pytest.mark.slow)])
 @every_converging
 def test_intervals_cover_the_values_of_games_like_networks(name: str, n_evaluations: int) -> None:
     covered = [
