@@ -24,8 +24,8 @@ MAX_FITTED = 2500
 N_FOR_INTERVALS = 10
 """Coalitions besides the borders from which on there are intervals."""
 WIDENING = 40
-"""Intervals are wider by so many parts of the number of coalitions besides the borders, as the shape was fitted
-to these very coalitions. Chosen on three LeNet-5s."""
+"""Intervals are wider by so many parts of the number of coalitions besides the borders, to which the shape
+was fitted. Chosen on three LeNet-5s."""
 FLOAT32_ROUNDING = 1.2e-7
 """Of values, relative: a network computes in float32, and no interval is narrower."""
 
