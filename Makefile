@@ -6,6 +6,9 @@ ARGS ?=
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
+# Where an environment forbids it, each of the many processes of a study and of the tests compiles dirprune anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install study test test-slow check format audit clean
 
@@ -42,7 +45,6 @@ clean:  ## remove .venv, caches and build products; studies in output/ stay
 	rm -rf .venv .audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './output/*' -prune -exec rm -rf {} +
 
-# Python compiles by itself what is imported: most of what pip would compile nobody imports.
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
 	  echo "error: expected Python 3.11 to 3.13, got $$($(PYTHON) --version 2>&1 | head -n 1);" \
@@ -50,5 +52,5 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -m venv .venv || { \
 	  echo "error: expected Python's venv module, got the failure above; try the package python3-venv" >&2; exit 2; }
 	@echo "setting up .venv: several GB, a few minutes the first time"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
