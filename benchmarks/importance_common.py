@@ -305,8 +305,8 @@ def claim_folder(setting: Setting) -> None:
     """Note on which machine and of what rows are measured; refuse a folder with rows of something else.
 
     Raises:
-        BadParameter: If rows in the output folder are of other weights, data or sizes, of other versions of
-            methods, or do not say of which.
+        BadParameter: If rows in the output folder are of other weights, of other versions of methods, of real
+            data where there are none now or the other way round, or there is nothing that says of what.
     """
     path = setting.output / MADE_OF
     files: dict[str, Path | None] = {"lenet5-0": None} | dict.fromkeys(CIFAR_NETWORKS)  # None: of random ones

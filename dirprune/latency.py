@@ -30,6 +30,7 @@ MAX_SPREAD = 0.25
 """Half of the passes lie within this share of the median, or the device is called busy."""
 WARM_UP_S = 0.5
 """How long a GPU computes before its passes count: its clocks rise from idle meanwhile."""
+HALVES = (torch.bfloat16, torch.float16)
 N_TRIES = 5
 N_FOLDS = 5
 
@@ -215,10 +216,10 @@ def fit_latency(
     Least squares of the relative errors; half of the measurements are on small networks.
 
     Args:
-        network: The uncut network in float32, on the device that counts.
+        network: The uncut network, on the device that counts.
         grouping: Its channel groups.
-        inputs: The batch whose latency counts, shape (batch, ...), on the same device; its precision is the
-            one that networks are timed in.
+        inputs: The batch whose latency counts, shape (batch, ...), on the same device. Of a network in
+            float32 it may be in one of `HALVES`, in which it is timed then.
         n_measured: Architectures that are built and measured; >= 2.
         seed: Of the random architectures; the measurements themselves are never the same twice.
         progress: Told how many have been measured.
@@ -230,7 +231,7 @@ def fit_latency(
     from sklearn.linear_model import LinearRegression  # seconds to import: only where they are needed
     from sklearn.model_selection import KFold, cross_val_predict
 
-    example = inputs[:1].float()
+    example = inputs[:1].float() if inputs.dtype in HALVES else inputs[:1]
     costs = CostModel(network, grouping, example)
     rng = np.random.default_rng(seed)
     macs, latencies = [], []
@@ -240,7 +241,9 @@ def fit_latency(
             name: sorted(rng.permutation(n)[: _draw_width(rng, n, highest)].tolist())
             for name, n in grouping.n_channels.items()
         }
-        small = convert_(compact(network, grouping, kept, example), inputs.dtype)
+        small = compact(network, grouping, kept, example)
+        if inputs.dtype in HALVES:
+            convert_(small, inputs.dtype)
         architecture = {name: len(channels) for name, channels in kept.items()}
         macs.append([1.0, *costs.macs_by_pair(architecture)])
         latencies.append(measure(small, inputs).median_ms)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, one_line
 from dirprune.groups import Slot
 from dirprune.layers import is_norm_over_channels
@@ -33,8 +34,10 @@ class LostChannels:
         """Names of what has parameters that enter functional calls."""
         try:
             found = find_uncounted(self.network, self.batch)
-        except ConfigurationError:  # it runs only without gradients, which tells nothing
-            return []
+        except Exception as error:
+            if isinstance(error, ConfigurationError) or is_out_of_memory(error):
+                return []  # it runs only without gradients, which tells nothing
+            raise
         return [each.name for each in found if each.is_functional]
 
     def explain(self, error: Exception) -> str:

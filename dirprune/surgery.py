@@ -50,6 +50,8 @@ def compact(
         with modes_restored(small), torch.no_grad():
             small.eval()(example_input[:1].to(_device(small)))
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ArchitectureError(
             f"expected a compact network that runs, got {one_line(error, has_type=True)}; "
             "try the groups of this very network"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dirprune.deadline import deadline, read_processor_time
 from dirprune.dependency import DependencyGraph, ops
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, suggest
 from dirprune.groups import ChannelGroup, Grouping, Slot
 from dirprune.layers import copy_for_evaluation, is_in_parts, is_norm_in_parts, record_layers
@@ -200,6 +201,8 @@ def _trace_layers(
         reason = f"the network takes too long to trace: more than {MAX_TRACING_S:g} s"
         return [], dict.fromkeys(order, reason), set()
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return [], dict.fromkeys(order, f"the network cannot be traced: {lost.explain(error)}"), set()
     tracing = _Tracing(graph, network, order)
     groups: list[ChannelGroup] = []
@@ -218,6 +221,8 @@ def _trace_layers(
             refused[path] = f"its dependencies take too long to trace: {error}"
             continue
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             refused[path] = f"its dependencies cannot be traced: {lost.explain(error)}"
             continue
         done.update(found.layers)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, one_line
 from dirprune.layers import (
     CONVOLUTIONS,
@@ -103,11 +104,14 @@ def find_uncounted(network: nn.Module, example_input: Tensor) -> list[Uncounted]
 def warn_of_uncounted(network: nn.Module, example_input: Tensor) -> str | None:
     """Return a warning of one line where a network has parameters whose MACs are not counted, else None.
 
-    One that cannot be looked at, as it runs only without gradients, is warned of too.
+    One that cannot be looked at, as it runs only without gradients or takes too much memory with them, is
+    warned of too.
     """
     try:
         found = find_uncounted(network, example_input)
-    except ConfigurationError as error:
+    except Exception as error:
+        if not (isinstance(error, ConfigurationError) or is_out_of_memory(error)):
+            raise
         why = one_line(error.__cause__, has_type=True) if error.__cause__ else error
         return f"WARNING: whether all MACs are counted could not be looked at: {why}"
     if not found:

@@ -698,6 +698,23 @@ def test_a_network_that_never_ends_once_it_is_cut_has_its_groups_refused_in_time
     assert 0.2 <= float(limit.removesuffix(" s")) < 5
 
 
+@pytest.mark.parametrize("least", [4, 5], ids=["once it is cut", "from the first pass on"])
+def test_want_of_memory_is_no_reason_against_a_group(least: int) -> None:
+    class _Hungry(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+            hidden = self[0](inputs)
+            if hidden.shape[1] < least:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self[1](hidden)
+
+    network, inputs = _Hungry(nn.Linear(4, 4), nn.Linear(4, 2)), torch.zeros(2, 4)
+    with pytest.raises(torch.OutOfMemoryError):
+        find_groups(network, inputs)
+    grouping = Grouping((ChannelGroup("0", 4, (Slot("0", (0, 1, 2, 3)),), (Slot("1", (0, 1, 2, 3)),)),))
+    with pytest.raises(torch.OutOfMemoryError):
+        compact(network, grouping, {"0": [0]}, inputs)
+
+
 def test_network_that_the_tracer_cannot_follow_has_all_groups_refused() -> None:
     class _Deciding(nn.Sequential):
         def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]

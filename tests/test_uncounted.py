@@ -232,6 +232,17 @@ def test_a_network_without_gradients_is_not_refused_but_said_to_be_unknown(
     assert "\n" not in said
 
 
+def test_a_network_that_takes_too_much_memory_with_gradients_is_said_to_be_unknown() -> None:
+    class _Hungry(nn.Sequential):
+        def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+            if torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(inputs)
+
+    said = warn_of_uncounted(_Hungry(nn.Linear(4, 2)), torch.zeros(2, 4))
+    assert said == "WARNING: whether all MACs are counted could not be looked at: CUDA out of memory"
+
+
 def test_attention_with_a_forward_of_its_own_is_named_unless_it_calls_layers() -> None:
     class _SelfAttention(nn.MultiheadAttention):
         def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]

@@ -78,7 +78,7 @@ def check_precision(network: nn.Module, inputs: Tensor) -> None:
     try:
         with torch.no_grad():
             convert_(copy.deepcopy(network).eval(), inputs.dtype).to(inputs.device)(inputs[:1])
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         raise ConfigurationError(

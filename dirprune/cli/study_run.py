@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -345,4 +346,5 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
     if front:
         own = f" --network FILE.py:{spec.identity('network')['name']}" if callable(spec.network) else ""
         modelled = "latency_ms is modelled; " if spec.needs_latency else ""
-        click.echo(f"next:   {modelled}dirprune latency {folder.root}{own} measures what these networks take")
+        command = f"dirprune latency {shlex.quote(str(folder.root))}{own}"
+        click.echo(f"next:   {modelled}{command} measures what these networks take")

@@ -43,6 +43,7 @@ def raising(error: BaseException) -> click.Command:
             "error: expected room in memory for what is comp",
         ),
         (RuntimeError("you can't allocate memory"), 2, "error: expected room in memory for what is computed"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 2, "error: expected room in memory for what"),
     ],
 )
 def test_what_a_user_can_cause_is_one_line(

@@ -24,11 +24,12 @@ from dirprune.importance.simplex.family import split_channels
 from dirprune.importance.simplex.null import count_draws, draw_signs, make_rng
 from dirprune.switches import switched
 
-LAPLACE_VERSION = 2  # raised when the same images give other covariances
+LAPLACE_VERSION = 3  # raised when the same images give other covariances
 MAX_BATCH = 250
 N_BYTES = 4 + 8 + 8  # of an entry: as it is computed, in float64, and times the curvature of the loss
 N_BYTES_OF_NULL = 8 + 8  # the last two once more, with signs
 N_BYTES_OF_HESSIAN = 4 + 4 + 8  # likewise: row by row, together, and in float64
+EPSILON = torch.finfo(torch.float64).eps
 
 
 def compute_laplace_covariances(
@@ -211,12 +212,13 @@ def _invert(curvature: Tensor, prior_concentration: float) -> Tensor:
     projected = project @ curvature @ project
     # What is along ones goes in the end: a size like that of the rest keeps rounding from the rest.
     usual = prior_concentration + projected.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    try:
-        inverse = torch.linalg.inv(prior_concentration * project + projected + usual * along_ones)
-    except torch.linalg.LinAlgError as error:
+    precision = prior_concentration * project + projected + usual * along_ones
+    eigenvalues = torch.linalg.eigvalsh(precision).abs()
+    if (eigenvalues.amin(-1) < n_channels * EPSILON * eigenvalues.amax(-1)).any():
         raise ImportanceError(
             "expected a prior_concentration that rounding does not swallow, got "
             f"{prior_concentration:g} beside curvatures up to {float(curvature.abs().max()):.2g}; try 1"
-        ) from error
+        )
+    inverse = torch.linalg.inv(precision)
     covariance = project @ inverse @ project / n_channels**2
     return (covariance + covariance.mT) / 2
