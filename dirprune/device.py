@@ -54,7 +54,8 @@ def exact_products(device: str | torch.device) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the CPU or on a GPU."""
     is_by_kind = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return is_by_kind or any(words in str(error) for words in SHORTAGES)
+    is_said = isinstance(error, SHORTAGE_ERRORS) and any(words in str(error) for words in SHORTAGES)
+    return is_by_kind or is_said
 
 
 @contextlib.contextmanager

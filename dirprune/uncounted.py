@@ -112,7 +112,8 @@ def warn_of_uncounted(network: nn.Module, example_input: Tensor) -> str | None:
     except Exception as error:
         if not (isinstance(error, ConfigurationError) or is_out_of_memory(error)):
             raise
-        why = one_line(error.__cause__, has_type=True) if error.__cause__ else error
+        is_said = isinstance(error, ConfigurationError) and error.__cause__ is None
+        why = error if is_said else one_line(error.__cause__ or error, has_type=True)
         return f"WARNING: whether all MACs are counted could not be looked at: {why}"
     if not found:
         return None

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from dirprune.device import is_out_of_memory
 from dirprune.errors import DirpruneError, StudyError, one_line
 from dirprune.study.place import Answer, here
 from dirprune.training_run import TrainingReport
@@ -120,7 +121,7 @@ class Errands:
                         raise
                     self.say("a worker that prepared the study was lost; another one goes on")
         except RayTaskError as error:
-            if isinstance(error.cause, DirpruneError):
+            if isinstance(error.cause, DirpruneError) or is_out_of_memory(error.cause):
                 raise error.cause from None
             raise  # an error of the study's own functions, with the place where it happened
         except RayError as error:

@@ -16,7 +16,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.tuning.cluster import Resources, Slots, _fit, check
 
 LISTENERS = """
-import ipaddress, os, signal, sys, time
+import contextlib, ipaddress, os, signal, sys, time
 import psutil
 if sys.argv[1] == "ray is there already":
     import ray
@@ -25,7 +25,10 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 with connect(Resources()) as slots:
     import ray
     time.sleep(3)  # in which Ray would start a process for each core, if it were not told otherwise
-    running = [" ".join(each.cmdline()[:3]) for each in psutil.Process().children(recursive=True)]
+    running = []
+    for each in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            running.append(" ".join(each.cmdline()[:3]))
     assert not [each for each in running if "ray::IDLE" in each or "default_worker.py" in each], running
     ray.get(ray.remote(lambda: 1).remote())
     me = psutil.Process()

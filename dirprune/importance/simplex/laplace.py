@@ -206,6 +206,8 @@ def _gather(covariances: Sequence[Tensor]) -> GroupCovariances:
 
 def _invert(curvature: Tensor, prior_concentration: float) -> Tensor:
     """Return covariances of the switches from curvatures of the loss in the factors, both (..., n, n)."""
+    if not curvature.isfinite().all():
+        return torch.full_like(curvature, float("nan"))  # which is said where covariances are kept
     n_channels = curvature.shape[-1]
     along_ones = torch.full((n_channels, n_channels), 1 / n_channels, dtype=torch.float64)
     project = torch.eye(n_channels, dtype=torch.float64) - along_ones
@@ -216,8 +218,8 @@ def _invert(curvature: Tensor, prior_concentration: float) -> Tensor:
     eigenvalues = torch.linalg.eigvalsh(precision).abs()
     if (eigenvalues.amin(-1) < n_channels * EPSILON * eigenvalues.amax(-1)).any():
         raise ImportanceError(
-            "expected a prior_concentration that rounding does not swallow, got "
-            f"{prior_concentration:g} beside curvatures up to {float(curvature.abs().max()):.2g}; try 1"
+            f"expected a prior_concentration that rounding does not swallow, got {prior_concentration:g} "
+            f"beside curvatures up to {float(curvature.abs().max()):.2g}; try a larger one"
         )
     inverse = torch.linalg.inv(precision)
     covariance = project @ inverse @ project / n_channels**2
