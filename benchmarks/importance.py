@@ -7,8 +7,9 @@
 
 Every command appends rows to a file of its own in the output folder and leaves out those that are there, so
 that it goes on where it was cut off; `report` prints the tables of all rows and draws the plots. With --quick
-everything is as small as it can be: to see that it runs, not to be believed. A folder is of the same weights
-and versions of methods throughout. Weights of LeNet-5 and VGG-16 come from `dirprune train --network NAME`.
+everything is as small as it can be: to see that it runs, not to be believed. A folder is of the same weights,
+data and versions of methods throughout. Weights of LeNet-5 and VGG-16 come from
+`dirprune train --network NAME`.
 """
 
 from __future__ import annotations

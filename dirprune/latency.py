@@ -31,6 +31,7 @@ MAX_SPREAD = 0.25
 WARM_UP_S = 0.5
 """How long a GPU computes before its passes count: its clocks rise from idle meanwhile."""
 HALVES = (torch.bfloat16, torch.float16)
+"""Precisions in which a network in float32 can be timed as well."""
 N_TRIES = 5
 N_FOLDS = 5
 

@@ -142,3 +142,14 @@ def test_a_model_of_latency_of_another_network_is_refused() -> None:
     costs = CostModel(network, find_groups(network, batch), batch)
     with pytest.raises(ConfigurationError, match="measured on another network"):
         costs.with_latency(0.1, [1e-6])
+
+
+def test_only_what_is_in_float32_is_converted() -> None:
+    network = nn.BatchNorm1d(3)
+    network.register_buffer("turns", torch.full((3,), 1j))
+    assert latency.convert_(network, torch.bfloat16) is network
+    found = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    assert found.pop("turns") == torch.complex64
+    assert found.pop("num_batches_tracked") == torch.int64
+    assert set(found.values()) == {torch.bfloat16}
+    assert torch.equal(network.turns, torch.full((3,), 1j))  # type: ignore[arg-type]
