@@ -136,7 +136,7 @@ def describe_studies(comparison: Comparison, studies: Sequence[ComparedStudy]) -
 
 def format_groups(comparison: Comparison, by: By) -> str:
     """Return what each group has as a table, and below it who is above whom with equal seeds."""
-    header = [by, "studies", *STATES, "images", "hypervolume"]
+    header = [by, "studies", *STATES, "images", "hypervolume"] + ["its error allows"] * comparison.has_margins
     rows = [
         [
             group.name,
@@ -144,16 +144,23 @@ def format_groups(comparison: Comparison, by: By) -> str:
             *(f"{group.count(*states):,}" for states in STATES.values()),
             "" if group.n_images is None else f"{group.n_images:,}",
             _format("hypervolume", group.hypervolume),
+            *([_format_bounds(group.bounds)] if comparison.has_margins else []),
         ]
         for group in comparison.groups
     ]
-    pairings = list(map(describe_pairing, comparison.pairings))
+    pairings = [describe_pairing(pairing, comparison.has_margins) for pairing in comparison.pairings]
     return "\n".join([format_table(header, rows), *(pairings or ["no two groups have a seed in common"])])
 
 
-def describe_pairing(pairing: Pairing) -> str:
-    """Return at how many equal seeds the first group is above the second."""
-    equal = f", and as high in {pairing.n_equal}" if pairing.n_equal else ""
+def describe_pairing(pairing: Pairing, has_margins: bool = False) -> str:
+    """Return at how many equal seeds the first group is above the second.
+
+    Args:
+        pairing: The two groups.
+        has_margins: Whether equal means that an error of values allows either to be above the other.
+    """
+    near = "too near to tell" if has_margins else "as high"
+    equal = f", and {near} in {pairing.n_equal}" if pairing.n_equal else ""
     seeds = ", ".join(map(str, sorted(pairing.seeds)))
     return (
         f"equal seeds ({seeds}): {pairing.first} above {pairing.second} in {pairing.n_above} of "
@@ -188,6 +195,10 @@ def _format(metric: str, spread: Spread | None) -> str:
     if spread.std == 0 and metric not in COST_METRICS:
         return f"{format_metric(metric, spread.mean)} +- {format_metric(metric, 0.0)}"
     return format_with_spread(metric, spread.mean, spread.std, "+-")
+
+
+def _format_bounds(bounds: tuple[float, float]) -> str:
+    return " to ".join(format_metric("hypervolume", bound) for bound in bounds)
 
 
 def _name_values(values: Mapping[str, float]) -> str:

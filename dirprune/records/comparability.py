@@ -158,10 +158,10 @@ def _warn_of_latency(studies: Sequence[ComparedStudy]) -> list[str]:
 
 
 def _warn_of_margins(studies: Sequence[ComparedStudy]) -> list[str]:
-    """Warn of objectives whose values have an error, which hypervolumes and budgets do not know of."""
+    """Warn of objectives whose values have an error, which budgets do not know of."""
     return [
-        f"{objective.metric} is modelled, within {100 * objective.margin:.2g}%: hypervolumes or networks "
-        "that differ by as little say nothing"
+        f"{objective.metric} is modelled, within {100 * objective.margin:.2g}%: networks that differ by as "
+        "little say nothing, and a budget may be missed by it"
         for objective in studies[0].summary.objectives
         if objective.margin
     ]

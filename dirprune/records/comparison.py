@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from dirprune.errors import ConfigurationError
 from dirprune.records.front import choose_best, find_comparable, find_cost, find_judged
-from dirprune.records.hypervolume import compute_hypervolume
+from dirprune.records.hypervolume import bound_hypervolume, compute_hypervolume
 from dirprune.records.record import TrialRecord
 from dirprune.study.floor import METRIC, Floor, check_exceedable, check_floor
 from dirprune.study.objectives import Objective
@@ -102,11 +102,14 @@ class StudyResult:
     Attributes:
         study: The study.
         hypervolume: To the reference point of all studies.
+        bounds: The least and the largest one that the margins of the objectives allow; without margins both
+            are the hypervolume.
         chosen: For each budget the network that validation chose within it; None where there is none.
     """
 
     study: ComparedStudy
     hypervolume: float
+    bounds: tuple[float, float]
     chosen: tuple[TrialRecord | None, ...]
 
 
@@ -137,12 +140,17 @@ class Group:
         return sum(known) if len(known) == len(seen) else None
 
     @property
-    def hypervolume_by_seed(self) -> dict[int, float]:
-        """Mean over the studies of each seed."""
-        by_seed: dict[int, list[float]] = {}
+    def bounds(self) -> tuple[float, float]:
+        """Means over the studies of the least and of the largest hypervolume."""
+        return _average([result.bounds for result in self.results])
+
+    @property
+    def bounds_by_seed(self) -> dict[int, tuple[float, float]]:
+        """The same over the studies of each seed."""
+        by_seed: dict[int, list[tuple[float, float]]] = {}
         for result in self.results:
-            by_seed.setdefault(result.study.summary.seed, []).append(result.hypervolume)
-        return {seed: fmean(volumes) for seed, volumes in by_seed.items()}
+            by_seed.setdefault(result.study.summary.seed, []).append(result.bounds)
+        return {seed: _average(bounds) for seed, bounds in by_seed.items()}
 
     def count(self, *states: str) -> int:
         """Count trials of its studies in some states."""
@@ -166,8 +174,8 @@ class Pairing:
     Attributes:
         first, second: The groups' names.
         seeds: Those that both have, each of which makes a pair.
-        n_above: Pairs in which the first one's hypervolume is the higher one.
-        n_equal: Pairs in which both are equal.
+        n_above: Pairs in which the first one's hypervolume is the higher one, whatever the margins allow.
+        n_equal: Pairs in which neither is: the same without margins, within reach of each other with them.
     """
 
     first: str
@@ -207,6 +215,11 @@ class Comparison:
             return [self.cost]
         return [judged.metric, judged.metric.replace("val_", "test_", 1), self.cost]
 
+    @property
+    def has_margins(self) -> bool:
+        """Whether values of an objective have an error, so that hypervolumes have bounds."""
+        return any(objective.margin for objective in self.objectives)
+
 
 def compare(
     studies: Sequence[ComparedStudy],
@@ -232,9 +245,11 @@ def compare(
     gathered: dict[str, list[StudyResult]] = {}
     for study in studies:
         candidates = study.find_candidates(floor)
+        volume_of = (candidates, objectives, reference_point, dense_costs)
         result = StudyResult(
             study,
-            compute_hypervolume(candidates, objectives, reference_point, dense_costs),
+            compute_hypervolume(*volume_of),
+            bound_hypervolume(*volume_of),
             tuple(choose_within(candidates, objectives, cost, budget.cost) for budget in budgets),
         )
         gathered.setdefault(study.methods if by == "methods" else study.label, []).append(result)
@@ -303,13 +318,22 @@ def find_known(record: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:
 
 
 def pair_by_seed(first: Group, second: Group) -> Pairing:
-    """Compare the hypervolumes of two groups seed by seed, as the mean over a group's studies of a seed."""
-    ones, others = first.hypervolume_by_seed, second.hypervolume_by_seed
+    """Compare the hypervolumes of two groups seed by seed, as the mean over a group's studies of a seed.
+
+    Each pair counts for what is so within the margins of the objectives, as on a front.
+    """
+    ones, others = first.bounds_by_seed, second.bounds_by_seed
     seeds = tuple(seed for seed in ones if seed in others)
     return Pairing(
         first.name,
         second.name,
         seeds,
-        sum(ones[seed] > others[seed] for seed in seeds),
-        sum(ones[seed] == others[seed] for seed in seeds),
+        sum(ones[seed][0] > others[seed][1] for seed in seeds),
+        sum(ones[seed][0] <= others[seed][1] and others[seed][0] <= ones[seed][1] for seed in seeds),
     )
+
+
+def _average(bounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the mean of least and of largest values."""
+    least, largest = zip(*bounds, strict=True)
+    return fmean(least), fmean(largest)

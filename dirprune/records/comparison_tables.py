@@ -6,6 +6,7 @@
 | studies, finished, stopped, failed | how many studies, and how many of their trials, by how they ended |
 | images | training images that those trials saw; empty where it is not known |
 | hypervolume, hypervolume_std | mean and standard deviation (n - 1) over the studies |
+| hypervolume_low, hypervolume_high | means of what the error of a modelled latency allows; only with one |
 | reference_x | where the hypervolume begins, for each objective x |
 | budget, limit | the limit of cost as a share of the dense network's, and in its own unit |
 | found | how many studies have a network within it |
@@ -59,7 +60,11 @@ def tabulate(comparison: Comparison) -> list[dict[str, Any]]:
             **counts,
             "images": group.n_images,
         }
-        facts |= {**_name_spread("hypervolume", group.hypervolume), **reference}
+        facts |= {
+            **_name_spread("hypervolume", group.hypervolume),
+            **_name_bounds(group.bounds, comparison),
+            **reference,
+        }
         for place, budget in enumerate(comparison.budgets):
             found = {"budget": budget.share, "limit": budget.cost, "found": len(group.find_chosen(place))}
             rows.append({**facts, **found, **_summarise(group, place, comparison.metrics)})
@@ -69,6 +74,11 @@ def tabulate(comparison: Comparison) -> list[dict[str, Any]]:
 def _name_spread(metric: str, spread: Spread | None) -> dict[str, float | None]:
     mean, std = (None, None) if spread is None else (spread.mean, spread.std)
     return {metric: mean, f"{metric}_std": std}
+
+
+def _name_bounds(bounds: tuple[float, float], comparison: Comparison) -> dict[str, float]:
+    names = ("hypervolume_low", "hypervolume_high")
+    return dict(zip(names, bounds, strict=True)) if comparison.has_margins else {}
 
 
 def _as_text(cell: Any) -> str:
@@ -92,8 +102,9 @@ def _describe_group(group: Group, comparison: Comparison) -> dict[str, Any]:
     return {
         "name": group.name,
         **_name_spread("hypervolume", group.hypervolume),
+        **_name_bounds(group.bounds, comparison),
         "chosen": chosen,
-        "studies": [_describe_result(result, comparison.metrics) for result in group.results],
+        "studies": [_describe_result(result, comparison) for result in group.results],
     }
 
 
@@ -103,7 +114,7 @@ def _summarise(group: Group, place: int, metrics: Sequence[str]) -> dict[str, fl
     return {name: value for spread in named for name, value in spread.items()}
 
 
-def _describe_result(result: StudyResult, metrics: Sequence[str]) -> dict[str, Any]:
+def _describe_result(result: StudyResult, comparison: Comparison) -> dict[str, Any]:
     study = result.study
     return {
         "name": study.label,
@@ -112,7 +123,8 @@ def _describe_result(result: StudyResult, metrics: Sequence[str]) -> dict[str, A
         **{name: study.count(*states) for name, states in STATES.items()},
         "images": study.n_images,
         "hypervolume": result.hypervolume,
-        "chosen": [record and _describe_chosen(record, metrics) for record in result.chosen],
+        **_name_bounds(result.bounds, comparison),
+        "chosen": [record and _describe_chosen(record, comparison.metrics) for record in result.chosen],
     }
 
 

@@ -31,13 +31,46 @@ def compute_hypervolume(
     Returns:
         The volume, >= 0; 0 while no trial is strictly better than the reference point in every objective.
     """
+    return _compute(records, objectives, reference_point, dense_costs, error=0.0)
+
+
+def bound_hypervolume(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    reference_point: Mapping[str, float],
+    dense_costs: Mapping[str, float],
+) -> tuple[float, float]:
+    """Return the least and the largest volume that the margins of the objectives allow.
+
+    The volume falls with every loss, so that it is least where each value is worse by the whole margin, and
+    largest where each is better by it. The reference point has no error. Without margins both are the volume.
+
+    Args:
+        records, objectives, reference_point, dense_costs: As `compute_hypervolume` takes them.
+    """
+    least, largest = (
+        _compute(records, objectives, reference_point, dense_costs, error) for error in (1.0, -1.0)
+    )
+    return least, largest
+
+
+def _compute(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    reference_point: Mapping[str, float],
+    dense_costs: Mapping[str, float],
+    error: float,
+) -> float:
+    """Return the volume if each value were worse by so many margins."""
     metrics = [objective.metric for objective in objectives]
     scale = np.array([float(dense_costs.get(metric, 1.0)) for metric in metrics])
     points = [record.objectives(metrics) for record in records if record.is_candidate]
     values = np.array([point for point in points if point is not None], dtype=float).reshape(-1, len(metrics))
     directions = [objective.direction for objective in objectives]
     reference = np.array([[reference_point[metric] for metric in metrics]], dtype=float)
-    return hypervolume(to_losses(values / scale, directions), to_losses(reference / scale, directions)[0])
+    margins = np.array([objective.margin for objective in objectives])
+    losses = to_losses(values / scale, directions) + error * margins * np.abs(values / scale)
+    return hypervolume(losses, to_losses(reference / scale, directions)[0])
 
 
 @dataclass(frozen=True)

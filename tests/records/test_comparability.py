@@ -183,7 +183,8 @@ def test_models_of_latency_are_refused_where_it_is_traded_and_warned_of_where_it
     with pytest.raises(StudyError, match="studies of one model of latency, got two in 0 and 1"):
         check_comparable(traded)
     assert find_warnings([traded[0], traded[2]], by="study") == [
-        "latency_ms is modelled, within 10%: hypervolumes or networks that differ by as little say nothing"
+        "latency_ms is modelled, within 10%: networks that differ by as little say nothing, and a budget "
+        "may be missed by it"
     ]
 
 

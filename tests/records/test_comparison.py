@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dirprune.cli.compare import describe_pairing, format_groups
 from dirprune.errors import ConfigurationError
 from dirprune.records.comparability import find_warnings
-from dirprune.records.comparison import Spread, choose_within, compare
+from dirprune.records.comparison import ComparedStudy, Spread, choose_within, compare
 from dirprune.records.comparison_tables import tabulate, write_comparison
 from dirprune.records.front import find_member, mark_front, sort_front
-from dirprune.study.objectives import Objective
+from dirprune.study.objectives import Objective, read_objectives
 from tests.records.compared_studies import make_compared, make_other
 from tests.records.example_study import make_trial
 
@@ -178,6 +179,57 @@ def test_pairs_are_of_equal_seeds_alone() -> None:
     assert (pairing.first, pairing.second, pairing.seeds) == ("magnitude", "random", (0, 1))
     assert (pairing.n_above, pairing.n_equal) == (1, 1)
     assert compare([studies[2], studies[5]]).pairings == ()
+
+
+def make_modelled(label: str, method: str, milliseconds: float, seed: int = 0) -> ComparedStudy:
+    """Return a study of a network of accuracy 0.9, of a latency modelled within 10%; dense takes 10 ms."""
+    objectives = (("val_accuracy", "maximize"), ("latency_ms", "minimize"))
+    study = make_other(label, objectives, (0.5, 10.0), (0.9, milliseconds))
+    description = {
+        **study.description,
+        "latency": {"error": 0.1},
+        "space": {**study.description["space"], "methods": {method: {}}},
+        "seed": seed,
+    }
+    traded = read_objectives(description)
+    costs = {"macs": 1000.0, "latency_ms": 10.0}
+    summary = replace(study.summary, objectives=traded, dense_costs=costs, seed=seed)
+    return replace(study, description=description, summary=summary)
+
+
+def test_hypervolumes_of_modelled_latencies_are_apart_only_beyond_the_error_of_the_model(
+    tmp_path: Path,
+) -> None:
+    studies = [
+        make_modelled("a0", "magnitude", 5.0),
+        make_modelled("b0", "random", 5.8),
+        make_modelled("a1", "magnitude", 5.0, seed=1),
+        make_modelled("b1", "random", 6.3, seed=1),
+    ]
+    compared = compare(studies)
+    near, apart = compared.groups[1].results
+    assert near.hypervolume == pytest.approx(0.4 * 0.42)
+    assert near.bounds == pytest.approx((0.4 * (1 - 0.58 * 1.1), 0.4 * (1 - 0.58 * 0.9)))
+    assert apart.bounds[1] < compared.groups[0].bounds[0] < near.bounds[1]
+    (pairing,) = compared.pairings
+    assert (pairing.n_above, pairing.n_equal) == (1, 1)
+    assert describe_pairing(pairing, compared.has_margins) == (
+        "equal seeds (0, 1): magnitude above random in 1 of 2 pairs, and too near to tell in 1"
+    )
+    row = tabulate(compared)[0]
+    assert (row["hypervolume_low"], row["hypervolume_high"]) == pytest.approx((0.4 * 0.45, 0.4 * 0.55))
+    assert "0.1800 to 0.2200" in format_groups(compared, "methods")
+    write_comparison(tmp_path / "c.json", compared)
+    told = json.loads((tmp_path / "c.json").read_text())["groups"][1]["studies"][0]
+    assert (told["hypervolume_low"], told["hypervolume_high"]) == pytest.approx(near.bounds)
+
+
+def test_where_nothing_is_modelled_hypervolumes_have_no_bounds_to_tell() -> None:
+    compared = compare([make_compared("a"), make_compared("b", seed=1)])
+    result = compared.groups[0].results[0]
+    assert result.bounds == (result.hypervolume, result.hypervolume)
+    assert "hypervolume_low" not in tabulate(compared)[0]
+    assert "allows" not in format_groups(compared, "methods")
 
 
 def test_a_seed_given_twice_in_a_group_makes_one_pair_of_means_and_is_warned_of() -> None:
