@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dirprune.cli.options import check_can_write
+from dirprune.cli.output_files import check_outside_studies
 from dirprune.cli.own_network import ask_for_network, load_own_network
 from dirprune.errors import ConfigurationError, NotGivenError
 from dirprune.records.export import export_model
@@ -43,8 +44,13 @@ def export(
     else:
         got = "neither" if trial is None else "both"
         raise ConfigurationError(f"expected --trial N or --finalist N, got {got}; {networks.describe()}")
-    target = output or folder.root / "exports" / (name if kind == "safetensors" else f"{name}.{kind}")
-    check_can_write(target, is_folder=kind == "safetensors")
+    file_name = name if kind == "safetensors" else f"{name}.{kind}"
+    target = output or folder.exports_dir / file_name
+    is_folder = kind == "safetensors"
+    check_can_write(target, is_folder=is_folder)
+    if folder.exports_dir.resolve() not in target.resolve().parents:
+        # a folder of a network must not be the study's own either
+        check_outside_studies("--output", target / file_name if is_folder else target, file_name)
     described = payload["description"].get("network", {})
     own = None if network is None else load_own_network(network, described)
     try:

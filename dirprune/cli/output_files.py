@@ -32,7 +32,7 @@ def check_output_files(
         check_can_write(path, is_folder=False, option=option)
         allowed = (endings or {}).get(option, ())
         fitting = _fit_ending(option, path, allowed)
-        _check_outside_studies(option, path, fitting.name)
+        check_outside_studies(option, path, fitting.name)
         if fitting != path:
             raise ConfigurationError(
                 f"expected {option} to end in {' or '.join(allowed)}, got {path}; try {fitting}"
@@ -44,6 +44,24 @@ def check_output_files(
             )
 
 
+def check_outside_studies(option: str, path: Path, name: str) -> None:
+    """Return when a file would lie outside of every study's folder.
+
+    Args:
+        option: Of the command line, that says where.
+        path: Of the file.
+        name: Of one beside the study to try.
+    Raises:
+        ConfigurationError: If not.
+    """
+    if studies := [above for above in _locate(path).parents if StudyFolder(above).study_json.exists()]:
+        study = studies[-1]
+        raise ConfigurationError(
+            f"expected {option} outside of every study's folder, got {path}, in the study {study.name}; "
+            f"try {os.path.relpath(study.parent / f'{study.name}-{name}')}"
+        )
+
+
 def _fit_ending(option: str, path: Path, endings: Sequence[str]) -> Path:
     """Return the file with an ending that it may have; itself where it has one, or may have any."""
     if not endings or path.suffix in endings:
@@ -51,16 +69,6 @@ def _fit_ending(option: str, path: Path, endings: Sequence[str]) -> Path:
     if path.stem.startswith("."):  # .csv alone
         return path.with_name(option.lstrip("-") + endings[0])
     return path.with_suffix(endings[0])
-
-
-def _check_outside_studies(option: str, path: Path, name: str) -> None:
-    """Raise where a file would lie inside of a study's folder; the name is that of one beside it to try."""
-    if studies := [above for above in _locate(path).parents if StudyFolder(above).study_json.exists()]:
-        study = studies[-1]
-        raise ConfigurationError(
-            f"expected {option} outside of every study's folder, got {path}, in the study {study.name}; "
-            f"try {os.path.relpath(study.parent / f'{study.name}-{name}')}"
-        )
 
 
 def _locate(path: Path) -> Path:

@@ -55,6 +55,11 @@ class StudyFolder:
         return self.events_dir / f"{trial}.jsonl"
 
     @property
+    def exports_dir(self) -> Path:
+        """Networks in formats of other programs; whoever asked for them may remove them."""
+        return self.root / "exports"
+
+    @property
     def front_csv(self) -> Path:
         """The Pareto front as a table."""
         return self.root / "front.csv"

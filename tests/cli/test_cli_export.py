@@ -59,6 +59,26 @@ def test_trial_by_number_goes_where_it_is_told(run: Run, study: StudyFolder) -> 
     load_model(target)
 
 
+@pytest.mark.parametrize(
+    ("kind", "place"), [("pt2", "study.json"), ("pt2", "models/1/new.pt2"), ("safetensors", "")]
+)
+def test_nothing_is_exported_among_what_the_study_is_made_of(
+    run: Run, study: StudyFolder, kind: str, place: str
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in study.root.rglob("*")}
+    target = study.root / place
+    result = run("export", study.root, "--trial", "1", "--format", kind, "--output", target)
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "expected --output outside of every study's folder" in result.errors
+    assert {path: path.stat().st_mtime_ns for path in study.root.rglob("*")} == before
+
+
+def test_an_export_among_the_others_may_have_a_name_of_its_own(run: Run, study: StudyFolder) -> None:
+    target = study.root / "exports" / "small.pt2"
+    assert run("export", study.root, "--trial", "1", "--format", "pt2", "--output", target).status == 0
+    assert target.is_file()
+
+
 @pytest.mark.parametrize("trial", ["99", "../1", "-1", "last", ""])
 def test_trial_that_is_not_there_is_one_line_with_those_that_are(
     run: Run, study: StudyFolder, trial: str
