@@ -22,6 +22,7 @@ from dirprune.interruption import keeping_sigterm
 from dirprune.tuning.garbage import leave_without_collections
 from dirprune.tuning.growth import list_nodes
 from dirprune.tuning.last_words import last_words
+from dirprune.tuning.small_ray import without_idle_processes
 
 LOCAL = "local"
 PATIENCE_S = 5.0
@@ -173,14 +174,15 @@ def connect(resources: Resources) -> Iterator[Slots]:
     try:
         with keeping_sigterm():
             if is_local:
-                ray.init(
-                    address=LOCAL,
-                    num_cpus=count_cpus(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                    _node_ip_address="127.0.0.1",
-                )
+                with without_idle_processes():
+                    ray.init(
+                        address=LOCAL,
+                        num_cpus=count_cpus(),
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.CRITICAL,
+                        _node_ip_address="127.0.0.1",
+                    )
             else:
                 with last_words(_GONE.format(address=resources.address)):
                     _join(resources.address)

@@ -12,6 +12,7 @@ from dirprune.tuning.full_disk import FullDiskWatch
 from dirprune.tuning.ledger import Ledger
 from dirprune.tuning.mends import (
     keep_keys_from_ray_,
+    leave_callbacks_uncounted_,
     lose_workers_to_memory_,
     run_again_what_was_lost_between_trials_,
 )
@@ -41,6 +42,7 @@ def execute(
     from dirprune.tuning.searcher import ForgiveLostMachines, LedgerScheduler, LedgerSearcher
 
     keep_keys_from_ray_()
+    leave_callbacks_uncounted_()
     lose_workers_to_memory_()
     run_again_what_was_lost_between_trials_()
     watch = FullDiskWatch(ledger, ledger.folder.root)

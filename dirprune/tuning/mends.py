@@ -18,6 +18,16 @@ def keep_keys_from_ray_() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in names if not name.startswith("AWS_")}
 
 
+def leave_callbacks_uncounted_() -> None:
+    """Let Ray Tune not count callbacks for its statistics of use, which a study turns off.
+
+    To tell them from those that it knows it would import MLflow, also where nothing is tracked.
+    """
+    from ray.air._internal import usage
+
+    usage.tag_callbacks = lambda callbacks: False
+
+
 def lose_workers_to_memory_() -> None:
     """Let a worker that Ray killed because its machine ran out of memory count as any worker that was lost.
 

@@ -29,7 +29,8 @@ with connect(Resources()) as slots:
     for each in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has ended meanwhile
             running.append(" ".join(each.cmdline()[:3]))
-    assert not [each for each in running if "ray::IDLE" in each or "default_worker.py" in each], running
+    idle = ("ray::IDLE", "default_worker.py", "dashboard.py", "monitor.py")  # log_monitor.py, too
+    assert not [each for each in running if any(name in each for name in idle)], running
     ray.get(ray.remote(lambda: 1).remote())
     me = psutil.Process()
     addresses = {
