@@ -136,7 +136,7 @@ def describe_studies(comparison: Comparison, studies: Sequence[ComparedStudy]) -
 
 def format_groups(comparison: Comparison, by: By) -> str:
     """Return what each group has as a table, and below it who is above whom with equal seeds."""
-    header = [by, "studies", *STATES, "images", "hypervolume"] + ["its error allows"] * comparison.has_margins
+    header = [by, "studies", *STATES, "images", "hypervolume"] + ["95% by latency"] * comparison.has_margins
     rows = [
         [
             group.name,
@@ -157,7 +157,7 @@ def describe_pairing(pairing: Pairing, has_margins: bool = False) -> str:
 
     Args:
         pairing: The two groups.
-        has_margins: Whether equal means that an error of values allows either to be above the other.
+        has_margins: Whether values have errors, by which either may be above the other.
     """
     near = "too near to tell" if has_margins else "as high"
     equal = f", and {near} in {pairing.n_equal}" if pairing.n_equal else ""

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
-from statistics import fmean, mean, stdev
+from statistics import mean, stdev
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dirprune.errors import ConfigurationError
 from dirprune.records.front import choose_best, find_comparable, find_cost, find_judged
-from dirprune.records.hypervolume import bound_hypervolume, compute_hypervolume
+from dirprune.records.hypervolume import compute_hypervolume, draw_hypervolumes
 from dirprune.records.record import TrialRecord
 from dirprune.study.floor import METRIC, Floor, check_exceedable, check_floor
 from dirprune.study.objectives import Objective
 from dirprune.study.observer import StudySummary
 
 By = Literal["methods", "study"]
+LEVEL = 0.95
+"""Share of the draws in which something must be so."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +107,19 @@ class StudyResult:
     Attributes:
         study: The study.
         hypervolume: To the reference point of all studies.
-        bounds: The least and the largest one that the margins of the objectives allow; without margins both
-            are the hypervolume.
+        draws: What it may be by the errors of the objectives; see `draw_hypervolumes`.
         chosen: For each budget the network that validation chose within it; None where there is none.
     """
 
     study: ComparedStudy
     hypervolume: float
-    bounds: tuple[float, float]
+    draws: NDArray[np.float64] = field(compare=False)
     chosen: tuple[TrialRecord | None, ...]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which 95% of the draws are; without errors of the objectives both are the hypervolume."""
+        return find_bounds(self.draws)
 
 
 @dataclass(frozen=True)
@@ -141,16 +150,16 @@ class Group:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Means over the studies of the least and of the largest hypervolume."""
-        return _average([result.bounds for result in self.results])
+        """Between which 95% of the draws of the mean are."""
+        return find_bounds(np.mean([result.draws for result in self.results], axis=0))
 
     @property
-    def bounds_by_seed(self) -> dict[int, tuple[float, float]]:
-        """The same over the studies of each seed."""
-        by_seed: dict[int, list[tuple[float, float]]] = {}
+    def draws_by_seed(self) -> dict[int, NDArray[np.float64]]:
+        """The draws of the mean over the studies of each seed."""
+        by_seed: dict[int, list[NDArray[np.float64]]] = {}
         for result in self.results:
-            by_seed.setdefault(result.study.summary.seed, []).append(result.bounds)
-        return {seed: _average(bounds) for seed, bounds in by_seed.items()}
+            by_seed.setdefault(result.study.summary.seed, []).append(result.draws)
+        return {seed: np.mean(draws, axis=0) for seed, draws in by_seed.items()}
 
     def count(self, *states: str) -> int:
         """Count trials of its studies in some states."""
@@ -174,8 +183,8 @@ class Pairing:
     Attributes:
         first, second: The groups' names.
         seeds: Those that both have, each of which makes a pair.
-        n_above: Pairs in which the first one's hypervolume is the higher one, whatever the margins allow.
-        n_equal: Pairs in which neither is: the same without margins, within reach of each other with them.
+        n_above: Pairs in which the first one's hypervolume is the higher one, in 95% of the draws at least.
+        n_equal: Pairs in which neither is so: the same ones where values have no errors.
     """
 
     first: str
@@ -249,7 +258,7 @@ def compare(
         result = StudyResult(
             study,
             compute_hypervolume(*volume_of),
-            bound_hypervolume(*volume_of),
+            draw_hypervolumes(*volume_of),
             tuple(choose_within(candidates, objectives, cost, budget.cost) for budget in budgets),
         )
         gathered.setdefault(study.methods if by == "methods" else study.label, []).append(result)
@@ -320,20 +329,28 @@ def find_known(record: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:
 def pair_by_seed(first: Group, second: Group) -> Pairing:
     """Compare the hypervolumes of two groups seed by seed, as the mean over a group's studies of a seed.
 
-    Each pair counts for what is so within the margins of the objectives, as on a front.
+    Each pair counts for what is so whatever the errors of the objectives are, in 95% of the draws.
     """
-    ones, others = first.bounds_by_seed, second.bounds_by_seed
+    ones, others = first.draws_by_seed, second.draws_by_seed
     seeds = tuple(seed for seed in ones if seed in others)
     return Pairing(
         first.name,
         second.name,
         seeds,
-        sum(ones[seed][0] > others[seed][1] for seed in seeds),
-        sum(ones[seed][0] <= others[seed][1] and others[seed][0] <= ones[seed][1] for seed in seeds),
+        sum(_is_above(ones[seed], others[seed]) for seed in seeds),
+        sum(
+            not _is_above(ones[seed], others[seed]) and not _is_above(others[seed], ones[seed])
+            for seed in seeds
+        ),
     )
 
 
-def _average(bounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the mean of least and of largest values."""
-    least, largest = zip(*bounds, strict=True)
-    return fmean(least), fmean(largest)
+def _is_above(draws: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    return bool(np.mean(draws > others) >= LEVEL)
+
+
+def find_bounds(draws: NDArray[np.float64]) -> tuple[float, float]:
+    """Return between which `LEVEL` of some draws are."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)

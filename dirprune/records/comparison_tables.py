@@ -6,7 +6,7 @@
 | studies, finished, stopped, failed | how many studies, and how many of their trials, by how they ended |
 | images | training images that those trials saw; empty where it is not known |
 | hypervolume, hypervolume_std | mean and standard deviation (n - 1) over the studies |
-| hypervolume_low, hypervolume_high | means of what the error of a modelled latency allows; only with one |
+| hypervolume_low, hypervolume_high | 95% interval of the mean by a modelled latency; only with one |
 | reference_x | where the hypervolume begins, for each objective x |
 | budget, limit | the limit of cost as a share of the dense network's, and in its own unit |
 | found | how many studies have a network within it |

@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from dirprune.identity import digest
 from dirprune.pareto import hypervolume, to_losses
 from dirprune.records.front import GrowingFront
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
+
+N_DRAWS = 400
+MEDIAN_SIZE = 0.6745
+"""Median size of a standard normal number."""
 
 
 def compute_hypervolume(
@@ -31,46 +37,75 @@ def compute_hypervolume(
     Returns:
         The volume, >= 0; 0 while no trial is strictly better than the reference point in every objective.
     """
-    return _compute(records, objectives, reference_point, dense_costs, error=0.0)
+    volume = _Volume(objectives, reference_point, dense_costs)
+    return volume.compute([values for _, values in volume.find_values(records)])
 
 
-def bound_hypervolume(
+def draw_hypervolumes(
     records: Sequence[TrialRecord],
     objectives: Sequence[Objective],
     reference_point: Mapping[str, float],
     dense_costs: Mapping[str, float],
-) -> tuple[float, float]:
-    """Return the least and the largest volume that the margins of the objectives allow.
+) -> NDArray[np.float64]:
+    """Return what the volume may be by the errors of the objectives, shape (n_draws,).
 
-    The volume falls with every loss, so that it is least where each value is worse by the whole margin, and
-    largest where each is better by it. The reference point has no error. Without margins both are the volume.
+    Half of the values are within their objective's margin, so that errors are drawn from a log-normal law
+    whose median size is the margin. An architecture has the same error in all studies, which have the same
+    model of latency; the errors of different ones are independent. Without margins there is a single value,
+    that of `compute_hypervolume`.
 
     Args:
         records, objectives, reference_point, dense_costs: As `compute_hypervolume` takes them.
     """
-    least, largest = (
-        _compute(records, objectives, reference_point, dense_costs, error) for error in (1.0, -1.0)
-    )
-    return least, largest
-
-
-def _compute(
-    records: Sequence[TrialRecord],
-    objectives: Sequence[Objective],
-    reference_point: Mapping[str, float],
-    dense_costs: Mapping[str, float],
-    error: float,
-) -> float:
-    """Return the volume if each value were worse by so many margins."""
-    metrics = [objective.metric for objective in objectives]
-    scale = np.array([float(dense_costs.get(metric, 1.0)) for metric in metrics])
-    points = [record.objectives(metrics) for record in records if record.is_candidate]
-    values = np.array([point for point in points if point is not None], dtype=float).reshape(-1, len(metrics))
-    directions = [objective.direction for objective in objectives]
-    reference = np.array([[reference_point[metric] for metric in metrics]], dtype=float)
     margins = np.array([objective.margin for objective in objectives])
-    losses = to_losses(values / scale, directions) + error * margins * np.abs(values / scale)
-    return hypervolume(losses, to_losses(reference / scale, directions)[0])
+    if not margins.any():
+        return np.array([compute_hypervolume(records, objectives, reference_point, dense_costs)])
+    volume = _Volume(objectives, reference_point, dense_costs)
+    found = volume.find_values(records)
+    if not found:
+        return np.zeros(N_DRAWS)
+    values = np.array([each for _, each in found])
+    deviations = np.log1p(margins) / MEDIAN_SIZE
+    drawn = np.stack([_draw(record, len(objectives)) for record, _ in found], axis=1)
+    return np.array([volume.compute(values * np.exp(deviations * draw)) for draw in drawn])
+
+
+def _draw(record: TrialRecord, n_objectives: int) -> NDArray[np.float64]:
+    """Return standard normal numbers of an architecture, shape (N_DRAWS, n_objectives)."""
+    seed = int(digest(dict(record.architecture)), 16)
+    return np.random.default_rng(seed).standard_normal((N_DRAWS, n_objectives))
+
+
+class _Volume:
+    """The volume between points and the reference point of a study.
+
+    Args:
+        objectives, reference_point, dense_costs: As `compute_hypervolume` takes them.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        reference_point: Mapping[str, float],
+        dense_costs: Mapping[str, float],
+    ) -> None:
+        self.metrics = [objective.metric for objective in objectives]
+        self._scale = np.array([float(dense_costs.get(metric, 1.0)) for metric in self.metrics])
+        self._directions = [objective.direction for objective in objectives]
+        self._corner = self._to_losses([[reference_point[metric] for metric in self.metrics]])[0]
+
+    def find_values(self, records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, tuple[float, ...]]]:
+        """Return the trials that count, with the objectives' values."""
+        candidates = [record for record in records if record.is_candidate]
+        return [(r, values) for r in candidates if (values := r.objectives(self.metrics)) is not None]
+
+    def compute(self, values: ArrayLike) -> float:
+        """Return the volume of values, shape (n_points, n_objectives)."""
+        return hypervolume(self._to_losses(values), self._corner)
+
+    def _to_losses(self, values: ArrayLike) -> NDArray[np.float64]:
+        table = np.asarray(values, dtype=float).reshape(-1, len(self.metrics))
+        return to_losses(table / self._scale, self._directions)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dirprune.cli.compare import describe_pairing, format_groups
@@ -181,10 +182,12 @@ def test_pairs_are_of_equal_seeds_alone() -> None:
     assert compare([studies[2], studies[5]]).pairings == ()
 
 
-def make_modelled(label: str, method: str, milliseconds: float, seed: int = 0) -> ComparedStudy:
-    """Return a study of a network of accuracy 0.9, of a latency modelled within 10%; dense takes 10 ms."""
+def make_modelled(
+    label: str, method: str, milliseconds: float, *, accuracy: float = 0.9, seed: int = 0, width: int = 1
+) -> ComparedStudy:
+    """Return a study of a network of a latency modelled within 10%; the dense one takes 10 ms."""
     objectives = (("val_accuracy", "maximize"), ("latency_ms", "minimize"))
-    study = make_other(label, objectives, (0.5, 10.0), (0.9, milliseconds))
+    study = make_other(label, objectives, (0.5, 10.0), (accuracy, milliseconds))
     description = {
         **study.description,
         "latency": {"error": 0.1},
@@ -194,7 +197,8 @@ def make_modelled(label: str, method: str, milliseconds: float, seed: int = 0) -
     traded = read_objectives(description)
     costs = {"macs": 1000.0, "latency_ms": 10.0}
     summary = replace(study.summary, objectives=traded, dense_costs=costs, seed=seed)
-    return replace(study, description=description, summary=summary)
+    records = [replace(record, architecture={"conv1": width}) for record in study.records]
+    return replace(study, description=description, summary=summary, records=records)
 
 
 def test_hypervolumes_of_modelled_latencies_are_apart_only_beyond_the_error_of_the_model(
@@ -202,26 +206,41 @@ def test_hypervolumes_of_modelled_latencies_are_apart_only_beyond_the_error_of_t
 ) -> None:
     studies = [
         make_modelled("a0", "magnitude", 5.0),
-        make_modelled("b0", "random", 5.8),
+        make_modelled("b0", "random", 5.8, width=2),
         make_modelled("a1", "magnitude", 5.0, seed=1),
-        make_modelled("b1", "random", 6.3, seed=1),
+        make_modelled("b1", "random", 8.5, width=3, seed=1),
     ]
     compared = compare(studies)
-    near, apart = compared.groups[1].results
+    near, _ = compared.groups[1].results
     assert near.hypervolume == pytest.approx(0.4 * 0.42)
-    assert near.bounds == pytest.approx((0.4 * (1 - 0.58 * 1.1), 0.4 * (1 - 0.58 * 0.9)))
-    assert apart.bounds[1] < compared.groups[0].bounds[0] < near.bounds[1]
+    assert near.bounds[0] < near.hypervolume < near.bounds[1]
+    half = float(np.mean(np.abs(near.draws / 0.4 - 0.42) <= 0.058))  # the margin is the median error
+    assert half == pytest.approx(0.5, abs=0.06)
+    assert compared.groups[0].results[0].draws.tolist() == compared.groups[0].results[1].draws.tolist()
     (pairing,) = compared.pairings
     assert (pairing.n_above, pairing.n_equal) == (1, 1)
     assert describe_pairing(pairing, compared.has_margins) == (
         "equal seeds (0, 1): magnitude above random in 1 of 2 pairs, and too near to tell in 1"
     )
     row = tabulate(compared)[0]
-    assert (row["hypervolume_low"], row["hypervolume_high"]) == pytest.approx((0.4 * 0.45, 0.4 * 0.55))
-    assert "0.1800 to 0.2200" in format_groups(compared, "methods")
+    low, high = compared.groups[0].bounds
+    assert (row["hypervolume_low"], row["hypervolume_high"]) == (low, high)
+    assert f"{low:.4f} to {high:.4f}" in format_groups(compared, "methods")
     write_comparison(tmp_path / "c.json", compared)
     told = json.loads((tmp_path / "c.json").read_text())["groups"][1]["studies"][0]
     assert (told["hypervolume_low"], told["hypervolume_high"]) == pytest.approx(near.bounds)
+
+
+def test_networks_of_the_same_widths_have_the_same_error() -> None:
+    studies = [
+        make_modelled("a", "magnitude", 5.0, accuracy=0.91),
+        make_modelled("b", "random", 5.0),
+        make_modelled("c", "taylor", 5.0, width=2),
+    ]
+    compared = compare(studies)
+    found = {(pair.first, pair.second): (pair.n_above, pair.n_equal) for pair in compared.pairings}
+    assert found["magnitude", "random"] == (1, 0)
+    assert found["magnitude", "taylor"] == found["random", "taylor"] == (0, 1)
 
 
 def test_where_nothing_is_modelled_hypervolumes_have_no_bounds_to_tell() -> None:
