@@ -55,6 +55,8 @@ def copy_for_evaluation(network: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(network).cpu().eval()
     except (RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigurationError(
             f"expected a network that copy.deepcopy can copy, got {one_line(error, has_type=True)}; "
             "try to build it without tensors that carry gradients"

@@ -698,6 +698,15 @@ def test_a_network_that_never_ends_once_it_is_cut_has_its_groups_refused_in_time
     assert 0.2 <= float(limit.removesuffix(" s")) < 5
 
 
+def test_a_network_for_whose_copy_there_is_no_room_is_not_said_to_have_none() -> None:
+    class _Huge(nn.Linear):
+        def __deepcopy__(self, memo: dict[int, object]) -> nn.Module:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        find_groups(nn.Sequential(_Huge(4, 4), nn.Linear(4, 2)), torch.zeros(2, 4))
+
+
 @pytest.mark.parametrize("least", [4, 5], ids=["once it is cut", "from the first pass on"])
 def test_want_of_memory_is_no_reason_against_a_group(least: int) -> None:
     class _Hungry(nn.Sequential):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dirprune.device import is_out_of_memory
 from dirprune.errors import ConfigurationError, DirpruneError, find_place, one_line, suggest
 from dirprune.networks.lenet import LeNet5
 from dirprune.networks.libraries import LIBRARIES, as_file_name, create_from_library, is_of_a_library
@@ -120,9 +121,11 @@ def _call(build: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Mod
     """Return what a user's function gives, or say where in their file it fails."""
     try:
         return build(**options)
-    except (DirpruneError, MemoryError, Preempted, torch.OutOfMemoryError):
+    except (DirpruneError, Preempted):
         raise
     except (Exception, SystemExit) as error:  # whatever it raises
+        if is_out_of_memory(error):
+            raise
         name = getattr(build, "__qualname__", type(build).__qualname__)
         raise ConfigurationError(
             f"the network function {name} fails{find_place(error, build)}: {one_line(error, has_type=True)}"

@@ -70,3 +70,11 @@ def test_a_function_of_ones_own_makes_the_network() -> None:
 def test_what_cannot_be_built_is_one_clear_line(network, options, message) -> None:
     with pytest.raises(ConfigurationError, match=message):
         create_network(network, options)
+
+
+def test_a_network_function_for_which_there_is_no_room_is_not_said_to_fail() -> None:
+    def take_all() -> nn.Module:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        create_network(take_all)
