@@ -232,7 +232,8 @@ def fit_latency(
     from sklearn.linear_model import LinearRegression  # seconds to import: only where they are needed
     from sklearn.model_selection import KFold, cross_val_predict
 
-    example = inputs[:1].float() if inputs.dtype in HALVES else inputs[:1]
+    is_own = any(parameter.dtype == inputs.dtype for parameter in network.parameters())
+    example = inputs[:1].float() if inputs.dtype in HALVES and not is_own else inputs[:1]
     costs = CostModel(network, grouping, example)
     rng = np.random.default_rng(seed)
     macs, latencies = [], []

@@ -48,9 +48,9 @@ def export(
     target = output or folder.exports_dir / file_name
     is_folder = kind == "safetensors"
     check_can_write(target, is_folder=is_folder)
-    if folder.exports_dir.resolve() not in target.resolve().parents:
-        # a folder of a network must not be the study's own either
-        check_outside_studies("--output", target / file_name if is_folder else target, file_name)
+    written = target / file_name if is_folder else target  # a folder must not be the study's own either
+    if folder.exports_dir.resolve() not in written.resolve().parents:
+        check_outside_studies("--output", written, file_name)
     described = payload["description"].get("network", {})
     own = None if network is None else load_own_network(network, described)
     try:

@@ -70,7 +70,7 @@ def check_precision(network: nn.Module, inputs: Tensor) -> None:
     """Raise ConfigurationError unless a network computes in the precision of its inputs.
 
     Args:
-        network: On the CPU; it stays as it is.
+        network: On the CPU, in float32 or in that precision; it stays as it is.
         inputs: The batch that is timed, on its device.
     """
     if inputs.dtype == torch.float32:
@@ -118,7 +118,6 @@ def latency(
     inputs = make_inputs(batch_size, shape, device, precision)
     dense = load_dense(base, own)
     costs = count_costs(dense, torch.zeros(1, *shape)).as_dict()
-    check_precision(dense, inputs)
     folders = {point.architecture: point.model_dir for _, point in points}  # its weights do not count
 
     def build(architecture: tuple[int, ...]) -> nn.Module:
@@ -180,6 +179,7 @@ def _find(
             for architecture in chosen:
                 networks.append(build(architecture))
                 progress("networks loaded", len(networks), len(chosen))
+            check_precision(networks[0], inputs)
             return measure_in_turns(networks, inputs, runs, partial(progress, "turns"))
 
         measured = find_setting(inputs)
@@ -224,9 +224,9 @@ def fit_latency(
     inputs = make_inputs(batch_size, input_shape, device, precision)
     grouping = look_for_groups(dense, torch.zeros(2, *input_shape))
     grouping.check_any()
-    check_precision(dense, inputs)
     alone = device_to_itself(inputs.device, threads)
     with threads_set_to(threads), alone, ScoringProgress(["architectures for latency"]) as progress:
+        check_precision(dense, inputs)
         model = fit(dense.to(inputs.device), grouping, inputs, architectures, progress=progress)
     check_latency(model)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -33,9 +33,9 @@ from dirprune.networks import as_file_name
 from dirprune.pruning import prune as prune_network
 
 WIDTH = 60
-MAX_NAME = 200
-"""Bytes of a folder's name. Most systems take up to 255; what is retrained from it has a longer name, and the
-files of a training until it has ended."""
+MAX_NAME = 150
+"""Bytes of a folder's name. Most systems take up to 255; what is retrained from it, maybe more than once, has a
+longer name, and so have the files of a training until it has ended."""
 
 
 def prune(

@@ -152,8 +152,8 @@ def format_scores(scores: Mapping[str, torch.Tensor], half_widths: Mapping[str, 
             notes.append("unknown: too few evaluations for an interval")
     if noisy:
         notes.append(
-            f"WARNING: in {', '.join(noisy)} the intervals are wider than the scores differ, so that the "
-            "order is mostly noise; try more --evaluations"
+            f"WARNING: in {', '.join(noisy)} the intervals are wider than the scores differ, so that they "
+            "do not show an order; try more --evaluations"
         )
     return "\n".join([format_table(header, rows), *notes])
 

@@ -318,6 +318,16 @@ def _print_finalists(spec: StudySpec, result: StudyResult) -> None:
         click.echo(f"finalist {number}, seed {repetition} failed: {reason}; --resume tries it again")
 
 
+def _name_setting(folder: StudyFolder) -> str:
+    """Return the options of `dirprune latency` by which it measures what the study's model is of."""
+    model = read_study_json(folder)["description"].get("latency", {})
+    usual = {"batch_size": 1, "threads": 1, "precision": "float32"}
+    setting = {name: model.get("setting", {}).get(name, value) for name, value in usual.items()}
+    return "".join(
+        f" --{name.replace('_', '-')} {value}" for name, value in setting.items() if value != usual[name]
+    )
+
+
 def _print_result(spec: StudySpec, result: StudyResult) -> None:
     """Print the front, why trials failed, and where the files are."""
     front = result.front
@@ -346,5 +356,5 @@ def _print_result(spec: StudySpec, result: StudyResult) -> None:
     if front:
         own = f" --network FILE.py:{spec.identity('network')['name']}" if callable(spec.network) else ""
         modelled = "latency_ms is modelled; " if spec.needs_latency else ""
-        command = f"dirprune latency {shlex.quote(str(folder.root))}{own}"
+        command = f"dirprune latency {shlex.quote(str(folder.root))}{own}{_name_setting(folder)}"
         click.echo(f"next:   {modelled}{command} measures what these networks take")

@@ -73,10 +73,15 @@ def test_nothing_is_exported_among_what_the_study_is_made_of(
     assert {path: path.stat().st_mtime_ns for path in study.root.rglob("*")} == before
 
 
-def test_an_export_among_the_others_may_have_a_name_of_its_own(run: Run, study: StudyFolder) -> None:
-    target = study.root / "exports" / "small.pt2"
-    assert run("export", study.root, "--trial", "1", "--format", "pt2", "--output", target).status == 0
-    assert target.is_file()
+@pytest.mark.parametrize(
+    ("kind", "name"), [("pt2", "small.pt2"), ("safetensors", "small"), ("safetensors", "")]
+)
+def test_an_export_among_the_others_may_have_a_name_of_its_own(
+    run: Run, study: StudyFolder, kind: str, name: str
+) -> None:
+    target = study.root / "exports" / name
+    assert run("export", study.root, "--trial", "1", "--format", kind, "--output", target).status == 0
+    assert target.is_file() if kind == "pt2" else load_model(target)
 
 
 @pytest.mark.parametrize("trial", ["99", "../1", "-1", "last", ""])

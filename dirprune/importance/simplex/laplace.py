@@ -216,7 +216,8 @@ def _invert(curvature: Tensor, prior_concentration: float) -> Tensor:
     usual = prior_concentration + projected.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     precision = prior_concentration * project + projected + usual * along_ones
     eigenvalues = torch.linalg.eigvalsh(precision).abs()
-    if (eigenvalues.amin(-1) < n_channels * EPSILON * eigenvalues.amax(-1)).any():
+    largest = torch.maximum(eigenvalues.amax(-1), curvature.abs().amax((-2, -1)))  # before it was projected
+    if (eigenvalues.amin(-1) < n_channels * EPSILON * largest).any():
         raise ImportanceError(
             f"expected a prior_concentration that rounding does not swallow, got {prior_concentration:g} "
             f"beside curvatures up to {float(curvature.abs().max()):.2g}; try a larger one"
