@@ -34,7 +34,7 @@ from dirprune.pruning import prune as prune_network
 
 WIDTH = 60
 MAX_NAME = 150
-"""Bytes of a folder's name. Most systems take up to 255; what is retrained from it, maybe more than once, has a
+"""Bytes of a folder's name. Most systems take up to 255; what is retrained from it, maybe twice, has a
 longer name, and so have the files of a training until it has ended."""
 
 
