@@ -50,6 +50,7 @@ def assert_hidden(*texts: str) -> None:
         assert LAST.lower() not in text.lower()
 
 
+@pytest.mark.slow
 @given(secret_addresses())
 @settings(deadline=None, max_examples=300)
 @example(f"s3://KEY:12345/{FIRST}/{LAST}@bucket")

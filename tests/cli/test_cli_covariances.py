@@ -58,6 +58,7 @@ def test_help_explains_the_columns_and_the_file(run: Run) -> None:
     assert 'Its matrices "covariance" and "excess_covariance"' in said
 
 
+@pytest.mark.slow
 def test_laplace_takes_a_part_of_the_images_for_each_seed(run: Run, weights: Path) -> None:
     few = ("--train-images", "200", "--seeds", "0,1")
     result = run("covariances", "--weights", weights, *few, "--output", "pairs")

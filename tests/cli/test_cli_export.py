@@ -172,6 +172,7 @@ def read_commands(study: StudyFolder, trial: int) -> list[list[str]]:
         return [shlex.split(text) for text in page.locator("#details code").all_inner_texts()]
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_run_as_they_are(run: Run, finals: StudyFolder) -> None:
     moved = StudyFolder(finals.output / "it's $HOME")
     finals.root.rename(moved.root)
@@ -186,6 +187,7 @@ def test_commands_of_the_page_run_as_they_are(run: Run, finals: StudyFolder) -> 
     assert {path.name for path in (moved.root / "exports").iterdir()} == {"1.pt2", "finalist-1.pt2"}
 
 
+@pytest.mark.slow
 def test_trial_behind_the_front_is_offered_as_finalist_alone(run: Run, finals: StudyFolder) -> None:
     assert run("front", finals.root).status == 0
     (words,) = read_commands(finals, 2)
@@ -194,6 +196,7 @@ def test_trial_behind_the_front_is_offered_as_finalist_alone(run: Run, finals: S
     assert result.output.startswith("finalist 2, seed 0: ")
 
 
+@pytest.mark.slow
 def test_command_of_the_page_has_a_place_for_the_file_of_ones_own_network(run: Run, own: StudyFolder) -> None:
     assert run("front", own.root).status == 0
     (words,) = read_commands(own, 1)

@@ -33,6 +33,7 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+@pytest.mark.slow
 def test_greedy_path_shows_networks_that_prune_takes(run: Run, weights: Path) -> None:
     few = ("--train-images", 200, "--method-options", "n_examples=50", "--method-options", "step=0.5")
     result = run("rank", "--weights", weights, "--method", "greedy-path", *few, "--output", "path.json")

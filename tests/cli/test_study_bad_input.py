@@ -340,6 +340,7 @@ def test_existing_study_is_not_taken_for_another(refused, tmp_path, no_ray, caps
     assert json.loads(stored)["schema"] == 1
 
 
+@pytest.mark.slow
 def test_mistake_shows_no_traceback_in_a_process_of_its_own(tmp_path):
     import subprocess
 

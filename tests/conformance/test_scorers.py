@@ -48,6 +48,7 @@ LIMIT = 8  # examples for which there is memory
 METHODS = list_methods()
 SCORERS = [name for name in METHODS if issubclass(get_method(name).factory, Scorer)]
 KINDS = [SmallLeNet, Residual]
+LONG_FITS = ("generalized-dirichlet", "logistic-normal")
 
 every_method = pytest.mark.parametrize("name", METHODS)
 every_scorer = pytest.mark.parametrize("name", SCORERS)
@@ -135,6 +136,7 @@ def test_same_seed_gives_the_same_scores(name: str) -> None:
     check_equal(score(name, make_context(), QUICK_OPTIONS[name]), cached_scores(name, SmallLeNet), breach)
 
 
+@pytest.mark.slow
 @every_scorer
 def test_same_seed_gives_the_same_scores_in_another_process(
     name: str, scores_of_another_process: dict[str, Tensor]
@@ -204,7 +206,9 @@ def permute(context: ScoringContext) -> tuple[ScoringContext, dict[str, Tensor]]
 
 
 @pytest.mark.parametrize("kind", [SmallLeNet, pytest.param(Residual, marks=pytest.mark.slow)])
-@every_scorer
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG_FITS else name for name in SCORERS]
+)
 def test_permuting_channels_permutes_their_scores(name: str, kind: type[nn.Module]) -> None:
     is_stochastic = get_method(name).stochastic
     context = make_context(kind, ratio=0.5 if is_stochastic else 1.0)

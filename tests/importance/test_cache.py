@@ -117,6 +117,7 @@ def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
         ScoreCache(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_compute_once(tmp_path: Path) -> None:
     workers = [start(tmp_path, name, 1.0) for name in ("first", "second")]
     answers = sorted(worker.communicate(timeout=200)[0].strip() for worker in workers)
@@ -124,6 +125,7 @@ def test_two_processes_at_once_compute_once(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("computing-*"))) == 1
 
 
+@pytest.mark.slow
 def test_killed_owner_gives_up_its_lease(tmp_path: Path) -> None:
     owner = start(tmp_path, "owner", 600)
     try:

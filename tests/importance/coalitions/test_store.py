@@ -193,6 +193,7 @@ def test_two_processes_at_once_share_the_work(tmp_path: Path) -> None:
     check(open_store(tmp_path), range(40), 0)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_had_computed_is_kept(tmp_path: Path) -> None:
     worker = start(tmp_path, 2.0)
     try:

@@ -40,6 +40,7 @@ def test_intervals_cover_the_values_of_games_like_networks(name: str, n_evaluati
     assert np.mean(covered) >= 0.9
 
 
+@pytest.mark.slow
 def test_intervals_of_shapley_cover_the_values_at_the_default_budget() -> None:
     n = 16
     held, widths = [], []

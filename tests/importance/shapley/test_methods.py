@@ -104,6 +104,7 @@ def test_a_larger_budget_evaluates_only_what_is_new(name: str, tmp_path: Path) -
         assert (few, many) == (30, 100)
 
 
+@pytest.mark.slow
 def test_another_process_evaluates_only_what_is_new_also_after_a_kill(tmp_path: Path) -> None:
     assert run_elsewhere(tmp_path, 30) == 0
     assert count_stored(tmp_path) == 30
