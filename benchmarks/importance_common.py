@@ -301,6 +301,11 @@ def format_mean(values: Sequence[float], digits: int = 1, factor: float = 1.0) -
     return mean if len(scaled) < 2 else f"{mean} ± {statistics.stdev(scaled):.{digits}f}"
 
 
+def _find_subjects(folder: Path) -> set[str]:
+    """Return the networks that rows in a folder are of."""
+    return {row["key"].get("subject", "") for path in folder.glob("*.jsonl") for row in Rows(path)}
+
+
 def claim_folder(setting: Setting) -> None:
     """Note on which machine and of what rows are measured; refuse a folder with rows of something else.
 
@@ -330,6 +335,10 @@ def claim_folder(setting: Setting) -> None:
             param_hint="--output",
         )
     before = read_json(path, schema=1) if path.exists() else {}
+    weights = before.get("weights", {})
+    for name in [name for name, known in weights.items() if known is None]:
+        if not any(subject.startswith(name.removesuffix("-0")) for subject in _find_subjects(setting.output)):
+            del weights[name]  # random ones that nothing was measured with
     for what, found in made_of.items():
         earlier = before.get(what, {})
         changed = sorted(name for name in found.keys() & earlier.keys() if found[name] != earlier[name])
