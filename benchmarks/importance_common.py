@@ -303,7 +303,7 @@ def format_mean(values: Sequence[float], digits: int = 1, factor: float = 1.0) -
 
 def _find_subjects(folder: Path) -> set[str]:
     """Return the networks that rows in a folder are of."""
-    return {row["key"].get("subject", "") for path in folder.glob("*.jsonl") for row in Rows(path)}
+    return {row.get("subject", "") for path in folder.glob("*.jsonl") for row in Rows(path)}
 
 
 def claim_folder(setting: Setting) -> None:
