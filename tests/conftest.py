@@ -79,10 +79,12 @@ def _unpack(name: str) -> Path:
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
     """The address of a Ray of this machine alone, for all tests of a module: starting one takes seconds."""
-    from ray.cluster_utils import Cluster
+    from tests.small_cluster import SmallCluster
 
     n_cpus = len(os.sched_getaffinity(0))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": n_cpus, "include_dashboard": False})
+    cluster = SmallCluster(
+        initialize_head=True, head_node_args={"num_cpus": n_cpus, "include_dashboard": False}
+    )
     try:
         yield cluster.address
     finally:

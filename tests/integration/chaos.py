@@ -60,7 +60,7 @@ class Chaos:
         store: ObjectStore | None = None,
         trials: Postgres | None = None,
     ) -> None:
-        from ray.cluster_utils import Cluster
+        from tests.small_cluster import SmallCluster
 
         output.mkdir()
         self.output, self.server, self.database, self.store = output, server, database, store
@@ -75,7 +75,7 @@ class Chaos:
         self.returning: dict[str, threading.Timer] = {}
         self.log = output / "driver.log"
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH_CHECKS}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.cluster = SmallCluster(initialize_head=True, head_node_args=head)
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(n_nodes)]
         self.driver = self.start_driver()
 

@@ -34,9 +34,9 @@ def seen(notes: Path) -> Path:
 @pytest.fixture(scope="module")
 def address(notes: Path) -> Iterator[str]:
     """Yield the address of a cluster of two nodes: on the one with more CPUs, trials misbehave."""
-    from ray.cluster_utils import Cluster
+    from tests.small_cluster import SmallCluster
 
-    cluster = Cluster(
+    cluster = SmallCluster(
         initialize_head=True,
         head_node_args={"num_cpus": 4, "include_dashboard": False, "env_vars": {"TOY_TROUBLE": str(notes)}},
     )

@@ -34,10 +34,10 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(notes: Path) -> Iterator[str]:
     """Yield the address of a Ray on which networks misbehave at the second of several workers."""
-    from ray.cluster_utils import Cluster
+    from tests.small_cluster import SmallCluster
 
     trouble = {"CREW_TROUBLE": str(notes), "CREW_MEMORY": "small"}
-    cluster = Cluster(
+    cluster = SmallCluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "env_vars": trouble}
     )
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import ray
 import torch
-from ray.cluster_utils import Cluster
 from torch import Tensor
 
 from dirprune.errors import ConfigurationError, StudyError
@@ -20,6 +19,7 @@ from dirprune.tuning import errands
 from dirprune.tuning.cluster import Resources, count_cpus
 from dirprune.tuning.errands import Errands
 from tests.integration.toy_study import regression, spec, toy_data
+from tests.small_cluster import SmallCluster
 
 N_CPUS = count_cpus() + 1  # more than this machine has
 
@@ -33,7 +33,7 @@ def no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def larger() -> Iterator[Resources]:
     """A cluster whose trials have more cores than this machine; it also says that it has a GPU."""
     head = {"num_cpus": N_CPUS, "num_gpus": 1, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = SmallCluster(initialize_head=True, head_node_args=head)
     try:
         yield Resources(address=cluster.address, cpus_per_trial=N_CPUS, gpus_per_trial=0)
     finally:

@@ -120,9 +120,9 @@ class Waiting:
 @pytest.fixture
 def two_nodes() -> Iterator[str]:
     """Yield the address of two nodes with room for one trial each."""
-    from ray.cluster_utils import Cluster
+    from tests.small_cluster import SmallCluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = SmallCluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()

@@ -16,7 +16,6 @@ import pytest
 import ray
 import requests
 import torch
-from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 from ray.util.state.exception import RayStateApiException
 from torch import nn
@@ -28,6 +27,8 @@ from dirprune.study.latency import LatencyOptions
 from dirprune.tuning import measuring
 from dirprune.tuning.cluster import Resources, Slots
 from dirprune.tuning.measuring import choose_where, with_whole_gpus, with_whole_node
+from dirprune.tuning.small_ray import without_idle_processes
+from tests.small_cluster import SmallCluster
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_smaller_node_that_is_idle_is_taken_before_a_larger_one_is_waited_for(
 ) -> None:
     monkeypatch.setattr(measuring, "measure_with", look_around)
     monkeypatch.setattr(measuring, "PATIENCE_S", 0.5)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    cluster = SmallCluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=2)
         ray.init(cluster.address, log_to_driver=False)
@@ -210,14 +211,15 @@ def test_of_a_node_that_runs_the_study_s_own_job_what_the_job_does_not_hold_is_t
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A Ray of two CPUs and a GPU that is none."""
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    with without_idle_processes():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=1,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
     try:
         yield
     finally:
