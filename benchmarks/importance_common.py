@@ -302,7 +302,7 @@ def format_mean(values: Sequence[float], digits: int = 1, factor: float = 1.0) -
 
 
 def _find_subjects(folder: Path) -> set[str]:
-    """Return the networks that rows in a folder are of."""
+    """Return the networks that rows in a folder are of; an empty name where one does not say it."""
     return {row.get("subject", "") for path in folder.glob("*.jsonl") for row in Rows(path)}
 
 
@@ -337,7 +337,8 @@ def claim_folder(setting: Setting) -> None:
     before = read_json(path, schema=1) if path.exists() else {}
     weights = before.get("weights", {})
     for name in [name for name, known in weights.items() if known is None]:
-        if not any(subject.startswith(name.removesuffix("-0")) for subject in _find_subjects(setting.output)):
+        measured = _find_subjects(setting.output)
+        if not any(not subject or subject.startswith(name.removesuffix("-0")) for subject in measured):
             del weights[name]  # random ones that nothing was measured with
     for what, found in made_of.items():
         earlier = before.get(what, {})

@@ -49,7 +49,7 @@ def export(
     is_folder = kind == "safetensors"
     check_can_write(target, is_folder=is_folder)
     written = target / file_name if is_folder else target  # a folder must not be the study's own either
-    if folder.exports_dir.resolve() not in written.resolve().parents:
+    if folder.exports_dir.resolve() not in (written.parent.resolve() / written.name).parents:
         check_outside_studies("--output", written, file_name)
     described = payload["description"].get("network", {})
     own = None if network is None else load_own_network(network, described)

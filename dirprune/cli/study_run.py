@@ -323,7 +323,8 @@ def _name_setting(folder: StudyFolder) -> str:
     model = read_study_json(folder)["description"].get("latency", {})
     usual = {"batch_size": 1, "threads": 1, "precision": "float32"}
     setting = {name: model.get("setting", {}).get(name, value) for name, value in usual.items()}
-    return "".join(
+    is_of_cpu = model.get("setting", {}).get("device") == "cpu"  # where there is a GPU, that is not usual
+    return (" --device cpu" if is_of_cpu else "") + "".join(
         f" --{name.replace('_', '-')} {value}" for name, value in setting.items() if value != usual[name]
     )
 

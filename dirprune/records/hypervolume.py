@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dirprune.identity import digest
-from dirprune.pareto import hypervolume, to_losses
+from dirprune.pareto import front_mask, hypervolume, to_losses
 from dirprune.records.front import GrowingFront
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
@@ -51,8 +51,9 @@ def draw_hypervolumes(
 
     Half of the values are within their objective's margin, so that errors are drawn from a log-normal law
     whose median size is the margin. An architecture has the same error in all studies, which have the same
-    model of latency; the errors of different ones are independent. Without margins there is a single value,
-    that of `compute_hypervolume`.
+    model of latency; the errors of different ones are independent. Trials that others dominate as they are
+    stay out: the best of many draws would be better the more of them there are. Without margins there is a
+    single value, that of `compute_hypervolume`.
 
     Args:
         records, objectives, reference_point, dense_costs: As `compute_hypervolume` takes them.
@@ -61,7 +62,7 @@ def draw_hypervolumes(
     if not margins.any():
         return np.array([compute_hypervolume(records, objectives, reference_point, dense_costs)])
     volume = _Volume(objectives, reference_point, dense_costs)
-    found = volume.find_values(records)
+    found = volume.find_front(records)
     if not found:
         return np.zeros(N_DRAWS)
     values = np.array([each for _, each in found])
@@ -98,6 +99,16 @@ class _Volume:
         """Return the trials that count, with the objectives' values."""
         candidates = [record for record in records if record.is_candidate]
         return [(r, values) for r in candidates if (values := r.objectives(self.metrics)) is not None]
+
+    def find_front(self, records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, tuple[float, ...]]]:
+        """Return those that no other one dominates; of equal ones the first."""
+        found = list(
+            {values: (record, values) for record, values in reversed(self.find_values(records))}.values()
+        )
+        if not found:
+            return []
+        is_left = front_mask(self._to_losses([values for _, values in found]))
+        return [each for each, left in zip(found, is_left, strict=True) if left]
 
     def compute(self, values: ArrayLike) -> float:
         """Return the volume of values, shape (n_points, n_objectives)."""

@@ -81,7 +81,9 @@ def test_latency_is_an_objective_and_a_limit_and_stays_what_it_was_on_resume(tmp
     assert "latency_ms can be from" in capsys.readouterr().err
     assert run_command(command, [*arguments, *batch], name="study") == 0
     folder = StudyFolder(tmp_path / "toy")
-    offered = f"dirprune latency {folder.root} --network FILE.py:Toy --batch-size {LATENCY_BATCH}"
+    offered = (
+        f"dirprune latency {folder.root} --network FILE.py:Toy --device cpu --batch-size {LATENCY_BATCH}"
+    )
     assert f"latency_ms is modelled; {offered} measures" in capsys.readouterr().out
     given = shlex.split(offered.replace("FILE.py", str(toy_study.__file__)))[1:]
     assert run_command(program, [*given, "--batch-size", str(LATENCY_BATCH)], name="dirprune") == 0

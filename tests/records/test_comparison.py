@@ -243,6 +243,45 @@ def test_networks_of_the_same_widths_have_the_same_error() -> None:
     assert found["magnitude", "taylor"] == found["random", "taylor"] == (0, 1)
 
 
+def test_one_near_the_limit_that_is_never_below_another_is_above_it() -> None:
+    studies = [
+        make_modelled("a", "magnitude", 9.5, accuracy=0.95),
+        make_modelled("b", "random", 9.5),  # in some draws both networks are slower than counts
+    ]
+    (pairing,) = compare(studies).pairings
+    assert (pairing.n_above, pairing.n_equal) == (1, 0)
+
+
+def test_many_trials_that_add_nothing_do_not_raise_the_bounds() -> None:
+    one = make_modelled("a", "magnitude", 5.0)
+    (record,) = one.records
+    dominated = [
+        replace(
+            record,
+            number=number,
+            architecture={"conv1": number},
+            metrics={**record.metrics, "latency_ms": 5.01},
+        )
+        for number in range(2, 60)
+    ]
+    many = replace(make_modelled("b", "random", 5.0), records=[record, *dominated])
+    compared = compare([one, many])
+    assert compared.groups[0].bounds == compared.groups[1].bounds
+    (pairing,) = compared.pairings
+    assert (pairing.n_above, pairing.n_equal) == (0, 1)
+
+
+def test_means_of_the_same_studies_are_equal_in_any_order() -> None:
+    heights = (0.6, 0.7, 0.8)
+    studies = [
+        make_compared(f"{method}{place}", [(height, 500.0)], methods=(method,))
+        for method, order in (("magnitude", heights), ("random", heights[::-1]))
+        for place, height in enumerate(order)
+    ]
+    (pairing,) = compare(studies).pairings
+    assert (pairing.n_above, pairing.n_equal) == (0, 1)
+
+
 def test_where_nothing_is_modelled_hypervolumes_have_no_bounds_to_tell() -> None:
     compared = compare([make_compared("a"), make_compared("b", seed=1)])
     result = compared.groups[0].results[0]

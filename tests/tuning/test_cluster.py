@@ -16,7 +16,7 @@ from dirprune.errors import ConfigurationError
 from dirprune.tuning.cluster import Resources, Slots, _fit, check
 
 LISTENERS = """
-import contextlib, ipaddress, os, signal, sys, time
+import contextlib, ipaddress, os, pathlib, signal, sys, time
 import psutil
 if sys.argv[1] == "ray is there already":
     import ray
@@ -31,6 +31,8 @@ with connect(Resources()) as slots:
             running.append(" ".join(each.cmdline()[:3]))
     idle = ("ray::IDLE", "default_worker.py", "dashboard.py", "monitor.py")  # log_monitor.py, too
     assert not [each for each in running if any(name in each for name in idle)], running
+    logs = pathlib.Path(ray._private.worker._global_node.get_logs_dir_path())
+    assert "Traceback" not in (logs / "dashboard_agent.log").read_text(), "the agent misses something"
     ray.get(ray.remote(lambda: 1).remote())
     me = psutil.Process()
     addresses = {
