@@ -23,8 +23,8 @@ study: $(INSTALLED)  ## the LeNet study on handwritten digits, to a Pareto front
 test: $(INSTALLED)  ## the tests, without the long ones, some at once where there are cores
 	$(PY) -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
 
-test-slow: $(INSTALLED)  ## the long tests, two at once: whole studies, crashes and resumes, the MLflow UI
-	$(PY) -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test-slow: $(INSTALLED)  ## the long tests, three at once, as they wait a lot: whole studies, crashes, the MLflow UI
+	$(PY) -m pytest -m slow --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## ruff (lint and format) and mypy
 	$(PY) -m ruff check .
