@@ -21,7 +21,12 @@ from dirprune.study.latency import describe_setting
 from dirprune.study.objectives import Objective
 
 DOTS_PER_INCH = 150
-MEASURED = {"measured_ms": "latency_ms", "measured_low_ms": "low_ms", "measured_high_ms": "high_ms"}
+MEASURED = {
+    "measured_ms": "latency_ms",
+    "measured_low_ms": "low_ms",
+    "measured_high_ms": "high_ms",
+    "measured_speed_up": "speed_up",
+}
 """Columns of the fronts' tables with what was measured, and those of `latency.csv` that they repeat."""
 SETTING = ("device", "processor", "threads", "batch_size", "precision", "torch")
 """Columns of `latency.csv` with what was measured where, the same in each row."""

@@ -14,7 +14,8 @@
 | images | trials.csv only: training images seen in fine-tuning |
 | latency_ms | where a study trades or limits it: modelled; equal within the model's error |
 | measured_ms, measured_low_ms, measured_high_ms | not in trials.csv: what `dirprune latency` measured last |
-| measured_on | not in trials.csv: the batch, precision, device, threads and torch of those three, in words |
+| measured_speed_up | not in trials.csv: what the dense network took beside it, as a multiple of that |
+| measured_on | not in trials.csv: the batch, precision, device, threads and torch of those, in words |
 | every other metric | by name; wall_time_s in s; lr is the last one of the schedule |
 | reason | trials.csv only: why the trial failed, was stopped or may not be on the front |
 

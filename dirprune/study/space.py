@@ -301,8 +301,9 @@ class SearchSpace:
             for name, size in sizes.items():
                 if kept[name] < self._least(size):
                     raise ConfigurationError(
-                        f"reference architecture {text} keeps {kept[name]} channels of {name}, the space at "
-                        f"least {self._least(size)}; try a lower min_keep_ratio than {self.min_keep_ratio:g}"
+                        f"reference architecture {text} keeps {kept[name]} channels of {name}, the space "
+                        f"{self._least(size)} to {size}; try a lower min_keep_ratio than "
+                        f"{self.min_keep_ratio:g}"
                     )
             trials.append(("reference", kept))
         first: dict[Architecture, str] = {}  # each once: with few channels some of them are the same

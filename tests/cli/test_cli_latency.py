@@ -105,9 +105,10 @@ def test_the_networks_of_a_front_are_timed_beside_the_dense_one(run, tmp_path):
     front = read_rows(folder.front_csv)
     assert [row["measured_ms"] for row in front] == [row["latency_ms"] for row in rows[1:]]
     assert [row["measured_high_ms"] for row in front] == [row["high_ms"] for row in rows[1:]]
+    assert [row["measured_speed_up"] for row in front] == [row["speed_up"] for row in rows[1:]]
     write_tables(folder, [], OBJECTIVES)
     head = folder.front_csv.read_text().strip()
-    assert head.endswith("measured_ms,measured_low_ms,measured_high_ms,measured_on")
+    assert head.endswith("measured_ms,measured_low_ms,measured_high_ms,measured_speed_up,measured_on")
 
 
 def test_tables_of_latencies_say_what_was_measured_where(run, tmp_path):

@@ -300,9 +300,10 @@ def test_the_folder_of_a_network_with_many_groups_has_a_name_that_the_system_tak
         assert pruned.status == 0, pruned.errors
         network = ("--network", f"own.py:{name}")
         (folder,) = (path for path in Path("output/pruned").iterdir() if path.name[4] == name[0])
-        assert len(folder.name.encode()) in (199, 200)
-        retrained = run("retrain", folder, *network, "--epochs", 1)
-        assert retrained.status == 0, retrained.errors
+        assert len(folder.name.encode()) in (149, 150)
+        for again in (folder, folder.with_name(f"{folder.name}-retrained")):
+            retrained = run("retrain", again, *network, "--epochs", 1)
+            assert retrained.status == 0, retrained.errors
     many = [Architecture({f"g{place}": 8 + place % last for place in range(130)}) for last in (3, 4)]
     folders = [name_folder("torchvision/densenet121", "fpgm", architecture) for architecture in many]
     assert folders[0][:30] == folders[1][:30] == "torchvision-densenet121-fpgm-8"

@@ -37,11 +37,18 @@ def test_costs_are_those_of_the_literature(name: str, macs: int, parameters: int
     assert (costs.macs, costs.parameters) == (macs, parameters)
 
 
-def test_all_inner_channels_of_resnet20_are_groups_and_the_stem_is_refused_with_a_reason() -> None:
-    grouping = find_groups(create_network("resnet20", seed=0), torch.zeros(2, 3, 32, 32))
-    inner = [f"layer{stage}.{block}.conv1" for stage, block in itertools.product((1, 2, 3), (0, 1, 2))]
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("resnet20", 3),
+        *(pytest.param(f"resnet{6 * n + 2}", n, marks=pytest.mark.slow) for n in (5, 7, 9, 18)),
+    ],
+)
+def test_all_inner_channels_are_groups_and_the_stem_is_refused_with_a_reason(name: str, depth: int) -> None:
+    grouping = find_groups(create_network(name, seed=0), torch.zeros(2, 3, 32, 32))
+    inner = [f"layer{stage}.{block}.conv1" for stage, block in itertools.product((1, 2, 3), range(depth))]
     assert list(grouping.names) == inner
-    assert list(grouping.n_channels.values()) == [16] * 3 + [32] * 3 + [64] * 3
+    assert list(grouping.n_channels.values()) == [16] * depth + [32] * depth + [64] * depth
     assert list(grouping.refused) == ["conv1"]
     assert "masked and compact outputs differ" in grouping.refused["conv1"]
 

@@ -129,5 +129,5 @@ def test_what_was_measured_stays_in_the_tables_of_both_fronts_when_they_are_draw
     for table in (folder.front_csv, folder.final_front_csv, folder.finalists_csv):
         with table.open(newline="") as file:
             (row,) = csv.DictReader(file)
-        assert [row[name] for name in MEASURED] == ["2", "1.5", "2.5"], table.name
+        assert [row[name] for name in MEASURED] == ["2", "1.5", "2.5", ""], table.name
         assert row["measured_on"] == "", "a table of an earlier version does not tell"

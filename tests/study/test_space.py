@@ -112,7 +112,7 @@ def test_reference_architectures_come_after_the_uniform_ones(grouping):
     assert [source for source, _ in space.first_trials(grouping)] == ["dense", "uniform", "reference"]
     assert list(space.first_trials(grouping)[-1][1].values()) == [8, 9, 36, 17]
     narrow = SearchSpace(min_keep_ratio=0.5, reference_architectures=("8,9,36,17",))
-    with pytest.raises(ConfigurationError, match="keeps 9 channels of conv2, the space at least 10"):
+    with pytest.raises(ConfigurationError, match="keeps 9 channels of conv2, the space 10 to 20;"):
         narrow.first_trials(grouping)
     with pytest.raises(ArchitectureError):
         SearchSpace(reference_architectures=("8,9",)).first_trials(grouping)

@@ -37,7 +37,7 @@ def progress(what, done, total):
     if n_done == n_before_death:
         os._exit(9)
 context = dataclasses.replace(linear_case(WEIGHTS), workspace=Path(sys.argv[1]), progress=progress)
-create("shapley", {"evaluations": sys.argv[2]}).score(context)
+create(sys.argv[4], {"evaluations": sys.argv[2]}).score(context)
 """
 WEIGHTS = [2.0, 1.0, -0.5, 0.1, 3.0, 0.7, 1.5, 0.2, 0.9, 1.1]
 
@@ -54,9 +54,9 @@ def count_stored(workspace: Path) -> int:
     return len(values.known)  # type: ignore[attr-defined]
 
 
-def run_elsewhere(workspace: Path, evaluations: int, n_before_death: int = 0) -> int:
+def run_elsewhere(workspace: Path, name: str, evaluations: int, n_before_death: int = 0) -> int:
     program = PROGRAM.replace("WEIGHTS", repr(WEIGHTS))
-    arguments = [sys.executable, "-c", program, str(workspace), str(evaluations), str(n_before_death)]
+    arguments = [sys.executable, "-c", program, str(workspace), str(evaluations), str(n_before_death), name]
     return subprocess.run(arguments, cwd=ROOT, timeout=120, check=False).returncode
 
 
@@ -105,16 +105,21 @@ def test_a_larger_budget_evaluates_only_what_is_new(name: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_another_process_evaluates_only_what_is_new_also_after_a_kill(tmp_path: Path) -> None:
-    assert run_elsewhere(tmp_path, 30) == 0
-    assert count_stored(tmp_path) == 30
-    assert run_elsewhere(tmp_path, 100, n_before_death=2) == 9
+@pytest.mark.parametrize("name", SAMPLED)
+def test_another_process_evaluates_only_what_is_new_also_after_a_kill(name: str, tmp_path: Path) -> None:
+    few, many = (
+        estimate(name, linear_case(WEIGHTS), evaluations=n)["0"].n_evaluations  # type: ignore[attr-defined]
+        for n in (30, 100)
+    )
+    assert run_elsewhere(tmp_path, name, 30) == 0
+    assert count_stored(tmp_path) == few
+    assert run_elsewhere(tmp_path, name, 100, n_before_death=2) == 9
     n_when_killed = count_stored(tmp_path)
-    assert 30 < n_when_killed < 100
+    assert few < n_when_killed < many
     context = dataclasses.replace(linear_case(WEIGHTS), workspace=tmp_path)
-    scores = create("shapley", {"evaluations": 100}).score(context)["0"]  # type: ignore[attr-defined]
-    assert count_stored(tmp_path) == 100
-    fresh = create("shapley", {"evaluations": 100}).score(linear_case(WEIGHTS))["0"]  # type: ignore[attr-defined]
+    scores = create(name, {"evaluations": 100}).score(context)["0"]  # type: ignore[attr-defined]
+    assert count_stored(tmp_path) == many
+    fresh = create(name, {"evaluations": 100}).score(linear_case(WEIGHTS))["0"]  # type: ignore[attr-defined]
     assert torch.equal(scores, fresh)
 
 
