@@ -247,7 +247,10 @@ def report_fine_tuning(rows: list[Row], output: Path) -> str:
 def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> None:
     """Draw errors before (hollow) and after (filled) fine-tuning, a mark for each seed."""
     variants = list(dict.fromkeys(f"{row['variant']}, {row['repair']}" for row in rows))
-    figure = Figure(figsize=(3.0 * len(architectures), 1.2 + 0.3 * len(variants)), layout="constrained")
+    width = max(6.5, 3.0 * len(architectures))
+    figure = Figure(figsize=(width, 1.2 + 0.3 * len(variants)), layout="constrained")
+    least = 100 * min(1 - row["after"] for row in rows)
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick > least / 2.5]
     panels = figure.subplots(1, len(architectures), sharey=True, squeeze=False)[0]
     for axes, text in zip(panels, architectures, strict=True):
         for row in pick(rows, architecture=text):
@@ -258,7 +261,7 @@ def _draw_fine_tuning(rows: list[Row], architectures: list[str], path: Path) -> 
         axes.set(xscale="log", xlabel="test error, %", yticks=range(0, -len(variants), -1))
         axes.set_title(fill(text.replace("-", " "), 24), fontsize=10)
         axes.set_yticklabels(variants)
-        axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+        axes.set_xticks(ticks, map(str, ticks))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)

@@ -23,9 +23,9 @@ MAX_FITTED = 2500
 """Coalitions that the regression takes: its cost grows with their third power."""
 N_FOR_INTERVALS = 10
 """Coalitions besides the borders from which on there are intervals."""
-WIDENING = 40
-"""Intervals are wider by so many parts of the number of coalitions besides the borders, to which the shape
-was fitted. Chosen on three LeNet-5s."""
+WIDENING, WIDENING_FROM = 90, 60
+"""Intervals are wider by `WIDENING` parts of the coalitions besides the borders, to which the shape was
+fitted, and `WIDENING_FROM`. Chosen on groups of 20 and 25 channels of three LeNet-5s."""
 FLOAT32_ROUNDING = 1.2e-7
 """Of values, relative: a network computes in float32, and no interval is narrower."""
 
@@ -71,7 +71,8 @@ def estimate_by_borders_first(value: Value, n_channels: int, n_evaluations: int,
         residuals = values[n_fitted:] - surrogate.predict(coalitions[n_fitted:])
         means, deviations = _add_residuals(means, deviations, coalitions, residuals, n_fitted)
     rounding = FLOAT32_ROUNDING * float(np.abs(values).max())
-    half_widths = (1 + WIDENING / len(inner)) * quantile_of_student(len(inner) / 6) * deviations + rounding
+    widened = 1 + WIDENING / (len(inner) + WIDENING_FROM)
+    half_widths = widened * quantile_of_student(len(inner) / 6) * deviations + rounding
     return Estimate(means, half_widths, len(coalitions))
 
 

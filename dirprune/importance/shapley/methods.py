@@ -190,7 +190,7 @@ class SampledScorer(ShapleyScorer):
     "shapley",
     "Shapley values: borders first, then a regression; its 95% intervals held at least 90% of 20 channels",
     paper="Shapley 1953, A Value for n-Person Games (the value; the estimator is dirprune's own)",
-    version=6,
+    version=7,
     cost=DEFAULT_COST,
     needs_data=True,
     needs_gradients=False,
