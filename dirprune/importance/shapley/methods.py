@@ -188,7 +188,7 @@ class SampledScorer(ShapleyScorer):
 
 @register(
     "shapley",
-    "Shapley values: borders first, then a regression; its 95% intervals held at least 90% of 20 channels",
+    "Shapley values: borders first, then a regression; its 95% intervals held at least 90% of known values",
     paper="Shapley 1953, A Value for n-Person Games (the value; the estimator is dirprune's own)",
     version=7,
     cost=DEFAULT_COST,
