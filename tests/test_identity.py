@@ -95,6 +95,7 @@ def test_digests_are_equal_exactly_when_the_parts_are(first, second) -> None:
     assert (digest(*first) == digest(*second)) == (first == second)
 
 
+@pytest.mark.slow
 def test_digest_is_the_same_in_another_process() -> None:
     code = "import numpy, dirprune.identity as i; print(i.digest('a', b'b', numpy.arange(3.0), {'c': [1]}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -120,6 +120,7 @@ def test_mistakes_end_in_one_line(run: Run, arguments: list[str], fragments: lis
     assert list_files() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dirichlet", pytest.param("laplace", marks=pytest.mark.slow)])
 def test_what_ended_before_ctrl_c_is_kept_and_the_same_command_goes_on(
     run: Run, weights: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -128,11 +128,12 @@ def test_ctrl_c_while_libraries_load_is_one_line(
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signal_sent", "status", "said"),
     [
         (signal.SIGINT, 130, f"{KEPT}\ninterrupted\n"),
-        pytest.param(signal.SIGTERM, -signal.SIGTERM, "", marks=pytest.mark.slow),
+        (signal.SIGTERM, -signal.SIGTERM, ""),
     ],
 )
 def test_scoring_that_was_stopped_goes_on_where_it_was(

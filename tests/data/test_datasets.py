@@ -127,6 +127,7 @@ def test_what_a_worker_cannot_read_is_told_as_here_and_the_global_state_stays() 
         read_dataset(_Pictures([4] * 3, PILToTensor()), n_workers=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_inputs_and_targets_that_a_layer_computes_come_without_gradients(n_workers: int) -> None:
     layer = torch.nn.Linear(2, 2)

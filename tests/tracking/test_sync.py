@@ -49,6 +49,7 @@ def shape_of(everything: dict[str, Any]) -> dict[str, Any]:
     return shape
 
 
+@pytest.mark.slow
 def test_rebuilt_study_is_what_a_live_tracker_would_have_left(
     summary: StudySummary, output: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_study_with_unfinished_trials_stays_open(summary: StudySummary, output: 
     assert study.data.tags[names.PAUSED] == "true"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_models")
 @pytest.mark.parametrize("state", ["COMPLETE", pytest.param("RUNNING", marks=pytest.mark.slow)])
 def test_study_that_ended_by_itself_is_failed_until_it_has_gone_on_without_mlflow(

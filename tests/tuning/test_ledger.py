@@ -449,6 +449,7 @@ def test_hypervolume_never_falls_and_costs_count_as_fractions_of_the_dense_netwo
     assert recorder.volumes[2] > recorder.volumes[1]
 
 
+@pytest.mark.slow
 def test_second_driver_is_refused_with_the_first_ones_process(tmp_path):
     folder = StudyFolder(tmp_path)
     with storage.hold_study(folder):
