@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dirprune.identity import digest
-from dirprune.pareto import front_mask, hypervolume, to_losses
-from dirprune.records.front import GrowingFront
+from dirprune.pareto import hypervolume, to_losses
+from dirprune.records.front import GrowingFront, find_comparable, find_undominated
 from dirprune.records.record import TrialRecord
 from dirprune.study.objectives import Objective
 
 N_DRAWS = 400
+"""Draws of the errors of a study's values."""
 MEDIAN_SIZE = 0.6745
 """Median size of a standard normal number."""
 
@@ -38,7 +39,7 @@ def compute_hypervolume(
         The volume, >= 0; 0 while no trial is strictly better than the reference point in every objective.
     """
     volume = _Volume(objectives, reference_point, dense_costs)
-    return volume.compute([values for _, values in volume.find_values(records)])
+    return volume.compute([values for _, values in find_comparable(records, objectives)])
 
 
 def draw_hypervolumes(
@@ -62,12 +63,12 @@ def draw_hypervolumes(
     if not margins.any():
         return np.array([compute_hypervolume(records, objectives, reference_point, dense_costs)])
     volume = _Volume(objectives, reference_point, dense_costs)
-    found = volume.find_front(records)
-    if not found:
+    front = find_undominated(records, objectives).values()
+    if not front:
         return np.zeros(N_DRAWS)
-    values = np.array([each for _, each in found])
+    values = np.array([values for _, values in find_comparable(list(front), objectives)])
     deviations = np.log1p(margins) / MEDIAN_SIZE
-    drawn = np.stack([_draw(record, len(objectives)) for record, _ in found], axis=1)
+    drawn = np.stack([_draw(record, len(objectives)) for record in front], axis=1)
     return np.array([volume.compute(values * np.exp(deviations * draw)) for draw in drawn])
 
 
@@ -90,32 +91,17 @@ class _Volume:
         reference_point: Mapping[str, float],
         dense_costs: Mapping[str, float],
     ) -> None:
-        self.metrics = [objective.metric for objective in objectives]
-        self._scale = np.array([float(dense_costs.get(metric, 1.0)) for metric in self.metrics])
+        metrics = [objective.metric for objective in objectives]
+        self._scale = np.array([float(dense_costs.get(metric, 1.0)) for metric in metrics])
         self._directions = [objective.direction for objective in objectives]
-        self._corner = self._to_losses([[reference_point[metric] for metric in self.metrics]])[0]
-
-    def find_values(self, records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, tuple[float, ...]]]:
-        """Return the trials that count, with the objectives' values."""
-        candidates = [record for record in records if record.is_candidate]
-        return [(r, values) for r in candidates if (values := r.objectives(self.metrics)) is not None]
-
-    def find_front(self, records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, tuple[float, ...]]]:
-        """Return those that no other one dominates; of equal ones the first."""
-        found = list(
-            {values: (record, values) for record, values in reversed(self.find_values(records))}.values()
-        )
-        if not found:
-            return []
-        is_left = front_mask(self._to_losses([values for _, values in found]))
-        return [each for each, left in zip(found, is_left, strict=True) if left]
+        self._corner = self._to_losses([[reference_point[metric] for metric in metrics]])[0]
 
     def compute(self, values: ArrayLike) -> float:
         """Return the volume of values, shape (n_points, n_objectives)."""
         return hypervolume(self._to_losses(values), self._corner)
 
     def _to_losses(self, values: ArrayLike) -> NDArray[np.float64]:
-        table = np.asarray(values, dtype=float).reshape(-1, len(self.metrics))
+        table = np.asarray(values, dtype=float).reshape(-1, len(self._directions))
         return to_losses(table / self._scale, self._directions)
 
 

@@ -5,7 +5,6 @@ Ray has no options for these. Where a Ray has other names for them, it starts al
 
 from __future__ import annotations
 
-import unittest.mock
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
@@ -37,7 +36,8 @@ def without_idle_processes() -> Iterator[None]:
 
 def _replace(stack: ExitStack, owner: type | ModuleType, name: str, by: Any) -> None:
     if hasattr(owner, name):
-        stack.enter_context(unittest.mock.patch.object(owner, name, by))
+        stack.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, by)
 
 
 def _name_no_server(self: Node, **_named: Any) -> None:
